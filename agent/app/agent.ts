@@ -1,0 +1,242 @@
+import { join } from "node:path";
+import { z } from "zod";
+import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
+import { judgeActivation } from "../core/activation.ts";
+import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
+import { isPastTheLine, type AgentRecord } from "../core/machine.ts";
+import { releaseFor, type Release } from "../core/manifest.ts";
+import { decide, type Decision, type Insistence } from "../core/plan.ts";
+import type { Activator, Clock, Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
+import type { Settings } from "../core/settings.ts";
+import { readChecked, writeChecked } from "../effects/checked-file.ts";
+import type { History } from "../effects/history.ts";
+import type { ManifestCache } from "../effects/manifest-cache.ts";
+import { tryLock } from "../effects/process-lock.ts";
+import type { StateFile } from "../effects/state-file.ts";
+import { previewFetch, type FetchPreview, type FetchProgress } from "./closure-fetch.ts";
+import { poll, verdictSchema, type MirrorVerdict } from "./poll.ts";
+import { ReleaseRun, observe } from "./release-run.ts";
+
+/** Everything the agent acts through. */
+export interface AgentTools {
+  readonly settings: Settings;
+  readonly mirrors: readonly Mirror[];
+  readonly cache: ManifestCache;
+  readonly store: NixStore;
+  readonly roots: GcRoots;
+  readonly activator: Activator;
+  readonly disk: Disk;
+  readonly clock: Clock;
+  /** Uniform in [0, 1); jitter only. */
+  readonly random: () => number;
+  readonly log: Log;
+  readonly state: StateFile;
+  readonly history: History;
+  readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+}
+
+/** What a poll and the decision about it came to. */
+export interface Finding {
+  readonly verdicts: readonly MirrorVerdict[];
+  /** Null where no release was accepted or it does not name this host. */
+  readonly release: Release | null;
+  readonly decision: Decision | null;
+  readonly error: PullError | null;
+}
+
+/** A finding with what is to be remembered of it. */
+export interface FoundRelease extends Finding {
+  readonly memories: TrustMemories;
+}
+
+/** What a tick did. */
+export interface TickOutcome extends Finding {
+  readonly record: AgentRecord;
+  /** True where this tick made the host into the release. */
+  readonly updated: boolean;
+}
+
+/** What `status` shows of the last poll. */
+export const pollReportSchema = z.strictObject({
+  at: z.iso.datetime(),
+  verdicts: z.array(verdictSchema),
+  decision: z.string().nullable(),
+  sequence: z.int().positive().nullable(),
+  code: z.enum(ERROR_CODES).nullable(),
+  message: z.string().nullable(),
+});
+export type PollReport = z.infer<typeof pollReportSchema>;
+
+const POLL_REPORT = "poll.json";
+const LOCK = "update.lock";
+
+/** One host's agent: each method runs to a safe end and leaves the record true. */
+export class Agent {
+  readonly #tools: AgentTools;
+
+  constructor(tools: AgentTools) {
+    this.#tools = tools;
+  }
+
+  /**
+   * One round: finishes what was begun, polls, decides and, where there is something
+   * to do, does it. Throws AGENT_BUSY where another process does so right now, and the
+   * errors of the state file; everything else is in the outcome.
+   */
+  async tick(
+    options: Insistence & { acceptStateLoss?: boolean; signal?: AbortSignal | undefined },
+  ): Promise<TickOutcome> {
+    return this.#exclusively(async () => {
+      const { state } = this.#tools;
+      const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
+      const run = new ReleaseRun(this.#tools, loaded, options.signal);
+      try {
+        const unfinished = await run.finishBegun();
+        if (isPastTheLine(run.record.state)) {
+          const nothing = { verdicts: [], release: null, decision: null };
+          return { ...nothing, error: unfinished, record: run.record, updated: false };
+        }
+        const finding = await this.#find(run.record, options, options.signal);
+        const outcome = await run.follow(finding);
+        await this.#report(outcome);
+        return outcome;
+      } finally {
+        await this.#tools.cache.save();
+      }
+    });
+  }
+
+  /** What a tick would do now, without doing or writing anything. */
+  async check(
+    options: Insistence & { signal?: AbortSignal | undefined },
+  ): Promise<Finding & { record: AgentRecord; preview: FetchPreview | null }> {
+    const record = await this.#tools.state.load();
+    const finding = await this.#find(record, options, options.signal);
+    if (finding.decision?.kind !== "update" || !finding.release) {
+      return { ...finding, record, preview: null };
+    }
+    try {
+      const preview = await previewFetch(finding.release, this.#tools, options.signal);
+      return { ...finding, record, preview };
+    } catch (error) {
+      return { ...finding, record, preview: null, error: toPullError(error) };
+    }
+  }
+
+  /**
+   * Goes back to the profile's previous generation (or `generation`) and denies the
+   * system that is left, so that the next poll does not bring it back. Gives the
+   * toplevel. Throws NOTHING_TO_ROLL_BACK, PROFILE_FAILED, ROLLBACK_FAILED, …
+   */
+  async rollBack(generation: number | null): Promise<{ toplevel: string; generation: number }> {
+    return this.#exclusively(async () => {
+      const { store, activator, state, log } = this.#tools;
+      const run = new ReleaseRun(this.#tools, await state.load(), undefined);
+      const unfinished = await run.finishBegun();
+      if (unfinished) throw unfinished;
+      const from = await store.profileToplevel();
+      const target = await store.findGeneration(generation);
+      if (!target) {
+        throw new PullError(
+          "NOTHING_TO_ROLL_BACK",
+          generation === null
+            ? "the system profile has no generation before the current one"
+            : `the system profile has no generation ${generation}`,
+        );
+      }
+      if (!(await activator.canActivate(target.toplevel))) {
+        throw new PullError(
+          "NOT_A_SYSTEM",
+          `${target.toplevel} has no bin/switch-to-configuration`,
+        );
+      }
+      if (run.record.committed?.toplevel === from) {
+        await run.happened({
+          type: "SystemDenied",
+          reason: { code: "RELEASE_DENIED", message: "rolled back by hand" },
+        });
+      }
+      await store.restoreProfile(target.generation);
+      log.info(`activating ${target.toplevel}, generation ${target.generation}`);
+      const result = await activator.activate(target.toplevel, "switch");
+      const verdict = judgeActivation(result);
+      if (verdict.kind === "failed") {
+        throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${verdict.message}`);
+      }
+      return target;
+    });
+  }
+
+  /** What the last poll found, or null. */
+  async lastPoll(): Promise<PollReport | null> {
+    const path = join(this.#tools.settings.paths.state, POLL_REPORT);
+    const read = await readChecked(path, pollReportSchema);
+    return read.kind === "read" ? read.value : null;
+  }
+
+  async #find(
+    record: AgentRecord,
+    insistence: Insistence,
+    signal: AbortSignal | undefined,
+  ): Promise<FoundRelease> {
+    const { settings, mirrors, cache, clock } = this.#tools;
+    const now = clock.now();
+    const { accepted, error, verdicts } = await poll(
+      settings,
+      mirrors,
+      cache,
+      record.trust,
+      now,
+      signal,
+    );
+    if (!accepted) {
+      return { verdicts, release: null, decision: null, error, memories: record.trust };
+    }
+    const memories = mergeMemories([...record.trust, accepted.memory]);
+    try {
+      const entry = releaseFor(accepted.signed, settings.hostname);
+      const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
+      const decision = decide(record, release, await observe(this.#tools.store), now, insistence);
+      return { verdicts, release, decision, error: null, memories };
+    } catch (thrown) {
+      return {
+        verdicts,
+        release: null,
+        decision: null,
+        error: toPullError(thrown),
+        memories,
+      };
+    }
+  }
+
+  async #report(outcome: TickOutcome): Promise<void> {
+    const { settings, clock } = this.#tools;
+    const report: PollReport = {
+      at: clock.now().toISOString(),
+      verdicts: [...outcome.verdicts],
+      decision: outcome.decision?.kind ?? null,
+      sequence: outcome.release?.sequence ?? null,
+      code: outcome.error?.code ?? null,
+      message: outcome.error?.message ?? null,
+    };
+    await writeChecked(join(settings.paths.state, POLL_REPORT), report);
+  }
+
+  async #exclusively<T>(work: () => Promise<T>): Promise<T> {
+    const { state, settings } = this.#tools;
+    await state.prepare();
+    const lock = await tryLock(join(settings.paths.state, LOCK));
+    if (!lock) {
+      throw new PullError(
+        "AGENT_BUSY",
+        `another nixos-pull is in the middle of an update (${settings.paths.state}/${LOCK} is locked); ` +
+          "`nixos-pull status` shows how far it is",
+      );
+    }
+    try {
+      return await work();
+    } finally {
+      await lock.release();
+    }
+  }
+}

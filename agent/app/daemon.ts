@@ -1,0 +1,99 @@
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { formatDuration } from "../core/duration.ts";
+import { PullError, toPullError } from "../core/errors.ts";
+import { tryLock } from "../effects/process-lock.ts";
+import { scheduleOf } from "../effects/schedule.ts";
+import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
+
+const LOCK = "agent.lock";
+
+/** Wait after a tick that found another process at work. */
+const BUSY_WAIT_MS = 10_000;
+
+/**
+ * Polls until `signal` says stop, and then ends at the next safe point: downloads stop
+ * at once and are resumed later, a running activation is brought to its end. Throws
+ * AGENT_RUNNING where another agent has the state directory, and CONFIG_INVALID.
+ */
+export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise<void> {
+  const { settings, log, state } = tools;
+  const schedule = scheduleOf(settings.poll);
+  await state.prepare();
+  const lock = await tryLock(join(settings.paths.state, LOCK));
+  if (!lock) {
+    throw new PullError(
+      "AGENT_RUNNING",
+      `another nixos-pull run has ${settings.paths.state}/${LOCK}; stop it first`,
+    );
+  }
+  try {
+    const agent = new Agent(tools);
+    log.info(
+      `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
+    );
+    const stopped = (): boolean => signal.aborted;
+    while (!stopped()) {
+      const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
+      if (stopped()) break;
+      log.debug(`next poll in ${formatDuration(wait)}`);
+      await sleep(wait, undefined, { signal }).catch(() => undefined);
+    }
+    log.info("stopped");
+  } finally {
+    await lock.release();
+  }
+}
+
+/** One tick; gives the wait until the next. An error is logged, never the end of the agent. */
+async function tickOnce(
+  agent: Agent,
+  tools: AgentTools,
+  schedule: () => number,
+  signal: AbortSignal,
+): Promise<number> {
+  const { log, clock } = tools;
+  try {
+    const outcome = await agent.tick({ again: false, signal });
+    logOutcome(outcome, tools);
+    const { state } = outcome.record;
+    const retry =
+      state.name === "Failed" ? Date.parse(state.retryAt) - clock.now().getTime() : Infinity;
+    return Math.min(schedule(), Math.max(retry, 1_000));
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "AGENT_BUSY") return Math.min(schedule(), BUSY_WAIT_MS);
+    log.error(error.message, { code: error.code, stack: error.stack });
+    return schedule();
+  }
+}
+
+function logOutcome(outcome: TickOutcome, { log }: AgentTools): void {
+  for (const { mirror, code, message } of outcome.verdicts) {
+    if (code !== undefined) log.warn(`${mirror}: ${message}`, { code });
+  }
+  const { decision, error, release } = outcome;
+  if (error && error.code !== "INTERRUPTED") {
+    const alreadySaid = outcome.verdicts.some(({ code }) => code === error.code);
+    if (!alreadySaid) log.error(error.message, { code: error.code });
+  }
+  switch (decision?.kind) {
+    case "denied":
+      log.warn(`release ${release?.sequence} is not tried again: ${decision.reason.message}`, {
+        code: "RELEASE_DENIED",
+      });
+      break;
+    case "drifted":
+      log.warn(`this host was changed by hand and is left alone: found ${decision.found}`);
+      break;
+    case "active":
+    case "adopt":
+    case "backoff":
+    case "update":
+    case undefined:
+      log.debug(`poll: ${decision?.kind ?? "nothing"}`);
+      break;
+    default:
+      decision satisfies never;
+  }
+}

@@ -1,0 +1,55 @@
+import { Agent } from "../app/agent.ts";
+import { composeTools } from "../app/compose.ts";
+import { EXIT } from "../core/errors.ts";
+import { createLog } from "../effects/log.ts";
+import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { describeFinding, findingJson, releaseName } from "./finding.ts";
+import { ProgressLine, formatBytes, printJson, printLine } from "./output.ts";
+
+export interface ApplyOptions extends HostOptions {
+  readonly json?: boolean;
+  readonly again?: boolean;
+  readonly acceptStateLoss?: boolean;
+}
+
+/** `nixos-pull apply`: one poll and, where there is something to do, the whole update. */
+export async function apply(options: ApplyOptions, { signal }: CommandContext): CommandResult {
+  const settings = await loadSettings(options.config);
+  const progress = new ProgressLine();
+  const log = createLog(settings.log, (text) => {
+    progress.clear();
+    process.stderr.write(text);
+  });
+  const tools = composeTools(settings, log, ({ received, total }) => {
+    progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
+  });
+  const outcome = await new Agent(tools).tick({
+    again: options.again ?? false,
+    acceptStateLoss: options.acceptStateLoss ?? false,
+    signal,
+  });
+  progress.clear();
+  const { release, updated, error, record } = outcome;
+  if (options.json) {
+    printJson({
+      hostname: settings.hostname,
+      updated,
+      ...findingJson(outcome),
+      state: record.state,
+      committed: record.committed,
+    });
+  } else if (updated && release) {
+    printLine(`Applied ${releaseName(release)}: ${release.mode} ${release.toplevel}`);
+  } else if (!error || outcome.decision?.kind !== "update") {
+    printLine(describeFinding(outcome));
+  }
+  if (error) {
+    if (options.json || outcome.decision?.kind !== "update") return error.exitCode;
+    throw error;
+  }
+  const { decision } = outcome;
+  if (decision && "reason" in decision)
+    return decision.kind === "denied" ? EXIT.activation : EXIT.busy;
+  return EXIT.ok;
+}

@@ -1,0 +1,40 @@
+import { Agent } from "../app/agent.ts";
+import { composeTools } from "../app/compose.ts";
+import { EXIT } from "../core/errors.ts";
+import { silentLog } from "../effects/log.ts";
+import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { describeFinding, findingJson } from "./finding.ts";
+import { describeError, formatBytes, note, printJson, printLine } from "./output.ts";
+
+export interface CheckOptions extends HostOptions {
+  readonly json?: boolean;
+  readonly exitCode?: boolean;
+}
+
+/** `nixos-pull check`: what would happen now, and why not. */
+export async function check(options: CheckOptions, { signal }: CommandContext): CommandResult {
+  const settings = await loadSettings(options.config);
+  const agent = new Agent(composeTools(settings, silentLog));
+  const found = await agent.check({ again: false, signal });
+  const { preview, error, record, verdicts } = found;
+  if (options.json) {
+    printJson({ hostname: settings.hostname, ...findingJson(found), preview, state: record.state });
+  } else {
+    for (const { mirror, sequence, code, message } of verdicts) {
+      note(`${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`);
+    }
+    if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
+    printLine(describeFinding(found));
+    if (preview) {
+      printLine(
+        `It brings ${preview.newPaths} of ${preview.paths} paths: ` +
+          `${formatBytes(preview.downloadBytes)} to download, ${formatBytes(preview.storeBytes)} in the store.`,
+      );
+    } else if (found.decision?.kind === "update" && error) {
+      printLine(`It would fail now: ${describeError(error)}`);
+    }
+  }
+  if (error) return error.exitCode;
+  return options.exitCode && found.decision?.kind === "update" ? EXIT.updateAvailable : EXIT.ok;
+}

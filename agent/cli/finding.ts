@@ -1,0 +1,52 @@
+import type { Finding } from "../app/agent.ts";
+import type { Release } from "../core/manifest.ts";
+
+/** One sentence about what a poll found and what follows from it. */
+export function describeFinding({ release, decision, error }: Finding): string {
+  if (!release || !decision) {
+    return error ? `Nothing to do: ${error.code}: ${error.message}` : "Nothing to do.";
+  }
+  const name = releaseName(release);
+  switch (decision.kind) {
+    case "active":
+      return `Nothing to do: ${name} is active.`;
+    case "adopt":
+      return `Nothing to do: this host already is what ${name} asks for.`;
+    case "drifted":
+      return (
+        `Nothing to do: ${name} was activated, then this host was changed by hand to ` +
+        `${decision.found ?? "nothing"}; it is left alone. \`nixos-pull apply --again\` brings the release back.`
+      );
+    case "denied":
+      return (
+        `Nothing to do: ${name} is denied on this host: ${decision.reason.code}: ` +
+        `${decision.reason.message}. A release with another system, or \`nixos-pull apply --again\`, ends that.`
+      );
+    case "backoff":
+      return (
+        `Waiting until ${decision.until} to try ${name} again: ` +
+        `${decision.reason.code}: ${decision.reason.message}`
+      );
+    case "update":
+      return `${name} would be applied: ${release.mode} ${release.toplevel}`;
+    default:
+      return decision satisfies never;
+  }
+}
+
+export function releaseName(release: Pick<Release, "channel" | "sequence">): string {
+  return `release ${release.sequence} of ${release.channel}`;
+}
+
+/** A finding for `--json`. */
+export function findingJson({ release, decision, error, verdicts }: Finding): object {
+  return {
+    decision: decision?.kind ?? null,
+    ...(decision && "reason" in decision ? { reason: decision.reason } : {}),
+    ...(decision?.kind === "backoff" ? { until: decision.until } : {}),
+    ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
+    error: error ? { code: error.code, message: error.message } : null,
+    release,
+    mirrors: verdicts,
+  };
+}

@@ -1,0 +1,37 @@
+import { EXIT } from "../core/errors.ts";
+import { History } from "../effects/history.ts";
+import type { CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { formatTable, printJson, printLine } from "./output.ts";
+
+export interface HistoryOptions extends HostOptions {
+  readonly json?: boolean;
+  readonly lines: number;
+}
+
+/** `nixos-pull history`: what happened on this host, oldest first. */
+export async function history(options: HistoryOptions): CommandResult {
+  const settings = await loadSettings(options.config);
+  const entries = (await new History(settings.paths.state).read()).slice(-options.lines);
+  if (options.json) {
+    printJson(entries);
+    return EXIT.ok;
+  }
+  if (entries.length === 0) {
+    printLine("Nothing has happened here yet.");
+    return EXIT.ok;
+  }
+  for (const entry of entries) {
+    const release = entry.sequence === undefined ? "-" : String(entry.sequence);
+    const why = entry.code === undefined ? entry.message : `${entry.code}: ${entry.message}`;
+    printLine(
+      formatTable([
+        [entry.at, release.padStart(4), entry.event.padEnd(20), why ?? entry.toplevel ?? ""],
+      ]),
+    );
+    if (entry.code !== undefined || entry.event === "RollbackFailed") {
+      for (const line of entry.lastLines ?? []) printLine(`      | ${line}`);
+    }
+  }
+  return EXIT.ok;
+}

@@ -1,0 +1,39 @@
+import { chmod, open } from "node:fs/promises";
+import { EXIT, PullError } from "../core/errors.ts";
+import { generateKey } from "../core/signing-key.ts";
+import type { CommandResult } from "./command.ts";
+import { note, printLine } from "./output.ts";
+
+export interface KeygenOptions {
+  readonly out?: string;
+}
+
+/**
+ * `nixos-pull keygen NAME`: writes NAME.secret and NAME.public and prints the public
+ * key. Never overwrites a key.
+ */
+export async function keygen(name: string, options: KeygenOptions): CommandResult {
+  const pair = generateKey(name);
+  const base = options.out ?? name;
+  await writeNew(`${base}.secret`, pair.secret, 0o600);
+  await writeNew(`${base}.public`, pair.public, 0o644);
+  note(`Wrote ${base}.secret (keep it) and ${base}.public (for hosts: publicKeys).`);
+  printLine(pair.public);
+  return EXIT.ok;
+}
+
+async function writeNew(path: string, text: string, mode: number): Promise<void> {
+  try {
+    const file = await open(path, "wx", mode);
+    try {
+      await file.writeFile(text);
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+    await chmod(path, mode);
+  } catch (cause) {
+    if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
+    throw new PullError("USAGE", `${path} exists already and is not overwritten`, { cause });
+  }
+}

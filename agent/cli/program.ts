@@ -1,0 +1,144 @@
+import { Command, InvalidArgumentError, Option } from "commander";
+import { parseDuration } from "../core/duration.ts";
+import { ACTIVATION_MODES } from "../core/manifest.ts";
+import { COMPRESSIONS } from "../core/narinfo.ts";
+import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
+import { apply, type ApplyOptions } from "./apply.ts";
+import { check, type CheckOptions } from "./check.ts";
+import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { history, type HistoryOptions } from "./history.ts";
+import { keygen, type KeygenOptions } from "./keygen.ts";
+import { publish, type PublishCommandOptions } from "./publish.ts";
+import { rollback, type RollbackOptions } from "./rollback.ts";
+import { run } from "./run.ts";
+import { status, type StatusOptions } from "./status.ts";
+import { verify, type VerifyOptions } from "./verify.ts";
+import { VERSION } from "./version.ts";
+
+/**
+ * The command line. `finish` takes the promise of the chosen command's exit code; the
+ * program itself never ends the process.
+ */
+export function createProgram(
+  context: CommandContext,
+  finish: (result: CommandResult) => void,
+): Command {
+  const program = new Command("nixos-pull")
+    .description("Pull-based release agent for NixOS hosts that nobody can SSH into.")
+    .version(VERSION)
+    .showHelpAfterError("(nixos-pull --help shows what is possible)")
+    .configureHelp({ showGlobalOptions: true });
+
+  const host = (name: string, summary: string): Command =>
+    program
+      .command(name)
+      .helpGroup("On a host:")
+      .description(summary)
+      .addOption(
+        new Option("-c, --config <file>", `configuration (default: ${DEFAULT_CONFIG_FILE})`),
+      );
+  const operator = (name: string, summary: string): Command =>
+    program.command(name).helpGroup("For operators:").description(summary);
+
+  host("run", "poll the mirrors and apply releases, as a service").action(
+    (options: HostOptions) => {
+      finish(run(options, context));
+    },
+  );
+  host("check", "say what would happen now, and why not")
+    .option("--json", "print JSON")
+    .option("--exit-code", "exit with 20 where an update would be applied")
+    .action((options: CheckOptions) => {
+      finish(check(options, context));
+    });
+  host("apply", "poll once and apply the release now")
+    .option("--json", "print JSON")
+    .option("--again", "also what failed here before, or was changed by hand")
+    .option("--accept-state-loss", "start anew where the state directory is damaged")
+    .action((options: ApplyOptions) => {
+      finish(apply(options, context));
+    });
+  host("status", "show what this host is and what the agent does")
+    .option("--json", "print JSON")
+    .option("-w, --watch", "show it again whenever it changes")
+    .action((options: StatusOptions) => {
+      finish(status(options, context));
+    });
+  host("history", "show what happened on this host")
+    .option("--json", "print JSON")
+    .option("-n, --lines <count>", "how many entries, newest last", positive, 50)
+    .action((options: HistoryOptions) => {
+      finish(history(options));
+    });
+  host("rollback", "go back to the generation before, and stay there")
+    .option("--json", "print JSON")
+    .option("-g, --generation <number>", "go to this generation instead", positive)
+    .action((options: RollbackOptions) => {
+      finish(rollback(options));
+    });
+
+  operator("keygen", "make a pair of keys for releases and store paths")
+    .argument("<name>", "name of the key, such as fleet-1")
+    .option("-o, --out <path>", "write PATH.secret and PATH.public (default: NAME)")
+    .action((name: string, options: KeygenOptions) => {
+      finish(keygen(name, options));
+    });
+  operator("publish", "build, pack, sign and write a release")
+    .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
+    .requiredOption("-k, --key <file>", "secret key; may be repeated", collect, [])
+    .option(
+      "--host <name=source>",
+      "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE; may be repeated",
+      collect,
+      [],
+    )
+    .option("--hosts <file>", "hosts from a JSON or Nix file")
+    .option("--channel <name>", "the channel", "stable")
+    .addOption(
+      new Option("--mode <mode>", "what hosts do with it")
+        .choices(ACTIVATION_MODES)
+        .default("switch"),
+    )
+    .option("--expires <duration>", "how long hosts may accept it", duration, duration("90d"))
+    .addOption(
+      new Option("--compression <name>", "of the NARs").choices(COMPRESSIONS).default("zstd"),
+    )
+    .option("--cache <directory>", "keep the compressed NARs here for the next publish")
+    .option("--sequence <number>", "sequence number instead of the next one", positive)
+    .option("--keep-hosts", "keep hosts of the current release that are not named")
+    .option("--json", "print JSON")
+    .action((options: PublishCommandOptions) => {
+      finish(publish(options, context));
+    });
+  operator("verify", "verify a mirror, every byte of it")
+    .argument("<mirror>", "a directory or an address")
+    .option("-p, --public-key <key>", "trusted key, NAME:BASE64; may be repeated", collect, [])
+    .option("--threshold <count>", "how many of the keys must have signed", positive)
+    .option("--channel <name>", "the channel (default: the configuration's)")
+    .option("--host <name>", "verify this host's archive only")
+    .addOption(
+      new Option("-c, --config <file>", `keys from here (default: ${DEFAULT_CONFIG_FILE})`),
+    )
+    .option("--json", "print JSON")
+    .action((mirror: string, options: VerifyOptions) => {
+      finish(verify(mirror, options, context));
+    });
+  return program;
+}
+
+function collect(value: string, before: readonly string[]): string[] {
+  return [...before, value];
+}
+
+function positive(value: string): number {
+  if (!/^[1-9]\d{0,14}$/.test(value)) throw new InvalidArgumentError("expected a positive number");
+  return Number(value);
+}
+
+function duration(value: string): number {
+  const ms = parseDuration(value);
+  if (ms === null || ms === 0) {
+    throw new InvalidArgumentError("expected a duration such as 12h or 90d");
+  }
+  return ms;
+}

@@ -1,0 +1,124 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { Agent, type PollReport } from "../app/agent.ts";
+import { composeTools } from "../app/compose.ts";
+import { EXIT } from "../core/errors.ts";
+import type { AgentRecord } from "../core/machine.ts";
+import type { Observation } from "../core/plan.ts";
+import { silentLog } from "../effects/log.ts";
+import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { formatTable, printJson, printLine } from "./output.ts";
+
+export interface StatusOptions extends HostOptions {
+  readonly json?: boolean;
+  readonly watch?: boolean;
+}
+
+interface Status {
+  readonly hostname: string;
+  readonly channel: string;
+  readonly record: AgentRecord;
+  readonly host: Observation & { readonly generation: number | null };
+  readonly lastPoll: PollReport | null;
+}
+
+/** How often `--watch` looks again. */
+const WATCH_MS = 1_000;
+
+/** `nixos-pull status`: what this host is and what the agent is doing, from disk alone. */
+export async function status(options: StatusOptions, { signal }: CommandContext): CommandResult {
+  const settings = await loadSettings(options.config);
+  const tools = composeTools(settings, silentLog);
+  const agent = new Agent(tools);
+  const read = async (): Promise<Status> => ({
+    hostname: settings.hostname,
+    channel: settings.channel,
+    record: await tools.state.load({ acceptLoss: true }),
+    host: {
+      profile: await tools.store.profileToplevel(),
+      running: await tools.store.runningToplevel(),
+      generation: await tools.store.profileGeneration(),
+    },
+    lastPoll: await agent.lastPoll(),
+  });
+  let shown = "";
+  do {
+    const now = await read();
+    const text = options.json ? "" : describeStatus(now);
+    if (options.json) {
+      const { record, ...rest } = now;
+      const { formatVersion: _, ...parts } = record;
+      printJson({ ...rest, ...parts });
+    } else if (text !== shown) {
+      if (options.watch && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
+      printLine(text);
+      shown = text;
+    }
+    if (options.watch) await sleep(WATCH_MS, undefined, { signal }).catch(() => undefined);
+  } while (options.watch && !signal.aborted);
+  return EXIT.ok;
+}
+
+function describeStatus({ hostname, channel, record, host, lastPoll }: Status): string {
+  const { state, committed, denied } = record;
+  const rows: string[][] = [
+    ["host", hostname],
+    ["channel", channel],
+    [
+      "release",
+      committed
+        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${committed.rebootNeeded ? ", REBOOT NEEDED" : ""}`
+        : "none applied yet",
+    ],
+    [
+      "profile",
+      host.profile === null
+        ? "none"
+        : `${host.profile}${host.generation === null ? "" : `, generation ${host.generation}`}`,
+    ],
+    ["running", host.running ?? "unknown"],
+    ["state", describeState(state)],
+  ];
+  if (lastPoll) {
+    const found =
+      lastPoll.code === null
+        ? `release ${lastPoll.sequence}: ${lastPoll.decision}`
+        : `${lastPoll.code}: ${lastPoll.message}`;
+    rows.push(["last poll", `${lastPoll.at}, ${found}`]);
+    for (const { mirror, code, message, sequence } of lastPoll.verdicts) {
+      rows.push([
+        "mirror",
+        `${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`,
+      ]);
+    }
+  }
+  for (const { toplevel, reason, at } of denied.slice(-3)) {
+    rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);
+  }
+  return formatTable(rows);
+}
+
+function describeState(state: AgentRecord["state"]): string {
+  switch (state.name) {
+    case "Idle":
+      return "Idle";
+    case "Failed":
+      return (
+        `Failed, attempt ${state.attempts} at release ${state.release.sequence}, next at ` +
+        `${state.retryAt}: ${state.reason.code}: ${state.reason.message}`
+      );
+    case "RollingBack":
+    case "RolledBack":
+      return `${state.name} from release ${state.release.sequence}: ${state.reason.code}: ${state.reason.message}`;
+    case "Candidate":
+    case "Fetching":
+    case "Imported":
+    case "Staged":
+    case "Activating":
+    case "Verifying":
+    case "Committed":
+      return `${state.name}, release ${state.release.sequence}: ${state.release.toplevel}`;
+    default:
+      return state satisfies never;
+  }
+}

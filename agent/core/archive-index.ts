@@ -1,0 +1,277 @@
+import { createHash } from "node:crypto";
+import { gunzipSync, gzipSync } from "node:zlib";
+import { z } from "zod";
+import { PullError } from "./errors.ts";
+import { sha256Schema, type ArchiveReference, type Release } from "./manifest.ts";
+import {
+  COMPRESSIONS,
+  CONTENT_ADDRESS,
+  NAR_HASH,
+  PATH_SIGNATURE,
+  hasTrustedSignature,
+  narFileName,
+  narInfoFileName,
+  renderNarInfo,
+  type NarInfo,
+} from "./narinfo.ts";
+import { describeIssues } from "./schema-issues.ts";
+import type { PublicKey } from "./signing-key.ts";
+import { STORE_DIRECTORY, storePathName, storePathNameSchema } from "./store-path.ts";
+import { TAR_BLOCK, TAR_TRAILER, paddedSize } from "./tar-layout.ts";
+
+/** The index of a closure archive: its first member, pinned by the manifest. */
+export const INDEX_FORMAT_VERSION = 1;
+export const INDEX_MEMBER = "index.json.gz";
+
+/** The decompressed index may be at most this long; 100,000 paths need about 50 MB. */
+export const MAX_INDEX_BYTES = 256 * 1024 * 1024;
+
+const pathSchema = z.strictObject({
+  /** Base name of the store path. */
+  path: storePathNameSchema,
+  narHash: z.string().regex(NAR_HASH, "expected sha256: and 52 base-32 digits"),
+  narSize: z.int().positive(),
+  /**
+   * Positions in `paths` of what this path refers to, ascending. None is greater than
+   * the path's own, so that any prefix of the list is closed under references.
+   */
+  references: z.array(z.int().nonnegative()),
+  signatures: z.array(z.string().regex(PATH_SIGNATURE, "expected NAME:BASE64")).max(32),
+  ca: z.string().regex(CONTENT_ADDRESS, "expected a content address").optional(),
+  /** The NAR member: offset of its contents, counted from the end of the index member. */
+  nar: z.strictObject({
+    offset: z.int().nonnegative(),
+    size: z.int().positive(),
+    sha256: sha256Schema,
+  }),
+});
+
+export const archiveIndexSchema = z.strictObject({
+  formatVersion: z.literal(INDEX_FORMAT_VERSION),
+  compression: z.enum(COMPRESSIONS),
+  /** In topological order, dependencies first; the toplevel comes last. */
+  paths: z.array(pathSchema).min(1),
+});
+
+export type ArchiveIndex = z.infer<typeof archiveIndexSchema>;
+export type IndexedPath = ArchiveIndex["paths"][number];
+
+/** One tar member that a reader of the archive must find, and where. */
+export interface Member {
+  readonly name: string;
+  readonly size: number;
+  /** Offset of the member's header from the start of the archive, bytes. */
+  readonly headerOffset: number;
+  readonly body:
+    | { readonly kind: "bytes"; readonly bytes: Buffer }
+    | { readonly kind: "nar"; readonly sha256: string; readonly storePath: string };
+}
+
+/** A member that is a NAR. */
+export type NarMember = Member & { readonly body: Extract<Member["body"], { kind: "nar" }> };
+
+export function isNarMember(member: Member): member is NarMember {
+  return member.body.kind === "nar";
+}
+
+/** A checked index together with what follows from it. */
+export interface ArchiveContents {
+  readonly index: ArchiveIndex;
+  readonly narInfos: readonly NarInfo[];
+  /** All members after the index, in archive order. */
+  readonly members: readonly Member[];
+  /** Size of the whole archive, bytes. */
+  readonly size: number;
+}
+
+/** `nix-cache-info`: what makes a directory a binary cache (Nix manual, "Binary Cache Store"). */
+export const CACHE_INFO = Buffer.from(`StoreDir: ${STORE_DIRECTORY}\n`);
+export const CACHE_INFO_MEMBER = "nix-cache-info";
+
+/** Serialises and compresses an index; the same index gives the same bytes. */
+export function encodeIndex(index: ArchiveIndex): Buffer {
+  return gzipSync(JSON.stringify(index), { level: 9 });
+}
+
+/** The narinfos that an index stands for. */
+export function narInfosOf(index: ArchiveIndex): NarInfo[] {
+  return index.paths.map((entry) => ({
+    storePath: entry.path,
+    compression: index.compression,
+    fileSha256: entry.nar.sha256,
+    fileSize: entry.nar.size,
+    narHash: entry.narHash,
+    narSize: entry.narSize,
+    references: entry.references.map((position) => index.paths[position]?.path ?? "").sort(),
+    signatures: entry.signatures,
+    ca: entry.ca,
+  }));
+}
+
+/**
+ * The members that follow an index of `indexSize` compressed bytes, with their
+ * offsets: `nix-cache-info`, the narinfos sorted by name, then each NAR once, in the
+ * order of the paths.
+ */
+export function layOut(narInfos: readonly NarInfo[], indexSize: number): Member[] {
+  const members: Member[] = [];
+  let headerOffset = endOfIndex(indexSize);
+  const add = (name: string, size: number, body: Member["body"]): void => {
+    members.push({ name, size, headerOffset, body });
+    headerOffset += TAR_BLOCK + paddedSize(size);
+  };
+  const addBytes = (name: string, bytes: Buffer): void => {
+    add(name, bytes.length, { kind: "bytes", bytes });
+  };
+  addBytes(CACHE_INFO_MEMBER, CACHE_INFO);
+  const byName = narInfos
+    .map((info) => ({ name: narInfoFileName(info.storePath), info }))
+    .sort((a, b) => (a.name < b.name ? -1 : 1));
+  for (const { name, info } of byName) addBytes(name, Buffer.from(renderNarInfo(info)));
+  const seen = new Set<string>();
+  for (const info of narInfos) {
+    const name = narFileName(info.fileSha256, info.compression);
+    // Two paths of the same contents share one NAR file in a binary cache.
+    if (seen.has(name)) continue;
+    seen.add(name);
+    add(name, info.fileSize, { kind: "nar", sha256: info.fileSha256, storePath: info.storePath });
+  }
+  return members;
+}
+
+/** Offset of the first byte after the index member. */
+export function endOfIndex(indexSize: number): number {
+  return TAR_BLOCK + paddedSize(indexSize);
+}
+
+/** Size of an archive with these members, bytes. */
+export function archiveSize(members: readonly Member[], indexSize: number): number {
+  const last = members.at(-1);
+  const end = last ? last.headerOffset + TAR_BLOCK + paddedSize(last.size) : endOfIndex(indexSize);
+  return end + TAR_TRAILER;
+}
+
+/**
+ * Checks the compressed index of a release against everything the manifest signed.
+ * Throws ARCHIVE_CORRUPT when its hash is wrong, FORMAT_UNSUPPORTED, INDEX_INVALID,
+ * or PATH_SIGNATURE when Nix would refuse a path anyway.
+ */
+export function readIndex(
+  compressed: Uint8Array,
+  release: Pick<Release, "archive" | "toplevel" | "closureSize">,
+  trustedKeys: readonly PublicKey[],
+): ArchiveContents {
+  const { archive } = release;
+  const found = createHash("sha256").update(compressed).digest("hex");
+  if (found !== archive.index.sha256) {
+    throw new PullError(
+      "ARCHIVE_CORRUPT",
+      `archive index: expected sha256 ${archive.index.sha256}, found ${found}`,
+    );
+  }
+  const index = parseIndex(compressed);
+  checkReferences(index);
+  const narInfos = narInfosOf(index);
+  const toplevel = index.paths.at(-1);
+  if (toplevel?.path !== storePathName(release.toplevel)) {
+    throw new PullError(
+      "INDEX_INVALID",
+      `expected ${release.toplevel} as the last path, found ${toplevel?.path ?? "none"}`,
+    );
+  }
+  const closureSize = index.paths.reduce((sum, { narSize }) => sum + narSize, 0);
+  if (closureSize !== release.closureSize) {
+    throw new PullError(
+      "INDEX_INVALID",
+      `expected NAR sizes of ${release.closureSize} bytes in all, found ${closureSize}`,
+    );
+  }
+  const members = checkLayout(index, narInfos, archive);
+  const untrusted = narInfos.find((info) => !hasTrustedSignature(info, trustedKeys));
+  if (untrusted) {
+    throw new PullError(
+      "PATH_SIGNATURE",
+      `${STORE_DIRECTORY}/${untrusted.storePath}: expected a signature by one of ` +
+        `${trustedKeys.map(({ name }) => name).join(", ")}, found ` +
+        (untrusted.signatures.map((text) => text.split(":")[0]).join(", ") || "none"),
+    );
+  }
+  return { index, narInfos, members, size: archive.size };
+}
+
+function parseIndex(compressed: Uint8Array): ArchiveIndex {
+  let json: unknown;
+  try {
+    const text = gunzipSync(compressed, { maxOutputLength: MAX_INDEX_BYTES });
+    json = JSON.parse(text.toString("utf8"));
+  } catch (cause) {
+    throw new PullError(
+      "INDEX_INVALID",
+      `the archive index is not gzip-compressed JSON of at most ${MAX_INDEX_BYTES} bytes`,
+      { cause },
+    );
+  }
+  const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
+  if (typeof version === "number" && version > INDEX_FORMAT_VERSION) {
+    throw new PullError(
+      "FORMAT_UNSUPPORTED",
+      `expected archive format ${INDEX_FORMAT_VERSION}, found ${version}; ` +
+        "this host needs a newer nixos-pull",
+    );
+  }
+  const parsed = archiveIndexSchema.safeParse(json);
+  if (!parsed.success) {
+    throw new PullError("INDEX_INVALID", `archive index: ${describeIssues(parsed.error, json)}`);
+  }
+  return parsed.data;
+}
+
+function checkReferences(index: ArchiveIndex): void {
+  const hashes = new Set<string>();
+  for (const [position, entry] of index.paths.entries()) {
+    const hash = entry.path.slice(0, 32);
+    if (hashes.has(hash)) {
+      throw new PullError("INDEX_INVALID", `archive index: ${entry.path} stands in it twice`);
+    }
+    hashes.add(hash);
+    let previous = -1;
+    for (const reference of entry.references) {
+      if (reference <= previous || reference > position) {
+        throw new PullError(
+          "INDEX_INVALID",
+          `archive index: ${entry.path} (position ${position}): expected ascending references ` +
+            `to itself or paths before it, found ${entry.references.join(", ")}`,
+        );
+      }
+      previous = reference;
+    }
+  }
+}
+
+function checkLayout(
+  index: ArchiveIndex,
+  narInfos: readonly NarInfo[],
+  archive: ArchiveReference,
+): Member[] {
+  const members = layOut(narInfos, archive.index.size);
+  const nars = new Map(members.filter(isNarMember).map((member) => [member.body.sha256, member]));
+  for (const entry of index.paths) {
+    const member = nars.get(entry.nar.sha256);
+    const offset = (member?.headerOffset ?? 0) + TAR_BLOCK - endOfIndex(archive.index.size);
+    if (member?.size !== entry.nar.size || offset !== entry.nar.offset) {
+      throw new PullError(
+        "INDEX_INVALID",
+        `archive index: ${entry.path}: expected its NAR at offset ${offset} with ` +
+          `${member?.size ?? 0} bytes, found offset ${entry.nar.offset} and ${entry.nar.size} bytes`,
+      );
+    }
+  }
+  const size = archiveSize(members, archive.index.size);
+  if (size !== archive.size) {
+    throw new PullError(
+      "INDEX_INVALID",
+      `the manifest says the archive has ${archive.size} bytes, its index adds up to ${size}`,
+    );
+  }
+  return members;
+}

@@ -1,0 +1,154 @@
+/**
+ * Every way in which nixos-pull can fail, as one closed list. The same codes
+ * appear in messages, `status`, history and `--json` output, so an operator can
+ * search for one and find one meaning.
+ */
+
+/** What a code means for the caller: the process exit code and whether trying again can help. */
+interface ErrorKind {
+  /** Process exit code; documented in the README. */
+  readonly exit: number;
+  /** True where the same attempt may succeed later with nothing changed by a person. */
+  readonly transient: boolean;
+  /** One line for the documentation. */
+  readonly meaning: string;
+}
+
+/** Process exit codes, by what the reader has to look at. */
+export const EXIT = {
+  ok: 0,
+  internal: 1,
+  usage: 2,
+  configuration: 3,
+  trust: 4,
+  mirror: 5,
+  archive: 6,
+  host: 7,
+  activation: 8,
+  busy: 9,
+  publish: 10,
+  /** `check --exit-code` only: an update would be applied now. */
+  updateAvailable: 20,
+  interrupted: 130,
+} as const;
+
+const kind = (exit: number, meaning: string, transient = false): ErrorKind => ({
+  exit,
+  meaning,
+  transient,
+});
+
+export const ERROR_KINDS = {
+  USAGE: kind(EXIT.usage, "the command line is not understood"),
+  CONFIG_NOT_FOUND: kind(EXIT.configuration, "the configuration file does not exist"),
+  CONFIG_INVALID: kind(EXIT.configuration, "a setting is missing, unknown or of the wrong form"),
+  KEY_INVALID: kind(EXIT.configuration, "a key is not in Nix's name:base64 form"),
+
+  ENVELOPE_INVALID: kind(EXIT.trust, "the manifest is not a DSSE envelope"),
+  PAYLOAD_TYPE_WRONG: kind(EXIT.trust, "the envelope carries something other than a release"),
+  SIGNATURE_THRESHOLD: kind(EXIT.trust, "fewer valid signatures by trusted keys than required"),
+  FORMAT_UNSUPPORTED: kind(EXIT.trust, "the format version is newer than this agent knows"),
+  MANIFEST_INVALID: kind(EXIT.trust, "a signed manifest does not follow the format"),
+  CHANNEL_MISMATCH: kind(EXIT.trust, "the manifest is of another channel"),
+  SEQUENCE_REPLAYED: kind(EXIT.trust, "the manifest is older than one accepted before"),
+  SEQUENCE_CONFLICT: kind(EXIT.trust, "two different manifests carry the same sequence number"),
+  MANIFEST_EXPIRED: kind(EXIT.trust, "the manifest's expiry time has passed", true),
+  CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
+  HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
+  RELEASE_DENIED: kind(EXIT.trust, "this system failed here before and is not tried again"),
+
+  MIRROR_UNREACHABLE: kind(EXIT.mirror, "no connection to the mirror", true),
+  MIRROR_NOT_FOUND: kind(EXIT.mirror, "the mirror has no such file", true),
+  MIRROR_STATUS: kind(EXIT.mirror, "the mirror answered with an unexpected HTTP status", true),
+  MIRROR_STALLED: kind(EXIT.mirror, "the mirror stopped sending", true),
+  MIRROR_REDIRECT: kind(EXIT.mirror, "too many redirects, or one to an insecure address", true),
+  MIRROR_OVERSIZE: kind(EXIT.mirror, "the mirror sent more than the allowed size", true),
+
+  ARCHIVE_TRUNCATED: kind(EXIT.archive, "the archive ends before its signed size", true),
+  ARCHIVE_CORRUPT: kind(EXIT.archive, "bytes of the archive do not have their signed hash", true),
+  ARCHIVE_MEMBER: kind(EXIT.archive, "a tar member is not the one the index demands", true),
+  INDEX_INVALID: kind(EXIT.archive, "a signed archive index does not follow the format"),
+  NARINFO_MISMATCH: kind(EXIT.archive, "a narinfo in the archive disagrees with the index", true),
+  PATH_SIGNATURE: kind(EXIT.archive, "a store path lacks a signature by a trusted key"),
+  IMPORT_FAILED: kind(EXIT.archive, "nix copy could not import the closure", true),
+
+  DISK_FULL: kind(EXIT.host, "not enough free disk space", true),
+  PERMISSION_DENIED: kind(EXIT.host, "a file or directory may not be read or written", true),
+  IO_FAILED: kind(EXIT.host, "the operating system refused a file operation", true),
+  TOOL_MISSING: kind(EXIT.host, "a program the agent needs is not on PATH", true),
+  TOOL_TIMEOUT: kind(EXIT.host, "a program did not finish in its time limit", true),
+  STATE_CORRUPT: kind(EXIT.host, "a state file is damaged"),
+  STATE_LOST: kind(EXIT.host, "the record of accepted releases is gone"),
+  PROFILE_FAILED: kind(EXIT.host, "nix-env could not set the system profile", true),
+
+  NOT_A_SYSTEM: kind(EXIT.activation, "the closure has no bin/switch-to-configuration"),
+  ACTIVATION_FAILED: kind(EXIT.activation, "switch-to-configuration failed"),
+  ACTIVATION_TIMEOUT: kind(EXIT.activation, "switch-to-configuration did not finish in time"),
+  HEALTH_FAILED: kind(EXIT.activation, "the new system is not what was activated"),
+  ROLLBACK_FAILED: kind(EXIT.activation, "the previous system could not be restored", true),
+  NOTHING_TO_ROLL_BACK: kind(EXIT.activation, "there is no previous system"),
+
+  AGENT_RUNNING: kind(EXIT.busy, "another agent already runs with this state directory", true),
+  AGENT_BUSY: kind(EXIT.busy, "an update is in progress", true),
+
+  BUILD_FAILED: kind(EXIT.publish, "Nix could not build a system"),
+  PUBLISH_FAILED: kind(EXIT.publish, "the release could not be put together"),
+  PUBLISH_LOCKED: kind(EXIT.publish, "another publish writes to this mirror", true),
+
+  INTERRUPTED: kind(EXIT.interrupted, "stopped by a signal", true),
+  INTERNAL: kind(EXIT.internal, "a defect in nixos-pull"),
+} as const satisfies Record<string, ErrorKind>;
+
+/** A stable reason code. */
+export type ErrorCode = keyof typeof ERROR_KINDS;
+
+export const ERROR_CODES = Object.keys(ERROR_KINDS) as [ErrorCode, ...ErrorCode[]];
+
+/**
+ * The one error class of the project. `message` says what was expected and what
+ * was found; the cause is kept for the log.
+ */
+export class PullError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = "PullError";
+    this.code = code;
+  }
+
+  /** Whether the same attempt may succeed later by itself. */
+  get transient(): boolean {
+    return ERROR_KINDS[this.code].transient;
+  }
+
+  get exitCode(): number {
+    return ERROR_KINDS[this.code].exit;
+  }
+}
+
+/** Operating system error numbers that have a code of their own (errno(3)). */
+const ERRNO_CODES: Record<string, ErrorCode> = {
+  ENOSPC: "DISK_FULL",
+  EDQUOT: "DISK_FULL",
+  EACCES: "PERMISSION_DENIED",
+  EPERM: "PERMISSION_DENIED",
+  EROFS: "PERMISSION_DENIED",
+};
+
+/** Gives any thrown value as a PullError; unknown ones become INTERNAL with the cause kept. */
+export function toPullError(thrown: unknown): PullError {
+  if (thrown instanceof PullError) return thrown;
+  if (thrown instanceof Error) {
+    if (thrown.name === "AbortError") {
+      return new PullError("INTERRUPTED", "stopped before it was finished", { cause: thrown });
+    }
+    const errno = (thrown as NodeJS.ErrnoException).code;
+    const isSystemError = typeof (thrown as NodeJS.ErrnoException).syscall === "string";
+    if (errno !== undefined && isSystemError) {
+      return new PullError(ERRNO_CODES[errno] ?? "IO_FAILED", thrown.message, { cause: thrown });
+    }
+    return new PullError("INTERNAL", thrown.message, { cause: thrown });
+  }
+  return new PullError("INTERNAL", String(thrown));
+}

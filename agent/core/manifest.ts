@@ -1,0 +1,157 @@
+import { z } from "zod";
+import { openEnvelope, type TrustPolicy } from "./envelope.ts";
+import { PullError } from "./errors.ts";
+import { describeIssues } from "./schema-issues.ts";
+import { storePathSchema } from "./store-path.ts";
+
+/** The release manifest: what a DSSE envelope of a channel carries. */
+export const MANIFEST_FORMAT_VERSION = 1;
+
+/** Hosts in one manifest; bounds parsing time and memory before anything is trusted. */
+export const MAX_HOSTS = 100_000;
+
+/** What `switch-to-configuration` is asked to do (NixOS manual, "Changing the Configuration"). */
+export const ACTIVATION_MODES = ["switch", "boot", "test", "dry-activate"] as const;
+export type ActivationMode = (typeof ACTIVATION_MODES)[number];
+
+/** A file or directory name on a mirror: one path component, never `.` or `..`. */
+export const channelSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    "expected a channel name of lower-case letters, digits, dots, dashes and underscores",
+  );
+
+/** A hostname as NixOS allows it (`networking.hostName`), or a fully qualified name. */
+export const hostnameSchema = z
+  .string()
+  .regex(/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$/, "expected a hostname");
+
+export const sha256Schema = z
+  .string()
+  .regex(/^[0-9a-f]{64}$/, "expected a sha256 in lower-case hex");
+
+/** A byte count that JavaScript holds exactly. */
+const byteCountSchema = z.int().nonnegative();
+
+const timeSchema = z.iso.datetime({
+  error: "expected a UTC time such as 2026-01-31T12:00:00.000Z",
+});
+
+export const activationSchema = z.strictObject({
+  mode: z.enum(ACTIVATION_MODES),
+});
+
+const archiveSchema = z.strictObject({
+  /** Names the file on the mirror, `archives/SHA256.tar`. */
+  sha256: sha256Schema,
+  /** Size of the whole archive in bytes. */
+  size: byteCountSchema,
+  /** The compressed index, the archive's first member. */
+  index: z.strictObject({ sha256: sha256Schema, size: byteCountSchema.max(256 * 1024 * 1024) }),
+});
+
+const hostSchema = z.strictObject({
+  toplevel: storePathSchema,
+  /** Sum of the closure's NAR sizes in bytes: what the store grows by on an empty host. */
+  closureSize: byteCountSchema,
+  archive: archiveSchema,
+  activation: activationSchema.partial().optional(),
+});
+
+export const manifestSchema = z.strictObject({
+  formatVersion: z.literal(MANIFEST_FORMAT_VERSION),
+  channel: channelSchema,
+  sequence: z.int().positive(),
+  createdAt: timeSchema,
+  expiresAt: timeSchema,
+  /** Applies to every host that does not say otherwise. */
+  defaults: z.strictObject({ activation: activationSchema }),
+  hosts: z
+    .record(hostnameSchema, hostSchema)
+    .refine((hosts) => Object.keys(hosts).length <= MAX_HOSTS, {
+      error: `expected at most ${MAX_HOSTS} hosts`,
+    }),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+export type HostEntry = Manifest["hosts"][string];
+export type ArchiveReference = HostEntry["archive"];
+
+/** A manifest whose signatures, type and form are right; not yet whether it is acceptable here. */
+export interface SignedManifest {
+  readonly manifest: Manifest;
+  /** sha256 of the signed payload, hex. */
+  readonly digest: string;
+  readonly signedBy: readonly string[];
+}
+
+/** One host's part of a release: all that the agent needs to become it. */
+export const releaseSchema = z.strictObject({
+  channel: channelSchema,
+  sequence: z.int().positive(),
+  digest: sha256Schema,
+  hostname: hostnameSchema,
+  toplevel: storePathSchema,
+  closureSize: byteCountSchema,
+  archive: archiveSchema,
+  mode: z.enum(ACTIVATION_MODES),
+});
+export type Release = z.infer<typeof releaseSchema>;
+
+/** Verifies and parses an envelope. Throws the trust errors; nothing unverified is parsed. */
+export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManifest {
+  const { payload, digest, signedBy } = openEnvelope(bytes, trust);
+  let json: unknown;
+  try {
+    json = JSON.parse(payload.toString("utf8"));
+  } catch (cause) {
+    throw new PullError("MANIFEST_INVALID", "the signed payload is not JSON", { cause });
+  }
+  const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
+  if (typeof version === "number" && version > MANIFEST_FORMAT_VERSION) {
+    throw new PullError(
+      "FORMAT_UNSUPPORTED",
+      `expected manifest format ${MANIFEST_FORMAT_VERSION}, found ${version}; ` +
+        "this host needs a newer nixos-pull",
+    );
+  }
+  const parsed = manifestSchema.safeParse(json);
+  if (!parsed.success) {
+    throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
+  }
+  return { manifest: parsed.data, digest, signedBy };
+}
+
+/** Serialises a manifest for signing; hosts sorted, so that the same input gives the same bytes. */
+export function encodeManifest(manifest: Manifest): Buffer {
+  const hosts = Object.fromEntries(
+    Object.entries(manifest.hosts).sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+  return Buffer.from(JSON.stringify({ ...manifest, hosts }));
+}
+
+/** The host's part of a manifest. Throws HOST_NOT_IN_RELEASE. */
+export function releaseFor(signed: SignedManifest, hostname: string): Release {
+  const { manifest, digest } = signed;
+  const entry = Object.hasOwn(manifest.hosts, hostname) ? manifest.hosts[hostname] : undefined;
+  if (entry === undefined) {
+    const names = Object.keys(manifest.hosts);
+    const shown = names.slice(0, 5).join(", ");
+    throw new PullError(
+      "HOST_NOT_IN_RELEASE",
+      `release ${manifest.sequence} of channel ${manifest.channel} names no host ` +
+        `${JSON.stringify(hostname)}; it names ${names.length}: ${shown}${names.length > 5 ? ", …" : ""}`,
+    );
+  }
+  return {
+    channel: manifest.channel,
+    sequence: manifest.sequence,
+    digest,
+    hostname,
+    toplevel: entry.toplevel,
+    closureSize: entry.closureSize,
+    archive: entry.archive,
+    mode: entry.activation?.mode ?? manifest.defaults.activation.mode,
+  };
+}

@@ -1,0 +1,70 @@
+import { changesRunningSystem, setsProfile } from "./activation.ts";
+import { denialOf, type AgentRecord, type Reason } from "./machine.ts";
+import type { Release } from "./manifest.ts";
+
+/** What the agent sees of its host. */
+export interface Observation {
+  /** What the system profile points at. */
+  readonly profile: string | null;
+  /** What runs; null where it is not known (a sandbox without /run/current-system). */
+  readonly running: string | null;
+}
+
+/** What to do about an accepted release, and why. */
+export type Decision =
+  /** The host is what the release says. */
+  | { readonly kind: "active" }
+  /** It already is, but this release was not recorded yet. */
+  | { readonly kind: "adopt" }
+  /** The release was activated, then somebody changed the host by hand. It is left alone. */
+  | { readonly kind: "drifted"; readonly found: string | null }
+  /** This system failed here before. */
+  | { readonly kind: "denied"; readonly reason: Reason }
+  /** The last attempt failed; the next one comes at `until`. */
+  | { readonly kind: "backoff"; readonly until: string; readonly reason: Reason }
+  | { readonly kind: "update" };
+
+/** A person's word that denials, waits and drift do not count this time. */
+export interface Insistence {
+  readonly again: boolean;
+}
+
+/** Decides about a release. Pure: same record, host and time, same decision. */
+export function decide(
+  record: AgentRecord,
+  release: Release,
+  host: Observation,
+  now: Date,
+  { again }: Insistence = { again: false },
+): Decision {
+  const { committed, state } = record;
+  const recorded = committed?.digest === release.digest && committed.mode === release.mode;
+  const active = isActive(record, release, host);
+  if (active) return { kind: recorded ? "active" : "adopt" };
+  if (again) return { kind: "update" };
+  const denial = denialOf(record, release.toplevel);
+  if (denial) return { kind: "denied", reason: denial.reason };
+  if (recorded) {
+    const found = setsProfile(release.mode) ? host.profile : host.running;
+    return { kind: "drifted", found };
+  }
+  if (
+    state.name === "Failed" &&
+    state.release.digest === release.digest &&
+    Date.parse(state.retryAt) > now.getTime()
+  ) {
+    return { kind: "backoff", until: state.retryAt, reason: state.reason };
+  }
+  return { kind: "update" };
+}
+
+function isActive(record: AgentRecord, release: Release, host: Observation): boolean {
+  const { toplevel, mode } = release;
+  const committed = record.committed?.toplevel === toplevel ? record.committed : null;
+  if (mode === "dry-activate") {
+    return host.running === toplevel || committed?.mode === "dry-activate";
+  }
+  // Where the running system cannot be seen, what was committed last is what runs.
+  const runs = host.running === null ? committed !== null : host.running === toplevel;
+  return (!setsProfile(mode) || host.profile === toplevel) && (!changesRunningSystem(mode) || runs);
+}

@@ -1,0 +1,126 @@
+/**
+ * The agent's outside world as interfaces. `effects/` has the real ones; tests put
+ * fakes here and nowhere else.
+ */
+
+/** Tells the time; the only source of "now" for decisions. */
+export interface Clock {
+  now(): Date;
+}
+
+/** What a mirror said a file's version was, for the next conditional request (RFC 9110, 13.1). */
+export interface Validators {
+  readonly etag?: string | undefined;
+  readonly lastModified?: string | undefined;
+}
+
+export type ManifestRead =
+  | { readonly kind: "unchanged" }
+  | { readonly kind: "read"; readonly bytes: Uint8Array; readonly validators: Validators };
+
+/** A tree of files that anybody may have written. Nothing that it gives is trusted. */
+export interface Mirror {
+  /** As configured; names the mirror in messages and status. */
+  readonly address: string;
+
+  /** False once a read from the middle came from the start: better one read than many. */
+  readonly ranges: boolean;
+
+  /**
+   * Reads `channels/CHANNEL/manifest.json`, at most `limits.manifestBytes` of it.
+   * Throws the MIRROR_ errors and, for directories, the operating system's.
+   */
+  readManifest(
+    channel: string,
+    options: { validators?: Validators | undefined; signal?: AbortSignal | undefined },
+  ): Promise<ManifestRead>;
+
+  /**
+   * Streams `archives/SHA256.tar` from byte `from` up to and not including `to`.
+   * A server that knows no ranges is read from its start and the rest skipped. The
+   * stream may end early or late; its reader checks. Throws the MIRROR_ errors.
+   */
+  readArchive(
+    sha256: string,
+    range: { from: number; to: number },
+    signal?: AbortSignal,
+  ): AsyncIterable<Uint8Array>;
+}
+
+/** The Nix store and profile of the host. */
+export interface NixStore {
+  /** Which of these store paths (absolute) the store does not hold as valid. */
+  invalidPaths(paths: readonly string[]): Promise<string[]>;
+
+  /**
+   * Imports the toplevel's closure from the binary cache in `directory`; Nix checks
+   * hashes and signatures again. Throws IMPORT_FAILED, DISK_FULL, TOOL_MISSING, …
+   */
+  importClosure(directory: string, toplevel: string, signal?: AbortSignal): Promise<void>;
+
+  /** `nix-env --profile … --set`: a new generation. Throws PROFILE_FAILED, … */
+  setProfile(toplevel: string): Promise<void>;
+
+  /**
+   * Points the profile at an earlier generation again, or takes it away where there was
+   * none (null); no generation is deleted. Throws PROFILE_FAILED, …
+   */
+  restoreProfile(generation: number | null): Promise<void>;
+
+  /** The store path that the system profile points at, or null where there is none. */
+  profileToplevel(): Promise<string | null>;
+
+  /** Number of the profile's current generation, or null where there is none. */
+  profileGeneration(): Promise<number | null>;
+
+  /**
+   * Generation `number` of the profile, or with null the newest one before the current; null
+   * where there is no such generation.
+   */
+  findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
+
+  /** The store path of the running system (`/run/current-system`), or null where unknown. */
+  runningToplevel(): Promise<string | null>;
+
+  /** The real file behind a store path: other than the path itself in a chroot store. */
+  realPath(storePath: string): string;
+}
+
+/** Keeps closures alive by name: links in a garbage collector root directory. */
+export interface GcRoots {
+  /** Points the root `name` at a store path; the path need not be valid yet. */
+  hold(name: string, storePath: string): Promise<void>;
+  release(name: string): Promise<void>;
+  /** What the root points at, or null. */
+  held(name: string): Promise<string | null>;
+}
+
+/** How one run of switch-to-configuration ended. */
+export interface ActivationResult {
+  /** Exit code, or null where a signal or the time limit ended it. */
+  readonly exitCode: number | null;
+  readonly timedOut: boolean;
+  /** The last lines that it printed, for history. */
+  readonly lastLines: readonly string[];
+}
+
+/** Runs a toplevel's own `bin/switch-to-configuration`. */
+export interface Activator {
+  /** Whether the toplevel can be activated at all. */
+  canActivate(toplevel: string): Promise<boolean>;
+  activate(toplevel: string, mode: string): Promise<ActivationResult>;
+}
+
+/** Free space on the file systems that an update writes to. */
+export interface Disk {
+  /** Free bytes and an identity of the file system that holds `path` or its nearest parent. */
+  freeSpace(path: string): Promise<{ free: number; fileSystem: string }>;
+}
+
+/** One line for the log; `fields` are for machines. */
+export interface Log {
+  debug(message: string, fields?: Record<string, unknown>): void;
+  info(message: string, fields?: Record<string, unknown>): void;
+  warn(message: string, fields?: Record<string, unknown>): void;
+  error(message: string, fields?: Record<string, unknown>): void;
+}

@@ -1,0 +1,220 @@
+import { z } from "zod";
+import type { TrustPolicy } from "./envelope.ts";
+import { PullError } from "./errors.ts";
+import { durationSchema } from "./duration.ts";
+import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
+import { describeIssues } from "./schema-issues.ts";
+import { parsePublicKey, type PublicKey } from "./signing-key.ts";
+
+/** Where the agent looks when no `--config` is given; the NixOS module writes it. */
+export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
+
+const DEFAULT_STATE_DIRECTORY = "/var/lib/nixos-pull";
+
+/**
+ * An absolute path that can also stand in a `file://` store URI, where Nix reads `?`,
+ * `#` and `%` as syntax (Nix manual, "Store URL format").
+ */
+const directorySchema = z
+  .string()
+  .regex(/^\/[^?#%\s]*$/, "expected an absolute path without white space, ?, # or %");
+
+/** A mirror: `https://…`, `http://…` or `file:///…`, without query or fragment. */
+const mirrorSchema = z.string().refine(
+  (text) => {
+    const url = URL.parse(text);
+    return (
+      url !== null &&
+      ["https:", "http:", "file:"].includes(url.protocol) &&
+      url.search === "" &&
+      url.hash === "" &&
+      (url.protocol !== "file:" || url.host === "")
+    );
+  },
+  { error: "expected an https://, http:// or file:/// address without query or fragment" },
+);
+
+const publicKeySchema = z.string().transform((text, context): PublicKey => {
+  try {
+    return parsePublicKey(text);
+  } catch (error) {
+    context.addIssue({ code: "custom", message: (error as PullError).message });
+    return z.NEVER;
+  }
+});
+
+const bytesSchema = z.int().nonnegative();
+
+/** The agent's configuration file. Durations are text (`15m`), sizes are in bytes. */
+export const settingsSchema = z
+  .strictObject({
+    $schema: z.string().optional().describe("For editors; not read by the agent."),
+    hostname: hostnameSchema
+      .optional()
+      .describe("Name of this host in releases; the system's hostname where absent."),
+    channel: channelSchema.default("stable").describe("The channel that this host follows."),
+    mirrors: z
+      .array(mirrorSchema)
+      .min(1)
+      .max(16)
+      .describe(
+        "Mirrors, best first. Every poll asks them all; the highest sequence wins and archives come from the first that serves them.",
+      ),
+    publicKeys: z
+      .array(publicKeySchema)
+      .min(1)
+      .max(32)
+      .describe("Keys trusted to sign releases and store paths, in Nix's NAME:BASE64 form."),
+    threshold: z
+      .int()
+      .positive()
+      .default(1)
+      .describe("How many distinct keys must have signed a release."),
+    poll: z
+      .strictObject({
+        interval: durationSchema.optional().describe("Time from one poll to the next."),
+        cron: z
+          .string()
+          .optional()
+          .describe("Cron expression of five or six fields, instead of an interval."),
+        timezone: z
+          .string()
+          .optional()
+          .describe("IANA time zone of the cron expression; UTC where absent."),
+        jitter: durationSchema
+          .prefault("2m")
+          .describe("Up to this much, chosen at random, is added to every wait."),
+      })
+      .prefault({})
+      .refine((poll) => poll.interval === undefined || poll.cron === undefined, {
+        error: "expected an interval or a cron expression, not both",
+      })
+      .describe("When to look for a new release; every 15 minutes where absent."),
+    activation: z
+      .strictObject({
+        mode: z
+          .enum(ACTIVATION_MODES)
+          .optional()
+          .describe("Overrides the release's activation mode on this host."),
+        timeout: durationSchema
+          .prefault("30m")
+          .describe("How long switch-to-configuration may take."),
+      })
+      .prefault({})
+      .describe("How a release is activated."),
+    store: z
+      .string()
+      .regex(/^[^\s]+$/)
+      .optional()
+      .describe("Nix store URI, such as local?root=/srv/sandbox; the system's store where absent."),
+    paths: z
+      .strictObject({
+        state: directorySchema
+          .default(DEFAULT_STATE_DIRECTORY)
+          .describe("The agent's state and history."),
+        staging: directorySchema
+          .optional()
+          .describe(
+            "Where archives are unpacked before import; below the state directory where absent.",
+          ),
+        profile: directorySchema
+          .default("/nix/var/nix/profiles/system")
+          .describe("The system profile."),
+        gcRoots: directorySchema
+          .default("/nix/var/nix/gcroots/nixos-pull")
+          .describe("Directory of the agent's garbage collector roots."),
+        currentSystem: directorySchema
+          .default("/run/current-system")
+          .describe("Link to the running system."),
+      })
+      .prefault({})
+      .describe("Files and directories."),
+    limits: z
+      .strictObject({
+        manifestBytes: bytesSchema
+          .max(1024 ** 3)
+          .default(32 * 1024 ** 2)
+          .describe("Longest manifest that is read."),
+        redirects: z.int().min(0).max(20).default(5).describe("Redirects followed for one file."),
+        connectTimeout: durationSchema.prefault("15s").describe("Time to connect to a mirror."),
+        stallTimeout: durationSchema
+          .prefault("60s")
+          .describe("Longest silence of a mirror before it is given up."),
+        importTimeout: durationSchema.prefault("4h").describe("How long nix copy may take."),
+        reserveBytes: bytesSchema
+          .default(256 * 1024 ** 2)
+          .describe("Free space that an update must leave on every file system it writes to."),
+        retryBase: durationSchema
+          .prefault("1m")
+          .describe("First wait after a failed attempt; doubles."),
+        retryMax: durationSchema.prefault("6h").describe("Longest wait after a failed attempt."),
+      })
+      .prefault({})
+      .describe("Bounds on what mirrors and programs may take."),
+    log: z
+      .strictObject({
+        level: z
+          .enum(["debug", "info", "warn", "error"])
+          .default("info")
+          .describe("Least severe level that is logged."),
+        format: z
+          .enum(["auto", "text", "json"])
+          .default("auto")
+          .describe("auto: readable lines on a terminal and in the journal, JSON elsewhere."),
+      })
+      .prefault({})
+      .describe("Logging."),
+  })
+  .refine((settings) => settings.threshold <= settings.publicKeys.length, {
+    error: "expected a threshold no greater than the number of publicKeys",
+    path: ["threshold"],
+  });
+
+/** What the schema gives: defaults filled in, durations in milliseconds, keys parsed. */
+type ParsedSettings = z.output<typeof settingsSchema>;
+
+/** Settings that apply on this host, complete. */
+export interface Settings extends Omit<ParsedSettings, "hostname" | "paths" | "poll" | "$schema"> {
+  readonly hostname: string;
+  readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
+  readonly poll: PollSettings;
+}
+
+export type PollSettings = { readonly jitter: number } & (
+  | { readonly kind: "interval"; readonly interval: number }
+  | { readonly kind: "cron"; readonly cron: string; readonly timezone: string }
+);
+
+const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
+
+/** Parses a configuration file's JSON. Throws CONFIG_INVALID, naming every bad key. */
+export function parseSettings(json: unknown, systemHostname: string): Settings {
+  const parsed = settingsSchema.safeParse(json);
+  if (!parsed.success) throw new PullError("CONFIG_INVALID", describeIssues(parsed.error, json));
+  const { hostname, paths, poll, $schema: _, ...rest } = parsed.data;
+  const name = hostnameSchema.safeParse(hostname ?? systemHostname);
+  if (!name.success) {
+    throw new PullError(
+      "CONFIG_INVALID",
+      `hostname: the system's hostname ${JSON.stringify(systemHostname)} cannot stand in a release; set one`,
+    );
+  }
+  return {
+    ...rest,
+    hostname: name.data,
+    paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
+    poll:
+      poll.cron === undefined
+        ? {
+            kind: "interval",
+            interval: poll.interval ?? DEFAULT_INTERVAL_MS,
+            jitter: poll.jitter,
+          }
+        : { kind: "cron", cron: poll.cron, timezone: poll.timezone ?? "UTC", jitter: poll.jitter },
+  };
+}
+
+/** Whose signatures make a release acceptable on this host. */
+export function trustPolicyOf(settings: Settings): TrustPolicy {
+  return { publicKeys: settings.publicKeys, threshold: settings.threshold };
+}

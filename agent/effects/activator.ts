@@ -1,0 +1,49 @@
+import { access, constants } from "node:fs/promises";
+import { join } from "node:path";
+import type { Activator, Log, NixStore } from "../core/ports.ts";
+import type { Settings } from "../core/settings.ts";
+import { childEnvironment, storeRoot } from "./nix-environment.ts";
+import { lastLines, runProcess } from "./subprocess.ts";
+
+const SWITCH = "bin/switch-to-configuration";
+const KEPT_LINES = 20;
+
+/**
+ * Runs switch-to-configuration as a child of the agent: for sandboxes and hosts
+ * without systemd. It is never stopped by the agent's own signals: half an activation
+ * is worse than a late shutdown.
+ */
+export function childActivator(
+  settings: Pick<Settings, "store" | "activation">,
+  store: NixStore,
+  log: Log,
+): Activator {
+  const root = storeRoot(settings.store);
+  const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH);
+  return {
+    async canActivate(toplevel) {
+      try {
+        await access(program(toplevel), constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    async activate(toplevel, mode) {
+      const result = await runProcess(program(toplevel), [mode], {
+        // In a sandbox the system's files lie below the root, and only it can tell where.
+        env: childEnvironment(root === null ? {} : { NIXOS_PULL_SANDBOX_ROOT: root }),
+        timeoutMs: settings.activation.timeout,
+        mergeOutput: true,
+        onErrorLine: (line) => {
+          log.info(line, { component: "switch-to-configuration" });
+        },
+      });
+      return {
+        exitCode: result.exitCode,
+        timedOut: result.timedOut,
+        lastLines: lastLines(result.stderr, KEPT_LINES),
+      };
+    },
+  };
+}

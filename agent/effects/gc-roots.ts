@@ -1,0 +1,33 @@
+import { mkdir, readlink, rename, rm, symlink } from "node:fs/promises";
+import { join } from "node:path";
+import type { GcRoots } from "../core/ports.ts";
+import { isNotFound, syncDirectory } from "./durable-file.ts";
+
+/**
+ * Links in a directory below `/nix/var/nix/gcroots`. The collector follows a link to a
+ * store path as soon as that path is valid (Nix manual, "Garbage Collector Roots"), so
+ * a root made before an import leaves no moment in which the closure could be lost.
+ */
+export function gcRootsIn(directory: string): GcRoots {
+  return {
+    async hold(name, storePath) {
+      await mkdir(directory, { recursive: true });
+      const temporary = join(directory, `.${name}.tmp`);
+      await rm(temporary, { force: true });
+      await symlink(storePath, temporary);
+      await rename(temporary, join(directory, name));
+      await syncDirectory(directory);
+    },
+    async release(name) {
+      await rm(join(directory, name), { force: true });
+    },
+    async held(name) {
+      try {
+        return await readlink(join(directory, name));
+      } catch (error) {
+        if (isNotFound(error)) return null;
+        throw error;
+      }
+    },
+  };
+}

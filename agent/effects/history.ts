@@ -1,0 +1,95 @@
+import { open, readFile, rename, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { trustMemorySchema } from "../core/acceptance.ts";
+import { isNotFound } from "./durable-file.ts";
+
+/** One line of `history.jsonl`: something that happened to this host. */
+export const historyEntrySchema = z.strictObject({
+  at: z.iso.datetime(),
+  /** The event's name, such as `HealthConfirmed`. */
+  event: z.string(),
+  /** The state that it led to. */
+  state: z.string(),
+  sequence: z.int().positive().optional(),
+  toplevel: z.string().optional(),
+  mode: z.string().optional(),
+  code: z.string().optional(),
+  message: z.string().optional(),
+  /** The last lines that switch-to-configuration printed. */
+  lastLines: z.array(z.string()).optional(),
+  /** What was accepted, so that losing the state files does not lose it. */
+  trust: trustMemorySchema.optional(),
+});
+export type HistoryEntry = z.infer<typeof historyEntrySchema>;
+
+const FILE = "history.jsonl";
+const OLDER = "history.older.jsonl";
+
+/** At this size the file becomes the older one; the one before that is dropped. */
+const MAX_BYTES = 1024 * 1024;
+
+/** The append-only record of what happened, for people and for recovery. */
+export class History {
+  readonly #directory: string;
+
+  constructor(stateDirectory: string) {
+    this.#directory = stateDirectory;
+  }
+
+  /** Adds an entry, durably. */
+  async append(entry: HistoryEntry): Promise<void> {
+    const path = join(this.#directory, FILE);
+    const file = await open(path, "a", 0o600);
+    let size: number;
+    try {
+      await file.write(`${JSON.stringify(entry)}\n`);
+      await file.sync();
+      size = (await file.stat()).size;
+    } finally {
+      await file.close();
+    }
+    if (size > MAX_BYTES) await rename(path, join(this.#directory, OLDER));
+  }
+
+  /** Entries, oldest first. A line that a power cut tore is left out. */
+  async read(): Promise<HistoryEntry[]> {
+    const texts = await Promise.all([OLDER, FILE].map((name) => this.#readFile(name)));
+    return texts
+      .join("\n")
+      .split("\n")
+      .flatMap((line) => {
+        try {
+          const parsed = historyEntrySchema.safeParse(JSON.parse(line));
+          return parsed.success ? [parsed.data] : [];
+        } catch {
+          return [];
+        }
+      });
+  }
+
+  /** Whether anything was ever written. */
+  async exists(): Promise<boolean> {
+    const found = await Promise.all(
+      [OLDER, FILE].map((name) =>
+        stat(join(this.#directory, name)).then(
+          () => true,
+          (error: unknown) => {
+            if (isNotFound(error)) return false;
+            throw error;
+          },
+        ),
+      ),
+    );
+    return found.includes(true);
+  }
+
+  async #readFile(name: string): Promise<string> {
+    try {
+      return await readFile(join(this.#directory, name), "utf8");
+    } catch (error) {
+      if (isNotFound(error)) return "";
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,181 @@
+import { readdir, readlink, realpath, rm } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
+import { PullError } from "../core/errors.ts";
+import type { NixStore } from "../core/ports.ts";
+import type { Settings } from "../core/settings.ts";
+import { STORE_DIRECTORY, STORE_PATH_NAME } from "../core/store-path.ts";
+import { isNotFound, syncDirectory } from "./durable-file.ts";
+import { NIX_OPTIONS, childEnvironment, storeRoot } from "./nix-environment.ts";
+import { describeFailure, runProcess, type ProcessResult } from "./subprocess.ts";
+
+/** Arguments of one call stay well below the kernel's limit (execve(2), ARG_MAX). */
+const PATHS_PER_CALL = 2_000;
+
+/** Queries and profile changes are quick; only a stuck daemon or disk takes this long. */
+const QUERY_TIMEOUT_MS = 10 * 60 * 1000;
+
+const NO_SPACE = /No space left on device|Disk quota exceeded|database or disk is full/i;
+const NO_PERMISSION = /Permission denied|Read-only file system|Operation not permitted/i;
+
+/** The host's store and system profile by way of Nix's own programs. */
+export function nixStoreOf(
+  settings: Pick<Settings, "store" | "paths" | "publicKeys" | "limits">,
+): NixStore {
+  const { profile, currentSystem } = settings.paths;
+  const storeOption = settings.store === undefined ? [] : ["--store", settings.store];
+  const root = storeRoot(settings.store);
+
+  const query = (command: string, args: readonly string[]): Promise<ProcessResult> =>
+    runProcess(command, [...args, ...storeOption, ...NIX_OPTIONS], {
+      env: childEnvironment(),
+      timeoutMs: QUERY_TIMEOUT_MS,
+      maxOutput: 64 * 1024 * 1024,
+    });
+
+  const profileCommand = async (...args: string[]): Promise<void> => {
+    const result = await query("nix-env", ["--profile", profile, ...args]);
+    if (result.exitCode !== 0) throw failure("PROFILE_FAILED", result);
+    await syncDirectory(dirname(profile));
+  };
+
+  return {
+    async invalidPaths(paths) {
+      const invalid: string[] = [];
+      for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
+        const some = paths.slice(from, from + PATHS_PER_CALL);
+        const result = await query("nix-store", ["--check-validity", "--print-invalid", ...some]);
+        if (result.exitCode !== 0) throw failure("IO_FAILED", result);
+        invalid.push(...result.stdout.split("\n").filter((line) => line !== ""));
+      }
+      return invalid;
+    },
+
+    async importClosure(directory, toplevel, signal) {
+      const result = await runProcess(
+        "nix",
+        [
+          "copy",
+          "--from",
+          `file://${directory}`,
+          toplevel,
+          ...storeOption,
+          ...NIX_OPTIONS,
+          // Set here and not left to nix.conf: what the host trusts elsewhere, or that it
+          // checks nothing, must not widen what a release may bring in.
+          "--option",
+          "trusted-public-keys",
+          settings.publicKeys.map(({ text }) => text).join(" "),
+          "--option",
+          "require-sigs",
+          "true",
+        ],
+        { env: childEnvironment(), timeoutMs: settings.limits.importTimeout, signal },
+      );
+      if (result.exitCode !== 0) throw failure("IMPORT_FAILED", result);
+    },
+
+    async setProfile(toplevel) {
+      await profileCommand("--set", toplevel);
+    },
+
+    async restoreProfile(generation) {
+      if (generation !== null) {
+        await profileCommand("--switch-generation", String(generation));
+        return;
+      }
+      await rm(profile, { force: true });
+      await syncDirectory(dirname(profile));
+    },
+
+    async profileToplevel() {
+      return storePathBehind(profile, root);
+    },
+
+    async profileGeneration() {
+      return generationNumber(await readLink(profile), profile);
+    },
+
+    async findGeneration(wanted) {
+      const current = generationNumber(await readLink(profile), profile);
+      const links = await readdir(dirname(profile));
+      const numbers = links
+        .map((link) => generationNumber(link, profile))
+        .filter((number) => number !== null)
+        .filter((number) => (wanted === null ? number < (current ?? 0) : number === wanted))
+        .sort((a, b) => b - a);
+      for (const generation of numbers) {
+        const toplevel = await storePathBehind(`${profile}-${generation}-link`, root);
+        if (toplevel !== null) return { generation, toplevel };
+      }
+      return null;
+    },
+
+    async runningToplevel() {
+      return storePathBehind(currentSystem, root);
+    },
+
+    realPath(storePath) {
+      return root === null ? storePath : join(root, storePath);
+    },
+  };
+}
+
+/** The store path at the end of a chain of links, or null where it ends elsewhere or nowhere. */
+async function storePathBehind(path: string, root: string | null): Promise<string | null> {
+  let at = path;
+  // Profile → generation → store path; a longer chain is not one that Nix made.
+  for (let hops = 0; hops < 8; hops++) {
+    if (isStorePath(at)) return at;
+    const inRoot = root !== null && at.startsWith(`${root}/`) ? at.slice(root.length) : at;
+    if (isStorePath(inRoot)) return inRoot;
+    const target = await readLink(at);
+    if (target === null) return null;
+    at = target.startsWith("/") ? target : join(await parentOf(at), target);
+  }
+  return null;
+}
+
+async function parentOf(path: string): Promise<string> {
+  try {
+    return await realpath(dirname(path));
+  } catch (error) {
+    if (isNotFound(error)) return dirname(path);
+    throw error;
+  }
+}
+
+/** The number in `PROFILE-NUMBER-link`, the name of a generation's link. */
+function generationNumber(link: string | null, profile: string): number | null {
+  if (link === null) return null;
+  const prefix = `${basename(profile)}-`;
+  const name = basename(link);
+  const digits = name.startsWith(prefix) ? /^(\d+)-link$/.exec(name.slice(prefix.length)) : null;
+  return digits ? Number(digits[1]) : null;
+}
+
+function isStorePath(path: string): boolean {
+  const prefix = `${STORE_DIRECTORY}/`;
+  return path.startsWith(prefix) && STORE_PATH_NAME.test(path.slice(prefix.length));
+}
+
+async function readLink(path: string): Promise<string | null> {
+  try {
+    return await readlink(path);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    if (isNotFound(error) || code === "EINVAL") return null;
+    throw error;
+  }
+}
+
+/** Full disks and missing rights look alike in every Nix program; the rest keeps `code`. */
+function failure(
+  code: "IMPORT_FAILED" | "PROFILE_FAILED" | "IO_FAILED",
+  result: ProcessResult,
+): PullError {
+  const message = describeFailure(result);
+  if (result.timedOut) return new PullError("TOOL_TIMEOUT", message);
+  if (NO_SPACE.test(result.stderr)) return new PullError("DISK_FULL", message);
+  if (NO_PERMISSION.test(result.stderr)) return new PullError("PERMISSION_DENIED", message);
+  return new PullError(code, message);
+}

@@ -1,0 +1,268 @@
+import { createHash, type Hash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import {
+  CACHE_INFO,
+  CACHE_INFO_MEMBER,
+  INDEX_MEMBER,
+  type ArchiveContents,
+  type Member,
+  type NarMember,
+} from "../core/archive-index.ts";
+import { PullError } from "../core/errors.ts";
+import type { Run } from "../core/fetch-plan.ts";
+import { narInfoFileName, renderNarInfo } from "../core/narinfo.ts";
+import {
+  TAR_BLOCK,
+  TAR_TRAILER,
+  describeTarHeader,
+  paddedSize,
+  tarHeader,
+} from "../core/tar-layout.ts";
+import { ByteReader } from "./byte-reader.ts";
+import { isNotFound } from "./durable-file.ts";
+
+const PART = ".part";
+/** Pieces from the network are gathered to this size before they are written. */
+const WRITE_SIZE = 1024 * 1024;
+
+/**
+ * The binary cache that one archive becomes on its way into the store. Only files that
+ * the signed index names are ever written, under names derived from their hashes.
+ */
+export class Staging {
+  /** The directory of this archive, given to `nix copy --from file://`. */
+  readonly directory: string;
+  readonly #parent: string;
+  /** Members whose hash was seen to be right by this object. */
+  readonly #complete = new Set<string>();
+
+  constructor(parent: string, archiveSha256: string) {
+    this.#parent = parent;
+    this.directory = join(parent, archiveSha256);
+  }
+
+  /** Makes the directory and removes those of other archives. */
+  async prepare(): Promise<void> {
+    await mkdir(this.#parent, { recursive: true, mode: 0o700 });
+    for (const name of await readdir(this.#parent)) {
+      const path = join(this.#parent, name);
+      if (path !== this.directory) await rm(path, { recursive: true, force: true });
+    }
+    // Somebody else's link in our place would lead the writes elsewhere.
+    const found = await lstat(this.directory).catch((error: unknown) => {
+      if (isNotFound(error)) return null;
+      throw error;
+    });
+    if (found && !found.isDirectory()) await rm(this.directory, { force: true });
+    await mkdir(join(this.directory, "nar"), { recursive: true, mode: 0o700 });
+  }
+
+  /** The compressed index as it was read before, or null. */
+  async readIndex(): Promise<Buffer | null> {
+    try {
+      const file = await open(join(this.directory, INDEX_MEMBER), "r");
+      try {
+        return await file.readFile();
+      } finally {
+        await file.close();
+      }
+    } catch (error) {
+      if (isNotFound(error)) return null;
+      throw error;
+    }
+  }
+
+  async writeIndex(compressed: Uint8Array): Promise<void> {
+    await writeFile(join(this.directory, INDEX_MEMBER), compressed, { mode: 0o600 });
+  }
+
+  /**
+   * How much of each wanted NAR is still missing: its name and the bytes held of it.
+   * Whole files count only if they have their hash, since a power cut may have left
+   * anything in them.
+   */
+  async missing(wanted: Iterable<NarMember>): Promise<Map<string, number>> {
+    const missing = new Map<string, number>();
+    for (const member of wanted) {
+      if (this.#complete.has(member.name)) continue;
+      const path = join(this.directory, member.name);
+      const size = await fileSize(path);
+      if (size === member.size && (await hashFile(path)).digest("hex") === member.body.sha256) {
+        this.#complete.add(member.name);
+        continue;
+      }
+      await rm(path, { force: true });
+      const part = await fileSize(path + PART);
+      if (part !== null && part >= member.size) await rm(path + PART, { force: true });
+      missing.set(member.name, part !== null && part < member.size ? part : 0);
+    }
+    return missing;
+  }
+
+  /**
+   * Reads one run's bytes, compares everything around the NARs with what the index
+   * demands, and writes the wanted NARs. `onBytes` hears of every piece written.
+   * Throws ARCHIVE_TRUNCATED, ARCHIVE_MEMBER, ARCHIVE_CORRUPT, NARINFO_MISMATCH.
+   */
+  async take(
+    run: Run,
+    contents: ArchiveContents,
+    source: AsyncIterable<Uint8Array>,
+    onBytes: (count: number) => void,
+  ): Promise<void> {
+    await readRun(run, contents, source, async (member, have, pieces) => {
+      await this.#writeNar(member, have, pieces, onBytes);
+    });
+  }
+
+  /** Completes the binary cache: what `nix copy` needs beside the NARs. */
+  async writeNarInfos(contents: ArchiveContents): Promise<void> {
+    await writeFile(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
+    for (const info of contents.narInfos) {
+      await writeFile(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
+    }
+  }
+
+  /** Whether anything is here that a later attempt can go on with. */
+  async holdsNars(): Promise<boolean> {
+    const names = await readdir(join(this.directory, "nar")).catch(() => []);
+    return names.length > 0;
+  }
+
+  /** Removes everything that was staged, of whatever archive. */
+  async remove(): Promise<void> {
+    await removeStaging(this.#parent);
+  }
+
+  async #writeNar(
+    member: NarMember,
+    have: number,
+    pieces: AsyncIterable<Uint8Array>,
+    onBytes: (count: number) => void,
+  ): Promise<void> {
+    const path = join(this.directory, member.name);
+    const part = path + PART;
+    await mkdir(dirname(path), { recursive: true });
+    const hash = have > 0 ? await hashFile(part) : createHash("sha256");
+    const file = await open(part, have > 0 ? "a" : "w", 0o600);
+    try {
+      let gathered: Uint8Array[] = [];
+      let size = 0;
+      const flush = async (): Promise<void> => {
+        await file.writev(gathered);
+        gathered = [];
+        size = 0;
+      };
+      try {
+        for await (const piece of pieces) {
+          hash.update(piece);
+          gathered.push(piece);
+          size += piece.length;
+          onBytes(piece.length);
+          if (size >= WRITE_SIZE) await flush();
+        }
+      } finally {
+        // Also where the mirror broke off: what came is kept and resumed.
+        await flush();
+      }
+    } finally {
+      await file.close();
+    }
+    const found = hash.digest("hex");
+    if (found !== member.body.sha256) {
+      await rm(part, { force: true });
+      throw new PullError(
+        "ARCHIVE_CORRUPT",
+        `${member.name} (${member.body.storePath}): expected sha256 ${member.body.sha256}, found ${found}`,
+      );
+    }
+    await rename(part, path);
+    this.#complete.add(member.name);
+  }
+}
+
+/** Removes a staging directory with whatever archives are in it. */
+export async function removeStaging(directory: string): Promise<void> {
+  await rm(directory, { recursive: true, force: true });
+}
+
+/**
+ * Walks through a run's bytes, giving each wanted NAR's contents to `onNar`. Every
+ * header, narinfo and padding byte must be exactly what the index implies.
+ */
+export async function readRun(
+  run: Run,
+  contents: ArchiveContents,
+  source: AsyncIterable<Uint8Array>,
+  onNar: (member: NarMember, have: number, pieces: AsyncIterable<Uint8Array>) => Promise<void>,
+): Promise<void> {
+  const reader = new ByteReader(source);
+  try {
+    for (const { member, wanted, have } of run.members) {
+      if (have === 0) await expectHeader(reader, member);
+      if (!wanted) {
+        await reader.skip(member.size);
+      } else if (member.body.kind === "nar") {
+        await onNar(member as NarMember, have, reader.pieces(member.size - have));
+      } else {
+        await expectBytes(reader, member, member.body.bytes);
+      }
+      await expectZeros(reader, paddedSize(member.size) - member.size, member.name);
+    }
+    if (run.to === contents.size) await expectZeros(reader, TAR_TRAILER, "the last member");
+  } finally {
+    await reader.close();
+  }
+}
+
+async function expectHeader(reader: ByteReader, member: Member): Promise<void> {
+  const found = await reader.take(TAR_BLOCK);
+  if (found.equals(tarHeader(member.name, member.size))) return;
+  throw new PullError(
+    "ARCHIVE_MEMBER",
+    `expected the tar member file ${JSON.stringify(member.name)} of ${member.size} bytes at ` +
+      `offset ${member.headerOffset}, found ${describeTarHeader(found)}`,
+  );
+}
+
+async function expectBytes(reader: ByteReader, member: Member, expected: Buffer): Promise<void> {
+  const found = await reader.take(member.size);
+  if (found.equals(expected)) return;
+  const lines = found.toString("utf8").split("\n");
+  const differing = expected
+    .toString("utf8")
+    .split("\n")
+    .findIndex((line, at) => line !== lines[at]);
+  throw new PullError(
+    "NARINFO_MISMATCH",
+    `${member.name} differs from the signed index in line ${differing + 1}: expected ` +
+      `${JSON.stringify(expected.toString("utf8").split("\n")[differing] ?? "")}, found ` +
+      JSON.stringify((lines[differing] ?? "").slice(0, 200)),
+  );
+}
+
+async function expectZeros(reader: ByteReader, length: number, after: string): Promise<void> {
+  const found = await reader.take(length);
+  if (found.every((byte) => byte === 0)) return;
+  throw new PullError("ARCHIVE_MEMBER", `expected ${length} zero bytes after ${after}`);
+}
+
+async function fileSize(path: string): Promise<number | null> {
+  try {
+    const found = await lstat(path);
+    return found.isFile() ? found.size : null;
+  } catch (error) {
+    if (isNotFound(error)) return null;
+    throw error;
+  }
+}
+
+async function hashFile(path: string): Promise<Hash> {
+  const hash = createHash("sha256");
+  for await (const chunk of createReadStream(path, { highWaterMark: WRITE_SIZE })) {
+    hash.update(chunk as Buffer);
+  }
+  return hash;
+}

@@ -1,0 +1,37 @@
+import { CommanderError } from "commander";
+import { describeError } from "./cli/output.ts";
+import { createProgram } from "./cli/program.ts";
+import { EXIT, toPullError } from "./core/errors.ts";
+
+/** Runs one command line; gives the process exit code. */
+async function main(argv: readonly string[]): Promise<number> {
+  const stop = new AbortController();
+  for (const signal of ["SIGINT", "SIGTERM"] as const) {
+    // A second signal has its usual effect and ends the process at once.
+    process.once(signal, () => {
+      stop.abort();
+    });
+  }
+  let result: Promise<number> = Promise.resolve(EXIT.ok);
+  const program = createProgram({ signal: stop.signal }, (promise) => {
+    result = promise;
+  });
+  for (const command of [program, ...program.commands]) command.exitOverride();
+  try {
+    program.parse(argv);
+    return await result;
+  } catch (thrown) {
+    if (thrown instanceof CommanderError) {
+      return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
+    }
+    const error = toPullError(thrown);
+    process.stderr.write(`${describeError(error)}\n`);
+    if (error.code === "INTERNAL") process.stderr.write(`${error.stack ?? ""}\n`);
+    return error.exitCode;
+  }
+}
+
+void main(process.argv).then((code) => {
+  // Kept-alive connections would hold the process up; what was printed must be out first.
+  process.stdout.write("", () => process.exit(code));
+});

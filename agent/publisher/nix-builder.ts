@@ -1,0 +1,128 @@
+import { mkdir, readFile, readlink } from "node:fs/promises";
+import { join, resolve } from "node:path";
+import { PullError } from "../core/errors.ts";
+import type { Compression } from "../core/narinfo.ts";
+import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
+import { parseHostsFile, type HostSpec } from "./host-spec.ts";
+
+const FEATURES = ["--extra-experimental-features", "nix-command flakes"];
+
+/** A NixOS build may compile for as long as it likes; this only ends what is stuck. */
+const BUILD_TIMEOUT_MS = 24 * 3600 * 1000;
+
+/** What a build is told and whom it tells. */
+export interface BuildContext {
+  readonly signal: AbortSignal | undefined;
+  /** Hears every line that Nix prints. */
+  readonly onLine: (line: string) => void;
+}
+
+/**
+ * Builds a host's system with the operator's own Nix settings and keeps it from the
+ * garbage collector by a link in `rootsDirectory`. Gives the toplevel's store path.
+ * Throws BUILD_FAILED, TOOL_MISSING.
+ */
+export async function buildSystem(
+  spec: HostSpec,
+  rootsDirectory: string,
+  context: BuildContext,
+): Promise<string> {
+  await mkdir(rootsDirectory, { recursive: true });
+  const link = join(rootsDirectory, spec.hostname);
+  const { source } = spec;
+  switch (source.kind) {
+    case "file": {
+      const attribute = source.attribute === null ? [] : ["-A", source.attribute];
+      await nix("nix-build", [resolve(source.file), ...attribute, "--out-link", link], context);
+      break;
+    }
+    case "flake":
+      await nix("nix", [...FEATURES, "build", source.installable, "--out-link", link], context);
+      break;
+    case "derivation":
+    case "storePath":
+      await nix("nix-store", ["--realise", source.path, "--add-root", link, "--indirect"], context);
+      break;
+    default:
+      return source satisfies never;
+  }
+  return readlink(link);
+}
+
+/** Copies closures into a binary cache directory; what is there already is left. */
+export async function copyToCache(
+  toplevels: readonly string[],
+  directory: string,
+  compression: Compression,
+  context: BuildContext,
+): Promise<void> {
+  const uri = `file://${directory}?compression=${compression}`;
+  await nix("nix", [...FEATURES, "copy", "--to", uri, ...toplevels], context, "PUBLISH_FAILED");
+}
+
+/** Evaluates to `{ NAME = { system = "….drv"; activation = …; }; }` as JSON. */
+const HOSTS_EXPRESSION = `
+file:
+let
+  value = import file;
+  hosts = if builtins.isFunction value then value { } else value;
+  isSystem = host: host.type or null == "derivation";
+in
+builtins.mapAttrs (
+  name: host:
+  if isSystem host then
+    { system = host.drvPath; }
+  else
+    { system = host.system.drvPath; } // (if host ? activation then { inherit (host) activation; } else { })
+) hosts
+`;
+
+/**
+ * Reads a hosts file, JSON or Nix. A Nix file is an attribute set (or a function of
+ * `{}` to one) of hostnames to systems, or to `{ system, activation }`. Throws
+ * BUILD_FAILED, CONFIG_INVALID.
+ */
+export async function readHostsFile(file: string, context: BuildContext): Promise<HostSpec[]> {
+  if (!file.endsWith(".nix")) {
+    const text = await readFile(file, "utf8");
+    let json: unknown;
+    try {
+      json = JSON.parse(text);
+    } catch (cause) {
+      throw new PullError("CONFIG_INVALID", `${file}: expected JSON`, { cause });
+    }
+    return parseHostsFile(json, file);
+  }
+  const { stdout } = await nix(
+    "nix-instantiate",
+    [
+      "--eval",
+      "--strict",
+      "--json",
+      // Writes the derivations, so that they can be realised afterwards.
+      "--read-write-mode",
+      "--expr",
+      `(${HOSTS_EXPRESSION}) (/. + ${JSON.stringify(resolve(file))})`,
+    ],
+    context,
+  );
+  return parseHostsFile(JSON.parse(stdout), file);
+}
+
+async function nix(
+  command: string,
+  args: readonly string[],
+  { signal, onLine }: BuildContext,
+  code: "BUILD_FAILED" | "PUBLISH_FAILED" = "BUILD_FAILED",
+): Promise<ProcessResult> {
+  const result = await runProcess(command, args, {
+    // The operator's own tool with the operator's own settings: NIX_PATH, NIX_CONFIG, …
+    env: process.env as Record<string, string>,
+    timeoutMs: BUILD_TIMEOUT_MS,
+    maxOutput: 64 * 1024 * 1024,
+    signal,
+    onErrorLine: onLine,
+  });
+  if (result.exitCode !== 0) throw new PullError(code, describeFailure(result));
+  return result;
+}

@@ -1,0 +1,2 @@
+/** Builds the bundle; gives its path. */
+export function buildAgent(outfile?: string): Promise<string>;

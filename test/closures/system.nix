@@ -1,0 +1,96 @@
+# A small but honest system closure, built by real Nix with /bin/sh alone: references
+# between paths, a path that refers to itself, symlinks, executables, empty directories,
+# odd file names, and a switch-to-configuration that records what it is asked.
+#
+# In a sandbox it works below $NIXOS_PULL_SANDBOX_ROOT: it appends "MODE TOPLEVEL" to
+# switch.log there and, like the real one, points /run/current-system at its toplevel.
+{
+  name ? "web1",
+  generation ? "1",
+  # Exit code of switch-to-configuration.
+  exitCode ? 0,
+  # Seconds that it takes.
+  seconds ? 0,
+  # Bytes of a path with contents that do not compress.
+  payloadBytes ? 0,
+}:
+let
+  build =
+    name: script: attributes:
+    derivation (
+      {
+        inherit name;
+        system = builtins.currentSystem;
+        builder = "/bin/sh";
+        args = [
+          "-euc"
+          "PATH=/usr/bin:/bin; ${script}"
+        ];
+      }
+      // attributes
+    );
+
+  # Shared by every host and generation.
+  library = build "library-1.0" ''
+    mkdir -p $out/lib $out/empty/directory
+    echo library > $out/lib/liblibrary.so.1
+    ln -s liblibrary.so.1 $out/lib/liblibrary.so
+    ln -s ${"$"}{out}/lib $out/itself
+    ln -s /nowhere/at/all $out/dangling
+  '' { };
+
+  # File names that trip careless code.
+  odd = build "odd-names" ''
+    mkdir -p "$out/with space" "$out/-dash"
+    echo 1 > "$out/with space/quote\"and'apostrophe"
+    echo 2 > "$out/ünïcödé"
+    echo 3 > "$out/-dash/--option"
+    printf 4 > "$out/$(printf 'new\nline')"
+    : > $out/empty
+    echo long > $out/$(printf '%0200d' 0)
+  '' { };
+
+  payload = build "payload-${toString payloadBytes}" ''
+    openssl enc -aes-256-ctr -pass pass:nixos-pull -nosalt -pbkdf2 < /dev/zero 2>/dev/null \
+      | head -c ${toString payloadBytes} > $out || true
+  '' { };
+
+  program = build "program-2.0" ''
+    mkdir -p $out/bin
+    printf '#!/bin/sh\necho ${library}\n' > $out/bin/program
+    chmod +x $out/bin/program
+  '' { };
+
+  etc = build "etc" ''
+    mkdir -p $out
+    echo ${name} > $out/hostname
+    echo generation ${generation} > $out/release
+  '' { };
+in
+{
+  system = build "nixos-system-${name}-${generation}" ''
+    mkdir -p $out/bin $out/sw
+    ln -s ${program}/bin $out/sw/bin
+    ln -s ${library} $out/sw/library
+    ln -s ${odd} $out/odd
+    ln -s ${etc} $out/etc
+    ${if payloadBytes > 0 then "ln -s ${payload} $out/payload" else ""}
+    echo ${generation} > $out/nixos-version
+    cat > $out/bin/switch-to-configuration <<EOF
+    #!/bin/sh
+    PATH=/usr/bin:/bin
+    root=\''${NIXOS_PULL_SANDBOX_ROOT:-}
+    echo "switching to generation ${generation} of ${name}: \$1"
+    sleep ${toString seconds}
+    echo "\$1 $out" >> "\$root/switch.log"
+    if [ ${toString exitCode} -ne 0 ]; then echo "warning: it was told to fail" >&2; exit ${toString exitCode}; fi
+    case "\$1" in
+      switch|test) mkdir -p "\$root/run"; ln -sfn $out "\$root/run/current-system" ;;
+    esac
+    EOF
+    chmod +x $out/bin/switch-to-configuration
+  '' { };
+
+  # A path that is no system at all.
+  notASystem = library;
+}

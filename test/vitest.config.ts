@@ -1,0 +1,31 @@
+import { fileURLToPath } from "node:url";
+import { defineConfig } from "vitest/config";
+
+const ROOT = fileURLToPath(new URL("..", import.meta.url));
+
+/** One project for each speed; each has an npm script of its own. */
+function suite(name: string, options: { testTimeout: number; parallel: boolean }) {
+  return {
+    test: {
+      name,
+      root: ROOT,
+      include: [`test/${name}/**/*.test.ts`],
+      globalSetup: [`${ROOT}test/support/build-once.ts`],
+      testTimeout: options.testTimeout,
+      hookTimeout: options.testTimeout,
+      fileParallelism: options.parallel,
+    },
+  };
+}
+
+export default defineConfig({
+  root: ROOT,
+  test: {
+    projects: [
+      suite("unit", { testTimeout: 10_000, parallel: true }),
+      suite("nixos-module", { testTimeout: 60_000, parallel: true }),
+      suite("integration", { testTimeout: 60_000, parallel: true }),
+      suite("slow", { testTimeout: 20 * 60_000, parallel: false }),
+    ],
+  },
+});
