@@ -83,9 +83,11 @@ export class Agent {
    * to do, does it. Throws AGENT_BUSY where another process does so right now, and the
    * errors of the state file; everything else is in the outcome.
    */
-  async tick(
-    options: Insistence & { acceptStateLoss?: boolean; signal?: AbortSignal | undefined },
-  ): Promise<TickOutcome> {
+  async tick(options: {
+    insistence: Insistence;
+    acceptStateLoss?: boolean;
+    signal?: AbortSignal | undefined;
+  }): Promise<TickOutcome> {
     return this.#exclusively(async () => {
       const { state } = this.#tools;
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
@@ -96,7 +98,7 @@ export class Agent {
           const nothing = { verdicts: [], release: null, decision: null };
           return { ...nothing, error: unfinished, record: run.record, updated: false };
         }
-        const finding = await this.#find(run.record, options, options.signal);
+        const finding = await this.#find(run.record, options.insistence, options.signal);
         const outcome = await run.follow(finding);
         await this.#report(outcome);
         return outcome;
@@ -107,11 +109,12 @@ export class Agent {
   }
 
   /** What a tick would do now, without doing or writing anything. */
-  async check(
-    options: Insistence & { signal?: AbortSignal | undefined },
-  ): Promise<Finding & { record: AgentRecord; preview: FetchPreview | null }> {
+  async check(options: {
+    insistence: Insistence;
+    signal?: AbortSignal | undefined;
+  }): Promise<Finding & { record: AgentRecord; preview: FetchPreview | null }> {
     const record = await this.#tools.state.load();
-    const finding = await this.#find(record, options, options.signal);
+    const finding = await this.#find(record, options.insistence, options.signal);
     if (finding.decision?.kind !== "update" || !finding.release) {
       return { ...finding, record, preview: null };
     }

@@ -54,7 +54,7 @@ async function tickOnce(
 ): Promise<number> {
   const { log, clock } = tools;
   try {
-    const outcome = await agent.tick({ again: false, signal });
+    const outcome = await agent.tick({ insistence: "patient", signal });
     logOutcome(outcome, tools);
     const { state } = outcome.record;
     const retry =
@@ -62,6 +62,7 @@ async function tickOnce(
     return Math.min(schedule(), Math.max(retry, 1_000));
   } catch (thrown) {
     const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") return 0;
     if (error.code === "AGENT_BUSY") return Math.min(schedule(), BUSY_WAIT_MS);
     log.error(error.message, { code: error.code, stack: error.stack });
     return schedule();

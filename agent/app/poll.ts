@@ -103,7 +103,8 @@ async function ask(
     };
   } catch (thrown) {
     const error = toPullError(thrown);
-    await cache.drop(mirror.address, channel);
+    // What is merely out of reach or out of date is worth a conditional request later.
+    if (!error.transient) await cache.drop(mirror.address, channel);
     const { code, message } = error;
     return {
       accepted: null,

@@ -25,7 +25,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
   });
   const outcome = await new Agent(tools).tick({
-    again: options.again ?? false,
+    insistence: options.again ? "again" : "retry",
     acceptStateLoss: options.acceptStateLoss ?? false,
     signal,
   });
@@ -48,8 +48,6 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     if (options.json || outcome.decision?.kind !== "update") return error.exitCode;
     throw error;
   }
-  const { decision } = outcome;
-  if (decision && "reason" in decision)
-    return decision.kind === "denied" ? EXIT.activation : EXIT.busy;
-  return EXIT.ok;
+  // Denied here before: the command did not do what it was asked.
+  return outcome.decision?.kind === "denied" ? EXIT.activation : EXIT.ok;
 }

@@ -16,7 +16,7 @@ export interface CheckOptions extends HostOptions {
 export async function check(options: CheckOptions, { signal }: CommandContext): CommandResult {
   const settings = await loadSettings(options.config);
   const agent = new Agent(composeTools(settings, silentLog));
-  const found = await agent.check({ again: false, signal });
+  const found = await agent.check({ insistence: "patient", signal });
   const { preview, error, record, verdicts } = found;
   if (options.json) {
     printJson({ hostname: settings.hostname, ...findingJson(found), preview, state: record.state });

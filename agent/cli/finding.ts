@@ -1,10 +1,13 @@
+import { EXIT } from "../core/errors.ts";
 import type { Finding } from "../app/agent.ts";
 import type { Release } from "../core/manifest.ts";
 
 /** One sentence about what a poll found and what follows from it. */
 export function describeFinding({ release, decision, error }: Finding): string {
   if (!release || !decision) {
-    return error ? `Nothing to do: ${error.code}: ${error.message}` : "Nothing to do.";
+    if (!error) return "Nothing to do.";
+    const what = error.exitCode === EXIT.trust ? "Refused" : "No release could be read";
+    return `${what}: ${error.code}: ${error.message}`;
   }
   const name = releaseName(release);
   switch (decision.kind) {

@@ -24,10 +24,11 @@ export type Decision =
   | { readonly kind: "backoff"; readonly until: string; readonly reason: Reason }
   | { readonly kind: "update" };
 
-/** A person's word that denials, waits and drift do not count this time. */
-export interface Insistence {
-  readonly again: boolean;
-}
+/**
+ * How much a person wants it now: `retry` does not wait for the next attempt, `again`
+ * also ignores denials and drift. The service itself is `patient`.
+ */
+export type Insistence = "patient" | "retry" | "again";
 
 /** Decides about a release. Pure: same record, host and time, same decision. */
 export function decide(
@@ -35,13 +36,13 @@ export function decide(
   release: Release,
   host: Observation,
   now: Date,
-  { again }: Insistence = { again: false },
+  insistence: Insistence = "patient",
 ): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
   const active = isActive(record, release, host);
   if (active) return { kind: recorded ? "active" : "adopt" };
-  if (again) return { kind: "update" };
+  if (insistence === "again") return { kind: "update" };
   const denial = denialOf(record, release.toplevel);
   if (denial) return { kind: "denied", reason: denial.reason };
   if (recorded) {
@@ -49,6 +50,7 @@ export function decide(
     return { kind: "drifted", found };
   }
   if (
+    insistence === "patient" &&
     state.name === "Failed" &&
     state.release.digest === release.digest &&
     Date.parse(state.retryAt) > now.getTime()

@@ -1,7 +1,7 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, readdir, rename, rm, writeFile } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { lstat, mkdir, open, readdir, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import {
   CACHE_INFO,
   CACHE_INFO_MEMBER,
@@ -46,10 +46,7 @@ export class Staging {
   /** Makes the directory and removes those of other archives. */
   async prepare(): Promise<void> {
     await mkdir(this.#parent, { recursive: true, mode: 0o700 });
-    for (const name of await readdir(this.#parent)) {
-      const path = join(this.#parent, name);
-      if (path !== this.directory) await rm(path, { recursive: true, force: true });
-    }
+    await removeArchives(this.#parent, basename(this.directory));
     // Somebody else's link in our place would lead the writes elsewhere.
     const found = await lstat(this.directory).catch((error: unknown) => {
       if (isNotFound(error)) return null;
@@ -183,9 +180,24 @@ export class Staging {
   }
 }
 
-/** Removes a staging directory with whatever archives are in it. */
+/**
+ * Removes whatever archives are staged in a directory, and the directory where it is
+ * empty then. Files that are not the agent's stay: the setting may name a shared place.
+ */
 export async function removeStaging(directory: string): Promise<void> {
-  await rm(directory, { recursive: true, force: true });
+  await removeArchives(directory, null);
+  await rmdir(directory).catch(() => undefined);
+}
+
+async function removeArchives(directory: string, except: string | null): Promise<void> {
+  const names = await readdir(directory).catch((error: unknown) => {
+    if (isNotFound(error)) return [];
+    throw error;
+  });
+  for (const name of names) {
+    if (name === except || !/^[0-9a-f]{64}$/.test(name)) continue;
+    await rm(join(directory, name), { recursive: true, force: true });
+  }
 }
 
 /**
