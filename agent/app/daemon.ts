@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { formatDuration } from "../core/duration.ts";
+import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
@@ -15,8 +15,14 @@ const BUSY_WAIT_MS = 10_000;
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop
  * at once and are resumed later, a running activation is brought to its end. Throws
  * AGENT_RUNNING where another agent has the state directory, and CONFIG_INVALID.
+ * `isOutdated` is asked after every poll whether the service manager should start a
+ * newer agent in this one's place.
  */
-export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise<void> {
+export async function runDaemon(
+  tools: AgentTools,
+  signal: AbortSignal,
+  isOutdated: () => Promise<boolean>,
+): Promise<void> {
   const { settings, log, state } = tools;
   const schedule = scheduleOf(settings.poll);
   await state.prepare();
@@ -37,11 +43,24 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
-      await sleep(wait, undefined, { signal }).catch(() => undefined);
+      if (await isOutdated()) {
+        log.info(
+          "this system has another agent or configuration now; ending to be started as that",
+        );
+        return;
+      }
+      await pause(wait, signal);
     }
     log.info("stopped");
   } finally {
     await lock.release();
+  }
+}
+
+/** Waits, in steps that timers can measure, until the time is over or `signal` says stop. */
+async function pause(ms: number, signal: AbortSignal): Promise<void> {
+  for (let left = ms; left > 0 && !signal.aborted; left -= MAX_TIMER_MS) {
+    await sleep(Math.min(left, MAX_TIMER_MS), undefined, { signal }).catch(() => undefined);
   }
 }
 

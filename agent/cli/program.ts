@@ -5,6 +5,7 @@ import { COMPRESSIONS } from "../core/narinfo.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
+import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
@@ -69,6 +70,11 @@ export function createProgram(
     .option("-n, --lines <count>", "how many entries, newest last", positive, 50)
     .action((options: HistoryOptions) => {
       finish(history(options));
+    });
+  host("config", "check the configuration, without a mirror or a store")
+    .option("--json", "print it with its defaults, durations in milliseconds")
+    .action((options: ConfigOptions) => {
+      finish(config(options));
     });
   host("rollback", "go back to the generation before, and stay there")
     .option("--json", "print JSON")

@@ -27,12 +27,23 @@ export function formatDuration(ms: number): string {
   return parts.slice(0, 2).join(" ");
 }
 
+/** Node's timers overflow beyond 2^31 - 1 milliseconds and would then fire at once. */
+export const MAX_TIMER_MS = 24 * 86_400_000;
+
 /** A duration as text; the parsed value is in milliseconds. */
 export const durationSchema = z.string().transform((text, context) => {
   const ms = parseDuration(text);
-  if (ms === null) {
-    context.addIssue({ code: "custom", message: "expected a duration such as 90s, 15m or 1h30m" });
+  if (ms === null || ms > MAX_TIMER_MS) {
+    context.addIssue({
+      code: "custom",
+      message: "expected a duration of at most 24d, such as 90s, 15m or 1h30m",
+    });
     return z.NEVER;
   }
   return ms;
+});
+
+/** A duration that is not nothing. */
+export const positiveDurationSchema = durationSchema.refine((ms) => ms > 0, {
+  error: "expected a duration of at least 1s",
 });

@@ -1,7 +1,7 @@
 import { z } from "zod";
 import type { TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
-import { durationSchema } from "./duration.ts";
+import { durationSchema, positiveDurationSchema } from "./duration.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { parsePublicKey, type PublicKey } from "./signing-key.ts";
@@ -72,7 +72,7 @@ export const settingsSchema = z
       .describe("How many distinct keys must have signed a release."),
     poll: z
       .strictObject({
-        interval: durationSchema.optional().describe("Time from one poll to the next."),
+        interval: positiveDurationSchema.optional().describe("Time from one poll to the next."),
         cron: z
           .string()
           .optional()
@@ -89,6 +89,9 @@ export const settingsSchema = z
       .refine((poll) => poll.interval === undefined || poll.cron === undefined, {
         error: "expected an interval or a cron expression, not both",
       })
+      .refine((poll) => poll.timezone === undefined || poll.cron !== undefined, {
+        error: "expected a time zone only together with a cron expression",
+      })
       .describe("When to look for a new release; every 15 minutes where absent."),
     activation: z
       .strictObject({
@@ -96,7 +99,7 @@ export const settingsSchema = z
           .enum(ACTIVATION_MODES)
           .optional()
           .describe("Overrides the release's activation mode on this host."),
-        timeout: durationSchema
+        timeout: positiveDurationSchema
           .prefault("30m")
           .describe("How long switch-to-configuration may take."),
       })
@@ -136,18 +139,24 @@ export const settingsSchema = z
           .default(32 * 1024 ** 2)
           .describe("Longest manifest that is read."),
         redirects: z.int().min(0).max(20).default(5).describe("Redirects followed for one file."),
-        connectTimeout: durationSchema.prefault("15s").describe("Time to connect to a mirror."),
-        stallTimeout: durationSchema
+        connectTimeout: positiveDurationSchema
+          .prefault("15s")
+          .describe("Time to connect to a mirror."),
+        stallTimeout: positiveDurationSchema
           .prefault("60s")
           .describe("Longest silence of a mirror before it is given up."),
-        importTimeout: durationSchema.prefault("4h").describe("How long nix copy may take."),
+        importTimeout: positiveDurationSchema
+          .prefault("4h")
+          .describe("How long nix copy may take."),
         reserveBytes: bytesSchema
           .default(256 * 1024 ** 2)
           .describe("Free space that an update must leave on every file system it writes to."),
-        retryBase: durationSchema
+        retryBase: positiveDurationSchema
           .prefault("1m")
           .describe("First wait after a failed attempt; doubles."),
-        retryMax: durationSchema.prefault("6h").describe("Longest wait after a failed attempt."),
+        retryMax: positiveDurationSchema
+          .prefault("6h")
+          .describe("Longest wait after a failed attempt."),
       })
       .prefault({})
       .describe("Bounds on what mirrors and programs may take."),
@@ -165,10 +174,15 @@ export const settingsSchema = z
       .prefault({})
       .describe("Logging."),
   })
-  .refine((settings) => settings.threshold <= settings.publicKeys.length, {
-    error: "expected a threshold no greater than the number of publicKeys",
+  .refine((settings) => settings.threshold <= distinctKeys(settings.publicKeys), {
+    error: "expected a threshold no greater than the number of distinct publicKeys",
     path: ["threshold"],
   });
+
+/** Keys that are listed twice, even under two names, are one voice. */
+function distinctKeys(keys: readonly PublicKey[]): number {
+  return new Set(keys.map(({ name, text }) => text.slice(name.length))).size;
+}
 
 /** What the schema gives: defaults filled in, durations in milliseconds, keys parsed. */
 type ParsedSettings = z.output<typeof settingsSchema>;

@@ -1,0 +1,27 @@
+import { EXIT } from "../core/errors.ts";
+import { scheduleOf } from "../effects/schedule.ts";
+import type { CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { printJson, printLine } from "./output.ts";
+
+export interface ConfigOptions extends HostOptions {
+  readonly json?: boolean;
+}
+
+/**
+ * `nixos-pull config`: checks a configuration without a mirror or a store, so that a
+ * mistake is found where a system is built and not on the host.
+ */
+export async function config(options: ConfigOptions): CommandResult {
+  const settings = await loadSettings(options.config);
+  scheduleOf(settings.poll);
+  if (options.json) {
+    printJson({ ...settings, publicKeys: settings.publicKeys.map(({ text }) => text) });
+  } else {
+    printLine(
+      `The configuration is right: ${settings.hostname} follows ${settings.channel} ` +
+        `from ${settings.mirrors.join(", ")}.`,
+    );
+  }
+  return EXIT.ok;
+}

@@ -1,0 +1,131 @@
+# The agent's configuration file, and what can be known to be wrong before it is built.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.nixos-pull;
+  inherit (cfg) settings;
+  inherit (settings) mirrors publicKeys threshold;
+
+  partsOf = key: lib.splitString ":" (lib.removeSuffix "\n" key);
+  base64Of = key: lib.last (partsOf key);
+
+  # A secret key has 64 bytes and a public one 32: 86 characters and 43, without padding.
+  isLong = text: builtins.stringLength text >= 86;
+  isSecret = key: builtins.any isLong (partsOf key);
+  isPublic =
+    key: builtins.match "[^:[:space:]]+:[A-Za-z0-9+/]{43}=" (lib.removeSuffix "\n" key) != null;
+
+  # No message repeats what may be a secret.
+  nameOf =
+    key:
+    let
+      name = builtins.head (partsOf key);
+    in
+    if name == base64Of key || isLong name then "one without a name" else name;
+  namesOf = keys: lib.concatStringsSep ", " (map nameOf keys);
+
+  secretKeys = builtins.filter isSecret publicKeys;
+  malformedKeys = builtins.filter (key: !isSecret key && !isPublic key) publicKeys;
+
+  # The agent counts keys, not names: one key listed twice is one voice.
+  distinctKeys = builtins.length (lib.unique (map base64Of publicKeys));
+
+  volatileDirectories = [
+    "/run"
+    "/tmp"
+    "/dev/shm"
+    "/var/run"
+    "/var/tmp"
+  ];
+  isVolatile = builtins.any (
+    directory: settings.paths.state == directory || lib.hasPrefix "${directory}/" settings.paths.state
+  ) volatileDirectories;
+
+  option = name: "`services.nixos-pull.settings.${name}`";
+
+  # The agent's schema is strict and knows no null: absent means its default.
+  configFile = (pkgs.formats.json { }).generate "nixos-pull-config.json" (
+    lib.filterAttrsRecursive (_: value: value != null) settings
+  );
+
+  # A key that the agent does not know would stop it on a host that nobody can reach;
+  # here it stops the build.
+  checkedFile =
+    pkgs.runCommandLocal "nixos-pull-config.json"
+      {
+        nativeBuildInputs = [ cfg.package ];
+        inherit configFile;
+      }
+      ''
+        nixos-pull config --config "$configFile"
+        cp "$configFile" "$out"
+      '';
+in
+{
+  config = lib.mkIf cfg.enable {
+    assertions = [
+      {
+        assertion = mirrors != [ ];
+        message = ''
+          ${option "mirrors"} is empty, so the agent has nowhere to look for releases.
+          Name at least one mirror, such as [ "https://releases.example.org" ].
+        '';
+      }
+      {
+        assertion = publicKeys != [ ];
+        message = ''
+          ${option "publicKeys"} is empty, so no release could ever be trusted.
+          Name the public key that releases are signed with, as NAME:BASE64.
+        '';
+      }
+      {
+        assertion = secretKeys == [ ];
+        message = ''
+          ${option "publicKeys"} holds a SECRET key (${namesOf secretKeys}).
+          Put the public key in its place, and make a new pair: this configuration is
+          copied to the Nix store, which everyone on the machine can read.
+        '';
+      }
+      {
+        assertion = malformedKeys == [ ];
+        message = ''
+          ${option "publicKeys"} holds something that is no public key (${namesOf malformedKeys}).
+          A public key is NAME:BASE64 with 44 characters of base64, on one line.
+        '';
+      }
+      {
+        assertion = publicKeys == [ ] || threshold <= distinctKeys;
+        message = ''
+          ${option "threshold"} is ${toString threshold}, but ${option "publicKeys"} has
+          ${toString distinctKeys} distinct key(s), so no release could ever be accepted.
+          Lower the threshold or add the missing keys.
+        '';
+      }
+      {
+        assertion = settings.poll.interval == null || settings.poll.cron == null;
+        message = ''
+          ${option "poll.interval"} and ${option "poll.cron"} are both set.
+          Keep one of them and leave the other null.
+        '';
+      }
+      {
+        assertion = !isVolatile;
+        message = ''
+          ${option "paths.state"} is ${settings.paths.state}, which does not outlive a reboot.
+          The record of accepted releases would be lost and an old release could be
+          replayed; choose a directory on a disk, such as /var/lib/nixos-pull.
+        '';
+      }
+    ];
+
+    # Where the agent and the command line look when they are given no --config.
+    environment.etc."nixos-pull/config.json".source =
+      if cfg.checkConfig then checkedFile else configFile;
+
+    environment.systemPackages = [ cfg.package ];
+  };
+}

@@ -1,0 +1,212 @@
+# What an operator may set. Below `settings`, an option's path is the key's path in the
+# agent's configuration file; agent/core/settings.ts is the source of names, forms and
+# defaults, and test/nixos-module fails where the two differ.
+{ lib, pkgs, ... }:
+let
+  inherit (lib)
+    literalExpression
+    mkEnableOption
+    mkOption
+    types
+    ;
+
+  # The agent's own forms, so that a typo stops the evaluation on the operator's machine
+  # and not the agent on a host that nobody can reach.
+  matching = description: pattern: types.strMatching pattern // { inherit description; };
+  duration = matching "duration such as 90s, 15m or 1h30m" "([0-9]+[smhd])+";
+  channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
+  hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
+  mirror = matching "https://, http:// or file:/// address without query or fragment" "(https?://[^/?#[:space:]]|file:///)[^?#[:space:]]*";
+  directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
+in
+{
+  options.services.nixos-pull = {
+    enable = mkEnableOption "nixos-pull, the agent that fetches signed system releases and activates them";
+
+    package = mkOption {
+      type = types.package;
+      default = pkgs.nixos-pull or (pkgs.callPackage ./package.nix { });
+      defaultText = literalExpression "pkgs.nixos-pull or (pkgs.callPackage ./package.nix { })";
+      example = literalExpression ''pkgs.callPackage ./nixos-pull/nixos-module/package.nix { nodeModulesHash = "sha256-…"; }'';
+      description = "The package that holds the agent and its command line.";
+    };
+
+    checkConfig = mkOption {
+      type = types.bool;
+      default = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;
+      defaultText = literalExpression "pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform";
+      example = false;
+      description = ''
+        Whether the agent itself checks its configuration while the system is built. Off
+        where the build machine cannot run the host's programs.
+      '';
+    };
+
+    settings = mkOption {
+      default = { };
+      example = literalExpression ''
+        {
+          mirrors = [ "https://releases.example.org" "file:///mnt/usb" ];
+          publicKeys = [ "releases-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+          limits.stallTimeout = "2m";
+        }
+      '';
+      description = ''
+        The agent's configuration, written to {file}`/etc/nixos-pull/config.json`. Keys
+        without an option of their own are passed on as they are; the agent refuses keys
+        that it does not know. Keys that are `null` are left out, and the agent's default
+        applies.
+      '';
+      type = types.submodule {
+        freeformType = (pkgs.formats.json { }).type;
+
+        options = {
+          mirrors = mkOption {
+            type = types.listOf mirror;
+            default = [ ];
+            example = [
+              "https://releases.example.org"
+              "file:///mnt/usb"
+            ];
+            description = ''
+              Mirrors, best first; at least one. Every poll asks them all: the highest
+              sequence wins, and archives come from the first mirror that serves them.
+            '';
+          };
+
+          publicKeys = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "releases-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+            description = ''
+              Public keys trusted to sign releases and store paths, at least one, in Nix's
+              `NAME:BASE64` form. Secret keys never belong on a host.
+            '';
+          };
+
+          threshold = mkOption {
+            type = types.ints.positive;
+            default = 1;
+            example = 2;
+            description = "How many distinct keys of `publicKeys` must have signed a release.";
+          };
+
+          channel = mkOption {
+            type = channel;
+            default = "stable";
+            example = "canary";
+            description = "The channel that this host follows.";
+          };
+
+          hostname = mkOption {
+            type = types.nullOr hostname;
+            default = null;
+            example = "gateway-07.example.org";
+            description = "Name of this host in releases; the system's hostname where `null`.";
+          };
+
+          poll = {
+            interval = mkOption {
+              type = types.nullOr duration;
+              default = null;
+              example = "1h";
+              description = ''
+                Time from one poll to the next. Where neither this nor `poll.cron` is set,
+                the agent polls every 15 minutes.
+              '';
+            };
+
+            cron = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              example = "0 3 * * *";
+              description = "Cron expression of five or six fields, instead of `poll.interval`.";
+            };
+
+            timezone = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              example = "Europe/Berlin";
+              description = "IANA time zone of `poll.cron`; UTC where `null`.";
+            };
+
+            jitter = mkOption {
+              type = duration;
+              default = "2m";
+              example = "30m";
+              description = ''
+                Up to this much, chosen at random, is added to every wait, so that a fleet
+                does not ask its mirror all at once.
+              '';
+            };
+          };
+
+          activation = {
+            mode = mkOption {
+              type = types.nullOr (
+                types.enum [
+                  "switch"
+                  "boot"
+                  "test"
+                  "dry-activate"
+                ]
+              );
+              default = null;
+              example = "boot";
+              description = ''
+                How this host activates every release, whatever the release says; as the
+                release says where `null`.
+              '';
+            };
+
+            timeout = mkOption {
+              type = duration;
+              default = "30m";
+              example = "1h";
+              description = ''
+                How long {command}`switch-to-configuration` may take. A stop of the unit
+                waits for it too, so a shutdown in the middle of an activation can take
+                this long.
+              '';
+            };
+          };
+
+          paths.state = mkOption {
+            type = directory;
+            default = "/var/lib/nixos-pull";
+            example = "/persist/nixos-pull";
+            description = ''
+              The agent's state and history. It must outlive reboots: the highest release
+              ever accepted is kept here, and without it an old release could be replayed.
+            '';
+          };
+
+          log = {
+            level = mkOption {
+              type = types.enum [
+                "debug"
+                "info"
+                "warn"
+                "error"
+              ];
+              default = "info";
+              example = "debug";
+              description = "Least severe level that is logged.";
+            };
+
+            format = mkOption {
+              type = types.enum [
+                "auto"
+                "text"
+                "json"
+              ];
+              default = "auto";
+              example = "json";
+              description = "`auto` gives readable lines in the journal and on a terminal, JSON elsewhere.";
+            };
+          };
+        };
+      };
+    };
+  };
+}

@@ -1,0 +1,133 @@
+# The agent as one JavaScript file and a wrapper. The result refers to Node and nothing
+# else of the build: hosts download it with every release that changes it.
+{
+  lib,
+  stdenvNoCC,
+  cacert,
+  makeBinaryWrapper,
+  nodejs,
+  nodejs-slim,
+
+  # Hash of what `npm ci` installs, as the README beside this file tells to compute it.
+  # It differs between build systems, since esbuild comes as a native program. The
+  # placeholder makes the build fail with the true hash.
+  nodeModulesHash ? lib.fakeHash,
+}:
+let
+  inherit (lib) fileset;
+  inherit (lib.importJSON ../package.json) version;
+
+  # npm would look for a newer npm.
+  quiet.npm_config_update_notifier = "false";
+
+  # package-lock.json pins every package by its integrity but names no download address,
+  # so the fetchers that read addresses from it (fetchNpmDeps, importNpmLock) have
+  # nothing to fetch, and npm itself does it in a fixed-output derivation.
+  nodeModules = stdenvNoCC.mkDerivation {
+    pname = "nixos-pull-node-modules";
+    inherit version;
+
+    src = fileset.toSource {
+      root = ../.;
+      fileset = fileset.unions [
+        ../package.json
+        ../package-lock.json
+      ];
+    };
+
+    nativeBuildInputs = [ nodejs ];
+
+    # NIX_NPM_REGISTRY is nixpkgs' own name for a registry other than npm's default.
+    impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [ "NIX_NPM_REGISTRY" ];
+    env = quiet // {
+      NODE_EXTRA_CA_CERTS = "${cacert}/etc/ssl/certs/ca-bundle.crt";
+    };
+
+    buildPhase = ''
+      runHook preBuild
+      export HOME="$TMPDIR"
+      if [ -n "''${NIX_NPM_REGISTRY-}" ]; then
+        export npm_config_registry="$NIX_NPM_REGISTRY"
+      fi
+      npm ci --ignore-scripts --no-audit --no-fund
+      # npm's own note of where each package came from: the only file that varies.
+      rm node_modules/.package-lock.json
+      runHook postBuild
+    '';
+
+    installPhase = ''
+      runHook preInstall
+      mv node_modules "$out"
+      runHook postInstall
+    '';
+
+    # Patched interpreters would be store paths, which a fixed output may not name.
+    dontFixup = true;
+
+    outputHash = nodeModulesHash;
+    outputHashAlgo = "sha256";
+    outputHashMode = "recursive";
+  };
+in
+stdenvNoCC.mkDerivation {
+  pname = "nixos-pull";
+  inherit version;
+
+  src = fileset.toSource {
+    root = ../.;
+    fileset = fileset.unions [
+      ../agent
+      ../package.json
+      ../scripts/build.mjs
+      ../tsconfig.json
+    ];
+  };
+
+  strictDeps = true;
+  env = quiet;
+  nativeBuildInputs = [
+    makeBinaryWrapper
+    nodejs
+  ];
+
+  buildPhase = ''
+    runHook preBuild
+    export HOME="$TMPDIR"
+    cp -r ${nodeModules} node_modules
+    chmod -R u+w node_modules
+    patchShebangs --build node_modules
+    npm run build
+    runHook postBuild
+  '';
+
+  # Node trusts its own list of authorities; the host's certificates (`security.pki`) are
+  # added. The host's nix, flock and systemd-run serve where PATH has none. Both are paths
+  # that add nothing to the closure.
+  installPhase = ''
+    runHook preInstall
+    install -D -m 644 dist/nixos-pull.cjs "$out/libexec/nixos-pull/nixos-pull.cjs"
+    makeWrapper ${nodejs-slim}/bin/node "$out/bin/nixos-pull" \
+      --add-flags "$out/libexec/nixos-pull/nixos-pull.cjs" \
+      --set-default NODE_EXTRA_CA_CERTS /etc/ssl/certs/ca-certificates.crt \
+      --suffix PATH : /run/current-system/sw/bin
+    runHook postInstall
+  '';
+
+  doInstallCheck = stdenvNoCC.buildPlatform.canExecute stdenvNoCC.hostPlatform;
+  installCheckPhase = ''
+    runHook preInstallCheck
+    "$out/bin/nixos-pull" --help >/dev/null
+    runHook postInstallCheck
+  '';
+
+  disallowedReferences = [ nodeModules ];
+
+  passthru = { inherit nodeModules; };
+
+  meta = {
+    description = "Pull-based release agent for NixOS hosts that nobody can SSH into";
+    license = lib.licenses.mit;
+    mainProgram = "nixos-pull";
+    platforms = lib.platforms.linux;
+  };
+}

@@ -1,0 +1,115 @@
+# nixos-pull.service, the agent as a systemd unit.
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+let
+  cfg = config.services.nixos-pull;
+  inherit (cfg.settings) activation paths;
+in
+{
+  config = lib.mkIf cfg.enable {
+    warnings = lib.optional (config.system.autoUpgrade.enable or false) ''
+      system.autoUpgrade and services.nixos-pull are both enabled: each replaces what the
+      other installed. Turn one of them off.
+    '';
+
+    systemd.services.nixos-pull = {
+      description = "Pull-based release agent";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [ "network-online.target" ];
+
+      # The agent runs the very switch that would stop or restart it.
+      restartIfChanged = false;
+      stopIfChanged = false;
+
+      unitConfig = {
+        # A release without the agent must not end the switch that installs it.
+        X-StopOnRemoval = false;
+        RequiresMountsFor = [ paths.state ];
+      };
+
+      # No limit: nobody can log in to reset it, and a host that stopped trying is lost.
+      startLimitIntervalSec = 0;
+
+      path = [
+        config.nix.package
+        pkgs.util-linux # flock
+        config.systemd.package
+        pkgs.coreutils
+      ];
+
+      # NIX_REMOTE is not set: root writes to the store itself or through the daemon, as
+      # the host has it, and both will do.
+      environment = config.networking.proxy.envVars // {
+        HOME = paths.state;
+        XDG_CACHE_HOME = "${paths.state}/cache";
+      };
+
+      serviceConfig = {
+        Type = "exec";
+        ExecStart = "${lib.getExe cfg.package} run";
+
+        Restart = "always";
+        # From 15 seconds to 10 minutes in 6 steps; systemd before 254 stays at 15 seconds.
+        RestartSec = 15;
+        RestartSteps = 6;
+        RestartMaxDelaySec = 600;
+        # The agent's exit code for "stopped by a signal".
+        SuccessExitStatus = 130;
+
+        # A stop asks the agent alone and lets a running switch finish: half an
+        # activation is worse than a late shutdown.
+        KillMode = "mixed";
+        TimeoutStopSec = "${activation.timeout} 2m";
+        # A program that ran out of memory is a failed step, not the agent's end.
+        OOMPolicy = "continue";
+
+        # Closed: no activation needs these.
+        LockPersonality = true;
+        RestrictRealtime = true;
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [ "~@cpu-emulation @obsolete" ];
+        SystemCallErrorNumber = "EPERM";
+        RestrictAddressFamilies = [
+          "AF_UNIX"
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+          "AF_ALG" # kernel crypto, for cryptsetup
+        ];
+
+        # Open on purpose. Whatever is closed here is closed to the children too, which are
+        # activation scripts and bootloader installers that run as root.
+        NoNewPrivileges = false; # they drop to users, who may then use setuid wrappers
+        RestrictSUIDSGID = false; # they make those wrappers
+        RestrictNamespaces = false; # they unshare, and so does Nix
+        ProtectHostname = false; # they set the hostname
+        ProtectClock = false; # it closes every device, and installers write to disks
+        DevicePolicy = "auto"; # likewise
+        MemoryDenyWriteExecute = false; # Node compiles at run time
+        UMask = "0022"; # others must read what installers write
+
+        # Each of these needs a mount table of its own, from which nothing that an
+        # activation mounts would reach the host; most also forbid what it is there to do.
+        PrivateDevices = false;
+        PrivateTmp = false;
+        ProtectControlGroups = false;
+        ProtectHome = false; # home directories of new users
+        ProtectKernelLogs = false;
+        ProtectKernelModules = false; # modprobe
+        ProtectKernelTunables = false; # sysctl
+        ProtectProc = "default";
+        ProtectSystem = false; # /etc, /boot, /nix
+      }
+      // lib.optionalAttrs (lib.hasPrefix "/var/lib/" paths.state) {
+        # Elsewhere the agent makes its directory itself.
+        StateDirectory = lib.removePrefix "/var/lib/" paths.state;
+        StateDirectoryMode = "0700";
+      };
+    };
+  };
+}

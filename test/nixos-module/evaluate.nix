@@ -1,0 +1,86 @@
+# Evaluates the module with one configuration; the tests read attributes of the result.
+{
+  # A NixOS module.
+  configuration ? { },
+  # A tree with nixpkgs' `lib`; the stand-in where empty.
+  nixpkgs ? "",
+}:
+let
+  lib = import (if nixpkgs == "" then ./stand-in-lib.nix else "${nixpkgs}/lib");
+  pkgs = import ./stand-in-pkgs.nix { inherit lib; };
+
+  inherit
+    (lib.evalModules {
+      specialArgs = { inherit pkgs; };
+      modules = [
+        ./stand-in-nixos.nix
+        ../../nixos-module
+        configuration
+      ];
+    })
+    config
+    options
+    ;
+
+  # Options below a tree as { "poll.jitter" = { … }; }.
+  flatten =
+    prefix: tree:
+    builtins.concatMap (
+      name:
+      let
+        value = tree.${name};
+      in
+      if lib.isOption value then
+        [
+          {
+            name = prefix + name;
+            value = {
+              default = value.default or null;
+              hasDefault = value ? default;
+              hasExample = value ? example;
+              description = value.description or "";
+            };
+          }
+        ]
+      else
+        flatten "${prefix}${name}." value
+    ) (builtins.filter (name: builtins.substring 0 1 name != "_") (builtins.attrNames tree));
+
+  service = options.services.nixos-pull;
+in
+{
+  # Messages of the assertions that do not hold.
+  failures = map (assertion: assertion.message) (
+    builtins.filter (assertion: !assertion.assertion) config.assertions
+  );
+  inherit (config) warnings;
+  etc = builtins.mapAttrs (_: file: file.source.value) config.environment.etc;
+  # How the configuration file is checked while it is built; null where it is not.
+  check = builtins.mapAttrs (_: file: file.source.script or null) config.environment.etc;
+  systemPackages = map (package: package.name) config.environment.systemPackages;
+  services = config.systemd.services;
+
+  options = builtins.listToAttrs (flatten "" (removeAttrs service [ "settings" ]));
+  settingsOptions = builtins.listToAttrs (flatten "" (service.settings.type.getSubOptions [ ]));
+
+  # What the package and its node_modules would be built from.
+  package =
+    let
+      package = pkgs.callPackage ../../nixos-module/package.nix { };
+      # `src` apart: nixpkgs' filesets need a Nix with readFileType (2.14).
+      shown =
+        derivation:
+        removeAttrs derivation.arguments [
+          "passthru"
+          "src"
+        ];
+    in
+    {
+      nixos-pull = shown package;
+      nodeModules = shown package.nodeModules;
+      sources = {
+        nixos-pull = package.src;
+        nodeModules = package.nodeModules.src;
+      };
+    };
+}

@@ -1,0 +1,95 @@
+import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { evaluate, nix, noNix, usesNixpkgs } from "./nix.ts";
+
+const ROOT = new URL("../../", import.meta.url).pathname;
+
+describe.skipIf(noNix)("package.nix", () => {
+  it("builds the version and the program of package.json", async () => {
+    const { version } = JSON.parse(await readFile(join(ROOT, "package.json"), "utf8")) as {
+      version: string;
+    };
+    expect(await evaluate("package.nixos-pull")).toMatchObject({
+      pname: "nixos-pull",
+      version,
+      meta: { mainProgram: "nixos-pull", license: { spdxId: "MIT" } },
+    });
+  });
+
+  it("keeps the dependencies out of the result", async () => {
+    const { disallowedReferences } = (await evaluate("package.nixos-pull")) as {
+      disallowedReferences: string[];
+    };
+    expect(disallowedReferences).toEqual([expect.stringContaining("node-modules")]);
+  });
+
+  it("fetches the dependencies under a hash that has to be given", async () => {
+    const { outputHash, ...rest } = (await evaluate("package.nodeModules")) as {
+      outputHash: string;
+    };
+    expect(outputHash).toMatch(/^sha256-A+=$/);
+    expect(rest).toMatchObject({ outputHashMode: "recursive", dontFixup: true });
+  });
+
+  // nixpkgs' own filesets ask the file system for more than a dry evaluation can tell.
+  it.skipIf(usesNixpkgs)("is rebuilt for its sources alone", async () => {
+    expect(await evaluate("package.sources")).toEqual({
+      "nixos-pull": ["agent", "package.json", "scripts/build.mjs", "tsconfig.json"],
+      nodeModules: ["package.json", "package-lock.json"],
+    });
+  });
+});
+
+describe.skipIf(noNix)("flake.nix", () => {
+  let directory: string;
+  let flake: string;
+
+  beforeAll(async () => {
+    directory = await mkdtemp(join(tmpdir(), "nixos-pull-"));
+    const copy = join(directory, "flake");
+    for (const file of ["flake.nix", "nixos-module", "package.json", "package-lock.json"]) {
+      await cp(join(ROOT, file), join(copy, file), { recursive: true });
+    }
+    flake = `path:${copy}`;
+  });
+
+  afterAll(async () => {
+    await rm(directory, { recursive: true, force: true });
+  });
+
+  it("passes nix flake check, pure and impure", async () => {
+    await nix(directory, "flake", "check", flake);
+    await nix(directory, "flake", "check", "--impure", flake);
+  });
+
+  it("has the module, the overlay and the package's function, and no pure packages", async () => {
+    const shown = JSON.parse(await nix(directory, "flake", "show", "--json", flake)) as object;
+    expect(shown).toMatchObject({
+      nixosModules: { default: { type: "nixos-module" }, "nixos-pull": { type: "nixos-module" } },
+      overlays: { default: { type: "nixpkgs-overlay" } },
+      lib: {},
+      packages: {},
+    });
+  });
+
+  it.each([
+    ["overlays.default", "overlay: (overlay pkgs pkgs).nixos-pull"],
+    ["lib.package", "package: package pkgs"],
+  ])("gives the package through %s", async (output, use) => {
+    const here = join(ROOT, "test/nixos-module");
+    const pkgs = `import ${here}/stand-in-pkgs.nix { lib = import ${here}/stand-in-lib.nix; }`;
+    const apply = `output: let pkgs = ${pkgs}; in ((${use}) output).name`;
+    const name = await nix(
+      directory,
+      "eval",
+      "--impure",
+      "--raw",
+      `${flake}#${output}`,
+      "--apply",
+      apply,
+    );
+    expect(name).toMatch(/^nixos-pull-\d/);
+  });
+});

@@ -1,0 +1,212 @@
+import { readFile } from "node:fs/promises";
+import { describe, expect, it } from "vitest";
+import { z } from "zod";
+import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
+import { configFile, configured, evaluate, noNix } from "./nix.ts";
+
+interface Option {
+  readonly default: unknown;
+  readonly hasDefault: boolean;
+  readonly hasExample: boolean;
+  readonly description: string;
+}
+
+interface SchemaNode {
+  readonly properties?: Readonly<Record<string, SchemaNode>>;
+  readonly required?: readonly string[];
+  readonly enum?: readonly string[];
+  readonly default?: unknown;
+}
+
+/** A key of the configuration file, as the agent's schema has it. */
+interface Key {
+  readonly default: unknown;
+  readonly required: boolean;
+  readonly values: readonly string[];
+}
+
+/** Keys that operators rarely set: the module passes them on without an option. */
+const FREEFORM = [
+  "$schema",
+  "store",
+  "paths.staging",
+  "paths.profile",
+  "paths.gcRoots",
+  "paths.currentSystem",
+  "limits.manifestBytes",
+  "limits.redirects",
+  "limits.connectTimeout",
+  "limits.stallTimeout",
+  "limits.importTimeout",
+  "limits.reserveBytes",
+  "limits.retryBase",
+  "limits.retryMax",
+];
+
+function keysOf(node: SchemaNode, prefix = ""): [string, Key][] {
+  return Object.entries(node.properties ?? {}).flatMap(([name, child]): [string, Key][] =>
+    child.properties === undefined
+      ? [
+          [
+            prefix + name,
+            {
+              default: child.default,
+              // In a schema of the input, what has a default is not required.
+              required: node.required?.includes(name) ?? false,
+              values: child.enum ?? [],
+            },
+          ],
+        ]
+      : keysOf(child, `${prefix}${name}.`),
+  );
+}
+
+const schemaKeys = new Map(
+  keysOf(z.toJSONSchema(settingsSchema, { io: "input", unrepresentable: "any" }) as SchemaNode),
+);
+
+const optionsBelow = async (attribute: string): Promise<Map<string, Option>> =>
+  new Map(Object.entries((await evaluate(attribute)) as Record<string, Option>));
+
+describe.skipIf(noNix)("services.nixos-pull.settings", () => {
+  it("has an option, or a place in the freeform list, for every key of the agent", async () => {
+    const options = await optionsBelow("settingsOptions");
+    expect([...options.keys(), ...FREEFORM].sort()).toEqual([...schemaKeys.keys()].sort());
+  });
+
+  it("has the agent's defaults", async () => {
+    for (const [name, option] of await optionsBelow("settingsOptions")) {
+      const key = schemaKeys.get(name);
+      // An assertion asks for what is required, with a better text than the module system's.
+      const expected = key?.required ? [] : (key?.default ?? null);
+      expect(option.default, name).toEqual(expected);
+    }
+  });
+
+  it("gives every option a description, a default and an example", async () => {
+    for (const attribute of ["options", "settingsOptions"]) {
+      for (const [name, option] of await optionsBelow(attribute)) {
+        expect(option, name).toMatchObject({ hasDefault: true, hasExample: true });
+        expect(option.description, name).toMatch(/^[A-Z`].*[.\n]$/s);
+      }
+    }
+  });
+
+  it("takes every value of the agent's enumerations", async () => {
+    for (const [name, { values }] of schemaKeys) {
+      for (const value of FREEFORM.includes(name) ? [] : values) {
+        const json = await configFile(configured(`${name} = "${value}";`));
+        expect(() => parseSettings(json, "gateway"), `${name} = ${value}`).not.toThrow();
+      }
+    }
+  });
+
+  it.each([
+    ["channel", '"Stable"'],
+    ["channel", '"a/b"'],
+    ["hostname", '"-gateway"'],
+    ["mirrors", '[ "ftp://releases.example.org" ]'],
+    ["mirrors", '[ "https://releases.example.org/?a=b" ]'],
+    ["mirrors", '[ "file://host/mnt" ]'],
+    ["threshold", "0"],
+    ["poll.interval", '"15 minutes"'],
+    ["poll.jitter", "2"],
+    ["activation.mode", '"reboot"'],
+    ["paths.state", '"var/lib/nixos-pull"'],
+    ["paths.state", '"/srv/a?b"'],
+    ["log.level", '"loud"'],
+  ])("refuses, as the agent does, %s = %s", async (name, value) => {
+    await expect(configFile(configured(`${name} = ${value};`))).rejects.toThrow(
+      `services.nixos-pull.settings.${name}`,
+    );
+    const json = (await configFile(configured())) as Record<string, unknown>;
+    // These values read the same in Nix and in JSON.
+    const changed = merged(json, name, JSON.parse(value));
+    expect(() => parseSettings(changed, "gateway")).toThrow(name);
+  });
+});
+
+function merged(json: Record<string, unknown>, name: string, value: unknown): unknown {
+  const [first = "", ...rest] = name.split(".");
+  const below = json[first] as Record<string, unknown>;
+  return { ...json, [first]: rest.length === 0 ? value : merged(below, rest.join("."), value) };
+}
+
+describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
+  it("is accepted by the agent for the README's minimal configuration", async () => {
+    const readme = await readFile(new URL("../../nixos-module/README.md", import.meta.url), "utf8");
+    const [, example = ""] = /## Minimal configuration\s+```nix\n(.*?)```/s.exec(readme) ?? [];
+    const settings = parseSettings(await configFile(example), "gateway");
+    expect(settings).toMatchObject({
+      hostname: "gateway",
+      channel: "stable",
+      threshold: 1,
+      mirrors: ["https://releases.example.org"],
+      poll: { kind: "interval" },
+    });
+    expect(settings).toEqual(
+      parseSettings(
+        { mirrors: settings.mirrors, publicKeys: settings.publicKeys.map((key) => key.text) },
+        "gateway",
+      ),
+    );
+  });
+
+  it("is checked by the agent while the system is built, unless that is turned off", async () => {
+    expect(await evaluate("check", configured())).toMatchObject({
+      "nixos-pull/config.json": expect.stringContaining('nixos-pull config --config "$configFile"'),
+    });
+    const unchecked = `{ imports = [ (${configured()}) ]; services.nixos-pull.checkConfig = false; }`;
+    expect(await evaluate("check", unchecked)).toMatchObject({ "nixos-pull/config.json": null });
+  });
+
+  it("holds every option that is set", async () => {
+    const json = await configFile(
+      configured(`
+        hostname = "gateway-07.example.org";
+        poll = { cron = "0 3 * * *"; timezone = "Europe/Berlin"; jitter = "30m"; };
+        activation = { mode = "boot"; timeout = "1h30m"; };
+      `),
+    );
+    expect(parseSettings(json, "gateway")).toMatchObject({
+      hostname: "gateway-07.example.org",
+      poll: { kind: "cron", cron: "0 3 * * *", timezone: "Europe/Berlin", jitter: 30 * 60_000 },
+      activation: { mode: "boot", timeout: 90 * 60_000 },
+    });
+  });
+
+  it("passes on keys without an option, beside those that have one", async () => {
+    const json = await configFile(
+      configured('limits.redirects = 3; paths.staging = "/srv/staging"; later.key = [ 1 true ];'),
+    );
+    expect(json).toMatchObject({
+      limits: { redirects: 3 },
+      paths: { staging: "/srv/staging", state: "/var/lib/nixos-pull" },
+      later: { key: [1, true] },
+    });
+  });
+
+  it("leaves out what is null", async () => {
+    const json = await configFile(configured("store = null; limits.redirects = null;"));
+    expect(JSON.stringify(json)).not.toContain("null");
+    expect(() => parseSettings(json, "gateway")).not.toThrow();
+  });
+
+  it("merges definitions of several modules by priority", async () => {
+    const json = await configFile(`{ lib, ... }: { imports = [
+      ${configured()}
+      { services.nixos-pull.settings = {
+          mirrors = lib.mkForce [ "file:///mnt/usb" ];
+          channel = lib.mkDefault "canary";
+          limits = lib.mkIf true { redirects = lib.mkDefault 3; };
+        };
+      }
+      { services.nixos-pull.settings.limits.redirects = 4; }
+    ]; }`);
+    expect(json).toMatchObject({
+      mirrors: ["file:///mnt/usb"],
+      channel: "canary",
+      limits: { redirects: 4 },
+    });
+  });
+});

@@ -1,0 +1,23 @@
+# The options of NixOS that the module reads or sets, without their effects.
+{ lib, pkgs, ... }:
+let
+  inherit (lib) mkOption types;
+  option =
+    type: default:
+    mkOption {
+      inherit type default;
+    };
+in
+{
+  options = {
+    assertions = option (types.listOf types.raw) [ ];
+    warnings = option (types.listOf types.str) [ ];
+    environment.etc = option (types.attrsOf (types.attrsOf types.raw)) { };
+    environment.systemPackages = option (types.listOf types.package) [ ];
+    networking.proxy.envVars = option (types.attrsOf types.str) { };
+    nix.package = option types.package pkgs.nix;
+    system.autoUpgrade.enable = option types.bool false;
+    systemd.package = option types.package pkgs.systemd;
+    systemd.services = option (types.attrsOf (types.attrsOf types.raw)) { };
+  };
+}
