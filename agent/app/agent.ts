@@ -217,7 +217,7 @@ export class Agent {
     const report: PollReport = {
       at: clock.now().toISOString(),
       verdicts: [...outcome.verdicts],
-      decision: outcome.decision?.kind ?? null,
+      decision: outcome.updated ? "applied" : (outcome.decision?.kind ?? null),
       sequence: outcome.release?.sequence ?? null,
       code: outcome.error?.code ?? null,
       message: outcome.error?.message ?? null,

@@ -136,37 +136,27 @@ export type Event = { readonly at: string } & (
 );
 export type EventType = Event["type"];
 
+/** While the host is untouched, another release or a person may always change the plan. */
+const ABANDONING = [
+  "ReleaseAccepted",
+  "ReleaseWithdrawn",
+  "AlreadyActive",
+  "SystemDenied",
+] as const;
+
 /** Which events each state can meet; anything else is a defect. */
 const EXPECTED = {
   Idle: ["ReleaseAccepted", "AlreadyActive", "SystemDenied"],
-  Candidate: [
-    "FetchBegun",
-    "ReleaseAccepted",
-    "ReleaseWithdrawn",
-    "AttemptFailed",
-    "AlreadyActive",
-  ],
-  Fetching: [
-    "ClosureImported",
-    "AttemptFailed",
-    "ReleaseAccepted",
-    "ReleaseWithdrawn",
-    "AlreadyActive",
-  ],
-  Imported: [
-    "BaselineRecorded",
-    "AttemptFailed",
-    "ReleaseAccepted",
-    "ReleaseWithdrawn",
-    "AlreadyActive",
-  ],
+  Candidate: ["FetchBegun", "AttemptFailed", ...ABANDONING],
+  Fetching: ["ClosureImported", "AttemptFailed", ...ABANDONING],
+  Imported: ["BaselineRecorded", "AttemptFailed", ...ABANDONING],
   Staged: ["ActivationBegun", "AttemptFailed"],
   Activating: ["ActivationSucceeded", "ActivationRejected"],
   Verifying: ["HealthConfirmed", "ActivationRejected"],
   Committed: ["LeftoversRemoved"],
   RollingBack: ["RollbackSucceeded", "RollbackFailed"],
   RolledBack: ["LeftoversRemoved"],
-  Failed: ["ReleaseAccepted", "ReleaseWithdrawn", "AlreadyActive"],
+  Failed: ABANDONING,
 } as const satisfies Record<StateName, readonly EventType[]>;
 
 /** Whether an event may happen in a state. */
@@ -228,6 +218,8 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
           previous: from.baseline.profile,
           rebootNeeded,
         }),
+        // It failed here once and now did not: what a person insisted on is no longer denied.
+        denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
       };
     }
     case "ActivationRejected": {
@@ -333,7 +325,7 @@ export function isPastTheLine(state: State): boolean {
   }
 }
 
-/** Whether a failure of this code ends with the same outcome however often it is tried. */
+/** Whether what failed with this code may succeed later with nothing changed by a person. */
 export function isTransient(code: ErrorCode): boolean {
   return ERROR_KINDS[code].transient;
 }
