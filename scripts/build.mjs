@@ -1,5 +1,5 @@
 // Bundles the agent into dist/nixos-pull.cjs: one file, no node_modules on hosts.
-import { chmod, readFile } from "node:fs/promises";
+import { chmod, readFile, rename } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -8,10 +8,12 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 /** Builds the bundle; gives its path. */
 export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
   const { version } = JSON.parse(await readFile(`${root}package.json`, "utf8"));
+  // In place by rename: a command that starts at this moment reads one or the other.
+  const temporary = `${outfile}.${process.pid}.tmp`;
   await build({
     absWorkingDir: root,
     entryPoints: ["agent/main.ts"],
-    outfile,
+    outfile: temporary,
     bundle: true,
     platform: "node",
     target: "node20",
@@ -24,7 +26,8 @@ export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
     legalComments: "none",
     logLevel: "warning",
   });
-  await chmod(outfile, 0o755);
+  await chmod(temporary, 0o755);
+  await rename(temporary, outfile);
   return outfile;
 }
 

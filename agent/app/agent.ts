@@ -147,6 +147,12 @@ export class Agent {
             : `the system profile has no generation ${generation}`,
         );
       }
+      if (target.generation === (await store.profileGeneration())) {
+        throw new PullError(
+          "NOTHING_TO_ROLL_BACK",
+          `generation ${target.generation} is the current one`,
+        );
+      }
       if (!(await activator.canActivate(target.toplevel))) {
         throw new PullError(
           "NOT_A_SYSTEM",

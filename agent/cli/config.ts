@@ -1,4 +1,5 @@
-import { EXIT } from "../core/errors.ts";
+import { EXIT, PullError } from "../core/errors.ts";
+import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
@@ -14,7 +15,13 @@ export interface ConfigOptions extends HostOptions {
  */
 export async function config(options: ConfigOptions): CommandResult {
   const settings = await loadSettings(options.config);
-  scheduleOf(settings.poll);
+  try {
+    scheduleOf(settings.poll);
+  } catch (error) {
+    if (!(error instanceof PullError)) throw error;
+    const file = options.config ?? DEFAULT_CONFIG_FILE;
+    throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
+  }
   if (options.json) {
     printJson({ ...settings, publicKeys: settings.publicKeys.map(({ text }) => text) });
   } else {

@@ -1,4 +1,4 @@
-import { chmod, open } from "node:fs/promises";
+import { chmod, open, rm } from "node:fs/promises";
 import { EXIT, PullError } from "../core/errors.ts";
 import { generateKey } from "../core/signing-key.ts";
 import type { CommandResult } from "./command.ts";
@@ -16,7 +16,13 @@ export async function keygen(name: string, options: KeygenOptions): CommandResul
   const pair = generateKey(name);
   const base = options.out ?? name;
   await writeNew(`${base}.secret`, pair.secret, 0o600);
-  await writeNew(`${base}.public`, pair.public, 0o644);
+  try {
+    await writeNew(`${base}.public`, pair.public, 0o644);
+  } catch (error) {
+    // Half a pair would only stand in the way of the next attempt.
+    await rm(`${base}.secret`);
+    throw error;
+  }
   note(`Wrote ${base}.secret (keep it) and ${base}.public (for hosts: publicKeys).`);
   printLine(pair.public);
   return EXIT.ok;

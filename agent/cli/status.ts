@@ -7,7 +7,7 @@ import type { Observation } from "../core/plan.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
-import { formatTable, printJson, printLine } from "./output.ts";
+import { formatTable, printLine } from "./output.ts";
 
 export interface StatusOptions extends HostOptions {
   readonly json?: boolean;
@@ -44,19 +44,21 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
   let shown = "";
   do {
     const now = await read();
-    const text = options.json ? "" : describeStatus(now);
-    if (options.json) {
-      const { record, ...rest } = now;
-      const { formatVersion: _, ...parts } = record;
-      printJson({ ...rest, ...parts });
-    } else if (text !== shown) {
-      if (options.watch && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
+    const text = options.json ? JSON.stringify(statusJson(now), null, 2) : describeStatus(now);
+    if (text !== shown) {
+      const redraw = options.watch && !options.json && process.stdout.isTTY;
+      if (redraw) process.stdout.write("\u001b[2J\u001b[H");
       printLine(text);
       shown = text;
     }
     if (options.watch) await sleep(WATCH_MS, undefined, { signal }).catch(() => undefined);
   } while (options.watch && !signal.aborted);
   return EXIT.ok;
+}
+
+function statusJson({ record, ...rest }: Status): object {
+  const { formatVersion: _, ...parts } = record;
+  return { ...rest, ...parts };
 }
 
 function describeStatus({ hostname, channel, record, host, lastPoll }: Status): string {

@@ -97,7 +97,10 @@ export function nixStoreOf(
 
     async findGeneration(wanted) {
       const current = generationNumber(await readLink(profile), profile);
-      const links = await readdir(dirname(profile));
+      const links = await readdir(dirname(profile)).catch((error: unknown) => {
+        if (isNotFound(error)) return [];
+        throw error;
+      });
       const numbers = links
         .map((link) => generationNumber(link, profile))
         .filter((number) => number !== null)

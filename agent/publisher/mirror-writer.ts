@@ -1,10 +1,15 @@
-import { mkdir, readFile, rename, rm, stat } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { createReadStream } from "node:fs";
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../core/errors.ts";
 import { readManifest, type ArchiveReference, type SignedManifest } from "../core/manifest.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
 import { isNotFound, syncDirectory, writeDurably } from "../effects/durable-file.ts";
 import { tryLock, type ProcessLock } from "../effects/process-lock.ts";
+
+/** Begins the name of a publish's working directory. */
+const WORK = "work-";
 
 /**
  * A mirror directory that a publish writes. Archives are put in place by rename under
@@ -16,9 +21,9 @@ export class MirrorWriter {
   readonly work: string;
   readonly #lock: ProcessLock;
 
-  private constructor(directory: string, lock: ProcessLock) {
+  private constructor(directory: string, work: string, lock: ProcessLock) {
     this.directory = directory;
-    this.work = join(directory, ".publish", "work");
+    this.work = work;
     this.#lock = lock;
   }
 
@@ -30,10 +35,13 @@ export class MirrorWriter {
     if (!lock) {
       throw new PullError("PUBLISH_LOCKED", `another publish writes to ${directory}; wait for it`);
     }
-    const writer = new MirrorWriter(directory, lock);
-    await rm(writer.work, { recursive: true, force: true });
-    await mkdir(writer.work, { recursive: true });
-    return writer;
+    // A publish that was killed may have left a `nix copy` behind that still writes: a new
+    // name keeps it out of this one's way.
+    const parent = join(directory, ".publish");
+    for (const name of await readdir(parent)) {
+      if (name.startsWith(WORK)) await rm(join(parent, name), { recursive: true, force: true });
+    }
+    return new MirrorWriter(directory, await mkdtemp(join(parent, WORK)), lock);
   }
 
   async close(): Promise<void> {
@@ -69,6 +77,16 @@ export class MirrorWriter {
       if (isNotFound(error)) return false;
       throw error;
     }
+  }
+
+  /** Whether the archive in place has its hash. */
+  async isArchiveWhole(archive: ArchiveReference): Promise<boolean> {
+    const hash = createHash("sha256");
+    const path = this.archivePath(archive.sha256);
+    for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
+      hash.update(chunk as Buffer);
+    }
+    return hash.digest("hex") === archive.sha256;
   }
 
   /** Moves a finished, synced archive to its place. */

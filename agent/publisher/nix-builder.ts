@@ -2,6 +2,7 @@ import { mkdir, readFile, readlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { Compression } from "../core/narinfo.ts";
+import { isNotFound } from "../effects/durable-file.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
 
@@ -84,7 +85,10 @@ builtins.mapAttrs (
  */
 export async function readHostsFile(file: string, context: BuildContext): Promise<HostSpec[]> {
   if (!file.endsWith(".nix")) {
-    const text = await readFile(file, "utf8");
+    const text = await readFile(file, "utf8").catch((cause: unknown) => {
+      if (!isNotFound(cause)) throw cause;
+      throw new PullError("CONFIG_NOT_FOUND", `expected a hosts file at ${file}`, { cause });
+    });
     let json: unknown;
     try {
       json = JSON.parse(text);

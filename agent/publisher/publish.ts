@@ -91,11 +91,11 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const { channel, keys, mode, clock, onProgress } = options;
   const trust = { publicKeys: keys.map(({ publicKey }) => publicKey), threshold: 1 };
   const current = await writer.currentRelease(channel, trust).catch((cause: unknown) => {
-    if (options.sequence !== undefined) return null;
+    if (options.sequence !== undefined && !options.keepHosts) return null;
     throw new PullError(
       "PUBLISH_FAILED",
       `the current release of ${channel} cannot be read with these keys ` +
-        `(${(cause as Error).message}); give --sequence to publish over it`,
+        `(${(cause as Error).message}); --sequence without --keep-hosts publishes over it`,
       { cause },
     );
   });
@@ -111,6 +111,13 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const published = await packAll(writer, options, toplevels, current?.manifest ?? null);
 
   const entries = options.keepHosts && current ? keptEntries(current.manifest, mode) : {};
+  for (const [hostname, entry] of Object.entries(entries)) {
+    if (hostname in published || (await countSignedPaths(writer, entry, keys)) !== null) continue;
+    onProgress({
+      phase: "warning",
+      message: `the archive kept for ${hostname} is not signed by every key that is used now`,
+    });
+  }
   for (const spec of options.hosts) {
     const host = published[spec.hostname];
     if (!host) continue;
@@ -253,8 +260,8 @@ async function packAll(
 }
 
 /**
- * The archive of the release before, where it holds this very system, signed by these
- * keys: it need not be packed again.
+ * The archive of the release before, where it holds this very system, whole and signed
+ * by these keys: it need not be packed again.
  */
 async function findReusable(
   writer: MirrorWriter,
@@ -264,15 +271,23 @@ async function findReusable(
 ): Promise<Packed | null> {
   const entry = Object.values(current?.hosts ?? {}).find((host) => host.toplevel === toplevel);
   if (!entry || !(await writer.hasArchive(entry.archive))) return null;
+  const paths = await countSignedPaths(writer, entry, keys);
+  if (paths === null || !(await writer.isArchiveWhole(entry.archive))) return null;
   const { archive, closureSize } = entry;
+  return { closureSize, paths, archive, reused: true };
+}
+
+/** Paths of an entry's archive, or null where one lacks a signature by one of the keys. */
+async function countSignedPaths(
+  writer: MirrorWriter,
+  entry: HostEntry,
+  keys: readonly SecretKey[],
+): Promise<number | null> {
+  const path = writer.archivePath(entry.archive.sha256);
   try {
-    const compressed = await readAt(
-      writer.archivePath(archive.sha256),
-      TAR_BLOCK,
-      archive.index.size,
-    );
+    const compressed = await readAt(path, TAR_BLOCK, entry.archive.index.size);
     const indexes = keys.map(({ publicKey }) => readIndex(compressed, entry, [publicKey]));
-    return { closureSize, paths: indexes[0]?.narInfos.length ?? 0, archive, reused: true };
+    return indexes[0]?.narInfos.length ?? null;
   } catch {
     return null;
   }

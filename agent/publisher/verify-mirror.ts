@@ -76,10 +76,10 @@ async function verifyArchive(
 ): Promise<Omit<VerifiedHost, "hostname">> {
   const { archive, toplevel } = release;
   const facts = { toplevel, archive: archive.sha256 };
+  const hash = createHash("sha256");
+  const whole = mirror.readArchive(archive.sha256, { from: 0, to: archive.size }, signal);
+  const reader = new ByteReader(hashing(whole, hash));
   try {
-    const hash = createHash("sha256");
-    const whole = mirror.readArchive(archive.sha256, { from: 0, to: archive.size }, signal);
-    const reader = new ByteReader(hashing(whole, hash));
     await reader.skip(TAR_BLOCK);
     const compressed = await reader.take(archive.index.size);
     const contents = readIndex(compressed, release, trust.publicKeys);
@@ -98,7 +98,6 @@ async function verifyArchive(
         }
       });
     }
-    await reader.close();
     const found = hash.digest("hex");
     if (found !== archive.sha256) {
       throw new PullError(
@@ -111,6 +110,8 @@ async function verifyArchive(
     const { code, message } = toPullError(thrown);
     if (code === "INTERRUPTED") throw thrown;
     return { ...facts, paths: null, code, message };
+  } finally {
+    await reader.close();
   }
 }
 
