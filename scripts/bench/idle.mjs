@@ -43,6 +43,7 @@ await runBenchmark(async (workspace) => {
     const host = createHost(join(home, "host"), bundle, {
       ...{ mirror: server.url, publicKey: operator.publicKey, hostname: hostname(0) },
       poll: { interval: "1s", jitter: "0s" },
+      log: { level: "warn", format: "json" },
     });
     beTheRelease(host, manifest.hosts[hostname(0)].toplevel);
     const agent = spawn(process.execPath, [bundle, "run", "--config", host.configFile], {
@@ -66,7 +67,8 @@ await runBenchmark(async (workspace) => {
     }
 
     const perPoll = (from) => ((1000 * (cpu[from] - before.cpu[from])) / polls.length).toFixed(1);
-    const daily = ((cpu.own + cpu.children - before.cpu.own - before.cpu.children) / polls.length) * 96;
+    const daily =
+      ((cpu.own + cpu.children - before.cpu.own - before.cpu.children) / polls.length) * 96;
     rows.push([
       String(count),
       formatMegabytes(envelope.length),
@@ -89,7 +91,9 @@ await runBenchmark(async (workspace) => {
   );
 });
 
-const hostname = (at) => `host${at}`;
+function hostname(at) {
+  return `host${at}`;
+}
 
 /** A release of many hosts, as `nixos-pull publish` would write it; only the sizes matter. */
 function fleetManifest(count) {

@@ -64,7 +64,7 @@ await runBenchmark(async (workspace) => {
       const root = freshRoot();
       const unpacked = await unpackByHand(root, archiveUrl);
       const cache = `file://${unpacked.directory}`;
-      const imported = await importByHand(root, cache, toplevel, operator.publicKey);
+      const imported = await importByHand(root, cache, [toplevel], operator.publicKey);
       return {
         seconds: unpacked.seconds + imported.seconds,
         cpuSeconds: unpacked.cpuSeconds + imported.cpuSeconds,
@@ -76,7 +76,7 @@ await runBenchmark(async (workspace) => {
     },
     async cache() {
       const url = `${server.url}/cache`;
-      const run = await importByHand(freshRoot(), url, toplevel, operator.publicKey);
+      const run = await importByHand(freshRoot(), url, [toplevel], operator.publicKey);
       return { ...run, flushSeconds: await flush() };
     },
     async curl() {

@@ -47,7 +47,12 @@ await runBenchmark(async (workspace) => {
     const root = join(disk.directory, "hand");
     const url = `${server.url}/archives/${archive.sha256}.tar`;
     const unpacked = await unpackByHand(join(root, name), url);
-    const imported = await importByHand(root, `file://${unpacked.directory}`, toplevel, publicKey);
+    const imported = await importByHand(
+      root,
+      `file://${unpacked.directory}`,
+      [toplevel],
+      publicKey,
+    );
     return { seconds: unpacked.seconds + imported.seconds };
   };
   /** Runs one side; gives it with its bytes on the wire. */

@@ -17,7 +17,7 @@ export interface Target {
   readonly host: SandboxHost;
 }
 
-export type Deed = (target: Target) => Promise<unknown> | void;
+export type Deed = (target: Target) => unknown;
 
 /** Something that a mirror, or whoever writes to it, does to a host. */
 export interface Attack {
@@ -112,7 +112,8 @@ async function withstand(
 
   if (server) server.misbehave = honestly;
   const sequence = attack.honest ?? 2;
-  await (attack.repair?.(target) ?? mirror.release(sequence));
+  if (attack.repair) await attack.repair(target);
+  else await mirror.release(sequence);
   const honest = await host.run("apply");
   expect(honest.exitCode, honest.stderr).toBe(0);
   expect(await host.profileToplevel()).toBe(series.toplevels[sequence]);

@@ -125,6 +125,7 @@ export async function publishReleases(directory: string): Promise<ReleaseSeries>
         const archive = join(published, "archives", archiveName(signed[wanted]));
         // What an attack put there may be a link, a directory or a FIFO.
         await rm(archiveFile(wanted), { recursive: true, force: true });
+        await rm(archiveFile(wanted), { recursive: true, force: true });
         await copyFile(archive, archiveFile(wanted));
         await writeManifest(await readFile(saved(wanted)));
       };

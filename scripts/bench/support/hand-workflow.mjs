@@ -16,10 +16,10 @@ export async function unpackByHand(root, url) {
 }
 
 /**
- * `nix copy --from CACHE TOPLEVEL` into the store below `root`. Only paths signed by
+ * `nix copy --from CACHE PATHS` into the store below `root`. Only paths signed by
  * `publicKey` are taken, as the agent has it.
  */
-export function importByHand(root, cache, toplevel, publicKey) {
+export function importByHand(root, cache, paths, publicKey) {
   mkdirSync(join(root, "nix"), { recursive: true });
   const options = [
     ["--extra-experimental-features", "nix-command"],
@@ -29,7 +29,7 @@ export function importByHand(root, cache, toplevel, publicKey) {
   ];
   return runChecked(
     "nix",
-    ["copy", "--from", cache, toplevel, "--store", `local?root=${root}`, ...options.flat()],
+    ["copy", "--from", cache, ...paths, "--store", `local?root=${root}`, ...options.flat()],
     { env: environment(root) },
   );
 }

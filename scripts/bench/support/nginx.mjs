@@ -44,7 +44,9 @@ export async function startNginx(directory, home) {
   const port = await freePort();
   writeFileSync(join(home, "nginx.conf"), configuration(directory, port, home));
   const errors = join(home, "error.log");
-  const child = spawn("nginx", ["-p", home, "-e", errors, "-c", join(home, "nginx.conf")], {
+  // It ends with this process, however that ends (setpriv(1), prctl(2)).
+  const command = ["--pdeathsig", "TERM", "nginx", "-p", home, "-e", errors];
+  const child = spawn("setpriv", [...command, "-c", join(home, "nginx.conf")], {
     stdio: "ignore",
   });
   let ended = false;
@@ -57,7 +59,7 @@ export async function startNginx(directory, home) {
   while (!(await answers(port))) {
     if (ended || Date.now() > deadline) {
       stop();
-      throw new Error(`nginx did not start: ${child.spawnfile}\n${readText(errors)}`);
+      throw new Error(`nginx did not start:\n${readText(errors)}`);
     }
     await sleep(20);
   }

@@ -1,7 +1,7 @@
 // The shipped bundle as its users run it: an operator with a key and a mirror, hosts in sandboxes.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
-import { runChecked } from "./process-usage.mjs";
+import { runChecked, runMeasured } from "./process-usage.mjs";
 
 /** Environment of all measured programs; Nix's caches are `home`'s, so a new home is a first time. */
 export function environment(home) {
@@ -60,19 +60,23 @@ export function createHost(root, bundle, { mirror, publicKey, hostname = "web1",
   };
   writeFileSync(configFile, JSON.stringify(config));
   const env = environment(root);
+  const tryToApply = (options = {}) => {
+    const args = [bundle, "apply", "--config", configFile, "--json"];
+    return runMeasured(process.execPath, args, { env, ...options });
+  };
   return {
     root,
     configFile,
     profiles,
     paths,
     env,
+    tryToApply,
     /** `nixos-pull apply`, and how long its parts took; throws where it changes nothing. */
     async apply(options = {}) {
-      const args = [bundle, "apply", "--config", configFile, "--json"];
-      const run = await runChecked(process.execPath, args, { env, ...options });
-      const outcome = JSON.parse(run.stdout);
-      if (!outcome.updated) throw new Error(`nothing was applied: ${run.stdout}`);
-      return { ...run, ...phases(run) };
+      const run = await tryToApply(options);
+      const outcome = run.stdout === "" ? null : JSON.parse(run.stdout);
+      if (!outcome?.updated) throw new Error(`nothing was applied:\n${run.stdout}${run.stderr}`);
+      return { ...run, ...phases(run), toplevel: outcome.release.toplevel };
     },
   };
 }

@@ -29,6 +29,9 @@ import { testKey } from "../../support/test-key.ts";
 
 const TRUSTED = [SAMPLE_KEY.publicKey];
 
+// Every run signs and verifies a whole archive.
+fc.configureGlobal({ numRuns: 40 });
+
 describe("any valid index", () => {
   test("is encoded and read back as it was", () => {
     fc.assert(
@@ -66,7 +69,6 @@ describe("any valid index", () => {
         const narNames = contents.members.filter(isNarMember).map(({ name }) => name);
         expect(narNames).toEqual([...nars.keys()]);
       }),
-      { numRuns: 50 },
     );
   });
 
@@ -329,7 +331,6 @@ describe("an index is refused", () => {
         const read = () => readIndex(compressed, pinning(archive, compressed), TRUSTED);
         expect(["INDEX_INVALID", "FORMAT_UNSUPPORTED"]).toContain(failureOf(read).code);
       }),
-      { numRuns: 50 },
     );
   });
 });

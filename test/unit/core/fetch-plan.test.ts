@@ -9,6 +9,9 @@ import {
   type SampleArchive,
 } from "../../support/sample-archive.ts";
 
+// Every run signs and verifies a whole archive.
+fc.configureGlobal({ numRuns: 40 });
+
 function contentsOf({ compressed, release }: SampleArchive): ArchiveContents {
   return readIndex(compressed, release, [SAMPLE_KEY.publicKey]);
 }

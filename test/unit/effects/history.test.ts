@@ -1,7 +1,9 @@
 import { appendFile, mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { memoryOf, mergeMemories } from "../../../agent/core/acceptance.ts";
 import { History, type HistoryEntry } from "../../../agent/effects/history.ts";
+import { scriptOnFullDisk } from "../../support/full-disk.ts";
 import { sampleDigest, samplePath } from "../../support/sample-release.ts";
 import { temporaryDirectory } from "../../support/temporary.ts";
 
@@ -118,6 +120,23 @@ describe("a file that has grown large", () => {
     expect(bytes).toBeLessThan(3_000_000);
   });
 
+  test("hands on what was accepted, however often it is replaced", async () => {
+    const { history } = await emptyHistory();
+    const memory = (channel: string, sequence: number) => ({
+      ...{ channel, sequence, digest: sampleDigest(`${sequence}`) },
+      createdAt: "2026-01-31T12:00:00.000Z",
+    });
+    await history.append(entry(1, { trust: memory("canary", 100) }));
+    await history.append(entry(1, { trust: memory("stable", 7) }));
+    await history.append(entry(2, { trust: memory("stable", 8) }));
+    for (let sequence = 3; sequence <= 14; sequence++) {
+      await history.append(entry(sequence, { message: filler }));
+    }
+    const remembered = mergeMemories((await history.read()).flatMap(({ trust }) => trust ?? []));
+    expect(memoryOf(remembered, "canary")).toEqual(memory("canary", 100));
+    expect(memoryOf(remembered, "stable")).toEqual(memory("stable", 8));
+  });
+
   test("exists also where only the older one is left", async () => {
     const { history, directory } = await emptyHistory();
     await writeFile(join(directory, "history.older.jsonl"), "");
@@ -129,4 +148,20 @@ test("a history that cannot be read is an error and not an empty one", async () 
   const { history, file } = await emptyHistory();
   await mkdir(file);
   await expect(history.read()).rejects.toMatchObject({ code: "EISDIR" });
+});
+
+// Defect: write may write less than it was given without an error, and nobody looks.
+test.fails("an entry that the disk has no room for is an error", async () => {
+  const directory = await temporaryDirectory();
+  const run = await scriptOnFullDisk(
+    directory,
+    `
+      import { History } from "./agent/effects/history.ts";
+      const message = "x".repeat(100_000);
+      void new History(process.argv[2] ?? "")
+        .append({ at: "2026-02-01T00:00:00.000Z", event: "x", state: "y", message })
+        .then(() => console.log("written"), (error) => console.log(error.code));
+    `,
+  );
+  expect(run(64, directory)).toBe("EFBIG");
 });

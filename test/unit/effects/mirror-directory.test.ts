@@ -116,7 +116,9 @@ describe("what is no plain file is refused, as a manifest and as an archive", ()
 describe("an archive", () => {
   test("gives exactly the bytes that were asked for", async () => {
     const { mirror, archive } = await mirrorDirectory();
-    const bytes = Buffer.from(fc.sample(fc.uint8Array({ minLength: 5_000, maxLength: 5_000 }), 1)[0] ?? []);
+    const bytes = Buffer.from(
+      fc.sample(fc.uint8Array({ minLength: 5_000, maxLength: 5_000 }), 1)[0] ?? [],
+    );
     await writeFile(archive, bytes);
     await fc.assert(
       fc.asyncProperty(fc.nat({ max: 5_000 }), fc.nat({ max: 5_000 }), async (one, other) => {
