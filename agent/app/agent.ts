@@ -169,7 +169,7 @@ export class Agent {
       log.info(`activating ${target.toplevel}, generation ${target.generation}`);
       const result = await activator.activate(target.toplevel, "switch");
       const verdict = judgeActivation(result);
-      if (verdict.kind === "failed") {
+      if (verdict.kind !== "activated") {
         throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${verdict.message}`);
       }
       return target;

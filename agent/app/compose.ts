@@ -17,7 +17,7 @@ import type { FetchProgress } from "./closure-fetch.ts";
 export function mirrorsOf(addresses: readonly string[], limits: Settings["limits"]): Mirror[] {
   const dispatcher = httpDispatcher(limits);
   return addresses.map((address) =>
-    address.startsWith("file:")
+    new URL(address).protocol === "file:"
       ? new DirectoryMirror(address, limits)
       : new HttpMirror(address, limits, dispatcher),
   );

@@ -1,5 +1,6 @@
+import { setTimeout as sleep } from "node:timers/promises";
 import { memoryOf } from "../core/acceptance.ts";
-import { judgeActivation, planRollback, setsProfile } from "../core/activation.ts";
+import { judgeActivation, planRollback, setsProfile, type Verdict } from "../core/activation.ts";
 import { backoffMs } from "../core/backoff.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { checkHealth } from "../core/health.ts";
@@ -14,7 +15,7 @@ import {
   type StateName,
   type StateOf,
 } from "../core/machine.ts";
-import type { Release } from "../core/manifest.ts";
+import type { ActivationMode, Release } from "../core/manifest.ts";
 import type { Observation } from "../core/plan.ts";
 import type { NixStore } from "../core/ports.ts";
 import type { HistoryEntry } from "../effects/history.ts";
@@ -24,6 +25,10 @@ import { fetchClosure } from "./closure-fetch.ts";
 
 /** Names of the agent's garbage collector roots. */
 const ROOT = { pending: "pending", current: "current", previous: "previous" } as const;
+
+/** How long another switch-to-configuration is waited for: half a minute. */
+const LOCK_WAIT_MS = 3_000;
+const LOCK_TRIES = 10;
 
 /** What the host is at this moment. */
 export async function observe(store: NixStore): Promise<Observation> {
@@ -187,6 +192,9 @@ export class ReleaseRun {
         failure = new PullError(event.reason.code, event.reason.message);
         this.#tools.log.error(`${failure.message}; going back`, { code: failure.code });
       }
+      if (event.type === "AttemptFailed") {
+        failure ??= new PullError(event.reason.code, event.reason.message);
+      }
       await this.happened(event);
       if (event.type === "RollbackFailed") return failure;
     }
@@ -237,17 +245,21 @@ export class ReleaseRun {
       return { type: "ActivationBegun" };
     },
 
-    Activating: async ({ release }) => {
-      const { activator, log } = this.#tools;
+    Activating: async ({ release, baseline, attempts }) => {
+      const { log, store } = this.#tools;
       log.info(`switch-to-configuration ${release.mode}`);
-      const result = await activator.activate(release.toplevel, release.mode);
-      const verdict = judgeActivation(result);
-      this.#details = { lastLines: [...result.lastLines] };
+      const { verdict, timedOut } = await this.#activate(release.toplevel, release.mode);
       if (verdict.kind === "activated") {
         return { type: "ActivationSucceeded", rebootNeeded: verdict.rebootNeeded };
       }
-      const code = result.timedOut ? "ACTIVATION_TIMEOUT" : "ACTIVATION_FAILED";
       const message = `switch-to-configuration ${release.mode}: ${verdict.message}`;
+      if (verdict.kind === "locked") {
+        // Nothing was done, so that the profile is all there is to put back.
+        if (setsProfile(release.mode)) await store.restoreProfile(baseline.generation);
+        const reason: Reason = { code: "SWITCH_LOCKED", message };
+        return { type: "AttemptFailed", reason, retryAt: this.#retryAt(attempts + 1, reason) };
+      }
+      const code = timedOut ? "ACTIVATION_TIMEOUT" : "ACTIVATION_FAILED";
       return { type: "ActivationRejected", reason: { code, message } };
     },
 
@@ -268,17 +280,15 @@ export class ReleaseRun {
     },
 
     RollingBack: async ({ release, baseline }) => {
-      const { store, activator, log } = this.#tools;
+      const { store, log } = this.#tools;
       const plan = planRollback(release.mode, baseline);
       if (plan.restoreProfile && (await store.profileToplevel()) !== baseline.profile) {
         await store.restoreProfile(baseline.generation);
       }
       for (const { toplevel, mode } of plan.runs) {
         log.warn(`going back: ${toplevel}, ${mode}`);
-        const result = await activator.activate(toplevel, mode);
-        const verdict = judgeActivation(result);
-        this.#details = { lastLines: [...result.lastLines] };
-        if (verdict.kind === "failed") {
+        const { verdict } = await this.#activate(toplevel, mode);
+        if (verdict.kind !== "activated") {
           throw new PullError("ROLLBACK_FAILED", `${toplevel} ${mode}: ${verdict.message}`);
         }
       }
@@ -291,6 +301,23 @@ export class ReleaseRun {
       return { type: "LeftoversRemoved" };
     },
   };
+
+  /** Runs switch-to-configuration, waiting a while for another one that holds the lock. */
+  async #activate(
+    toplevel: string,
+    mode: ActivationMode,
+  ): Promise<{ verdict: Verdict; timedOut: boolean }> {
+    for (let tries = 1; ; tries++) {
+      const result = await this.#tools.activator.activate(toplevel, mode);
+      const verdict = judgeActivation(result);
+      this.#details = { lastLines: [...result.lastLines] };
+      if (verdict.kind !== "locked" || tries === LOCK_TRIES) {
+        return { verdict, timedOut: result.timedOut };
+      }
+      this.#tools.log.warn(`${verdict.message}; waiting for it`);
+      await sleep(LOCK_WAIT_MS);
+    }
+  }
 
   async #execute(state: State): Promise<Happening> {
     const effect = this.#effects[state.name] as (state: State) => Promise<Happening | null>;

@@ -14,6 +14,8 @@ export function changesRunningSystem(mode: ActivationMode): boolean {
 
 export type Verdict =
   | { readonly kind: "activated"; readonly rebootNeeded: boolean }
+  /** Another one runs; nothing was done. */
+  | { readonly kind: "locked"; readonly message: string }
   | { readonly kind: "failed"; readonly message: string };
 
 /** Exit codes of switch-to-configuration-ng, in words. */
@@ -21,10 +23,10 @@ const EXIT_MEANINGS: Record<number, string> = {
   1: "a check, an inhibitor or the boot loader failed",
   2: "the activation script failed",
   4: "a unit failed to start, stop or reload",
-  11: "another switch-to-configuration holds the lock",
   101: "it crashed",
 };
 
+const LOCKED = 11;
 const REBOOT_NEEDED = 100;
 
 /** Reads the result of switch-to-configuration. */
@@ -32,6 +34,9 @@ export function judgeActivation(result: ActivationResult): Verdict {
   if (result.timedOut) return { kind: "failed", message: "it did not finish in its time limit" };
   if (result.exitCode === 0) return { kind: "activated", rebootNeeded: false };
   if (result.exitCode === REBOOT_NEEDED) return { kind: "activated", rebootNeeded: true };
+  if (result.exitCode === LOCKED) {
+    return { kind: "locked", message: "another switch-to-configuration holds the lock" };
+  }
   if (result.exitCode === null) return { kind: "failed", message: "a signal ended it" };
   const meaning = EXIT_MEANINGS[result.exitCode];
   return {

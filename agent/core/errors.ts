@@ -84,6 +84,7 @@ export const ERROR_KINDS = {
   NOT_A_SYSTEM: kind(EXIT.activation, "the closure has no bin/switch-to-configuration"),
   ACTIVATION_FAILED: kind(EXIT.activation, "switch-to-configuration failed"),
   ACTIVATION_TIMEOUT: kind(EXIT.activation, "switch-to-configuration did not finish in time"),
+  SWITCH_LOCKED: kind(EXIT.activation, "another switch-to-configuration holds the lock", true),
   HEALTH_FAILED: kind(EXIT.activation, "the new system is not what was activated"),
   ROLLBACK_FAILED: kind(EXIT.activation, "the previous system could not be restored", true),
   NOTHING_TO_ROLL_BACK: kind(EXIT.activation, "there is no previous system"),

@@ -151,7 +151,8 @@ const EXPECTED = {
   Fetching: ["ClosureImported", "AttemptFailed", ...ABANDONING],
   Imported: ["BaselineRecorded", "AttemptFailed", ...ABANDONING],
   Staged: ["ActivationBegun", "AttemptFailed"],
-  Activating: ["ActivationSucceeded", "ActivationRejected"],
+  // It fails without a verdict on the system where nothing was done: the lock was held.
+  Activating: ["ActivationSucceeded", "ActivationRejected", "AttemptFailed"],
   Verifying: ["HealthConfirmed", "ActivationRejected"],
   Committed: ["LeftoversRemoved"],
   RollingBack: ["RollbackSucceeded", "RollbackFailed"],
@@ -188,7 +189,9 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
         committed: committedOf(event.release, {
           at: event.at,
           previous: event.previous,
-          rebootNeeded: false,
+          // The same system, released again, still waits for its reboot.
+          rebootNeeded:
+            record.committed?.toplevel === event.release.toplevel && record.committed.rebootNeeded,
         }),
       };
     case "FetchBegun":

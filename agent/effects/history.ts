@@ -48,7 +48,7 @@ export class History {
       const last = Buffer.alloc(1);
       if (before > 0) await file.read(last, 0, 1, before - 1);
       const start = before > 0 && last.toString() !== "\n" ? "\n" : "";
-      await file.write(`${start}${JSON.stringify(entry)}\n`);
+      await file.appendFile(`${start}${JSON.stringify(entry)}\n`);
       await file.sync();
       size = (await file.stat()).size;
     } finally {

@@ -58,7 +58,7 @@ export class HttpMirror implements Mirror {
     const limit = this.#limits.manifestBytes;
     const chunks: Buffer[] = [];
     let size = 0;
-    for await (const chunk of this.#body(response, url)) {
+    for await (const chunk of this.#body(response, url, signal)) {
       size += chunk.length;
       if (size > limit) {
         await drop(response);
@@ -107,7 +107,7 @@ export class HttpMirror implements Mirror {
       }
     }
     let left = to - from;
-    for await (const chunk of this.#body(response, url)) {
+    for await (const chunk of this.#body(response, url, signal)) {
       const start = Math.min(skip, chunk.length);
       skip -= start;
       const part = chunk.subarray(start, start + left);
@@ -169,7 +169,11 @@ export class HttpMirror implements Mirror {
    * The body, as long as it comes at a rate worth waiting for. Only time spent waiting for
    * the mirror counts, not what the reader takes for itself.
    */
-  async *#body(response: Response, url: URL): AsyncGenerator<Buffer> {
+  async *#body(
+    response: Response,
+    url: URL,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Buffer> {
     const pieces = response.body[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
     let waited = 0;
     let received = 0;
@@ -195,7 +199,7 @@ export class HttpMirror implements Mirror {
         yield value;
       }
     } catch (cause) {
-      throw networkError(url, cause, undefined);
+      throw networkError(url, cause, signal);
     } finally {
       response.body.on("error", () => undefined).destroy();
     }

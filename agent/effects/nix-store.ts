@@ -4,6 +4,7 @@ import { PullError } from "../core/errors.ts";
 import type { NixStore } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../core/store-path.ts";
+import { systemDisk } from "./disk.ts";
 import { isNotFound, syncDirectory } from "./durable-file.ts";
 import { NIX_OPTIONS, childEnvironment, storeRoot } from "./nix-environment.ts";
 import { describeFailure, runProcess, type ProcessResult } from "./subprocess.ts";
@@ -13,6 +14,9 @@ const PATHS_PER_CALL = 2_000;
 
 /** Queries and profile changes are quick; only a stuck daemon or disk takes this long. */
 const QUERY_TIMEOUT_MS = 10 * 60 * 1000;
+
+/** Nothing can be imported into a file system with less than this. */
+const FULL_BYTES = 16 * 1024 * 1024;
 
 const NO_SPACE = /No space left on device|Disk quota exceeded|database or disk is full/i;
 const NO_PERMISSION = /Permission denied|Read-only file system|Operation not permitted/i;
@@ -71,7 +75,11 @@ export function nixStoreOf(
         ],
         { env: childEnvironment(), timeoutMs: settings.limits.importTimeout, signal },
       );
-      if (result.exitCode !== 0) throw failure("IMPORT_FAILED", result);
+      if (result.exitCode === 0) return;
+      const error = failure("IMPORT_FAILED", result);
+      // With no byte left, SQLite only says "disk I/O error".
+      const { free } = await systemDisk.freeSpace(root ?? STORE_DIRECTORY);
+      throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
     },
 
     async setProfile(toplevel) {

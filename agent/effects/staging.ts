@@ -1,6 +1,16 @@
 import { createHash, type Hash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, readdir, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import {
+  constants,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  writeFile,
+} from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import {
   CACHE_INFO,
@@ -24,6 +34,10 @@ import { ByteReader } from "./byte-reader.ts";
 import { isNotFound } from "./durable-file.ts";
 
 const PART = ".part";
+/** A link that somebody put into a shared directory is not followed (open(2)). */
+const READ_NO_LINK = constants.O_RDONLY | constants.O_NOFOLLOW;
+const APPEND_NO_LINK = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW;
+
 /** Pieces from the network are gathered to this size before they are written. */
 const WRITE_SIZE = 1024 * 1024;
 
@@ -48,31 +62,29 @@ export class Staging {
     await mkdir(this.#parent, { recursive: true, mode: 0o700 });
     await removeArchives(this.#parent, basename(this.directory));
     // Somebody else's link in our place would lead the writes elsewhere.
-    const found = await lstat(this.directory).catch((error: unknown) => {
-      if (isNotFound(error)) return null;
-      throw error;
-    });
-    if (found && !found.isDirectory()) await rm(this.directory, { force: true });
-    await mkdir(join(this.directory, "nar"), { recursive: true, mode: 0o700 });
+    if (!(await isRealDirectory(this.directory))) await rm(this.directory, { force: true });
+    const nars = join(this.directory, "nar");
+    if (!(await isRealDirectory(nars))) await rm(nars, { force: true });
+    await mkdir(nars, { recursive: true, mode: 0o700 });
   }
 
   /** The compressed index as it was read before, or null. */
   async readIndex(): Promise<Buffer | null> {
     try {
-      const file = await open(join(this.directory, INDEX_MEMBER), "r");
+      const file = await open(join(this.directory, INDEX_MEMBER), READ_NO_LINK);
       try {
         return await file.readFile();
       } finally {
         await file.close();
       }
     } catch (error) {
-      if (isNotFound(error)) return null;
+      if (isNotFound(error) || isLink(error)) return null;
       throw error;
     }
   }
 
   async writeIndex(compressed: Uint8Array): Promise<void> {
-    await writeFile(join(this.directory, INDEX_MEMBER), compressed, { mode: 0o600 });
+    await writeNew(join(this.directory, INDEX_MEMBER), compressed);
   }
 
   /**
@@ -116,9 +128,9 @@ export class Staging {
 
   /** Completes the binary cache: what `nix copy` needs beside the NARs. */
   async writeNarInfos(contents: ArchiveContents): Promise<void> {
-    await writeFile(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
+    await writeNew(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
     for (const info of contents.narInfos) {
-      await writeFile(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
+      await writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
     }
   }
 
@@ -143,12 +155,14 @@ export class Staging {
     const part = path + PART;
     await mkdir(dirname(path), { recursive: true });
     const hash = have > 0 ? await hashFile(part) : createHash("sha256");
-    const file = await open(part, have > 0 ? "a" : "w", 0o600);
+    if (have === 0) await rm(part, { force: true });
+    const file = await open(part, have > 0 ? APPEND_NO_LINK : "wx", 0o600);
     try {
       let gathered: Uint8Array[] = [];
       let size = 0;
       const flush = async (): Promise<void> => {
-        await file.writev(gathered);
+        // Unlike write(2), this goes on until everything is written, or throws.
+        await file.appendFile(Buffer.concat(gathered));
         gathered = [];
         size = 0;
       };
@@ -259,6 +273,26 @@ async function expectZeros(reader: ByteReader, length: number, after: string): P
   const found = await reader.take(length);
   if (found.every((byte) => byte === 0)) return;
   throw new PullError("ARCHIVE_MEMBER", `expected ${length} zero bytes after ${after}`);
+}
+
+/** Writes a file in the place of whatever has its name. */
+async function writeNew(path: string, contents: string | Uint8Array): Promise<void> {
+  await rm(path, { recursive: true, force: true });
+  await writeFile(path, contents, { flag: "wx", mode: 0o600 });
+}
+
+async function isRealDirectory(path: string): Promise<boolean> {
+  try {
+    return (await lstat(path)).isDirectory();
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
+}
+
+/** Whether a link was met where none may be (open(2), O_NOFOLLOW). */
+function isLink(error: unknown): boolean {
+  return (error as NodeJS.ErrnoException | null)?.code === "ELOOP";
 }
 
 async function fileSize(path: string): Promise<number | null> {

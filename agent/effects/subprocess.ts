@@ -132,10 +132,11 @@ export async function runProcess(
   }
 }
 
-/** Output of which only so many bytes are kept. */
+/** Output of which only so many bytes are kept, from its start or from its end. */
 class BoundedOutput {
   readonly #limit: number;
-  #kept: Buffer = Buffer.alloc(0);
+  #chunks: Buffer[] = [];
+  #size = 0;
   #cutStart = false;
   #cutEnd = false;
 
@@ -144,23 +145,36 @@ class BoundedOutput {
   }
 
   keepStart(chunk: Buffer): void {
-    const room = this.#limit - this.#kept.length;
+    const room = this.#limit - this.#size;
     this.#cutEnd ||= chunk.length > room;
-    if (room > 0) this.#kept = Buffer.concat([this.#kept, chunk.subarray(0, room)]);
+    if (room > 0) this.#add(chunk.subarray(0, room));
   }
 
   keepEnd(chunk: Buffer): void {
-    const all = Buffer.concat([this.#kept, chunk]);
-    this.#cutStart ||= all.length > this.#limit;
-    this.#kept = all.subarray(-this.#limit);
+    this.#add(chunk);
+    // Rarely, so that much output in small pieces is not copied again for each of them.
+    if (this.#size > 2 * this.#limit) this.#cut();
   }
 
   /** A character that the limit cut in two is left out. */
   text(): string {
-    let text = this.#kept.toString("utf8");
+    this.#cut();
+    let text = Buffer.concat(this.#chunks).toString("utf8");
     if (this.#cutStart) text = text.replace(/^\ufffd+/, "");
     if (this.#cutEnd) text = text.replace(/\ufffd+$/, "");
     return text;
+  }
+
+  #add(chunk: Buffer): void {
+    this.#chunks.push(chunk);
+    this.#size += chunk.length;
+  }
+
+  #cut(): void {
+    if (this.#size <= this.#limit) return;
+    this.#chunks = [Buffer.concat(this.#chunks).subarray(-this.#limit)];
+    this.#size = this.#limit;
+    this.#cutStart = true;
   }
 }
 

@@ -137,6 +137,8 @@ export async function packArchive(
   const urls = new Map(closure.paths.map((info) => [info.fileSha256, info.url]));
 
   const tar = pack({ highWaterMark: READ_SIZE });
+  // Whoever waits for the archive hears of it; the event alone would end the process.
+  tar.on("error", () => undefined);
   const archive = { hash: createHash("sha256"), size: 0 };
   const file = await open(path, "wx", 0o644);
   try {
@@ -144,7 +146,7 @@ export async function packArchive(
       for await (const chunk of tar as AsyncIterable<Buffer>) {
         archive.hash.update(chunk);
         archive.size += chunk.length;
-        await file.write(chunk);
+        await file.appendFile(chunk);
         onBytes(chunk.length);
       }
     })();
@@ -208,11 +210,14 @@ async function addNar(
         reject(new PullError("PUBLISH_FAILED", `${source}: ${error.message}`, { cause: error }));
       else resolve();
     });
+    entry.on("error", (error) => {
+      reject(new PullError("PUBLISH_FAILED", `${source}: ${error.message}`, { cause: error }));
+    });
     const reading = createReadStream(source, { highWaterMark: READ_SIZE });
     reading.on("data", (chunk) => hash.update(chunk));
     reading.once("error", (error) => {
-      entry.destroy(error);
       reject(error);
+      entry.destroy(error);
     });
     reading.pipe(entry);
   });

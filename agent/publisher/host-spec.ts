@@ -86,9 +86,14 @@ export function parseHostsFile(json: unknown, file: string): HostSpec[] {
   if (!parsed.success) {
     throw new PullError("CONFIG_INVALID", `${file}: ${describeIssues(parsed.error, json)}`);
   }
-  return Object.entries(parsed.data).map(([hostname, entry]) =>
-    typeof entry === "string"
-      ? { hostname, source: parseSource(entry) }
-      : { hostname, source: parseSource(entry.system), activation: entry.activation },
-  );
+  return Object.entries(parsed.data).map(([hostname, entry]) => {
+    const { system, activation } =
+      typeof entry === "string" ? { system: entry, activation: undefined } : entry;
+    try {
+      return { hostname, source: parseSource(system), activation };
+    } catch (error) {
+      if (!(error instanceof PullError)) throw error;
+      throw new PullError(error.code, `${file}: ${hostname}: ${error.message}`, { cause: error });
+    }
+  });
 }

@@ -53,7 +53,12 @@ await runBenchmark(async (workspace) => {
       [toplevel],
       publicKey,
     );
-    return { seconds: unpacked.seconds + imported.seconds };
+    return {
+      seconds: unpacked.seconds + imported.seconds,
+      readSeconds: unpacked.seconds,
+      importSeconds: imported.seconds,
+      otherSeconds: 0,
+    };
   };
   /** Runs one side; gives it with its bytes on the wire. */
   const counted = async (run) => {
@@ -88,7 +93,7 @@ await runBenchmark(async (workspace) => {
 
   const of = (name, key) => median(results[name].map((result) => result[key]));
   const newBytes = median(results.newBytes);
-  const row = (label, { wire, requests, seconds }) => [
+  const row = (label, { wire, requests, seconds, ...parts }) => [
     label,
     wire < 1e6 ? `${(wire / 1e3).toFixed(1)} kB` : formatMegabytes(wire),
     `${(wire / newBytes).toFixed(wire / newBytes < 100 ? 1 : 0)}×`,
@@ -96,16 +101,24 @@ await runBenchmark(async (workspace) => {
     requests === undefined ? "" : String(requests),
     seconds === undefined ? "" : formatSeconds(seconds),
     seconds === undefined ? "" : formatRatio(seconds / of("hand", "seconds")),
+    ...["readSeconds", "importSeconds", "otherSeconds"].map((key) =>
+      parts[key] === undefined ? "" : formatSeconds(parts[key]),
+    ),
   ];
-  const medians = (name) => ({
-    wire: of(name, "wire"),
-    requests: of(name, "requests"),
-    seconds: of(name, "seconds"),
-  });
+  const medians = (name) =>
+    Object.fromEntries(
+      ["wire", "requests", "seconds", "readSeconds", "importSeconds", "otherSeconds"].map((key) => [
+        key,
+        of(name, key),
+      ]),
+    );
   printTable(
     `A configuration change (${median(results.newPaths)} new of ${published.paths} paths) by nginx on ` +
       `loopback; medians of ${rounds} rounds. Wire: HTTP both ways, manifest and index included`,
-    ["", "wire", "to new NARs", "to archive", "requests", "time", "ratio"],
+    [
+      ...["", "wire", "to new NARs", "to archive", "requests"],
+      ...["time", "ratio", "read", "import", "rest"],
+    ],
     [
       row("the new NARs themselves", { wire: newBytes }),
       row("nixos-pull apply", medians("agent")),

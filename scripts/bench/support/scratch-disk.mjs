@@ -19,27 +19,24 @@ export function createScratchDisk({ directory: parent, onEnd }, bytes) {
   const file = openSync(image, "w");
   ftruncateSync(file, bytes);
   closeSync(file);
+  const device = run("losetup", "--find", "--show", "--direct-io=on", image).trim();
   let mounted = false;
   const unmount = () => {
-    if (!mounted) return;
-    // What still runs there is about to end; the mount goes with it.
-    if (spawnSync("umount", [directory]).status !== 0) run("umount", "--lazy", directory);
+    if (mounted) run("umount", directory);
     mounted = false;
   };
   const renew = () => {
     unmount();
     // Everything is initialised now, not by a kernel thread during the measurement.
-    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", image);
-    const device = run("losetup", "--find", "--show", "--direct-io=on", image).trim();
-    try {
-      run("mount", device, directory);
-      mounted = true;
-    } finally {
-      // Takes effect when it is unmounted.
-      run("losetup", "--detach", device);
-    }
+    run("mkfs.ext4", "-q", "-F", "-E", "lazy_itable_init=0,lazy_journal_init=0", device);
+    run("mount", device, directory);
+    mounted = true;
   };
-  onEnd(unmount);
+  onEnd(() => {
+    // What still runs there is about to end; the mount and the device go with it.
+    spawnSync("umount", ["--lazy", directory]);
+    spawnSync("losetup", ["--detach", device]);
+  });
   renew();
   return { directory, renew };
 }

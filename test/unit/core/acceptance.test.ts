@@ -155,7 +155,6 @@ describe("the clock", () => {
     expect(failureOf(attempt).code).toBe("SEQUENCE_REPLAYED");
   });
 
-  // Defect: the remembered `createdAt`, "a floor for the clock", is never compared.
   test("is doubted where it is behind the last accepted manifest", () => {
     const memories = [memory(7, { createdAt: "2026-02-20T00:00:00.000Z" })];
     const failure = failureOf(() => accept({ sequence: 8 }, { memories, now: NOW }));

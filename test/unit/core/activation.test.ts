@@ -65,12 +65,18 @@ describe("the result of switch-to-configuration", () => {
     [1, "it ended with exit code 1: a check, an inhibitor or the boot loader failed"],
     [2, "it ended with exit code 2: the activation script failed"],
     [4, "it ended with exit code 4: a unit failed to start, stop or reload"],
-    [11, "it ended with exit code 11: another switch-to-configuration holds the lock"],
     [101, "it ended with exit code 101: it crashed"],
     [3, "it ended with exit code 3"],
     [255, "it ended with exit code 255"],
   ])("%i is a failure, with what it means", (exitCode, message) => {
     expect(judgeActivation({ ...result, exitCode })).toEqual({ kind: "failed", message });
+  });
+
+  test("11 says that nothing was done, since another one holds the lock", () => {
+    expect(judgeActivation({ ...result, exitCode: 11 })).toEqual({
+      kind: "locked",
+      message: "another switch-to-configuration holds the lock",
+    });
   });
 
   test("a signal and a time limit are failures", () => {

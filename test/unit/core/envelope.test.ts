@@ -317,7 +317,6 @@ describe("what is no envelope", () => {
     expect(failureOf(() => openEnvelope(long, trust(1, ANNA))).message.length).toBeLessThan(300);
   });
 
-  // Defect: describeIssues puts the value found into words by JSON.stringify, which overflows.
   test("lists within lists without end are refused like anything else", () => {
     const nested = Buffer.from(`${"[".repeat(100_000)}${"]".repeat(100_000)}`);
     expect(failureOf(() => openEnvelope(nested, trust(1, ANNA))).code).toBe("ENVELOPE_INVALID");

@@ -215,8 +215,6 @@ describe("in a chain of three NARs of 2, 2 and 1 blocks", () => {
     ]);
   });
 
-  // Defect: a resumed NAR always begins a run of its own, so that a mirror without ranges
-  // is read from its start once for each.
   test("without a limit to the gap there is one run, whatever broke off", () => {
     expect(
       planned(

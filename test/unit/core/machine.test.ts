@@ -418,8 +418,6 @@ describe("denials", () => {
     );
   });
 
-  // Defect: Agent.rollBack records SystemDenied after finishing only what is past the line,
-  // so `nixos-pull rollback` ends with INTERNAL while the next release waits in one of these.
   test("by hand are possible in every state in which `rollback` can find a host", () => {
     const possible = STATE_NAMES.filter((name) => isExpected(name, "SystemDenied"));
     expect(possible).toEqual(

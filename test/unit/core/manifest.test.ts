@@ -273,7 +273,6 @@ describe("a host called __proto__", () => {
     `"hosts":{"__proto__":${JSON.stringify(sampleHost({ closureSize: 666 }))},`,
   );
 
-  // Defect: zod's record leaves the key out instead of refusing it as a hostname.
   test("is refused as any other impossible hostname", () => {
     expect(failureOf(() => read(payload)).code).toBe("MANIFEST_INVALID");
   });

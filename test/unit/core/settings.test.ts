@@ -135,8 +135,6 @@ describe("trust", () => {
     expect(message).toContain("this is a SECRET key");
   });
 
-  // Defect: describeIssues appends the value found, cut to 80 characters, which holds the
-  // whole 32-byte seed; the message goes to the journal.
   test("refuses a secret key without printing any of it", () => {
     const secret = secretKeyText("fleet-2");
     expect(refusal({ publicKeys: [secret] })).not.toContain(secret.slice(8, 24));
@@ -259,7 +257,6 @@ describe("an address that is no mirror is refused", () => {
     expect(refusal({ mirrors: Array(17).fill(MINIMAL.mirrors[0]) })).toContain("mirrors: Too big");
   });
 
-  // Defect: the refinement parses them as URLs; fileURLToPath throws when the agent starts.
   test.each(["file:///srv%2Fmirror", "file:///srv/%zz"])(
     "%s, which stands for no path",
     (mirror) => {

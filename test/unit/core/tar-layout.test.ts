@@ -155,8 +155,6 @@ describe("the description of a header", () => {
     );
   });
 
-  // Defect: the size is put in as it is, and JSON leaves U+007F to U+009F alone, which
-  // terminals take for commands; the text goes to the operator's terminal unfiltered.
   test("has no control characters, whatever the block holds", () => {
     fc.assert(
       fc.property(garbage, (block) => {

@@ -1,0 +1,86 @@
+import { mkdir, readFile } from "node:fs/promises";
+import { describe, expect, test } from "vitest";
+import {
+  ERROR_CODES,
+  ERROR_KINDS,
+  EXIT,
+  PullError,
+  toPullError,
+} from "../../../agent/core/errors.ts";
+
+describe("a code", () => {
+  test("has an exit code that is listed, and never that of success or of a usage by another", () => {
+    const listed: number[] = Object.values(EXIT);
+    for (const code of ERROR_CODES) {
+      expect(listed).toContain(ERROR_KINDS[code].exit);
+      expect(ERROR_KINDS[code].exit).not.toBe(EXIT.ok);
+      expect(ERROR_KINDS[code].exit).not.toBe(EXIT.updateAvailable);
+    }
+  });
+
+  test("has a meaning of its own in one line", () => {
+    const meanings = ERROR_CODES.map((code) => ERROR_KINDS[code].meaning);
+    expect(new Set(meanings).size).toBe(meanings.length);
+    for (const meaning of meanings) expect(meaning).toMatch(/^\S[^\n]{5,90}\S$/);
+  });
+
+  test("gives its errors their exit code and whether trying again can help", () => {
+    const error = new PullError("DISK_FULL", "expected 5 bytes, found 4");
+    expect(error).toMatchObject({
+      ...{ name: "PullError", code: "DISK_FULL", exitCode: EXIT.host, transient: true },
+    });
+    expect(new PullError("KEY_INVALID", "x").transient).toBe(false);
+  });
+});
+
+describe("anything that is thrown becomes a PullError", () => {
+  async function thrownBy(work: () => Promise<unknown>): Promise<unknown> {
+    try {
+      await work();
+    } catch (thrown) {
+      return thrown;
+    }
+    throw new Error("nothing was thrown");
+  }
+
+  test("which stays itself where it is one", () => {
+    const error = new PullError("DISK_FULL", "x");
+    expect(toPullError(error)).toBe(error);
+  });
+
+  test("of the operating system, by its number, with the cause kept", async () => {
+    const cause = await thrownBy(() => readFile("/nowhere/at/all"));
+    const error = toPullError(cause);
+    expect(error).toMatchObject({ code: "IO_FAILED", cause });
+    expect(error.message).toContain("/nowhere/at/all");
+    expect(toPullError(await thrownBy(() => mkdir("/proc/x"))).code).toMatch(
+      /^IO_FAILED$|^PERMISSION/,
+    );
+  });
+
+  test.each([
+    ["ENOSPC", "DISK_FULL"],
+    ["EDQUOT", "DISK_FULL"],
+    ["EACCES", "PERMISSION_DENIED"],
+    ["EPERM", "PERMISSION_DENIED"],
+    ["EROFS", "PERMISSION_DENIED"],
+    ["EIO", "IO_FAILED"],
+  ])("of the operating system: %s is %s", (errno, code) => {
+    const error = Object.assign(new Error(`${errno}: write`), { code: errno, syscall: "write" });
+    expect(toPullError(error).code).toBe(code);
+  });
+
+  test("by an abort is INTERRUPTED", () => {
+    const abort = new AbortController();
+    abort.abort();
+    expect(toPullError(abort.signal.reason).code).toBe("INTERRUPTED");
+  });
+
+  test("of our own making, or no error at all, is INTERNAL", () => {
+    const cause = new TypeError("x is not a function");
+    expect(toPullError(cause)).toMatchObject({ code: "INTERNAL", message: cause.message, cause });
+    expect(toPullError(Object.assign(new Error("y"), { code: "ERR_X" })).code).toBe("INTERNAL");
+    expect(toPullError("text")).toMatchObject({ code: "INTERNAL", message: "text" });
+    expect(toPullError(undefined).code).toBe("INTERNAL");
+  });
+});
