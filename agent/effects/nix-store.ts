@@ -78,7 +78,7 @@ export function nixStoreOf(
       if (result.exitCode === 0) return;
       const error = failure("IMPORT_FAILED", result);
       // With no byte left, SQLite only says "disk I/O error".
-      const { free } = await systemDisk.freeSpace(root ?? STORE_DIRECTORY);
+      const { free } = await systemDisk.freeSpace(join(root ?? "/", STORE_DIRECTORY));
       throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
     },
 

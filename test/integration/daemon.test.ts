@@ -336,27 +336,6 @@ describe("kill -9 leaves a host that the next start brings to the release:", () 
     await expectFinished(target.host);
     expect((await target.host.switchLog()).length).toBeLessThanOrEqual(3);
   });
-
-  // The orphan of the killed agent has the lock: the next agent waits for it.
-  test("while the switch runs and holds its lock", async () => {
-    const { host } = await servedRelease(series, OFTEN);
-    const open = await gateSwitches(host, 'exec 9>> "$root/lock"; flock --nonblock 9 || exit 11');
-    const agent = run(host);
-    await agent.sees("waiting");
-    await killHard(agent);
-    const next = run(host);
-    await next.sees("going on where an earlier run stopped");
-    await next.sees("waiting for it");
-    // For the orphan, then for the next agent's own run.
-    await open();
-    await open();
-    await Promise.race([
-      next.sees("release 2 is active"),
-      next.sees("release 2 was rolled back").then(() => {
-        throw new Error("the release was rolled back");
-      }),
-    ]);
-  });
 });
 
 describe("the agent's log", () => {
