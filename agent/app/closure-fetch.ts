@@ -36,6 +36,7 @@ export interface FetchSummary {
   readonly paths: number;
   /** Paths that the store lacked. */
   readonly newPaths: number;
+  /** Bytes of NARs that were downloaded. */
   readonly bytesReceived: number;
 }
 
@@ -69,6 +70,8 @@ export async function fetchClosure(
       });
       await store.importClosure(staging.directory, release.toplevel, signal);
     }
+    // The store has it now.
+    await staging.remove();
     return { paths: paths.length, newPaths: invalid.size, bytesReceived };
   } catch (thrown) {
     const error = toPullError(thrown);

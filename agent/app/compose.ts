@@ -1,6 +1,13 @@
+import { existsSync, realpathSync } from "node:fs";
 import type { Log, Mirror } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/activator.ts";
+import { deadlineCommand } from "../effects/deadline-command.ts";
+import { fleetLock } from "../effects/fleet-lock.ts";
+import { systemProbe } from "../effects/health-probe.ts";
+import { sandboxManager, systemdManager } from "../effects/service-manager.ts";
+import { systemdActivator } from "../effects/systemd-activator.ts";
+import { storeRoot } from "../effects/nix-environment.ts";
 import { systemClock } from "../effects/clock.ts";
 import { systemDisk } from "../effects/disk.ts";
 import { gcRootsIn } from "../effects/gc-roots.ts";
@@ -31,13 +38,26 @@ export function composeTools(
 ): AgentTools {
   const store = nixStoreOf(settings);
   const history = new History(settings.paths.state);
+  const managed = isManaged(settings);
+  const { fleetLock: fleetLockSettings } = settings.reboot;
+  const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     settings,
     mirrors: mirrorsOf(settings.mirrors, settings.limits),
     cache: new ManifestCache(settings.paths.state),
     store,
     roots: gcRootsIn(settings.paths.gcRoots),
-    activator: childActivator(settings, store, log),
+    activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
+    services: managed ? systemdManager : sandboxManager,
+    probe: systemProbe,
+    rebootLock: fleetLockSettings
+      ? fleetLock(
+          { ...fleetLockSettings, id: fleetLockSettings.id ?? settings.hostname },
+          httpDispatcher(settings.limits),
+        )
+      : null,
+    ownProgram,
+    deadlineCommand: (digest) => deadlineCommand(settings, ownProgram, digest),
     disk: systemDisk,
     clock: systemClock,
     random: Math.random,
@@ -46,4 +66,10 @@ export function composeTools(
     history,
     onProgress,
   };
+}
+
+/** Whether systemd runs here and the host's own store is meant (sd_booted(3)). */
+function isManaged({ activation, store }: Settings): boolean {
+  if (activation.runner !== "auto") return activation.runner === "systemd";
+  return existsSync("/run/systemd/system") && storeRoot(store) === null;
 }

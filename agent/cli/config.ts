@@ -16,7 +16,8 @@ export async function config(options: ConfigOptions): CommandResult {
   const settings = await loadSettings(options.config);
   scheduleOf(settings.poll);
   if (options.json) {
-    printJson({ ...settings, publicKeys: settings.publicKeys.map(({ text }) => text) });
+    const { source: _, ...shown } = settings;
+    printJson({ ...shown, publicKeys: settings.publicKeys.map(({ text }) => text) });
   } else {
     printLine(
       `The configuration is right: ${settings.hostname} follows ${settings.channel} ` +

@@ -7,6 +7,7 @@ import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
@@ -83,6 +84,14 @@ export function createProgram(
       finish(rollback(options));
     });
 
+  program
+    .command("deadline", { hidden: true })
+    .requiredOption("-c, --config <file>", "the configuration of the agent that armed it")
+    .requiredOption("--release <digest>", "the release that must be committed by now")
+    .action((options: DeadlineOptions) => {
+      finish(deadline(options));
+    });
+
   operator("keygen", "make a pair of keys for releases and store paths")
     .argument("<name>", "name of the key, such as fleet-1")
     .option("-o, --out <path>", "write PATH.secret and PATH.public (default: NAME)")
@@ -91,12 +100,18 @@ export function createProgram(
     });
   operator("publish", "build, pack, sign and write a release")
     .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
-    .requiredOption("-k, --key <file>", "secret key; may be repeated", collect, [])
-    .option(
-      "--host <name=source>",
-      "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE; may be repeated",
-      collect,
-      [],
+    .addOption(
+      new Option("-k, --key <file>", "secret key; may be repeated")
+        .argParser(collect)
+        .default([], "none"),
+    )
+    .addOption(
+      new Option(
+        "--host <name=source>",
+        "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE; may be repeated",
+      )
+        .argParser(collect)
+        .default([], "none"),
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
     .option("--channel <name>", "the channel", "stable")
@@ -105,7 +120,11 @@ export function createProgram(
         .choices(ACTIVATION_MODES)
         .default("switch"),
     )
-    .option("--expires <duration>", "how long hosts may accept it", duration, duration("90d"))
+    .addOption(
+      new Option("--expires <duration>", "how long hosts may accept it")
+        .argParser(duration)
+        .default(duration("90d"), "90d"),
+    )
     .addOption(
       new Option("--compression <name>", "of the NARs").choices(COMPRESSIONS).default("zstd"),
     )
@@ -118,7 +137,11 @@ export function createProgram(
     });
   operator("verify", "verify a mirror, every byte of it")
     .argument("<mirror>", "a directory or an address")
-    .option("-p, --public-key <key>", "trusted key, NAME:BASE64; may be repeated", collect, [])
+    .addOption(
+      new Option("-p, --public-key <key>", "trusted key, NAME:BASE64; may be repeated")
+        .argParser(collect)
+        .default([], "the configuration's"),
+    )
     .option("--threshold <count>", "how many of the keys must have signed", positive)
     .option("--channel <name>", "the channel (default: the configuration's)")
     .option("--host <name>", "verify this host's archive only")

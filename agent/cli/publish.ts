@@ -1,4 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import type { ActivationMode } from "../core/manifest.ts";
 import type { Compression } from "../core/narinfo.ts";
@@ -31,6 +32,7 @@ export async function publish(
   options: PublishCommandOptions,
   { signal }: CommandContext,
 ): CommandResult {
+  if (options.key.length === 0) throw new PullError("USAGE", "expected --key FILE");
   const keys = await Promise.all(options.key.map(readKey));
   const progress = new ProgressLine();
   const onProgress = (event: PublishProgress): void => {
@@ -46,13 +48,13 @@ export async function publish(
     options.hosts === undefined ? [] : await readHostsFile(options.hosts, context);
   const published = await publishRelease({
     hosts: [...fromFile, ...options.host.map(parseHostOption)],
-    mirror: options.mirror,
+    mirror: resolve(options.mirror),
     channel: options.channel,
     keys,
     mode: options.mode,
     expiresInMs: options.expires,
     compression: options.compression,
-    cache: options.cache,
+    cache: options.cache === undefined ? undefined : resolve(options.cache),
     sequence: options.sequence,
     keepHosts: options.keepHosts ?? false,
     clock: systemClock,

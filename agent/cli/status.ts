@@ -67,7 +67,7 @@ function describeStatus({ hostname, channel, record, host, lastPoll }: Status): 
     [
       "release",
       committed
-        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${committed.rebootNeeded ? ", REBOOT NEEDED" : ""}`
+        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${record.pendingReboot ? ", REBOOT NEEDED" : ""}`
         : "none applied yet",
     ],
     [
@@ -116,6 +116,7 @@ function describeState(state: AgentRecord["state"]): string {
     case "Staged":
     case "Activating":
     case "Verifying":
+    case "Committing":
     case "Committed":
       return `${state.name}, release ${state.release.sequence}: ${state.release.toplevel}`;
     default:

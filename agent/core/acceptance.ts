@@ -69,6 +69,13 @@ export function acceptManifest(
     );
   }
   const now = context.now.getTime();
+  if (memory && Date.parse(memory.createdAt) > now + CLOCK_TOLERANCE_MS) {
+    throw new PullError(
+      "CLOCK_IMPLAUSIBLE",
+      `release ${memory.sequence} was accepted before and is of ${memory.createdAt}, ` +
+        `this host's clock says ${context.now.toISOString()}`,
+    );
+  }
   if (Date.parse(manifest.createdAt) > now + CLOCK_TOLERANCE_MS) {
     throw new PullError(
       "CLOCK_IMPLAUSIBLE",

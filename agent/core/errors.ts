@@ -53,9 +53,9 @@ export const ERROR_KINDS = {
   SEQUENCE_REPLAYED: kind(EXIT.trust, "the manifest is older than one accepted before"),
   SEQUENCE_CONFLICT: kind(EXIT.trust, "two different manifests carry the same sequence number"),
   MANIFEST_EXPIRED: kind(EXIT.trust, "the manifest's expiry time has passed", true),
-  CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
+  CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "this host's clock is behind what it has seen signed", true),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
-  RELEASE_DENIED: kind(EXIT.trust, "this system failed here before and is not tried again"),
+  RELEASE_DENIED: kind(EXIT.activation, "this system failed here before and is not tried again"),
 
   MIRROR_UNREACHABLE: kind(EXIT.mirror, "no connection to the mirror", true),
   MIRROR_NOT_FOUND: kind(EXIT.mirror, "the mirror has no such file", true),

@@ -56,8 +56,11 @@ export function planRuns(
     const from = have > 0 ? dataOffset + have : member.headerOffset;
     const to = dataOffset + paddedSize(member.size);
     const run = runs.at(-1);
-    if (run && have === 0 && member.headerOffset - run.to <= gap) {
-      run.members.push(...between, { member, wanted: true, have });
+    // One run serves a mirror without ranges; what is held of a member in its middle is
+    // then read again with it.
+    const joins = have === 0 || gap === Infinity;
+    if (run && joins && member.headerOffset - run.to <= gap) {
+      run.members.push(...between, { member, wanted: true, have: 0 });
       run.to = to;
     } else {
       runs.push({ from, to, members: [{ member, wanted: true, have }] });

@@ -189,26 +189,21 @@ export type Event = { readonly at: string } & (
 export type EventType = Event["type"];
 
 const SLOT_EVENTS = ["RebootSlotTaken", "RebootSlotReleased"] as const;
-const BEFORE_THE_LINE = [
-  "AttemptFailed",
+/** While the host is untouched, another release or a person may always change the plan. */
+const ABANDONING = [
   "ReleaseAccepted",
   "ReleaseWithdrawn",
   "AlreadyActive",
+  "SystemDenied",
 ] as const;
+const BEFORE_THE_LINE = [...ABANDONING, "RebootNoticed", ...SLOT_EVENTS] as const;
 
 /** Which events each state can meet; anything else is a defect. */
 const EXPECTED = {
-  Idle: [
-    "ReleaseAccepted",
-    "AlreadyActive",
-    "SystemDenied",
-    "RebootRequested",
-    "RebootNoticed",
-    ...SLOT_EVENTS,
-  ],
-  Candidate: ["FetchBegun", ...BEFORE_THE_LINE, "RebootNoticed", ...SLOT_EVENTS],
-  Fetching: ["ClosureImported", ...BEFORE_THE_LINE, "RebootNoticed", ...SLOT_EVENTS],
-  Imported: ["BaselineRecorded", ...BEFORE_THE_LINE, "RebootNoticed", ...SLOT_EVENTS],
+  Idle: ["RebootRequested", ...BEFORE_THE_LINE],
+  Candidate: ["FetchBegun", "AttemptFailed", ...BEFORE_THE_LINE],
+  Fetching: ["ClosureImported", "AttemptFailed", ...BEFORE_THE_LINE],
+  Imported: ["BaselineRecorded", "AttemptFailed", ...BEFORE_THE_LINE],
   Staged: [
     "ActivationBegun",
     "CommitBegun",
@@ -234,14 +229,7 @@ const EXPECTED = {
   Committed: ["LeftoversRemoved", "AgentRestarted"],
   RollingBack: ["RollbackSucceeded", "RollbackFailed", "AgentRestarted"],
   RolledBack: ["LeftoversRemoved", "AgentRestarted"],
-  Failed: [
-    "ReleaseAccepted",
-    "ReleaseWithdrawn",
-    "AlreadyActive",
-    "RebootRequested",
-    "RebootNoticed",
-    ...SLOT_EVENTS,
-  ],
+  Failed: ["RebootRequested", ...BEFORE_THE_LINE],
 } as const satisfies Record<StateName, readonly EventType[]>;
 
 /** Whether an event may happen in a state. */
@@ -422,6 +410,8 @@ function commit(record: AgentRecord, from: Prepared, at: string): AgentRecord {
     state: { ...from, name: "Committed" },
     committed: committedOf(from.release, at, from.baseline.profile),
     pendingReboot: null,
+    // It failed here once and now did not: what a person insisted on is no longer denied.
+    denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
   };
 }
 
@@ -493,7 +483,7 @@ export function isPastTheLine(state: State): boolean {
   }
 }
 
-/** Whether a failure of this code ends with the same outcome however often it is tried. */
+/** Whether what failed with this code may succeed later with nothing changed by a person. */
 export function isTransient(code: ErrorCode): boolean {
   return ERROR_KINDS[code].transient;
 }

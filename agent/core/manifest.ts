@@ -112,6 +112,11 @@ export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManif
   } catch (cause) {
     throw new PullError("MANIFEST_INVALID", "the signed payload is not JSON", { cause });
   }
+  // A host of this name would be lost on the way, and nobody has one.
+  const hosts = (json as { hosts?: unknown } | null)?.hosts;
+  if (typeof hosts === "object" && hosts !== null && Object.hasOwn(hosts, "__proto__")) {
+    throw new PullError("MANIFEST_INVALID", 'hosts: expected a hostname, found "__proto__"');
+  }
   const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
   if (typeof version === "number" && version > MANIFEST_FORMAT_VERSION) {
     throw new PullError(

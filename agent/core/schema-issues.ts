@@ -15,6 +15,9 @@ export function describeIssues(error: z.ZodError, input: unknown): string {
       return `${where}: unknown key ${issue.keys.map((key) => JSON.stringify(key)).join(", ")}`;
     }
     const found = valueAt(input, issue.path);
+    // What stands where a public key belongs may be a secret one: it is not repeated.
+    const isSecret = issue.code === "custom" && issue.params?.["secret"] === true;
+    if (isSecret) return `${where}: ${issue.message}`;
     const expected = issue.message.replace(/^Invalid input: /, "").replace(/, received .*$/, "");
     return found === undefined
       ? `${where}: missing; ${expected}`
@@ -43,6 +46,12 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 function valueText(value: unknown): string {
-  const text = JSON.stringify(value);
+  let text: string;
+  try {
+    text = JSON.stringify(value);
+  } catch {
+    // Nested deeper than the stack is long.
+    return "something that cannot be shown";
+  }
   return text.length > MAX_VALUE_TEXT ? `${text.slice(0, MAX_VALUE_TEXT)}…` : text;
 }

@@ -21,25 +21,33 @@ const directorySchema = z
   .regex(/^\/[^?#%\s]*$/, "expected an absolute path without white space, ?, # or %");
 
 /** A mirror: `https://…`, `http://…` or `file:///…`, without query or fragment. */
-const mirrorSchema = z.string().refine(
-  (text) => {
-    const url = URL.parse(text);
-    return (
-      url !== null &&
-      ["https:", "http:", "file:"].includes(url.protocol) &&
-      url.search === "" &&
-      url.hash === "" &&
-      (url.protocol !== "file:" || url.host === "")
-    );
-  },
-  { error: "expected an https://, http:// or file:/// address without query or fragment" },
-);
+const mirrorSchema = z.string().refine(isMirrorAddress, {
+  error: "expected an https://, http:// or file:/// address without query or fragment",
+});
+
+function isMirrorAddress(text: string): boolean {
+  let url: URL;
+  try {
+    url = new URL(text);
+    decodeURIComponent(url.pathname);
+  } catch {
+    return false;
+  }
+  if (url.search !== "" || url.hash !== "") return false;
+  if (url.protocol === "https:" || url.protocol === "http:") return true;
+  // An encoded slash stands for no path (URL standard; Node refuses it too).
+  return url.protocol === "file:" && url.host === "" && !/%2f/i.test(url.pathname);
+}
 
 const publicKeySchema = z.string().transform((text, context): PublicKey => {
   try {
     return parsePublicKey(text);
   } catch (error) {
-    context.addIssue({ code: "custom", message: (error as PullError).message });
+    context.addIssue({
+      code: "custom",
+      message: (error as PullError).message,
+      params: { secret: true },
+    });
     return z.NEVER;
   }
 });
@@ -263,6 +271,8 @@ export interface Settings extends Omit<ParsedSettings, "hostname" | "paths" | "p
   readonly hostname: string;
   readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
   readonly poll: PollSettings;
+  /** The configuration as it was given, with the hostname filled in: JSON text. */
+  readonly source: string;
 }
 
 export type PollSettings = { readonly jitter: number } & (
@@ -287,6 +297,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
   return {
     ...rest,
     hostname: name.data,
+    source: JSON.stringify({ ...(json as object), hostname: name.data }),
     paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
     poll:
       poll.cron === undefined

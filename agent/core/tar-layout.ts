@@ -72,7 +72,10 @@ export function describeTarHeader(block: Uint8Array): string {
   const header = Buffer.from(block);
   if (header.every((byte) => byte === 0)) return "the end of the archive";
   const text = (from: number, length: number): string =>
-    header.toString("latin1", from, from + length).replace(/\0[\s\S]*$/, "");
+    header
+      .toString("latin1", from, from + length)
+      .replace(/\0[\s\S]*$/, "")
+      .replace(/[\u0000-\u001f\u007f-\u009f]/g, "?");
   if (text(257, 5) !== "ustar") return "bytes that are no tar header";
   const type = TYPES[header.toString("latin1", 156, 157)] ?? "unknown type";
   const link = text(157, 100);

@@ -1,7 +1,7 @@
 import { open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { z } from "zod";
-import { trustMemorySchema } from "../core/acceptance.ts";
+import { mergeMemories, trustMemorySchema } from "../core/acceptance.ts";
 import { isNotFound } from "./durable-file.ts";
 
 /** One line of `history.jsonl`: something that happened to this host. */
@@ -40,16 +40,32 @@ export class History {
   /** Adds an entry, durably. */
   async append(entry: HistoryEntry): Promise<void> {
     const path = join(this.#directory, FILE);
-    const file = await open(path, "a", 0o600);
+    const file = await open(path, "a+", 0o600);
     let size: number;
     try {
-      await file.write(`${JSON.stringify(entry)}\n`);
+      // A line that a power cut left without its end must not swallow this one.
+      const before = (await file.stat()).size;
+      const last = Buffer.alloc(1);
+      if (before > 0) await file.read(last, 0, 1, before - 1);
+      const start = before > 0 && last.toString() !== "\n" ? "\n" : "";
+      await file.write(`${start}${JSON.stringify(entry)}\n`);
       await file.sync();
       size = (await file.stat()).size;
     } finally {
       await file.close();
     }
-    if (size > MAX_BYTES) await rename(path, join(this.#directory, OLDER));
+    if (size > MAX_BYTES) await this.#rotate(path);
+  }
+
+  /** Begins a new file with what must not be lost with the oldest one. */
+  async #rotate(path: string): Promise<void> {
+    const entries = await this.read();
+    const trust = mergeMemories(entries.flatMap((entry) => entry.trust ?? []));
+    await rename(path, join(this.#directory, OLDER));
+    const { at, state } = entries.at(-1) ?? { at: new Date().toISOString(), state: "Idle" };
+    for (const memory of trust) {
+      await this.append({ at, event: "HistoryRotated", state, trust: memory });
+    }
   }
 
   /** Entries, oldest first. A line that a power cut tore is left out. */

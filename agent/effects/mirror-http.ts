@@ -6,6 +6,9 @@ import type { Settings } from "../core/settings.ts";
 /** Response headers longer than this are no static file server's (undici's own default). */
 const MAX_HEADER_BYTES = 16 * 1024;
 
+/** Slower than this over a whole stall timeout, another mirror or a later try is better. */
+const MIN_BYTES_PER_SECOND = 512;
+
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 /** One connection pool for all mirrors; proxies as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. */
@@ -162,11 +165,39 @@ export class HttpMirror implements Mirror {
     }
   }
 
+  /**
+   * The body, as long as it comes at a rate worth waiting for. Only time spent waiting for
+   * the mirror counts, not what the reader takes for itself.
+   */
   async *#body(response: Response, url: URL): AsyncGenerator<Buffer> {
+    const pieces = response.body[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
+    let waited = 0;
+    let received = 0;
     try {
-      for await (const chunk of response.body) yield chunk as Buffer;
+      for (;;) {
+        const asked = performance.now();
+        const next = await pieces.next();
+        if (next.done === true) return;
+        const { value } = next;
+        waited += performance.now() - asked;
+        received += value.length;
+        if (waited >= this.#limits.stallTimeout) {
+          const rate = received / (waited / 1000);
+          if (rate < MIN_BYTES_PER_SECOND) {
+            throw new PullError(
+              "MIRROR_STALLED",
+              `${url.href}: expected ${MIN_BYTES_PER_SECOND} bytes a second, found ${Math.round(rate)}`,
+            );
+          }
+          waited = 0;
+          received = 0;
+        }
+        yield value;
+      }
     } catch (cause) {
       throw networkError(url, cause, undefined);
+    } finally {
+      response.body.on("error", () => undefined).destroy();
     }
   }
 

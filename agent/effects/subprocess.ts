@@ -1,4 +1,5 @@
 import { spawn } from "node:child_process";
+import { StringDecoder } from "node:string_decoder";
 import { PullError } from "../core/errors.ts";
 
 /** How a program ended, with all that a message about it needs. */
@@ -32,6 +33,8 @@ export interface ProcessOptions {
 const DEFAULT_MAX_OUTPUT = 64 * 1024;
 /** Time between the polite signal and the one that cannot be refused. */
 const KILL_DELAY_MS = 5_000;
+/** Time that output gets to arrive after the program's own end. */
+const DRAIN_MS = 2_000;
 
 /**
  * Runs a program to its end in its own process group. Gives the result whatever the
@@ -53,6 +56,7 @@ export async function runProcess(
   });
   let timedOut = false;
   let killTimer: NodeJS.Timeout | undefined;
+  let drainTimer: NodeJS.Timeout | undefined;
   const killGroup = (signal: NodeJS.Signals): void => {
     if (child.pid === undefined) return;
     try {
@@ -73,21 +77,16 @@ export async function runProcess(
   }, options.timeoutMs);
   options.signal?.addEventListener("abort", end, { once: true });
 
-  let stdout = "";
-  let stderr = "";
-  let line = "";
-  const takeError = (text: string): void => {
-    stderr = (stderr + text).slice(-maxOutput);
-    if (!options.onErrorLine) return;
-    const lines = (line + text).split("\n");
-    line = lines.pop() ?? "";
-    for (const whole of lines) options.onErrorLine(whole);
+  const output = new BoundedOutput(maxOutput);
+  const errors = new BoundedOutput(maxOutput);
+  const lines = options.onErrorLine ? new LineSplitter(options.onErrorLine, maxOutput) : null;
+  const takeError = (chunk: Buffer): void => {
+    errors.keepEnd(chunk);
+    lines?.take(chunk);
   };
-  child.stdout.setEncoding("utf8");
-  child.stderr.setEncoding("utf8");
-  child.stdout.on("data", (text: string) => {
-    if (options.mergeOutput) takeError(text);
-    else if (stdout.length < maxOutput) stdout = (stdout + text).slice(0, maxOutput);
+  child.stdout.on("data", (chunk: Buffer) => {
+    if (options.mergeOutput) takeError(chunk);
+    else output.keepStart(chunk);
   });
   child.stderr.on("data", takeError);
 
@@ -108,18 +107,94 @@ export async function runProcess(
         child.once("close", (code, name) => {
           resolve([code, name]);
         });
+        // A daemon that the program left behind may hold its output open for ever.
+        child.once("exit", (code, name) => {
+          drainTimer = setTimeout(() => {
+            child.stdout.destroy();
+            child.stderr.destroy();
+            resolve([code, name]);
+          }, DRAIN_MS);
+        });
       },
     );
-    if (line !== "") options.onErrorLine?.(line);
+    lines?.end();
     if (options.signal?.aborted && exitCode !== 0) {
       throw new PullError("INTERRUPTED", `${command} was stopped before it was finished`);
     }
     const durationMs = performance.now() - started;
+    const [stdout, stderr] = [output.text(), errors.text()];
     return { command, args, exitCode, signal, timedOut, stdout, stderr, durationMs };
   } finally {
+    clearTimeout(drainTimer);
     clearTimeout(timeout);
     clearTimeout(killTimer);
     options.signal?.removeEventListener("abort", end);
+  }
+}
+
+/** Output of which only so many bytes are kept. */
+class BoundedOutput {
+  readonly #limit: number;
+  #kept: Buffer = Buffer.alloc(0);
+  #cutStart = false;
+  #cutEnd = false;
+
+  constructor(limit: number) {
+    this.#limit = limit;
+  }
+
+  keepStart(chunk: Buffer): void {
+    const room = this.#limit - this.#kept.length;
+    this.#cutEnd ||= chunk.length > room;
+    if (room > 0) this.#kept = Buffer.concat([this.#kept, chunk.subarray(0, room)]);
+  }
+
+  keepEnd(chunk: Buffer): void {
+    const all = Buffer.concat([this.#kept, chunk]);
+    this.#cutStart ||= all.length > this.#limit;
+    this.#kept = all.subarray(-this.#limit);
+  }
+
+  /** A character that the limit cut in two is left out. */
+  text(): string {
+    let text = this.#kept.toString("utf8");
+    if (this.#cutStart) text = text.replace(/^\ufffd+/, "");
+    if (this.#cutEnd) text = text.replace(/\ufffd+$/, "");
+    return text;
+  }
+}
+
+/** Passes output on by lines; one that has no end comes in pieces of `limit` characters. */
+class LineSplitter {
+  readonly #decoder = new StringDecoder("utf8");
+  readonly #onLine: (line: string) => void;
+  readonly #limit: number;
+  #rest = "";
+
+  constructor(onLine: (line: string) => void, limit: number) {
+    this.#onLine = onLine;
+    this.#limit = limit;
+  }
+
+  take(chunk: Buffer): void {
+    const lines = (this.#rest + this.#decoder.write(chunk)).split("\n");
+    this.#rest = lines.pop() ?? "";
+    for (const line of lines) this.#pass(line);
+    while (this.#rest.length > this.#limit) {
+      this.#onLine(this.#rest.slice(0, this.#limit));
+      this.#rest = this.#rest.slice(this.#limit);
+    }
+  }
+
+  end(): void {
+    if (this.#rest !== "") this.#pass(this.#rest);
+    this.#rest = "";
+  }
+
+  #pass(line: string): void {
+    for (let at = 0; at === 0 || at < line.length; at += this.#limit) {
+      this.#onLine(line.slice(at, at + this.#limit));
+    }
   }
 }
 

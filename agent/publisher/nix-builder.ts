@@ -1,5 +1,5 @@
 import { mkdir, readFile, readlink } from "node:fs/promises";
-import { join, resolve } from "node:path";
+import { dirname, join, resolve } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { Compression } from "../core/narinfo.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
@@ -91,7 +91,7 @@ export async function readHostsFile(file: string, context: BuildContext): Promis
     } catch (cause) {
       throw new PullError("CONFIG_INVALID", `${file}: expected JSON`, { cause });
     }
-    return parseHostsFile(json, file);
+    return parseHostsFile(json, file).map((spec) => besideFile(spec, dirname(resolve(file))));
   }
   const { stdout } = await nix(
     "nix-instantiate",
@@ -107,6 +107,20 @@ export async function readHostsFile(file: string, context: BuildContext): Promis
     context,
   );
   return parseHostsFile(JSON.parse(stdout), file);
+}
+
+/** Relative sources in a hosts file are meant from where the file is. */
+function besideFile(spec: HostSpec, directory: string): HostSpec {
+  const { source } = spec;
+  if (source.kind === "file") {
+    return { ...spec, source: { ...source, file: resolve(directory, source.file) } };
+  }
+  if (source.kind === "flake" && source.installable.startsWith(".")) {
+    const [path = "", attribute = ""] = source.installable.split("#");
+    const installable = `${resolve(directory, path)}#${attribute}`;
+    return { ...spec, source: { ...source, installable } };
+  }
+  return spec;
 }
 
 async function nix(

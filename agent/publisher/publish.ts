@@ -110,8 +110,7 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const toplevels = await buildAll(options, join(writer.work, "roots"));
   const published = await packAll(writer, options, toplevels, current?.manifest ?? null);
 
-  const kept = options.keepHosts ? (current?.manifest.hosts ?? {}) : {};
-  const entries: Record<string, HostEntry> = { ...kept };
+  const entries = options.keepHosts && current ? keptEntries(current.manifest, mode) : {};
   for (const spec of options.hosts) {
     const host = published[spec.hostname];
     if (!host) continue;
@@ -155,6 +154,17 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
     hosts: published,
     dropped,
   };
+}
+
+/** The current release's entries, each with the mode that it has there. */
+function keptEntries(current: Manifest, newDefault: ActivationMode): Record<string, HostEntry> {
+  const oldDefault = current.defaults.activation.mode;
+  return Object.fromEntries(
+    Object.entries(current.hosts).map(([hostname, entry]) => {
+      const mode = entry.activation?.mode ?? oldDefault;
+      return [hostname, mode === newDefault ? entry : { ...entry, activation: { mode } }];
+    }),
+  );
 }
 
 function checkHosts(hosts: readonly HostSpec[]): void {

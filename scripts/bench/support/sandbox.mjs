@@ -1,0 +1,98 @@
+// The shipped bundle as its users run it: an operator with a key and a mirror, hosts in sandboxes.
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { join } from "node:path";
+import { runChecked } from "./process-usage.mjs";
+
+/** Environment of all measured programs; Nix's caches are `home`'s, so a new home is a first time. */
+export function environment(home) {
+  return {
+    PATH: process.env["PATH"],
+    HOME: home,
+    XDG_CACHE_HOME: join(home, ".cache"),
+    NIX_CONFIG: "substitute = false",
+  };
+}
+
+/** An operator with a key of its own; `publish` gives what was published and what it took. */
+export async function createOperator({ directory: parent, bundle }) {
+  const directory = join(parent, "operator");
+  mkdirSync(directory);
+  const key = join(directory, "bench");
+  const env = environment(directory);
+  await runChecked(process.execPath, [bundle, "keygen", "bench-1", "--out", key], { env });
+  return {
+    publicKey: readFileSync(`${key}.public`, "utf8").trim(),
+    secretKey: readFileSync(`${key}.secret`, "utf8").trim(),
+    async publish(mirror, systems, ...args) {
+      const hosts = Object.entries(systems).flatMap(([name, path]) => [
+        "--host",
+        `${name}=${path}`,
+      ]);
+      const command = ["publish", "--mirror", mirror, "--key", `${key}.secret`, "--json"];
+      const run = await runChecked(process.execPath, [bundle, ...command, ...hosts, ...args], {
+        env,
+      });
+      return { ...run, release: JSON.parse(run.stdout) };
+    },
+  };
+}
+
+/** A host with its store, profile and state below `root`, a new directory. */
+export function createHost(root, bundle, { mirror, publicKey, hostname = "web1", ...settings }) {
+  mkdirSync(join(root, "nix"), { recursive: true });
+  const configFile = join(root, "config.json");
+  const profiles = join(root, "nix/var/nix/profiles");
+  const paths = {
+    state: join(root, "state"),
+    profile: join(profiles, "system"),
+    gcRoots: join(root, "nix/var/nix/gcroots/nixos-pull"),
+    currentSystem: join(root, "run/current-system"),
+  };
+  const config = {
+    hostname,
+    mirrors: [mirror],
+    publicKeys: [publicKey],
+    store: `local?root=${root}`,
+    limits: { reserveBytes: 0 },
+    log: { format: "json" },
+    paths,
+    ...settings,
+  };
+  writeFileSync(configFile, JSON.stringify(config));
+  const env = environment(root);
+  return {
+    root,
+    configFile,
+    profiles,
+    paths,
+    env,
+    /** `nixos-pull apply`, and how long its parts took; throws where it changes nothing. */
+    async apply(options = {}) {
+      const args = [bundle, "apply", "--config", configFile, "--json"];
+      const run = await runChecked(process.execPath, args, { env, ...options });
+      const outcome = JSON.parse(run.stdout);
+      if (!outcome.updated) throw new Error(`nothing was applied: ${run.stdout}`);
+      return { ...run, ...phases(run) };
+    },
+  };
+}
+
+/** The parts of an update, seconds, by the times in the agent's log. */
+function phases({ stderr, seconds }) {
+  const entries = stderr
+    .split("\n")
+    .filter((line) => line.startsWith("{"))
+    .map((line) => JSON.parse(line));
+  const at = (pattern) => Date.parse(entries.find(({ msg }) => pattern.test(msg))?.time) / 1000;
+  const [accepted, importing, imported] = [/^release \d+: /, /^importing/, /^imported/].map(at);
+  const read = importing - accepted;
+  const nixCopy = imported - importing;
+  const summary = entries.find(({ msg }) => msg.startsWith("imported"));
+  return {
+    readSeconds: read,
+    importSeconds: nixCopy,
+    otherSeconds: seconds - read - nixCopy,
+    paths: summary.paths,
+    newPaths: summary.newPaths,
+  };
+}

@@ -1,0 +1,128 @@
+// A configuration change on a host that has the rest of the closure: bytes and time.
+//
+// Usage: update.mjs [--rounds 3]
+import { spawnSync } from "node:child_process";
+import { mkdirSync, readFileSync } from "node:fs";
+import { basename, join } from "node:path";
+import { runBenchmark, say } from "./support/benchmark.mjs";
+import { WHOLE, buildDebianSystem } from "./support/debian-systems.mjs";
+import { importByHand, unpackByHand } from "./support/hand-workflow.mjs";
+import { startNginx, wireBytes } from "./support/nginx.mjs";
+import { runChecked } from "./support/process-usage.mjs";
+import {
+  formatMegabytes,
+  formatRatio,
+  formatSeconds,
+  median,
+  printTable,
+  readOptions,
+} from "./support/report.mjs";
+import { createHost, createOperator, environment } from "./support/sandbox.mjs";
+import { createScratchDisk } from "./support/scratch-disk.mjs";
+
+const { rounds } = readOptions({ rounds: 3 });
+
+await runBenchmark(async (workspace) => {
+  const { directory, bundle } = workspace;
+  const operator = await createOperator(workspace);
+  const { publicKey } = operator;
+  const www = join(directory, "www");
+  const cache = join(directory, "cache");
+  mkdirSync(www);
+  const server = await startNginx(www, join(directory, "nginx"));
+  workspace.onEnd(server.stop);
+  const disk = createScratchDisk(workspace, 12e9);
+  const agentRoot = join(disk.directory, "agent");
+  const host = createHost(agentRoot, bundle, { mirror: server.url, publicKey });
+
+  /** Builds and publishes a generation; gives what was published. */
+  const publish = async (generation) => {
+    say(`building and publishing generation ${generation} of ${WHOLE}`);
+    const toplevel = await buildDebianSystem({ generation });
+    const { release } = await operator.publish(www, { web1: toplevel }, "--cache", cache);
+    return release.hosts.web1;
+  };
+  /** `curl | tar -x; nix copy`, into a directory of its own each time, as one would by hand. */
+  const byHand = async ({ archive, toplevel }, name) => {
+    const root = join(disk.directory, "hand");
+    const url = `${server.url}/archives/${archive.sha256}.tar`;
+    const unpacked = await unpackByHand(join(root, name), url);
+    const imported = await importByHand(root, `file://${unpacked.directory}`, toplevel, publicKey);
+    return { seconds: unpacked.seconds + imported.seconds };
+  };
+  /** Runs one side; gives it with its bytes on the wire. */
+  const counted = async (run) => {
+    spawnSync("sync");
+    const before = server.requests().length;
+    const result = await run();
+    const requests = server.requests().slice(before);
+    return { ...result, wire: wireBytes(requests), requests: requests.length };
+  };
+
+  let published = await publish(1);
+  const firstPull = await counted(() => host.apply());
+  await counted(() => byHand(published, "unpacked-1"));
+
+  const results = { agent: [], hand: [], newBytes: [], newPaths: [] };
+  for (let round = 0; round < rounds; round++) {
+    const previous = published;
+    published = await publish(round + 2);
+    const fresh = await newNars(cache, previous.toplevel, published.toplevel);
+    results.newPaths.push(fresh.length);
+    results.newBytes.push(fresh.reduce((sum, bytes) => sum + bytes, 0));
+    const sides = [
+      ["agent", () => host.apply()],
+      ["hand", () => byHand(published, `unpacked-${round + 2}`)],
+    ];
+    for (const [name, run] of round % 2 === 0 ? sides : sides.reverse()) {
+      const result = await counted(run);
+      results[name].push(result);
+      say(`round ${round + 1}: ${name} ${formatSeconds(result.seconds)}`);
+    }
+  }
+
+  const of = (name, key) => median(results[name].map((result) => result[key]));
+  const newBytes = median(results.newBytes);
+  const row = (label, { wire, requests, seconds }) => [
+    label,
+    wire < 1e6 ? `${(wire / 1e3).toFixed(1)} kB` : formatMegabytes(wire),
+    `${(wire / newBytes).toFixed(wire / newBytes < 100 ? 1 : 0)}×`,
+    `${((100 * wire) / published.archive.size).toFixed(3)} %`,
+    requests === undefined ? "" : String(requests),
+    seconds === undefined ? "" : formatSeconds(seconds),
+    seconds === undefined ? "" : formatRatio(seconds / of("hand", "seconds")),
+  ];
+  const medians = (name) => ({
+    wire: of(name, "wire"),
+    requests: of(name, "requests"),
+    seconds: of(name, "seconds"),
+  });
+  printTable(
+    `A configuration change (${median(results.newPaths)} new of ${published.paths} paths) by nginx on ` +
+      `loopback; medians of ${rounds} rounds. Wire: HTTP both ways, manifest and index included`,
+    ["", "wire", "to new NARs", "to archive", "requests", "time", "ratio"],
+    [
+      row("the new NARs themselves", { wire: newBytes }),
+      row("nixos-pull apply", medians("agent")),
+      row("by hand: the whole archive again", medians("hand")),
+      row("(nixos-pull apply, the first pull)", firstPull),
+    ],
+  );
+});
+
+/** Compressed sizes of the NARs that one closure has and another has not. */
+async function newNars(cache, before, after) {
+  const closure = async (toplevel) => {
+    const { stdout } = await runChecked("nix-store", ["--query", "--requisites", toplevel], {
+      env: environment(cache),
+    });
+    return stdout.trim().split("\n");
+  };
+  const held = new Set(await closure(before));
+  return (await closure(after))
+    .filter((path) => !held.has(path))
+    .map((path) => {
+      const narInfo = readFileSync(join(cache, `${basename(path).slice(0, 32)}.narinfo`), "utf8");
+      return Number(/^FileSize: (\d+)$/m.exec(narInfo)[1]);
+    });
+}

@@ -1,0 +1,37 @@
+import { readdir, readlink } from "node:fs/promises";
+import { join } from "node:path";
+import type { SandboxHost } from "./sandbox.ts";
+
+/** Everything that makes a host what it is; two equal snapshots are an untouched host. */
+export interface HostSnapshot {
+  readonly profile: string | null;
+  /** The profile's link, `system-N-link`. */
+  readonly generation: string | null;
+  readonly running: string | null;
+  readonly switchLog: readonly string[];
+  /** GC roots by name, without `pending`: it names a release that was merely begun. */
+  readonly roots: Readonly<Record<string, string>>;
+}
+
+const link = (path: string): Promise<string | null> => readlink(path).catch(() => null);
+
+export async function snapshotOf(host: SandboxHost): Promise<HostSnapshot> {
+  const { pending: _, ...roots } = await rootsOf(host);
+  return {
+    profile: await host.profileToplevel(),
+    generation: await link(host.profile),
+    running: await link(join(host.root, "run/current-system")),
+    switchLog: await host.switchLog(),
+    roots,
+  };
+}
+
+/** The agent's garbage collector roots by name. */
+export async function rootsOf(host: SandboxHost): Promise<Record<string, string>> {
+  const directory = join(host.root, "nix/var/nix/gcroots/nixos-pull");
+  const names = await readdir(directory).catch(() => []);
+  const targets = await Promise.all(
+    names.map(async (name) => [name, (await link(join(directory, name))) ?? ""] as const),
+  );
+  return Object.fromEntries(targets);
+}

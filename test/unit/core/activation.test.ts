@@ -1,0 +1,90 @@
+import { describe, expect, test } from "vitest";
+import {
+  changesRunningSystem,
+  judgeActivation,
+  planRollback,
+  setsProfile,
+} from "../../../agent/core/activation.ts";
+import { ACTIVATION_MODES, type ActivationMode } from "../../../agent/core/manifest.ts";
+import { samplePath } from "../../support/sample-release.ts";
+
+const OLD = samplePath("nixos-system-web1-old");
+const RAN = samplePath("nixos-system-web1-ran");
+
+describe("the modes", () => {
+  test("that make a system the boot default are switch and boot", () => {
+    expect(ACTIVATION_MODES.filter(setsProfile)).toEqual(["switch", "boot"]);
+  });
+
+  test("after which a system runs are switch and test", () => {
+    expect(ACTIVATION_MODES.filter(changesRunningSystem)).toEqual(["switch", "test"]);
+  });
+});
+
+describe("the way back", () => {
+  test.each<[string, ActivationMode, string | null, string | null, string[], boolean]>([
+    ["a switch, on a host that ran its default", "switch", OLD, OLD, [`switch ${OLD}`], true],
+    [
+      "a switch, on a host with a boot pending",
+      "switch",
+      OLD,
+      RAN,
+      [`boot ${OLD}`, `test ${RAN}`],
+      true,
+    ],
+    ["a switch, where it is not known what ran", "switch", OLD, null, [`switch ${OLD}`], true],
+    ["a switch, where there was no profile", "switch", null, RAN, [`test ${RAN}`], true],
+    ["a switch, on an empty host", "switch", null, null, [], true],
+    ["a boot", "boot", OLD, OLD, [`boot ${OLD}`], true],
+    ["a boot, on a host with a boot pending", "boot", OLD, RAN, [`boot ${OLD}`], true],
+    ["a boot, on an empty host", "boot", null, null, [], true],
+    ["a test", "test", OLD, OLD, [`test ${OLD}`], false],
+    ["a test, on a host with a boot pending", "test", OLD, RAN, [`test ${RAN}`], false],
+    ["a test, where it is not known what ran", "test", OLD, null, [`test ${OLD}`], false],
+    ["a test, on an empty host", "test", null, null, [], false],
+    ["a dry activation", "dry-activate", OLD, RAN, [], false],
+  ])("from %s", (_, mode, profile, running, runs, restoreProfile) => {
+    const plan = planRollback(mode, { profile, running, generation: profile === null ? null : 3 });
+    expect(plan.runs.map((run) => `${run.mode} ${run.toplevel}`)).toEqual(runs);
+    expect(plan.restoreProfile).toBe(restoreProfile);
+  });
+});
+
+describe("the result of switch-to-configuration", () => {
+  const result = { exitCode: 0, timedOut: false, lastLines: [] };
+
+  test("0 is an activation, 100 one that needs a reboot", () => {
+    expect(judgeActivation(result)).toEqual({ kind: "activated", rebootNeeded: false });
+    expect(judgeActivation({ ...result, exitCode: 100 })).toEqual({
+      kind: "activated",
+      rebootNeeded: true,
+    });
+  });
+
+  test.each([
+    [1, "it ended with exit code 1: a check, an inhibitor or the boot loader failed"],
+    [2, "it ended with exit code 2: the activation script failed"],
+    [4, "it ended with exit code 4: a unit failed to start, stop or reload"],
+    [11, "it ended with exit code 11: another switch-to-configuration holds the lock"],
+    [101, "it ended with exit code 101: it crashed"],
+    [3, "it ended with exit code 3"],
+    [255, "it ended with exit code 255"],
+  ])("%i is a failure, with what it means", (exitCode, message) => {
+    expect(judgeActivation({ ...result, exitCode })).toEqual({ kind: "failed", message });
+  });
+
+  test("a signal and a time limit are failures", () => {
+    expect(judgeActivation({ ...result, exitCode: null })).toEqual({
+      kind: "failed",
+      message: "a signal ended it",
+    });
+    expect(judgeActivation({ ...result, exitCode: null, timedOut: true })).toEqual({
+      kind: "failed",
+      message: "it did not finish in its time limit",
+    });
+  });
+
+  test("is a failure after the time limit even where it ended well then", () => {
+    expect(judgeActivation({ ...result, timedOut: true }).kind).toBe("failed");
+  });
+});

@@ -1,0 +1,305 @@
+import { describe, expect, test } from "vitest";
+import { parseSettings, trustPolicyOf, type Settings } from "../../../agent/core/settings.ts";
+import { failureOf } from "../../support/failure.ts";
+import { secretKeyText, testKey } from "../../support/test-key.ts";
+
+const KEY = testKey("fleet-1").publicKey.text;
+const OTHER = testKey("fleet-2").publicKey.text;
+const MINIMAL = { mirrors: ["https://mirror.example.org/nixos"], publicKeys: [KEY] };
+
+function parse(changes: Record<string, unknown> = {}, systemHostname = "web1"): Settings {
+  return parseSettings({ ...MINIMAL, ...changes }, systemHostname);
+}
+
+/** The message about a configuration that is refused. */
+function refusal(changes: Record<string, unknown>): string {
+  const failure = failureOf(() => parse(changes));
+  expect(failure.code).toBe("CONFIG_INVALID");
+  return failure.message;
+}
+
+describe("a configuration with mirrors and keys alone", () => {
+  test("has a default for everything else", () => {
+    const { publicKeys, ...rest } = parse();
+    expect(publicKeys.map(({ text }) => text)).toEqual([KEY]);
+    expect(rest).toMatchObject({
+      hostname: "web1",
+      channel: "stable",
+      mirrors: MINIMAL.mirrors,
+      threshold: 1,
+      poll: { kind: "interval", interval: 900_000, jitter: 120_000 },
+      activation: { timeout: 1_800_000 },
+      paths: {
+        state: "/var/lib/nixos-pull",
+        staging: "/var/lib/nixos-pull/staging",
+        profile: "/nix/var/nix/profiles/system",
+        gcRoots: "/nix/var/nix/gcroots/nixos-pull",
+        currentSystem: "/run/current-system",
+      },
+      limits: {
+        manifestBytes: 32 * 1024 ** 2,
+        redirects: 5,
+        connectTimeout: 15_000,
+        stallTimeout: 60_000,
+        importTimeout: 4 * 3_600_000,
+        reserveBytes: 256 * 1024 ** 2,
+        retryBase: 60_000,
+        retryMax: 6 * 3_600_000,
+      },
+      log: { level: "info", format: "auto" },
+    });
+    expect(rest.store).toBeUndefined();
+    expect(rest.activation.mode).toBeUndefined();
+  });
+
+  test("is the same with empty sections", () => {
+    const sections = { poll: {}, activation: {}, paths: {}, limits: {}, log: {} };
+    expect(parse(sections)).toEqual(parse());
+  });
+
+  test("may name its schema for editors", () => {
+    expect(parse({ $schema: "./settings.schema.json" })).toEqual(parse());
+  });
+});
+
+describe("values that are given", () => {
+  test("count instead of the defaults, one by one", () => {
+    const settings = parse({
+      channel: "canary",
+      activation: { mode: "boot" },
+      limits: { redirects: 0, stallTimeout: "5s" },
+      log: { level: "debug" },
+    });
+    expect(settings.channel).toBe("canary");
+    expect(settings.activation).toMatchObject({ mode: "boot", timeout: 1_800_000 });
+    expect(settings.limits).toMatchObject({ redirects: 0, stallTimeout: 5_000, retryBase: 60_000 });
+    expect(settings.log).toEqual({ level: "debug", format: "auto" });
+  });
+
+  test("of the hostname count instead of the system's", () => {
+    expect(parse({ hostname: "db1.example.org" }, "localhost").hostname).toBe("db1.example.org");
+  });
+
+  test("of the state directory move staging with it, unless that is given too", () => {
+    expect(parse({ paths: { state: "/srv/pull" } }).paths.staging).toBe("/srv/pull/staging");
+    const both = { state: "/srv/pull", staging: "/big/staging" };
+    expect(parse({ paths: both }).paths.staging).toBe("/big/staging");
+  });
+
+  test("of a cron expression replace the interval, in UTC unless a zone is given", () => {
+    expect(parse({ poll: { cron: "0 4 * * *" } }).poll).toEqual({
+      ...{ kind: "cron", cron: "0 4 * * *", timezone: "UTC", jitter: 120_000 },
+    });
+    const zoned = { cron: "0 4 * * *", timezone: "Europe/Berlin", jitter: "0s" };
+    expect(parse({ poll: zoned }).poll).toMatchObject({ timezone: "Europe/Berlin", jitter: 0 });
+  });
+
+  test.each([
+    "https://mirror.example.org",
+    "http://10.0.0.1:8080/a/b/",
+    "http://[::1]/",
+    "file:///srv/mirror",
+    "file:///media/usb%20stick",
+  ])("of the mirror %s are taken", (mirror) => {
+    expect(parse({ mirrors: [mirror] }).mirrors).toEqual([mirror]);
+  });
+});
+
+describe("trust", () => {
+  test("is made of all keys and the threshold", () => {
+    const policy = trustPolicyOf(parse({ publicKeys: [KEY, OTHER], threshold: 2 }));
+    expect(policy.threshold).toBe(2);
+    expect(policy.publicKeys.map(({ name }) => name)).toEqual(["fleet-1", "fleet-2"]);
+  });
+
+  test("cannot need more keys than there are", () => {
+    expect(refusal({ threshold: 2 })).toBe(
+      "threshold: expected a threshold no greater than the number of distinct publicKeys, found 2",
+    );
+  });
+
+  test("counts a key that is listed twice, or under two names, once", () => {
+    const alias = testKey("alias", "fleet-1").publicKey.text;
+    expect(refusal({ publicKeys: [KEY, KEY], threshold: 2 })).toContain("threshold: ");
+    expect(refusal({ publicKeys: [KEY, alias], threshold: 2 })).toContain("threshold: ");
+    expect(parse({ publicKeys: [KEY, alias], threshold: 1 }).threshold).toBe(1);
+  });
+
+  test.each([0, -1, 0.5, "1", null])("has no threshold of %j", (threshold) => {
+    expect(refusal({ threshold })).toContain("threshold: ");
+  });
+
+  test("refuses a secret key and says what it is", () => {
+    const message = refusal({ publicKeys: [KEY, secretKeyText("fleet-2")] });
+    expect(message).toContain("publicKeys[1]: ");
+    expect(message).toContain("this is a SECRET key");
+  });
+
+  // Defect: describeIssues appends the value found, cut to 80 characters, which holds the
+  // whole 32-byte seed; the message goes to the journal.
+  test("refuses a secret key without printing any of it", () => {
+    const secret = secretKeyText("fleet-2");
+    expect(refusal({ publicKeys: [secret] })).not.toContain(secret.slice(8, 24));
+  });
+});
+
+describe("every error names the key, what was expected and what was found", () => {
+  test.each<[Record<string, unknown>, string]>([
+    [{ mirrors: undefined }, "mirrors: missing; expected array"],
+    [{ mirrors: "https://x" }, 'mirrors: expected array, found "https://x"'],
+    [{ mirrors: [] }, "mirrors: Too small: expected array to have >=1 items, found []"],
+    [{ publicKeys: undefined }, "publicKeys: missing; expected array"],
+    [{ publicKeys: [] }, "publicKeys: Too small: expected array to have >=1 items, found []"],
+    [{ publicKeys: ["fleet-1"] }, "publicKeys[0]: public key fleet-1: expected 32 bytes, found 0"],
+    [{ publicKeys: [7] }, "publicKeys[0]: expected string, found 7"],
+    [{ channel: "Stable" }, "channel: expected a channel name of lower-case letters"],
+    [{ channel: "../other" }, 'found "../other"'],
+    [{ hostname: "a b" }, 'hostname: expected a hostname, found "a b"'],
+    [{ store: "local?root=/a b" }, "store: Invalid string: must match pattern"],
+    [{ poll: { interval: "15" } }, "poll.interval: expected a duration"],
+    [{ poll: { interval: 15 } }, "poll.interval: expected string, found 15"],
+    [{ poll: { interval: "0s" } }, 'poll.interval: expected a duration of at least 1s, found "0s"'],
+    [{ poll: { interval: "30d" } }, "poll.interval: expected a duration of at most 24d"],
+    [{ poll: { jitter: "-1s" } }, 'found "-1s"'],
+    [{ poll: { cron: 5 } }, "poll.cron: expected string, found 5"],
+    [{ poll: "15m" }, 'poll: expected object, found "15m"'],
+    [{ activation: { mode: "reboot" } }, "activation.mode: "],
+    [{ activation: { mode: "reboot" } }, 'found "reboot"'],
+    [{ activation: { timeout: "0s" } }, "activation.timeout: expected a duration of at least 1s"],
+    [{ limits: { manifestBytes: -1 } }, "limits.manifestBytes: "],
+    [{ limits: { manifestBytes: 1.5 } }, "limits.manifestBytes: expected int, found 1.5"],
+    [{ limits: { manifestBytes: 2 ** 31 } }, "found 2147483648"],
+    [
+      { limits: { redirects: 21 } },
+      "limits.redirects: Too big: expected number to be <=20, found 21",
+    ],
+    [{ limits: { redirects: -1 } }, "limits.redirects: "],
+    [{ limits: { stallTimeout: "0s" } }, "limits.stallTimeout: expected a duration of at least 1s"],
+    [{ limits: { connectTimeout: "soon" } }, 'found "soon"'],
+    [{ limits: { reserveBytes: "256M" } }, 'limits.reserveBytes: expected number, found "256M"'],
+    [{ limits: { retryMax: null } }, "limits.retryMax: expected string, found null"],
+    [{ log: { level: "trace" } }, "log.level: "],
+    [{ log: { level: "trace" } }, 'found "trace"'],
+    [{ log: { format: "xml" } }, "log.format: "],
+  ])("%j", (changes, words) => {
+    expect(refusal(changes)).toContain(words);
+  });
+
+  test("several at once, and how many more there are", () => {
+    const message = refusal({
+      ...{ channel: "X", hostname: "", threshold: 0, mirrors: [], publicKeys: [] },
+      ...{ log: { level: 1, format: 2 } },
+    });
+    expect(message.split("; ")).toHaveLength(6);
+    expect(message).toMatch(/; and \d+ more$/);
+  });
+
+  test.each([null, [], "text", 7])("a configuration that is %j", (json) => {
+    const failure = failureOf(() => parseSettings(json, "web1"));
+    expect(failure.code).toBe("CONFIG_INVALID");
+    expect(failure.message).toBe(`top level: expected object, found ${JSON.stringify(json)}`);
+  });
+});
+
+describe("keys that nobody reads are refused", () => {
+  test.each<[string, Record<string, unknown>, string]>([
+    ["at the top", { mirror: "https://x" }, 'top level: unknown key "mirror"'],
+    ["in poll", { poll: { intervall: "1m" } }, 'poll: unknown key "intervall"'],
+    ["in activation", { activation: { reboot: true } }, 'activation: unknown key "reboot"'],
+    ["in paths", { paths: { Profile: "/x" } }, 'paths: unknown key "Profile"'],
+    ["in limits", { limits: { timeout: "1s" } }, 'limits: unknown key "timeout"'],
+    ["in log", { log: { colour: true } }, 'log: unknown key "colour"'],
+  ])("%s", (_, changes, words) => {
+    expect(refusal(changes)).toBe(words);
+  });
+
+  test("also by the name of __proto__", () => {
+    const json = JSON.parse(
+      `{"__proto__":{"threshold":0},${JSON.stringify(MINIMAL).slice(1)}`,
+    ) as unknown;
+    const failure = failureOf(() => parseSettings(json, "web1"));
+    expect(failure.message).toBe('top level: unknown key "__proto__"');
+  });
+});
+
+describe("when to poll", () => {
+  test("is an interval or a cron expression, not both", () => {
+    expect(refusal({ poll: { interval: "1m", cron: "* * * * *" } })).toContain(
+      "poll: expected an interval or a cron expression, not both",
+    );
+  });
+
+  test("has a time zone only with a cron expression", () => {
+    expect(refusal({ poll: { timezone: "UTC" } })).toContain(
+      "poll: expected a time zone only together with a cron expression",
+    );
+  });
+});
+
+describe("an address that is no mirror is refused", () => {
+  test.each([
+    "mirror.example.org",
+    "/srv/mirror",
+    "ftp://mirror.example.org",
+    "s3://bucket",
+    "ssh://host/mirror",
+    "https://",
+    "https://mirror.example.org/?token=x",
+    "https://mirror.example.org/#top",
+    "file://server/share",
+    "javascript:alert(1)",
+    "",
+  ])("%j", (mirror) => {
+    const message = refusal({ mirrors: [MINIMAL.mirrors[0], mirror] });
+    expect(message).toContain("mirrors[1]: expected an https://, http:// or file:/// address");
+    expect(message).toContain(`found ${JSON.stringify(mirror)}`);
+  });
+
+  test("by hand in seventeen copies", () => {
+    expect(refusal({ mirrors: Array(17).fill(MINIMAL.mirrors[0]) })).toContain("mirrors: Too big");
+  });
+
+  // Defect: the refinement parses them as URLs; fileURLToPath throws when the agent starts.
+  test.each(["file:///srv%2Fmirror", "file:///srv/%zz"])(
+    "%s, which stands for no path",
+    (mirror) => {
+      expect(refusal({ mirrors: [mirror] })).toContain("mirrors[0]: ");
+    },
+  );
+});
+
+describe("paths", () => {
+  const names = ["state", "staging", "profile", "gcRoots", "currentSystem"];
+
+  test.each(names)("of %s are absolute and without what Nix reads as syntax", (name) => {
+    const bad = [
+      "",
+      "relative",
+      "./x",
+      "~/x",
+      "/a b",
+      "/a?b",
+      "/a#b",
+      "/a%20b",
+      "/a\tb",
+      "/a\n",
+      1,
+    ];
+    for (const path of bad) {
+      expect(refusal({ paths: { [name]: path } })).toContain(`paths.${name}: expected `);
+    }
+    const good = "/srv/a-b_c.d+e@f:g=h";
+    expect(parse({ paths: { [name]: good } }).paths).toMatchObject({ [name]: good });
+  });
+});
+
+describe("the system's own hostname", () => {
+  test.each(["", "-", "a b", "a_", "(none)"])("is refused as %j unless one is set", (hostname) => {
+    const failure = failureOf(() => parse({}, hostname));
+    expect(failure.code).toBe("CONFIG_INVALID");
+    expect(failure.message).toContain(
+      `hostname: the system's hostname ${JSON.stringify(hostname)}`,
+    );
+    expect(parse({ hostname: "web1" }, hostname).hostname).toBe("web1");
+  });
+});
