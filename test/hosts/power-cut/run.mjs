@@ -36,6 +36,7 @@ const key = join(directory, "key");
 await run(process.execPath, bundle, "keygen", "power-1", "--out", key);
 const publicKey = (await readFile(`${key}.public`, "utf8")).trim();
 
+const machine = await createMachine(directory);
 const server = spawn(process.execPath, [here("../../../scripts/demo-server.mjs"), mirror], {
   stdio: ["ignore", "pipe", "inherit"],
 });
@@ -44,8 +45,6 @@ const port = new URL(
     server.stdout.once("data", (data) => resolve(String(data).trim())),
   ),
 ).port;
-
-const machine = await createMachine(directory);
 let finished = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => end(130));
 
@@ -149,6 +148,8 @@ function build(generation) {
   };
   const json = JSON.stringify({
     generation: String(generation),
+    // Every update changes the agent's unit too.
+    agent: generation % 2 === 0 ? "changed" : "normal",
     bundle,
     payloadBytes: 2_000_000,
     units: { "web.service": service.join("\n") },
