@@ -51,7 +51,7 @@ export class Container {
     const { place, consoleFile, privateNetwork } = this.#options;
     mkdirSync(place.cgroup, { recursive: true });
     const network = privateNetwork
-      ? [`--network-namespace-path=/run/netns/${place.namespace}`]
+      ? [`--network-namespace-path=/run/netns/${place.namespace}`, "--capability=CAP_NET_ADMIN"]
       : [];
     const nspawn = [
       ...["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"],
