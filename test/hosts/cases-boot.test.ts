@@ -90,6 +90,7 @@ test("another init interface waits for a reboot, and is committed after it", asy
   expect(await host.bootedSystem()).toBe(second);
 });
 
+// The profile is the release's and the running system is not: `decide` does not know why.
 test.fails("a system that waits for a reboot is not taken for a change by hand", async () => {
   const host = await createReleasedHost();
   const second = await host.release({ generation: "2", initInterface: "2" });

@@ -73,6 +73,7 @@ test("another agent in the release, its unit left alone: the old one commits and
   expect(after.mainPid).not.toBe(before.mainPid);
 });
 
+// The agent compares its program and configuration with the new system's, not its unit.
 test.fails("another unit for the same agent: it runs as the new unit says in the end", async () => {
   const host = await createReleasedHost();
   const second = await host.release({ generation: "2", agentUnit: agentUnit({ version: "2" }) });
@@ -84,6 +85,7 @@ test.fails("another unit for the same agent: it runs as the new unit says in the
   );
 });
 
+// The switch waits for the agent to stop and the agent for the switch to end, until the time limit.
 test.fails(
   "the agent is replaced in the middle of the switch: the new one finishes and commits",
   async () => {
@@ -148,6 +150,7 @@ test("the new system's agent is broken: the end is one whole system", async () =
   expect([switchUnit, deadlineTimer]).toEqual(["not-found", "not-found"]);
 });
 
+// The old agent's health gate never runs the new agent.
 test.fails(
   "the new system's agent is broken: it is not committed, the host would be lost",
   async () => {

@@ -134,17 +134,20 @@ describe("a manifest", () => {
     ]);
   });
 
-  test.each(["", "/", "/below/this", "/below/this/"])("lies below the address …%s", async (path) => {
-    const seen: unknown[] = [];
-    const url = await serve((request, response) => {
-      seen.push([request.method, request.url, request.headers["user-agent"]]);
-      response.end("{}");
-    });
-    const mirror = mirrorAt(url + path);
-    expect(mirror.address).toBe(url + path);
-    await manifestOf(mirror);
-    expect(seen).toEqual([["GET", path.replace(/\/$/, "") + MANIFEST, "nixos-pull"]]);
-  });
+  test.each(["", "/", "/below/this", "/below/this/"])(
+    "lies below the address …%s",
+    async (path) => {
+      const seen: unknown[] = [];
+      const url = await serve((request, response) => {
+        seen.push([request.method, request.url, request.headers["user-agent"]]);
+        response.end("{}");
+      });
+      const mirror = mirrorAt(url + path);
+      expect(mirror.address).toBe(url + path);
+      await manifestOf(mirror);
+      expect(seen).toEqual([["GET", path.replace(/\/$/, "") + MANIFEST, "nixos-pull"]]);
+    },
+  );
 });
 
 describe("an unexpected status", () => {
@@ -163,8 +166,8 @@ describe("an unexpected status", () => {
       response.end(status === 204 ? undefined : "<html>an error page</html>".repeat(2_000));
     });
     const mirror = mirrorAt(url);
-    for (const attempt of [manifestOf(mirror), read(mirror, 0, 10)]) {
-      const failure = await rejectionOf(soon(attempt));
+    for (const attempt of [() => manifestOf(mirror), () => read(mirror, 0, 10)]) {
+      const failure = await rejectionOf(soon<unknown>(attempt()));
       expect(failure.code).toBe(code);
       expect(failure.message).toContain(`found ${status}`);
       expect(failure.message).toContain(url);
@@ -177,17 +180,19 @@ describe("an unexpected status", () => {
     expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_STATUS");
   });
 
-  test("leaves the connection fit for the next request", async () => {
+  test("leaves the connection fit for later requests", async () => {
     let connections = 0;
     const server = createServer((request, response) => {
       response.writeHead(request.url === ARCHIVE ? 404 : 200).end("{}");
     });
     server.on("connection", () => connections++);
     const mirror = mirrorAt(`http://127.0.0.1:${await listen(server)}`);
-    await rejectionOf(read(mirror, 0, 10));
-    await manifestOf(mirror);
-    await rejectionOf(read(mirror, 0, 10));
-    expect(connections).toBe(1);
+    for (let round = 0; round < 4; round++) {
+      await rejectionOf(read(mirror, 0, 10));
+      await manifestOf(mirror);
+    }
+    // A connection may take a moment to be idle again.
+    expect(connections).toBeLessThanOrEqual(2);
   });
 
   test("an HTML page with status 200 is given as it is: the envelope's reader names it", async () => {
@@ -242,12 +247,15 @@ describe("redirects", () => {
     expect((await read(mirrorAt(url), 15, 25)).toString()).toBe("5678901234");
   });
 
-  test.each([undefined, "", "http://", "http://[", "//"])("to %j lead nowhere", async (location) => {
-    const url = await serve((_, response) => {
-      response.writeHead(302, location === undefined ? {} : { location }).end();
-    });
-    expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_REDIRECT");
-  });
+  test.each([undefined, "", "http://", "http://[", "//"])(
+    "to %j lead nowhere",
+    async (location) => {
+      const url = await serve((_, response) => {
+        response.writeHead(302, location === undefined ? {} : { location }).end();
+      });
+      expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_REDIRECT");
+    },
+  );
 
   test.each(["file:///etc/passwd", "ftp://x/y", "data:,{}", "javascript:0"])(
     "to %s are refused",
@@ -357,7 +365,12 @@ describe("a mirror that stops sending", () => {
 
   test.each<[string, (response: ServerResponse) => void]>([
     ["before it answers", () => undefined],
-    ["after its headers", (response) => void response.writeHead(200).flushHeaders()],
+    [
+      "after its headers",
+      (response) => {
+        response.writeHead(200).flushHeaders();
+      },
+    ],
     ["in the middle", (response) => void response.writeHead(206, ranged(0, 9, 10)).write("01234")],
   ])("%s is given up after the stall limit", async (_, answer) => {
     const url = await serve((_request, response) => {
@@ -377,17 +390,42 @@ describe("a mirror that stops sending", () => {
     expect((await rejectionOf(soon(manifestOf(mirrorAt(url, limits))))).code).toBe("MIRROR_STATUS");
   });
 
-  test("only now and then is not given up: the limit is for silence", async () => {
-    const url = await serve((_, response) => {
+  /** Sends `part` every 50 ms, for longer than the stall limit. */
+  const dripping = (part: string): Promise<string> =>
+    serve((_, response) => {
       void (async () => {
-        for (const part of ["{", '"a"', ":", "1", "}"]) {
+        for (let round = 0; round < 12 && !response.destroyed; round++) {
           response.write(part);
-          await sleep(120);
+          await sleep(50);
         }
         response.end();
       })();
     });
-    expect(await manifestOf(mirrorAt(url, limits))).toMatchObject({ bytes: Buffer.from('{"a":1}') });
+
+  test("and goes on, again and again, is not given up: the limit is for silence", async () => {
+    const answer = await manifestOf(mirrorAt(await dripping("x".repeat(100)), limits));
+    expect(answer).toMatchObject({ bytes: Buffer.from("x".repeat(1_200)) });
+  });
+
+  test("but for a byte now and then is given up: no download would ever end", async () => {
+    const mirror = mirrorAt(await dripping("x"), limits);
+    const failure = await rejectionOf(soon(manifestOf(mirror)));
+    expect(failure.code).toBe("MIRROR_STALLED");
+    expect(failure.message).toContain("expected 512 bytes a second, found ");
+    expect((await rejectionOf(soon(read(mirror, 0, 1_000)))).code).toBe("MIRROR_STALLED");
+  });
+
+  test("is not blamed for the time that the reader takes for itself", async () => {
+    const url = await serve((_, response) => {
+      response.writeHead(206, ranged(0, 9, 10)).write("01234");
+      setTimeout(() => response.end("56789"), 50);
+    });
+    const pieces: string[] = [];
+    for await (const piece of mirrorAt(url, limits).readArchive(SHA256, { from: 0, to: 10 })) {
+      pieces.push(piece.toString());
+      await sleep(400);
+    }
+    expect(pieces.join("")).toBe("0123456789");
   });
 });
 
@@ -412,7 +450,10 @@ describe("no connection", () => {
     ["to something that speaks no HTTP", "SSH-2.0-OpenSSH_9.2\r\n"],
     ["that is closed within the headers", "HTTP/1.1 200 OK\r\ncontent-le"],
     ["that is closed within the body", "HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\n01234"],
-    ["that is closed within a chunk", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\n01"],
+    [
+      "that is closed within a chunk",
+      "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\na\r\n01",
+    ],
     ["with a length that is no number", "HTTP/1.1 200 OK\r\ncontent-length: ten\r\n\r\n0123456789"],
     ["with two lengths", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n{}"],
   ])("%s is MIRROR_UNREACHABLE", async (_, bytes) => {
