@@ -115,7 +115,7 @@ async function stagedIndex(
   const staged = await staging.readIndex();
   if (!staged) return null;
   try {
-    return readIndex(staged, release, settings.publicKeys);
+    return readIndex(staged, release, settings.storeKeys);
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -135,7 +135,7 @@ async function mirroredIndex(
     const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
     try {
       const compressed = await reader.take(index.size);
-      const contents = readIndex(compressed, release, tools.settings.publicKeys);
+      const contents = readIndex(compressed, release, tools.settings.storeKeys);
       await keep(compressed);
       return contents;
     } finally {

@@ -11,6 +11,7 @@ import { keygen, type KeygenOptions } from "./keygen.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
 import { rollback, type RollbackOptions } from "./rollback.ts";
 import { run } from "./run.ts";
+import { sign, type SignOptions } from "./sign.ts";
 import { status, type StatusOptions } from "./status.ts";
 import { verify, type VerifyOptions } from "./verify.ts";
 import { VERSION } from "./version.ts";
@@ -85,7 +86,11 @@ export function createProgram(
     });
   operator("publish", "build, pack, sign and write a release")
     .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
-    .requiredOption("-k, --key <file>", "secret key; may be repeated", collect, [])
+    .option("-k, --key <file>", "secret key; may be repeated", collect, [])
+    .option("--store-key <file>", "secret key for store paths alone; may be repeated", collect, [])
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .option("-p, --public-key <key>", "a key of the current release or draft", collect, [])
     .option(
       "--host <name=source>",
       "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE; may be repeated",
@@ -106,13 +111,30 @@ export function createProgram(
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
+    .option("--refresh", "the current release again, with a new expiry; nothing is built")
+    .option("--new-epoch <reason>", "restart the numbering, past one that was driven too high")
+    .option("--epoch <number>", "number of the new epoch instead of the next one", positive)
+    .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--from-draft <file>", "verify a signed draft and put it into force")
+    .option("--threshold <count>", "how many keys must have signed the draft", positive)
     .option("--json", "print JSON")
     .action((options: PublishCommandOptions) => {
       finish(publish(options, context));
     });
+  operator("sign", "add a signature to a release")
+    .argument("<release>", "a draft, an envelope, or a mirror's directory")
+    .option("-k, --key <file>", "secret key; may be repeated", collect, [])
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .option("--channel <name>", "the channel, where a mirror is given", "stable")
+    .option("--json", "print JSON")
+    .action((release: string, options: SignOptions) => {
+      finish(sign(release, options, context));
+    });
   operator("verify", "verify a mirror, every byte of it")
     .argument("<mirror>", "a directory or an address")
     .option("-p, --public-key <key>", "trusted key, NAME:BASE64; may be repeated", collect, [])
+    .option("--store-key <key>", "trusted key for store paths, where another", collect, [])
     .option("--threshold <count>", "how many of the keys must have signed", positive)
     .option("--channel <name>", "the channel (default: the configuration's)")
     .option("--host <name>", "verify this host's archive only")
@@ -124,6 +146,17 @@ export function createProgram(
       finish(verify(mirror, options, context));
     });
   return program;
+}
+
+function signerOption(): Option {
+  return new Option(
+    "--signer <program>",
+    "a program that reads what is to be signed and prints the signature in base64; a JSON array gives it arguments",
+  );
+}
+
+function signerKeyOption(): Option {
+  return new Option("--signer-key <key>", "the public key of that signer, NAME:BASE64");
 }
 
 function collect(value: string, before: readonly string[]): string[] {

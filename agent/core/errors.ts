@@ -47,16 +47,20 @@ export const ERROR_KINDS = {
   ENVELOPE_INVALID: kind(EXIT.trust, "the manifest is not a DSSE envelope"),
   PAYLOAD_TYPE_WRONG: kind(EXIT.trust, "the envelope carries something other than a release"),
   SIGNATURE_THRESHOLD: kind(EXIT.trust, "fewer valid signatures by trusted keys than required"),
+  KEY_REVOKED: kind(EXIT.trust, "enough signatures only if revoked keys were counted"),
   FORMAT_UNSUPPORTED: kind(EXIT.trust, "the format version is newer than this agent knows"),
   MANIFEST_INVALID: kind(EXIT.trust, "a signed manifest does not follow the format"),
   CHANNEL_MISMATCH: kind(EXIT.trust, "the manifest is of another channel"),
   SEQUENCE_REPLAYED: kind(EXIT.trust, "the manifest is older than one accepted before"),
   SEQUENCE_CONFLICT: kind(EXIT.trust, "two different manifests carry the same sequence number"),
+  EPOCH_IMPLAUSIBLE: kind(EXIT.trust, "the numbering was restarted more often than is believable"),
   MANIFEST_EXPIRED: kind(EXIT.trust, "the manifest's expiry time has passed", true),
+  CLOCK_BEHIND: kind(EXIT.trust, "this host's clock is behind what it has already seen", true),
   CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
   RELEASE_DENIED: kind(EXIT.trust, "this system failed here before and is not tried again"),
 
+  MIRROR_STALE: kind(EXIT.mirror, "the release accepted here has expired, and none is newer", true),
   MIRROR_UNREACHABLE: kind(EXIT.mirror, "no connection to the mirror", true),
   MIRROR_NOT_FOUND: kind(EXIT.mirror, "the mirror has no such file", true),
   MIRROR_STATUS: kind(EXIT.mirror, "the mirror answered with an unexpected HTTP status", true),
@@ -93,6 +97,7 @@ export const ERROR_KINDS = {
 
   BUILD_FAILED: kind(EXIT.publish, "Nix could not build a system"),
   PUBLISH_FAILED: kind(EXIT.publish, "the release could not be put together"),
+  SIGNER_FAILED: kind(EXIT.publish, "an external signer gave no valid signature"),
   PUBLISH_LOCKED: kind(EXIT.publish, "another publish writes to this mirror", true),
 
   INTERRUPTED: kind(EXIT.interrupted, "stopped by a signal", true),

@@ -4,7 +4,7 @@ import { PullError } from "./errors.ts";
 import { durationSchema } from "./duration.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
-import { parsePublicKey, type PublicKey } from "./signing-key.ts";
+import { parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -65,11 +65,28 @@ export const settingsSchema = z
       .min(1)
       .max(32)
       .describe("Keys trusted to sign releases and store paths, in Nix's NAME:BASE64 form."),
+    storeKeys: z
+      .array(publicKeySchema)
+      .min(1)
+      .max(32)
+      .optional()
+      .describe("Keys trusted to sign store paths, where others than publicKeys do."),
+    revokedKeys: z
+      .array(publicKeySchema)
+      .max(32)
+      .default([])
+      .describe("Keys that count no longer, wherever else they stand."),
     threshold: z
       .int()
       .positive()
       .default(1)
       .describe("How many distinct keys must have signed a release."),
+    clock: z
+      .enum(["strict", "ignore"])
+      .default("strict")
+      .describe(
+        "strict: expired releases and implausible times are refused. ignore: for sites without time; releases then never expire, and a mirror can hold newer ones back unnoticed.",
+      ),
     poll: z
       .strictObject({
         interval: durationSchema.optional().describe("Time from one poll to the next."),
@@ -165,17 +182,31 @@ export const settingsSchema = z
       .prefault({})
       .describe("Logging."),
   })
-  .refine((settings) => settings.threshold <= settings.publicKeys.length, {
-    error: "expected a threshold no greater than the number of publicKeys",
-    path: ["threshold"],
-  });
+  .refine(
+    ({ threshold, publicKeys, revokedKeys }) =>
+      threshold <= withoutRevoked(publicKeys, revokedKeys).length,
+    {
+      error: "expected a threshold no greater than the number of publicKeys that are not revoked",
+      path: ["threshold"],
+    },
+  )
+  .refine(
+    ({ storeKeys, publicKeys, revokedKeys }) =>
+      withoutRevoked(storeKeys ?? publicKeys, revokedKeys).length > 0,
+    { error: "expected at least one key that is not revoked", path: ["storeKeys"] },
+  );
 
 /** What the schema gives: defaults filled in, durations in milliseconds, keys parsed. */
 type ParsedSettings = z.output<typeof settingsSchema>;
 
 /** Settings that apply on this host, complete. */
-export interface Settings extends Omit<ParsedSettings, "hostname" | "paths" | "poll" | "$schema"> {
+export interface Settings extends Omit<
+  ParsedSettings,
+  "hostname" | "paths" | "poll" | "storeKeys" | "$schema"
+> {
   readonly hostname: string;
+  /** Whose signatures of store paths count: as configured, without the revoked ones. */
+  readonly storeKeys: readonly PublicKey[];
   readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
   readonly poll: PollSettings;
 }
@@ -191,7 +222,7 @@ const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
 export function parseSettings(json: unknown, systemHostname: string): Settings {
   const parsed = settingsSchema.safeParse(json);
   if (!parsed.success) throw new PullError("CONFIG_INVALID", describeIssues(parsed.error, json));
-  const { hostname, paths, poll, $schema: _, ...rest } = parsed.data;
+  const { hostname, paths, poll, storeKeys, $schema: _, ...rest } = parsed.data;
   const name = hostnameSchema.safeParse(hostname ?? systemHostname);
   if (!name.success) {
     throw new PullError(
@@ -202,6 +233,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
   return {
     ...rest,
     hostname: name.data,
+    storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
     paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
     poll:
       poll.cron === undefined
@@ -216,5 +248,6 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
 
 /** Whose signatures make a release acceptable on this host. */
 export function trustPolicyOf(settings: Settings): TrustPolicy {
-  return { publicKeys: settings.publicKeys, threshold: settings.threshold };
+  const { publicKeys, threshold, revokedKeys } = settings;
+  return { publicKeys, threshold, revokedKeys };
 }
