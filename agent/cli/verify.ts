@@ -27,7 +27,7 @@ export async function verify(
 ): CommandResult {
   const url = /^(https?|file):\/\//.test(address) ? address : pathToFileURL(address).href;
   const settings = await settingsFor(url, options);
-  const [mirror] = mirrorsOf([url], settings.limits);
+  const [mirror] = mirrorsOf({ ...settings, mirrors: [url] });
   if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(address)}`);
   const progress = new ProgressLine();
   const { signed, expired, hosts } = await verifyMirror(mirror, {

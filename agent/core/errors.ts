@@ -42,6 +42,7 @@ export const ERROR_KINDS = {
   USAGE: kind(EXIT.usage, "the command line is not understood"),
   CONFIG_NOT_FOUND: kind(EXIT.configuration, "the configuration file does not exist"),
   CONFIG_INVALID: kind(EXIT.configuration, "a setting is missing, unknown or of the wrong form"),
+  CREDENTIAL_UNREADABLE: kind(EXIT.configuration, "a credential or TLS file is not there", true),
   KEY_INVALID: kind(EXIT.configuration, "a key is not in Nix's name:base64 form"),
 
   ENVELOPE_INVALID: kind(EXIT.trust, "the manifest is not a DSSE envelope"),
@@ -58,6 +59,7 @@ export const ERROR_KINDS = {
   CLOCK_BEHIND: kind(EXIT.trust, "this host's clock is behind what it has already seen", true),
   CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
+  MACHINE_MISMATCH: kind(EXIT.trust, "the release names another machine for this hostname"),
   RELEASE_DENIED: kind(EXIT.trust, "this system failed here before and is not tried again"),
 
   MIRROR_STALE: kind(EXIT.mirror, "the release accepted here has expired, and none is newer", true),
@@ -65,6 +67,8 @@ export const ERROR_KINDS = {
   MIRROR_NOT_FOUND: kind(EXIT.mirror, "the mirror has no such file", true),
   MIRROR_STATUS: kind(EXIT.mirror, "the mirror answered with an unexpected HTTP status", true),
   MIRROR_STALLED: kind(EXIT.mirror, "the mirror stopped sending", true),
+  MIRROR_SLOW: kind(EXIT.mirror, "the mirror sends more slowly than the rate floor", true),
+  MIRROR_TLS: kind(EXIT.mirror, "no trusted TLS connection: a certificate is wrong", true),
   MIRROR_REDIRECT: kind(EXIT.mirror, "too many redirects, or one to an insecure address", true),
   MIRROR_OVERSIZE: kind(EXIT.mirror, "the mirror sent more than the allowed size", true),
 
@@ -81,6 +85,7 @@ export const ERROR_KINDS = {
   IO_FAILED: kind(EXIT.host, "the operating system refused a file operation", true),
   TOOL_MISSING: kind(EXIT.host, "a program the agent needs is not on PATH", true),
   TOOL_TIMEOUT: kind(EXIT.host, "a program did not finish in its time limit", true),
+  STAGING_UNSAFE: kind(EXIT.host, "other users could write to the staging directory"),
   STATE_CORRUPT: kind(EXIT.host, "a state file is damaged"),
   STATE_LOST: kind(EXIT.host, "the record of accepted releases is gone"),
   PROFILE_FAILED: kind(EXIT.host, "nix-env could not set the system profile", true),

@@ -57,6 +57,8 @@ const hostSchema = z.strictObject({
   closureSize: byteCountSchema,
   archive: archiveSchema,
   activation: activationSchema.partial().optional(),
+  /** The one machine that may take this entry: its hashed machine-id (`status` shows it). */
+  machineId: sha256Schema.optional(),
 });
 
 /**
@@ -174,8 +176,16 @@ export function encodeManifest(manifest: Manifest): Buffer {
   return Buffer.from(JSON.stringify({ ...manifest, hosts }));
 }
 
-/** The host's part of a manifest. Throws HOST_NOT_IN_RELEASE. */
-export function releaseFor(signed: SignedManifest, hostname: string): Release {
+/**
+ * The host's part of a manifest. `machineId` is this machine's hash, null where it has
+ * none, absent where it is nobody's question. Throws HOST_NOT_IN_RELEASE,
+ * MACHINE_MISMATCH.
+ */
+export function releaseFor(
+  signed: SignedManifest,
+  hostname: string,
+  machineId?: string | null,
+): Release {
   const { manifest, digest } = signed;
   const entry = Object.hasOwn(manifest.hosts, hostname) ? manifest.hosts[hostname] : undefined;
   if (entry === undefined) {
@@ -185,6 +195,13 @@ export function releaseFor(signed: SignedManifest, hostname: string): Release {
       "HOST_NOT_IN_RELEASE",
       `release ${manifest.sequence} of channel ${manifest.channel} names no host ` +
         `${JSON.stringify(hostname)}; it names ${names.length}: ${shown}${names.length > 5 ? ", …" : ""}`,
+    );
+  }
+  if (machineId !== undefined && entry.machineId !== undefined && entry.machineId !== machineId) {
+    throw new PullError(
+      "MACHINE_MISMATCH",
+      `release ${manifest.sequence} gives ${hostname} to the machine ${entry.machineId}, ` +
+        `this one is ${machineId ?? "without a machine-id"}`,
     );
   }
   return {

@@ -26,11 +26,12 @@ export function describeIssues(error: z.ZodError, input: unknown): string {
 
 function pathText(path: readonly PropertyKey[]): string {
   if (path.length === 0) return "top level";
-  return path
+  const text = path
     .map((key, at) =>
       typeof key === "number" ? `[${key}]` : `${at === 0 ? "" : "."}${String(key)}`,
     )
     .join("");
+  return text.replace(/\/\/[^/@\s]*@/g, "//…@");
 }
 
 function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
@@ -43,6 +44,7 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
 }
 
 function valueText(value: unknown): string {
-  const text = JSON.stringify(value);
+  // A password that somebody wrote into an address must not end in a log.
+  const text = JSON.stringify(value).replace(/\/\/[^/@"\s]*@/g, "//…@");
   return text.length > MAX_VALUE_TEXT ? `${text.slice(0, MAX_VALUE_TEXT)}…` : text;
 }

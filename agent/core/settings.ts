@@ -28,11 +28,46 @@ const mirrorSchema = z.string().refine(
       ["https:", "http:", "file:"].includes(url.protocol) &&
       url.search === "" &&
       url.hash === "" &&
+      // What stands in an address stands in logs and status.
+      url.username === "" &&
+      url.password === "" &&
       (url.protocol !== "file:" || url.host === "")
     );
   },
-  { error: "expected an https://, http:// or file:/// address without query or fragment" },
+  {
+    error:
+      "expected an https://, http:// or file:/// address without query, fragment, user or password",
+  },
 );
+
+const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
+
+/** Names as systemd's LoadCredential= takes them (systemd.exec(5)). */
+const credentialNameSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_.:-]{1,100}$/, "expected a credential's name");
+
+const credentialSchema = z
+  .strictObject({
+    type: z.enum(["basic", "bearer"]).describe("basic: the secret is USER:PASSWORD."),
+    file: filePathSchema.optional().describe("File that holds the secret, in one line."),
+    credential: credentialNameSchema
+      .optional()
+      .describe("Name of a systemd credential that holds it, instead of a file."),
+  })
+  .refine(({ file, credential }) => (file === undefined) !== (credential === undefined), {
+    error: "expected either a file or a credential",
+  });
+export type MirrorCredential = z.infer<typeof credentialSchema>;
+
+/** Loopback is nobody else's network: a secret may go there without TLS. */
+function keepsSecrets(address: string): boolean {
+  const url = URL.parse(address);
+  return (
+    url?.protocol === "https:" ||
+    (url?.protocol === "http:" && /^(127\.[0-9.]+|\[::1\]|localhost)$/.test(url.hostname))
+  );
+}
 
 const publicKeySchema = z.string().transform((text, context): PublicKey => {
   try {
@@ -81,6 +116,25 @@ export const settingsSchema = z
       .positive()
       .default(1)
       .describe("How many distinct keys must have signed a release."),
+    credentials: z
+      .record(mirrorSchema, credentialSchema)
+      .default({})
+      .describe("How this host identifies itself to a mirror, by the mirror's address."),
+    tls: z
+      .strictObject({
+        caFile: filePathSchema
+          .optional()
+          .describe("Certificate authorities for mirrors, PEM; the system's where absent."),
+        certFile: filePathSchema
+          .optional()
+          .describe("Client certificate that is shown to mirrors, PEM."),
+        keyFile: filePathSchema.optional().describe("Its private key, PEM."),
+      })
+      .refine(({ certFile, keyFile }) => (certFile === undefined) === (keyFile === undefined), {
+        error: "expected certFile and keyFile together",
+      })
+      .prefault({})
+      .describe("TLS to mirrors."),
     clock: z
       .enum(["strict", "ignore"])
       .default("strict")
@@ -140,6 +194,9 @@ export const settingsSchema = z
         gcRoots: directorySchema
           .default("/nix/var/nix/gcroots/nixos-pull")
           .describe("Directory of the agent's garbage collector roots."),
+        machineId: directorySchema
+          .default("/etc/machine-id")
+          .describe("File with this machine's identity (machine-id(5))."),
         currentSystem: directorySchema
           .default("/run/current-system")
           .describe("Link to the running system."),
@@ -157,6 +214,15 @@ export const settingsSchema = z
         stallTimeout: durationSchema
           .prefault("60s")
           .describe("Longest silence of a mirror before it is given up."),
+        minRate: bytesSchema
+          .default(1024)
+          .describe("Bytes a second below which a mirror is given up; 0 allows any rate."),
+        rateWindow: durationSchema
+          .prefault("60s")
+          .describe("How long a mirror may stay below minRate."),
+        maxRate: bytesSchema
+          .default(0)
+          .describe("Most bytes a second that archives are downloaded with; 0 sets no bound."),
         importTimeout: durationSchema.prefault("4h").describe("How long nix copy may take."),
         reserveBytes: bytesSchema
           .default(256 * 1024 ** 2)
@@ -181,6 +247,14 @@ export const settingsSchema = z
       })
       .prefault({})
       .describe("Logging."),
+  })
+  .refine(
+    ({ credentials, mirrors }) => Object.keys(credentials).every((it) => mirrors.includes(it)),
+    { error: "expected addresses that stand in mirrors", path: ["credentials"] },
+  )
+  .refine(({ credentials }) => Object.keys(credentials).every(keepsSecrets), {
+    error: "expected https:// mirrors: a secret would go over the network in the clear",
+    path: ["credentials"],
   })
   .refine(
     ({ threshold, publicKeys, revokedKeys }) =>

@@ -1,25 +1,22 @@
-import { EnvHttpProxyAgent, request, type Dispatcher } from "undici";
+import { request, type Dispatcher } from "undici";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
-import type { Settings } from "../core/settings.ts";
-
-/** Response headers longer than this are no static file server's (undici's own default). */
-const MAX_HEADER_BYTES = 16 * 1024;
+import type { MirrorCredential, Settings } from "../core/settings.ts";
+import { withRateFloor, type Pacer } from "./transfer-rate.ts";
+import { authorizationOf, type Transport } from "./transport.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
-/** One connection pool for all mirrors; proxies as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. */
-export function httpDispatcher(limits: Settings["limits"]): Dispatcher {
-  return new EnvHttpProxyAgent({
-    connect: { timeout: limits.connectTimeout },
-    headersTimeout: limits.stallTimeout,
-    // undici measures the time between two pieces of a body, not the whole.
-    bodyTimeout: limits.stallTimeout,
-    maxHeaderSize: MAX_HEADER_BYTES,
-  });
-}
-
 type Response = Dispatcher.ResponseData;
+
+/** What the mirrors of one host share, and what is this mirror's own. */
+export interface HttpMirrorOptions {
+  readonly limits: Settings["limits"];
+  readonly transport: Transport;
+  /** Shared by all mirrors: the bound is the host's. */
+  readonly pacer: Pacer;
+  readonly credential?: MirrorCredential | undefined;
+}
 
 /** A mirror that any static file server gives. */
 export class HttpMirror implements Mirror {
@@ -27,13 +24,13 @@ export class HttpMirror implements Mirror {
   ranges = true;
   readonly #base: URL;
   readonly #limits: Settings["limits"];
-  readonly #dispatcher: Dispatcher;
+  readonly #options: HttpMirrorOptions;
 
-  constructor(address: string, limits: Settings["limits"], dispatcher: Dispatcher) {
+  constructor(address: string, options: HttpMirrorOptions) {
     this.address = address;
     this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
-    this.#limits = limits;
-    this.#dispatcher = dispatcher;
+    this.#limits = options.limits;
+    this.#options = options;
   }
 
   async readManifest(
@@ -104,7 +101,7 @@ export class HttpMirror implements Mirror {
       }
     }
     let left = to - from;
-    for await (const chunk of this.#body(response, url)) {
+    for await (const chunk of this.#options.pacer.pace(this.#body(response, url), signal)) {
       const start = Math.min(skip, chunk.length);
       skip -= start;
       const part = chunk.subarray(start, start + left);
@@ -141,6 +138,8 @@ export class HttpMirror implements Mirror {
           `${url.href}: refused the redirect to ${next.protocol}//${next.host}`,
         );
       }
+      // Nor may a redirect make up a user for us.
+      next.username = next.password = "";
       url = next;
     }
   }
@@ -150,11 +149,22 @@ export class HttpMirror implements Mirror {
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
   ): Promise<Response> {
+    // Secrets and the client certificate are the mirror's own, never another origin's.
+    const identified = url.origin === this.#base.origin;
+    const { credential, transport } = this.#options;
+    const secret =
+      identified && credential ? { authorization: await authorizationOf(credential) } : {};
+    const dispatcher = await transport.dispatcher({ identified });
     try {
       return await request(url, {
         method: "GET",
-        headers: { ...headers, "accept-encoding": "identity", "user-agent": "nixos-pull" },
-        dispatcher: this.#dispatcher,
+        headers: {
+          ...headers,
+          ...secret,
+          "accept-encoding": "identity",
+          "user-agent": "nixos-pull",
+        },
+        dispatcher,
         signal: signal ?? null,
       });
     } catch (cause) {
@@ -163,8 +173,13 @@ export class HttpMirror implements Mirror {
   }
 
   async *#body(response: Response, url: URL): AsyncGenerator<Buffer> {
+    const { minRate, rateWindow: windowMs } = this.#limits;
     try {
-      for await (const chunk of response.body) yield chunk as Buffer;
+      yield* withRateFloor(response.body as AsyncIterable<Buffer>, {
+        minRate,
+        windowMs,
+        name: url.href,
+      });
     } catch (cause) {
       throw networkError(url, cause, undefined);
     }
@@ -205,6 +220,10 @@ function resolve(location: string, base: URL): URL | null {
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 
+/** Codes of OpenSSL and Node for a certificate or handshake that is not right. */
+const TLS_TROUBLE =
+  /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
+
 /** Connection trouble in words; the cause is kept. */
 function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
   if (cause instanceof PullError) return cause;
@@ -215,7 +234,13 @@ function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined)
   if (STALLS.has(code)) {
     return new PullError("MIRROR_STALLED", `${url.href}: the mirror stopped sending`, { cause });
   }
-  return new PullError("MIRROR_UNREACHABLE", `${url.href}: ${reasonText(cause)}`, { cause });
+  const isTls =
+    TLS_TROUBLE.test(code) || (cause instanceof Error && TLS_TROUBLE.test(cause.message));
+  return new PullError(
+    isTls ? "MIRROR_TLS" : "MIRROR_UNREACHABLE",
+    `${url.href}: ${reasonText(cause)}`,
+    { cause },
+  );
 }
 
 function reasonText(cause: unknown): string {

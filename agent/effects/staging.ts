@@ -1,6 +1,16 @@
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
-import { lstat, mkdir, open, readdir, rename, rm, rmdir, writeFile } from "node:fs/promises";
+import type { Stats } from "node:fs";
+import {
+  constants,
+  lstat,
+  mkdir,
+  open,
+  readdir,
+  rename,
+  rm,
+  rmdir,
+  type FileHandle,
+} from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import {
   CACHE_INFO,
@@ -43,36 +53,37 @@ export class Staging {
     this.directory = join(parent, archiveSha256);
   }
 
-  /** Makes the directory and removes those of other archives. */
+  /** Makes the directory and removes those of other archives. Throws STAGING_UNSAFE. */
   async prepare(): Promise<void> {
     await mkdir(this.#parent, { recursive: true, mode: 0o700 });
+    await expectPrivate(this.#parent, "shared");
     await removeArchives(this.#parent, basename(this.directory));
-    // Somebody else's link in our place would lead the writes elsewhere.
-    const found = await lstat(this.directory).catch((error: unknown) => {
-      if (isNotFound(error)) return null;
-      throw error;
-    });
-    if (found && !found.isDirectory()) await rm(this.directory, { force: true });
-    await mkdir(join(this.directory, "nar"), { recursive: true, mode: 0o700 });
+    // Somebody else's link or directory in our place would lead the writes elsewhere.
+    for (const directory of [this.directory, join(this.directory, "nar")]) {
+      const found = await statOf(directory);
+      if (found && !found.isDirectory()) await rm(directory, { force: true });
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await expectPrivate(directory, "own");
+    }
   }
 
   /** The compressed index as it was read before, or null. */
   async readIndex(): Promise<Buffer | null> {
     try {
-      const file = await open(join(this.directory, INDEX_MEMBER), "r");
+      const file = await openPlain(join(this.directory, INDEX_MEMBER), constants.O_RDONLY);
       try {
         return await file.readFile();
       } finally {
         await file.close();
       }
     } catch (error) {
-      if (isNotFound(error)) return null;
+      if (isNotFound(error) || error instanceof PullError) return null;
       throw error;
     }
   }
 
   async writeIndex(compressed: Uint8Array): Promise<void> {
-    await writeFile(join(this.directory, INDEX_MEMBER), compressed, { mode: 0o600 });
+    await writeNew(join(this.directory, INDEX_MEMBER), compressed);
   }
 
   /**
@@ -92,7 +103,7 @@ export class Staging {
       }
       await rm(path, { force: true });
       const part = await fileSize(path + PART);
-      if (part !== null && part >= member.size) await rm(path + PART, { force: true });
+      if (part === null || part >= member.size) await rm(path + PART, { force: true });
       missing.set(member.name, part !== null && part < member.size ? part : 0);
     }
     return missing;
@@ -116,9 +127,10 @@ export class Staging {
 
   /** Completes the binary cache: what `nix copy` needs beside the NARs. */
   async writeNarInfos(contents: ArchiveContents): Promise<void> {
-    await writeFile(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
+    await writeNew(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
     for (const info of contents.narInfos) {
-      await writeFile(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
+      const text = Buffer.from(renderNarInfo(info));
+      await writeNew(join(this.directory, narInfoFileName(info.storePath)), text);
     }
   }
 
@@ -143,7 +155,10 @@ export class Staging {
     const part = path + PART;
     await mkdir(dirname(path), { recursive: true });
     const hash = have > 0 ? await hashFile(part) : createHash("sha256");
-    const file = await open(part, have > 0 ? "a" : "w", 0o600);
+    const file =
+      have > 0
+        ? await openPlain(part, constants.O_WRONLY | constants.O_APPEND)
+        : await createNew(part);
     try {
       let gathered: Uint8Array[] = [];
       let size = 0;
@@ -196,6 +211,9 @@ async function removeArchives(directory: string, except: string | null): Promise
   });
   for (const name of names) {
     if (name === except || !/^[0-9a-f]{64}$/.test(name)) continue;
+    // What another user put under such a name could change while it is being removed.
+    const found = await statOf(join(directory, name));
+    if (!found || found.uid !== process.geteuid?.()) continue;
     await rm(join(directory, name), { recursive: true, force: true });
   }
 }
@@ -261,20 +279,82 @@ async function expectZeros(reader: ByteReader, length: number, after: string): P
   throw new PullError("ARCHIVE_MEMBER", `expected ${length} zero bytes after ${after}`);
 }
 
-async function fileSize(path: string): Promise<number | null> {
+async function statOf(path: string): Promise<Stats | null> {
   try {
-    const found = await lstat(path);
-    return found.isFile() ? found.size : null;
+    return await lstat(path);
   } catch (error) {
     if (isNotFound(error)) return null;
     throw error;
   }
 }
 
+/**
+ * Whether only this user decides what lies in a directory. In a `shared` one, such as
+ * a mounted file system's root, others may have things of their own if the sticky bit
+ * keeps them from touching ours (inode(7)); our own directories are nobody else's.
+ * Throws STAGING_UNSAFE.
+ */
+async function expectPrivate(directory: string, kind: "shared" | "own"): Promise<void> {
+  const found = await lstat(directory);
+  const user = process.geteuid?.() ?? 0;
+  const writable = (found.mode & 0o022) !== 0;
+  const sticky = kind === "shared" && (found.mode & 0o1000) !== 0;
+  if (found.isDirectory() && found.uid === user && (!writable || sticky)) return;
+  throw new PullError(
+    "STAGING_UNSAFE",
+    `${directory}: expected a directory of user ${user} that no others write to, found ` +
+      (found.isSymbolicLink()
+        ? "a symbolic link"
+        : `mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`),
+  );
+}
+
+/** Creates a file in place of whatever had its name; never follows a link. */
+async function createNew(path: string): Promise<FileHandle> {
+  await rm(path, { force: true });
+  return open(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  );
+}
+
+async function writeNew(path: string, contents: Uint8Array): Promise<void> {
+  const file = await createNew(path);
+  try {
+    await file.writeFile(contents);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Opens what is a plain file with one name; a link could lead the bytes elsewhere. */
+async function openPlain(path: string, flags: number): Promise<FileHandle> {
+  const file = await open(path, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK);
+  const found = await file.stat();
+  if (found.isFile() && found.nlink === 1) return file;
+  await file.close();
+  throw new PullError("STAGING_UNSAFE", `${path}: expected a plain file with one name`);
+}
+
+/** Size of a plain file that is ours alone, or null; anything else is no part of a download. */
+async function fileSize(path: string): Promise<number | null> {
+  const found = await statOf(path);
+  return found?.isFile() && found.nlink === 1 ? found.size : null;
+}
+
 async function hashFile(path: string): Promise<Hash> {
   const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: WRITE_SIZE })) {
-    hash.update(chunk as Buffer);
+  const file = await openPlain(path, constants.O_RDONLY);
+  try {
+    for await (const chunk of file.createReadStream({
+      highWaterMark: WRITE_SIZE,
+      autoClose: false,
+    })) {
+      hash.update(chunk as Buffer);
+    }
+  } finally {
+    await file.close();
   }
   return hash;
 }

@@ -132,6 +132,7 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
       closureSize: host.closureSize,
       archive: host.archive,
       ...(host.mode === mode ? {} : { activation: { mode: host.mode } }),
+      ...(spec.machineId !== undefined && { machineId: spec.machineId }),
     };
   }
   const dropped = Object.keys(current?.hosts ?? {}).filter((name) => !(name in entries));
