@@ -91,6 +91,12 @@ function describeStatus({ hostname, channel, record, host, lastPoll }: Status): 
         `${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`,
       ]);
     }
+    for (const { mirror, at, code, message } of lastPoll.archives ?? []) {
+      rows.push([
+        "archives",
+        `${mirror}: ${code === undefined ? "served" : `${code}: ${message}`}, ${at}`,
+      ]);
+    }
   }
   for (const { toplevel, reason, at } of denied.slice(-3)) {
     rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);

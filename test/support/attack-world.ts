@@ -1,6 +1,7 @@
 import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
+  chown,
   cp,
   lstat,
   mkdir,
@@ -10,6 +11,7 @@ import {
   readdir,
   readlink,
   rm,
+  symlink,
   writeFile,
 } from "node:fs/promises";
 import { tmpdir } from "node:os";
@@ -254,6 +256,29 @@ export class AttackWorld {
     } finally {
       await file.close();
     }
+  }
+
+  /** Gives a file to another user; false where this test may not. */
+  async chown(path: string, user: number): Promise<boolean> {
+    if (process.geteuid?.() !== 0) return false;
+    await chown(path, user, user);
+    return true;
+  }
+
+  /** A PATH on which everything is found but `program`. */
+  async pathWithout(program: string): Promise<string> {
+    const bin = join(this.directory, `path-without-${program}`);
+    await mkdir(bin, { recursive: true });
+    const directories = (process.env["PATH"] ?? "").split(":");
+    for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+      if (name === program) continue;
+      for (const directory of directories) {
+        if (!(await this.exists(join(directory, name)))) continue;
+        await symlink(join(directory, name), join(bin, name)).catch(() => undefined);
+        break;
+      }
+    }
+    return bin;
   }
 
   /** Whether something exists, as itself: links are not followed. */

@@ -103,7 +103,9 @@ attacks("arbitrary installation: signatures", [
   {
     name: "k-1 signatures of k",
     code: "SIGNATURE_THRESHOLD",
-    arrange: () => { world.configure({ publicKeys: [world.key.publicKey, stranger.publicKey], threshold: 2 }); },
+    arrange: () => {
+      world.configure({ publicKeys: [world.key.publicKey, stranger.publicKey], threshold: 2 });
+    },
   },
   {
     name: "one key signing twice for two",
