@@ -1,0 +1,66 @@
+import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
+import { AttackWorld } from "../../support/attack-world.ts";
+
+let world: AttackWorld;
+
+beforeAll(async () => {
+  world = await AttackWorld.create();
+});
+afterAll(() => world.destroy());
+beforeEach(() => world.restore());
+
+/** A PATH whose programs note their environment before they do their work. */
+async function spyingPath(): Promise<{ path: string; seen: string }> {
+  const bin = join(world.directory, "spies");
+  const seen = join(world.directory, "environments");
+  await mkdir(bin, { recursive: true });
+  await writeFile(seen, "");
+  for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+    const script = `#!/bin/sh
+PATH=${process.env["PATH"]}
+/usr/bin/env >> ${seen}
+real=$(command -v ${name})
+echo "ran ${name}" >> ${seen}
+exec "$real" "$@"
+`;
+    await writeFile(join(bin, name), script, { mode: 0o755 });
+    await chmod(join(bin, name), 0o755);
+  }
+  return { path: `${bin}:/usr/bin:/bin`, seen };
+}
+
+test("nothing of the agent's environment that was not meant for them reaches its children", async () => {
+  const { path, seen } = await spyingPath();
+  const hostile = {
+    LD_PRELOAD: "/nonexistent/evil.so",
+    LD_LIBRARY_PATH: "/nonexistent",
+    NIX_CONFIG: "require-sigs = false",
+    NIX_PATH: "nixpkgs=/nonexistent",
+    NIX_STORE_DIR: "/nonexistent/store",
+    NIX_STATE_DIR: "/nonexistent/state",
+    NIX_USER_CONF_FILES: "/nonexistent/nix.conf",
+    NIX_SSHOPTS: "-o ProxyCommand=true",
+    BASH_ENV: "/nonexistent/profile",
+    ENV: "/nonexistent/profile",
+    NODE_OPTIONS: "--no-warnings",
+    CREDENTIALS_DIRECTORY: "/nonexistent/credentials",
+    SECRET_OF_SOMEBODY: "hush",
+  };
+  await world.apply(["apply"], { ...hostile, PATH: path });
+  const environments = await readFile(seen, "utf8");
+  for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+    expect(environments).toContain(`ran ${name}\n`);
+  }
+  for (const name of Object.keys(hostile)) {
+    expect(environments).not.toMatch(new RegExp(`^${name}=`, "m"));
+  }
+});
+
+test("state and its files are the agent's alone", async () => {
+  expect((await stat(world.state)).mode & 0o777).toBe(0o700);
+  for (const name of ["state.json", "trust.json", "history.jsonl", "poll.json"]) {
+    expect((await stat(join(world.state, name))).mode & 0o077, name).toBe(0);
+  }
+});
