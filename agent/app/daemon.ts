@@ -4,6 +4,7 @@ import { formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
+import { sendReport } from "./host-report.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 
 const LOCK = "agent.lock";
@@ -35,6 +36,7 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
+      await sendReport(tools, signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
       await sleep(wait, undefined, { signal }).catch(() => undefined);

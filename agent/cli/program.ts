@@ -9,6 +9,7 @@ import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
+import { report, type ReportOptions } from "./report.ts";
 import { rollback, type RollbackOptions } from "./rollback.ts";
 import { run } from "./run.ts";
 import { sign, type SignOptions } from "./sign.ts";
@@ -64,6 +65,12 @@ export function createProgram(
     .option("-w, --watch", "show it again whenever it changes")
     .action((options: StatusOptions) => {
       finish(status(options, context));
+    });
+  host("report", "print a signed report about this host")
+    .option("-o, --out <file>", "write it to a file")
+    .option("--public-key", "print the key that this host signs with instead")
+    .action((options: ReportOptions) => {
+      finish(report(options));
     });
   host("history", "show what happened on this host")
     .option("--json", "print JSON")

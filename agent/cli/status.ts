@@ -17,6 +17,8 @@ export interface StatusOptions extends HostOptions {
 interface Status {
   readonly hostname: string;
   readonly channel: string;
+  /** This machine's hashed identity, as releases bind it; null where there is none. */
+  readonly machineId: string | null;
   readonly record: AgentRecord;
   readonly host: Observation & { readonly generation: number | null };
   readonly lastPoll: PollReport | null;
@@ -33,6 +35,7 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
   const read = async (): Promise<Status> => ({
     hostname: settings.hostname,
     channel: settings.channel,
+    machineId: (await tools.machineId?.()) ?? null,
     record: await tools.state.load({ acceptLoss: true }),
     host: {
       profile: await tools.store.profileToplevel(),
@@ -59,11 +62,13 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
   return EXIT.ok;
 }
 
-function describeStatus({ hostname, channel, record, host, lastPoll }: Status): string {
+function describeStatus(status: Status): string {
+  const { hostname, channel, machineId, record, host, lastPoll } = status;
   const { state, committed, denied } = record;
   const rows: string[][] = [
     ["host", hostname],
     ["channel", channel],
+    ["machine id", machineId ?? "none"],
     [
       "release",
       committed

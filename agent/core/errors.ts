@@ -59,6 +59,7 @@ export const ERROR_KINDS = {
   CLOCK_BEHIND: kind(EXIT.trust, "this host's clock is behind what it has already seen", true),
   CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
+  REPORT_INVALID: kind(EXIT.trust, "a signed report does not follow the format"),
   MACHINE_MISMATCH: kind(EXIT.trust, "the release names another machine for this hostname"),
   RELEASE_DENIED: kind(EXIT.trust, "this system failed here before and is not tried again"),
 

@@ -135,6 +135,18 @@ export const settingsSchema = z
       })
       .prefault({})
       .describe("TLS to mirrors."),
+    reports: z
+      .strictObject({
+        directory: filePathSchema
+          .optional()
+          .describe("Write a signed report HOSTNAME.json here after every poll."),
+        url: mirrorSchema
+          .refine((text) => !text.startsWith("file:"), { error: "expected https:// or http://" })
+          .optional()
+          .describe("Send it to HOSTNAME.json below this address, by HTTP PUT."),
+      })
+      .prefault({})
+      .describe("Where this host reports what it is."),
     clock: z
       .enum(["strict", "ignore"])
       .default("strict")

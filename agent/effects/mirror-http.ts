@@ -225,7 +225,7 @@ const TLS_TROUBLE =
   /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
 
 /** Connection trouble in words; the cause is kept. */
-function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
+export function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
   if (cause instanceof PullError) return cause;
   if (signal?.aborted || (cause instanceof Error && cause.name === "AbortError")) {
     return new PullError("INTERRUPTED", `${url.href}: stopped before it was read`, { cause });

@@ -115,14 +115,25 @@ export class AttackWorld {
   }
 
   /** Runs any command of the shipped bundle to its end. */
-  command(args: readonly string[], env: Record<string, string> = {}): Promise<CommandOutput> {
-    return new Promise((resolve) => {
+  command(
+    args: readonly string[],
+    env: Record<string, string> = {},
+    stop?: { ms: number; during?: (() => Promise<void>) | undefined },
+  ): Promise<CommandOutput> {
+    return new Promise((resolve, reject) => {
       const child = spawn(process.execPath, [BUNDLE, ...args], {
         env: { ...testEnvironment(), ...env },
         stdio: ["ignore", "pipe", "pipe"],
         timeout: COMMAND_TIMEOUT_MS,
         killSignal: "SIGKILL",
       });
+      if (stop) {
+        setTimeout(() => {
+          void (stop.during?.() ?? Promise.resolve())
+            .catch(reject)
+            .finally(() => child.kill("SIGTERM"));
+        }, stop.ms);
+      }
       const [stdout, stderr]: [string[], string[]] = [[], []];
       child.stdout.setEncoding("utf8").on("data", (text: string) => stdout.push(text));
       child.stderr.setEncoding("utf8").on("data", (text: string) => stderr.push(text));
@@ -142,8 +153,18 @@ export class AttackWorld {
 
   /** Runs a host command. */
   async host(args: readonly string[], env: Record<string, string> = {}): Promise<CommandOutput> {
-    const file = join(this.directory, "config.json");
     const [command = "", ...rest] = args;
+    return this.command([command, "--config", await this.#writeConfiguration(), ...rest], env);
+  }
+
+  /** Runs the service and stops it after `ms`. */
+  async serve(ms: number, during?: () => Promise<void>): Promise<CommandOutput> {
+    const file = await this.#writeConfiguration();
+    return this.command(["run", "--config", file], {}, { ms, during });
+  }
+
+  async #writeConfiguration(): Promise<string> {
+    const file = join(this.directory, "config.json");
     const { limits, paths, ...others } = this.#settings;
     const config = {
       hostname: "web1",
@@ -162,7 +183,7 @@ export class AttackWorld {
       ...others,
     };
     await writeFile(file, JSON.stringify(config));
-    return this.command([command, "--config", file, ...rest], env);
+    return file;
   }
 
   /** `apply --json`, or another host command that prints JSON. */
