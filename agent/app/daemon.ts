@@ -4,7 +4,9 @@ import { formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
+import { serveStatus } from "../effects/status-socket.ts";
 import { sendReport } from "./host-report.ts";
+import { readStatus, statusJson } from "./host-status.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 
 const LOCK = "agent.lock";
@@ -28,7 +30,16 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
       `another nixos-pull run has ${settings.paths.state}/${LOCK}; stop it first`,
     );
   }
+  let closeSocket: (() => Promise<void>) | undefined;
   try {
+    const { statusSocket } = settings;
+    if (statusSocket) {
+      closeSocket = await serveStatus(
+        statusSocket.path,
+        statusSocket.group,
+        async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
+      );
+    }
     const agent = new Agent(tools);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
@@ -43,6 +54,7 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     }
     log.info("stopped");
   } finally {
+    await closeSocket?.();
     await lock.release();
   }
 }

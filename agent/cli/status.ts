@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type PollReport } from "../app/agent.ts";
 import { composeTools } from "../app/compose.ts";
+import { readStatus, statusJson, type HostStatus } from "../app/host-status.ts";
 import { EXIT } from "../core/errors.ts";
 import type { AgentRecord } from "../core/machine.ts";
-import type { Observation } from "../core/plan.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
@@ -14,16 +13,6 @@ export interface StatusOptions extends HostOptions {
   readonly watch?: boolean;
 }
 
-interface Status {
-  readonly hostname: string;
-  readonly channel: string;
-  /** This machine's hashed identity, as releases bind it; null where there is none. */
-  readonly machineId: string | null;
-  readonly record: AgentRecord;
-  readonly host: Observation & { readonly generation: number | null };
-  readonly lastPoll: PollReport | null;
-}
-
 /** How often `--watch` looks again. */
 const WATCH_MS = 1_000;
 
@@ -31,27 +20,12 @@ const WATCH_MS = 1_000;
 export async function status(options: StatusOptions, { signal }: CommandContext): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, silentLog);
-  const agent = new Agent(tools);
-  const read = async (): Promise<Status> => ({
-    hostname: settings.hostname,
-    channel: settings.channel,
-    machineId: (await tools.machineId?.()) ?? null,
-    record: await tools.state.load({ acceptLoss: true }),
-    host: {
-      profile: await tools.store.profileToplevel(),
-      running: await tools.store.runningToplevel(),
-      generation: await tools.store.profileGeneration(),
-    },
-    lastPoll: await agent.lastPoll(),
-  });
   let shown = "";
   do {
-    const now = await read();
+    const now = await readStatus(tools);
     const text = options.json ? "" : describeStatus(now);
     if (options.json) {
-      const { record, ...rest } = now;
-      const { formatVersion: _, ...parts } = record;
-      printJson({ ...rest, ...parts });
+      printJson(statusJson(now));
     } else if (text !== shown) {
       if (options.watch && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
       printLine(text);
@@ -62,7 +36,7 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
   return EXIT.ok;
 }
 
-function describeStatus(status: Status): string {
+function describeStatus(status: HostStatus): string {
   const { hostname, channel, machineId, record, host, lastPoll } = status;
   const { state, committed, denied } = record;
   const rows: string[][] = [

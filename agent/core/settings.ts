@@ -147,6 +147,13 @@ export const settingsSchema = z
       })
       .prefault({})
       .describe("Where this host reports what it is."),
+    statusSocket: z
+      .strictObject({
+        path: filePathSchema.describe("Where the socket is made."),
+        group: z.string().min(1).max(64).optional().describe("The group that may open it."),
+      })
+      .optional()
+      .describe("A Unix socket on which the service tells its status to a group."),
     clock: z
       .enum(["strict", "ignore"])
       .default("strict")

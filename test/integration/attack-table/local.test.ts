@@ -1,4 +1,5 @@
 import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { connect } from "node:net";
 import { join } from "node:path";
 import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
 import { AttackWorld } from "../../support/attack-world.ts";
@@ -57,6 +58,44 @@ test("nothing of the agent's environment that was not meant for them reaches its
     expect(environments).not.toMatch(new RegExp(`^${name}=`, "m"));
   }
 });
+
+test("the status socket answers its group, reads nothing and turns crowds away", async () => {
+  const path = join(world.directory, "status.socket");
+  world.configure({
+    statusSocket: { path, group: "nogroup" },
+    poll: { interval: "1h", jitter: "0s" },
+    mirrors: ["file:///nonexistent"],
+  });
+  const log = join(world.root, "switch.log");
+  const before = await readFile(log, "utf8");
+  const agent = await world.serve(2_000, async () => {
+    const { mode, gid } = await stat(path);
+    expect(mode & 0o777).toBe(0o660);
+    expect(gid).toBe(65534);
+    const answer = await ask(path, "apply --again\n".repeat(10_000));
+    expect(JSON.parse(answer)).toMatchObject({ hostname: "web1", state: { name: "Idle" } });
+    // Clients that never take their answer do not keep others or the agent up.
+    const crowd = Array.from({ length: 30 }, () => connect(path).on("error", () => undefined));
+    await new Promise((resolve) => setTimeout(resolve, 2_500));
+    expect(JSON.parse(await ask(path, ""))).toMatchObject({ hostname: "web1" });
+    for (const client of crowd) client.destroy();
+  });
+  expect(agent.stderr).toContain("stopped");
+  expect(await world.exists(path)).toBe(false);
+  expect(await readFile(log, "utf8")).toBe(before);
+});
+
+/** What the socket says to a client that talks at it. */
+function ask(path: string, talk: string): Promise<string> {
+  return new Promise((resolve, reject) => {
+    let answer = "";
+    const client = connect(path, () => client.write(talk));
+    client.setEncoding("utf8").on("data", (text: string) => (answer += text));
+    client.on("error", reject).on("close", () => {
+      resolve(answer);
+    });
+  });
+}
 
 test("state and its files are the agent's alone", async () => {
   expect((await stat(world.state)).mode & 0o777).toBe(0o700);
