@@ -1,5 +1,6 @@
 import { cp, readFile, readdir, readlink, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { parseSettings, trustPolicyOf } from "../../agent/core/settings.ts";
@@ -390,7 +391,8 @@ test("verify is told whom to trust, which channel and which host", async () => {
   await cp(operator.mirror, missing, { recursive: true });
   await rm(join(missing, "archives", `${JSON.parse(stdout).hosts.web1.archive.sha256}.tar`));
   const host = await createHost({ mirrors: ["file:///nowhere"], publicKeys: [operator.publicKey] });
-  await operator.publish({ web1 }, "--channel", "stale", "--expires", "1s");
+  const stale = await operator.publish({ web1 }, "--channel", "stale", "--expires", "1s", "--json");
+  await sleep(Date.parse(JSON.parse(stale.stdout).expiresAt) - Date.now() + 10);
   const rows: [args: string[], exitCode: number, stdout: RegExp, stderr: RegExp][] = [
     [[missing, ...trusted], 5, /^web1 {2}MIRROR_NOT_FOUND {2}.*\nweb2 {2}ok  +5 paths/m, /^$/],
     [[missing, ...trusted, "--host", "web2"], 0, /^web2 {2}ok {2}5 paths {2}\S+\n$/m, /^$/],

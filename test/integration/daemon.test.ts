@@ -1,8 +1,10 @@
 import { appendFile, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
+import { recordSchema, type State } from "../../agent/core/machine.ts";
+import { readChecked } from "../../agent/effects/checked-file.ts";
+import { History } from "../../agent/effects/history.ts";
 import { runProcess } from "../../agent/effects/subprocess.ts";
-import { jsonOf } from "../support/answer.ts";
 import { honestly, servedRelease, type Target } from "../support/attack.ts";
 import { rootsOf } from "../support/host-snapshot.ts";
 import {
@@ -52,9 +54,10 @@ async function killHard(agent: RunningCommand): Promise<void> {
   await agent.ended;
 }
 
-interface Past {
-  readonly event: string;
-  readonly sequence?: number;
+async function stateOf(host: SandboxHost): Promise<State> {
+  const read = await readChecked(join(host.state, "state.json"), recordSchema);
+  if (read.kind !== "read") throw new Error(`the state is ${read.kind}`);
+  return read.value.state;
 }
 
 /** The agent, started again, brings release 2 to its end, and nothing is left of the accident. */
@@ -68,9 +71,8 @@ async function expectFinished(host: SandboxHost): Promise<void> {
     previous: series.toplevels[1],
   });
   expect(await host.stagingIsClean()).toBe(true);
-  const { state } = await jsonOf<{ state: object }>(host, "status");
-  expect(state).toEqual({ name: "Idle" });
-  const past = await jsonOf<Past[]>(host, "history");
+  expect(await stateOf(host)).toEqual({ name: "Idle" });
+  const past = await new History(host.state).read();
   const confirmed = past.filter(
     ({ event, sequence }) => event === "HealthConfirmed" && sequence === 2,
   );
@@ -232,7 +234,7 @@ describe("SIGTERM ends the agent in order", () => {
 
   test("while nix copy runs, and nothing is downloaded again", async () => {
     const { server, host } = await servedRelease(series, SELDOM);
-    const { PATH, begun } = await tellingNix(host, "sleep 600");
+    const { PATH, begun } = await tellingNix(host, "exec sleep 600");
     const agent = run(host, { PATH });
     const pid = Number(await begun());
     await stop(agent);
@@ -251,8 +253,7 @@ describe("SIGTERM ends the agent in order", () => {
     await open();
     const { exitCode, stderr } = await agent.ended;
     expect(exitCode, stderr).toBe(0);
-    const { state } = await jsonOf<{ state: object }>(host, "status");
-    expect(state).toMatchObject({ name: "Verifying" });
+    expect(await stateOf(host)).toMatchObject({ name: "Verifying" });
     await expectFinished(host);
     expect(await host.switchLog()).toHaveLength(2);
   });
@@ -312,7 +313,7 @@ describe("kill -9 leaves a host that the next start brings to the release:", () 
     [
       "together with nix copy",
       async ({ host }) => {
-        const { PATH, begun } = await tellingNix(host, "sleep 600");
+        const { PATH, begun } = await tellingNix(host, "exec sleep 600");
         const agent = run(host, { PATH });
         const pid = Number(await begun());
         await killHard(agent);

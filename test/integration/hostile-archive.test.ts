@@ -383,7 +383,9 @@ describe("an archive that was damaged on an HTTP mirror is refused", () => {
   defend(() => series, "http", ARCHIVES);
 });
 describe("an archive that was damaged in a directory is refused", () => {
-  defend(() => series, "file", ARCHIVES);
+  const chosen = ["no archive", "an archive that lacks its last byte", "one bit flipped in a NAR"];
+  const attacks = ARCHIVES.filter(({ name }) => chosen.includes(name));
+  defend(() => series, "file", attacks);
 });
 describe("a malicious archive is refused although the real key signed it", () => {
   defend(() => series, "http", FORGERIES);

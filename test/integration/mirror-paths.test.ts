@@ -14,7 +14,7 @@ beforeAll(async () => {
 });
 
 /** As file managers mount sticks, and as people name directories. */
-const NAMES = ["MY STICK", "100% mirror", "what?", "nr #1", "Müllers Stick", "a&b;c", "-m"];
+const NAMES = ["MY STICK", "100%, nr #1?", "Müllers Stick", "-m"];
 
 describe.each(NAMES)("a mirror in a directory called %j", (name) => {
   test("is followed and verified", async () => {

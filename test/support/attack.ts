@@ -3,7 +3,7 @@ import { expect, test } from "vitest";
 import { ERROR_KINDS, type ErrorCode } from "../../agent/core/errors.ts";
 import type { Manifest } from "../../agent/core/manifest.ts";
 import { answerOf } from "./answer.ts";
-import { rootsOf, snapshotOf } from "./host-snapshot.ts";
+import { memoryOf, rootsOf, snapshotOf } from "./host-snapshot.ts";
 import { serveMirror, type MirrorServer, type Misbehaviour } from "./mirror-server.ts";
 import { sealManifest, type ReleaseSeries, type TestMirror } from "./release-series.ts";
 import type { SandboxHost } from "./sandbox.ts";
@@ -73,16 +73,20 @@ export async function servedRelease(
   return { series, mirror, server, host };
 }
 
-/** Defines a test for each attack: refused, host untouched, and then the honest release. */
+/**
+ * Defines a test for each attack: refused, host untouched, and then the honest release.
+ * An attack that changed nothing that the host remembers, not a byte, leaves a host that
+ * was never attacked; there the honest release is tried after every fifth only.
+ */
 export function defend(
   series: () => ReleaseSeries,
   transport: "http" | "file",
   attacks: readonly Attack[],
 ): void {
-  for (const attack of attacks) {
+  for (const [at, attack] of attacks.entries()) {
     const define = attack.defect === undefined ? test : test.fails;
     define(`${attack.name}: ${attack.code}`, async () => {
-      await withstand(series(), transport, attack);
+      await withstand(series(), transport, attack, at % 5 === 0);
     });
   }
 }
@@ -91,6 +95,7 @@ async function withstand(
   series: ReleaseSeries,
   transport: "http" | "file",
   attack: Attack,
+  alwaysRecover: boolean,
 ): Promise<void> {
   const mirror = await series.mirror(2);
   const server = transport === "http" ? await serveMirror(mirror.directory) : null;
@@ -99,6 +104,7 @@ async function withstand(
   const target: Target = { series, mirror, server, host };
   await attack.before?.(target);
   const before = await snapshotOf(host);
+  const memory = await memoryOf(host);
 
   await attack.attack(target);
   const attempt = await answerOf(host, "apply");
@@ -110,6 +116,8 @@ async function withstand(
   expect(await host.stagingIsClean()).toBe(attack.staging !== "kept");
   await expect(access(ELSEWHERE)).rejects.toThrow("ENOENT");
 
+  const isChanged = JSON.stringify(await memoryOf(host)) !== JSON.stringify(memory);
+  if (!isChanged && !alwaysRecover) return;
   if (server) server.misbehave = honestly;
   const sequence = attack.honest ?? 2;
   if (attack.repair) await attack.repair(target);

@@ -1,4 +1,4 @@
-import { readdir, readlink } from "node:fs/promises";
+import { readFile, readdir, readlink } from "node:fs/promises";
 import { join } from "node:path";
 import type { SandboxHost } from "./sandbox.ts";
 
@@ -34,4 +34,16 @@ export async function rootsOf(host: SandboxHost): Promise<Record<string, string>
     names.map(async (name) => [name, (await link(join(directory, name))) ?? ""] as const),
   );
   return Object.fromEntries(targets);
+}
+
+/** What the host remembers between runs, byte for byte, without the report of the last poll. */
+export async function memoryOf(host: SandboxHost): Promise<Record<string, string>> {
+  const names = ["state.json", "trust.json", "history.jsonl"];
+  const texts = await Promise.all(
+    names.map(async (name) => {
+      const text = await readFile(join(host.state, name), "utf8").catch(() => "");
+      return [name, text] as const;
+    }),
+  );
+  return Object.fromEntries(texts);
 }
