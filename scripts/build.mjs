@@ -1,9 +1,28 @@
 // Bundles the agent into dist/nixos-pull.cjs: one file, no node_modules on hosts.
+import { execFileSync } from "node:child_process";
 import { chmod, readFile, rename } from "node:fs/promises";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
 const root = fileURLToPath(new URL("..", import.meta.url));
+
+/**
+ * When the sources were made, ISO 8601: SOURCE_DATE_EPOCH, or the commit's time; empty
+ * where neither is known. Never "now", so that the same sources give the same bundle.
+ */
+function sourceTime() {
+  let seconds = process.env.SOURCE_DATE_EPOCH;
+  try {
+    seconds ??= execFileSync("git", ["log", "-1", "--format=%ct"], {
+      cwd: root,
+      encoding: "utf8",
+      stdio: ["ignore", "pipe", "ignore"],
+    });
+  } catch {
+    return "";
+  }
+  return new Date(Number(seconds) * 1000).toISOString();
+}
 
 /** Builds the bundle; gives its path. */
 export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
@@ -22,7 +41,11 @@ export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
     banner: {
       js: '#!/usr/bin/env node\nconst bundleUrl = require("node:url").pathToFileURL(__filename).href;',
     },
-    define: { NIXOS_PULL_VERSION: JSON.stringify(version), "import.meta.url": "bundleUrl" },
+    define: {
+      NIXOS_PULL_VERSION: JSON.stringify(version),
+      NIXOS_PULL_BUILD_TIME: JSON.stringify(sourceTime()),
+      "import.meta.url": "bundleUrl",
+    },
     legalComments: "none",
     logLevel: "warning",
   });

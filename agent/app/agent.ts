@@ -13,7 +13,12 @@ import type { History } from "../effects/history.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import type { StateFile } from "../effects/state-file.ts";
-import { previewFetch, type FetchPreview, type FetchProgress } from "./closure-fetch.ts";
+import {
+  previewFetch,
+  type FetchPreview,
+  type FetchProgress,
+  type FetchTools,
+} from "./closure-fetch.ts";
 import { poll, verdictSchema, type MirrorVerdict } from "./poll.ts";
 import { ReleaseRun, observe } from "./release-run.ts";
 
@@ -29,10 +34,13 @@ export interface AgentTools {
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
   readonly random: () => number;
+  readonly onArchiveRead?: FetchTools["onArchiveRead"];
   readonly log: Log;
   readonly state: StateFile;
   readonly history: History;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+  /** This machine's hashed identity; absent where no binding is looked at. */
+  readonly machineId?: (() => Promise<string | null>) | undefined;
 }
 
 /** What a poll and the decision about it came to. */
@@ -64,7 +72,20 @@ export const pollReportSchema = z.strictObject({
   sequence: z.int().positive().nullable(),
   code: z.enum(ERROR_CODES).nullable(),
   message: z.string().nullable(),
+  /** How each mirror last served an archive. */
+  archives: z
+    .array(
+      z.strictObject({
+        mirror: z.string(),
+        at: z.iso.datetime(),
+        /** Absent where it served what was asked. */
+        code: z.enum(ERROR_CODES).optional(),
+        message: z.string().optional(),
+      }),
+    )
+    .optional(),
 });
+export type ArchiveVerdict = NonNullable<PollReport["archives"]>[number];
 export type PollReport = z.infer<typeof pollReportSchema>;
 
 const POLL_REPORT = "poll.json";
@@ -91,7 +112,16 @@ export class Agent {
     return this.#exclusively(async () => {
       const { state } = this.#tools;
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
-      const run = new ReleaseRun(this.#tools, loaded, options.signal);
+      const archives = new Map<string, ArchiveVerdict>();
+      const tools: AgentTools = {
+        ...this.#tools,
+        onArchiveRead: (mirror, error) => {
+          const at = this.#tools.clock.now().toISOString();
+          const why = error ? { code: error.code, message: error.message } : {};
+          archives.set(mirror, { mirror, at, ...why });
+        },
+      };
+      const run = new ReleaseRun(tools, loaded, options.signal);
       try {
         const unfinished = await run.finishBegun();
         if (isPastTheLine(run.record.state)) {
@@ -100,7 +130,7 @@ export class Agent {
         }
         const finding = await this.#find(run.record, options.insistence, options.signal);
         const outcome = await run.follow(finding);
-        await this.#report(outcome);
+        await this.#report(outcome, archives);
         return outcome;
       } finally {
         await this.#tools.cache.save();
@@ -203,7 +233,8 @@ export class Agent {
     }
     const memories = mergeMemories([...record.trust, accepted.memory]);
     try {
-      const entry = releaseFor(accepted.signed, settings.hostname);
+      const machineId = await this.#tools.machineId?.();
+      const entry = releaseFor(accepted.signed, settings.hostname, machineId);
       const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
       const decision = decide(record, release, await observe(this.#tools.store), now, insistence);
       return { verdicts, release, decision, error: null, memories };
@@ -218,8 +249,13 @@ export class Agent {
     }
   }
 
-  async #report(outcome: TickOutcome): Promise<void> {
+  async #report(
+    outcome: TickOutcome,
+    archives: ReadonlyMap<string, ArchiveVerdict>,
+  ): Promise<void> {
     const { settings, clock } = this.#tools;
+    const before = (await this.lastPoll())?.archives ?? [];
+    const known = new Map([...before.map((it) => [it.mirror, it] as const), ...archives]);
     const report: PollReport = {
       at: clock.now().toISOString(),
       verdicts: [...outcome.verdicts],
@@ -227,6 +263,8 @@ export class Agent {
       sequence: outcome.release?.sequence ?? null,
       code: outcome.error?.code ?? null,
       message: outcome.error?.message ?? null,
+      // In the configuration's order, without mirrors that it no longer names.
+      archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
     };
     await writeChecked(join(settings.paths.state, POLL_REPORT), report);
   }

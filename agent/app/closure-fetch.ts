@@ -29,6 +29,8 @@ export interface FetchTools {
   readonly disk: Disk;
   readonly log: Log;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+  /** Hears how each mirror served an archive: null where it served what was asked. */
+  readonly onArchiveRead?: ((mirror: string, error: PullError | null) => void) | undefined;
 }
 
 /** What a fetch moved. */
@@ -87,6 +89,8 @@ const KEEPS_STAGING: ReadonlySet<ErrorCode> = new Set([
   "MIRROR_UNREACHABLE",
   "MIRROR_STATUS",
   "MIRROR_STALLED",
+  "MIRROR_SLOW",
+  "MIRROR_TLS",
   "TOOL_MISSING",
   "TOOL_TIMEOUT",
 ]);
@@ -118,7 +122,7 @@ async function stagedIndex(
   const staged = await staging.readIndex();
   if (!staged) return null;
   try {
-    return readIndex(staged, release, settings.publicKeys);
+    return readIndex(staged, release, settings.storeKeys);
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -138,7 +142,7 @@ async function mirroredIndex(
     const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
     try {
       const compressed = await reader.take(index.size);
-      const contents = readIndex(compressed, release, tools.settings.publicKeys);
+      const contents = readIndex(compressed, release, tools.settings.storeKeys);
       await keep(compressed);
       return contents;
     } finally {
@@ -262,6 +266,8 @@ function isMirrorsFault(code: ErrorCode): boolean {
     case "MIRROR_NOT_FOUND":
     case "MIRROR_STATUS":
     case "MIRROR_STALLED":
+    case "MIRROR_SLOW":
+    case "MIRROR_TLS":
     case "MIRROR_REDIRECT":
     case "MIRROR_OVERSIZE":
     case "ARCHIVE_TRUNCATED":
@@ -278,16 +284,19 @@ function isMirrorsFault(code: ErrorCode): boolean {
 
 /** Tries the mirrors in order. Throws the last one's error, naming what all of them did. */
 async function fromMirrors<T>(
-  { mirrors, log }: FetchTools,
+  { mirrors, log, onArchiveRead }: FetchTools,
   read: (mirror: Mirror) => Promise<T>,
 ): Promise<T> {
   const failures: string[] = [];
   for (const [at, mirror] of mirrors.entries()) {
     try {
-      return await read(mirror);
+      const result = await read(mirror);
+      onArchiveRead?.(mirror.address, null);
+      return result;
     } catch (thrown) {
       const error = toPullError(thrown);
       if (!isMirrorsFault(error.code)) throw error;
+      onArchiveRead?.(mirror.address, error);
       failures.push(`${mirror.address}: ${error.message}`);
       if (at === mirrors.length - 1) {
         throw failures.length === 1

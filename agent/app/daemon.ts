@@ -4,6 +4,9 @@ import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
+import { serveStatus } from "../effects/status-socket.ts";
+import { sendReport } from "./host-report.ts";
+import { readStatus, statusJson } from "./host-status.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 
 const LOCK = "agent.lock";
@@ -33,7 +36,16 @@ export async function runDaemon(
       `another nixos-pull run has ${settings.paths.state}/${LOCK}; stop it first`,
     );
   }
+  let closeSocket: (() => Promise<void>) | undefined;
   try {
+    const { statusSocket } = settings;
+    if (statusSocket) {
+      closeSocket = await serveStatus(
+        statusSocket.path,
+        statusSocket.group,
+        async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
+      );
+    }
     const agent = new Agent(tools);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
@@ -41,6 +53,7 @@ export async function runDaemon(
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
+      await sendReport(tools, signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
       if (await isOutdated()) {
@@ -53,6 +66,7 @@ export async function runDaemon(
     }
     log.info("stopped");
   } finally {
+    await closeSocket?.();
     await lock.release();
   }
 }

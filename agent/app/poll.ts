@@ -1,7 +1,13 @@
 import { z } from "zod";
-import { acceptManifest, type TrustMemories, type TrustMemory } from "../core/acceptance.ts";
+import {
+  acceptManifest,
+  rememberedPosition,
+  type TrustMemories,
+  type TrustMemory,
+} from "../core/acceptance.ts";
+import { BUILD } from "../core/build.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
-import { readManifest, type SignedManifest } from "../core/manifest.ts";
+import { comparePositions, readManifest, type SignedManifest } from "../core/manifest.ts";
 import type { Mirror, Validators } from "../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../core/settings.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
@@ -32,7 +38,7 @@ export interface PollOutcome {
 
 /**
  * Asks every mirror for the channel's manifest and takes the acceptable one with the
- * highest sequence; among equals the mirror that stands first. A mirror that is behind
+ * highest epoch and sequence; among equals the mirror that stands first. A mirror that is behind
  * or lies therefore cannot hide a release that another one has.
  */
 export async function poll(
@@ -51,7 +57,11 @@ export async function poll(
   for (const answer of answers) {
     if (
       answer.accepted &&
-      (!accepted || answer.accepted.memory.sequence > accepted.memory.sequence)
+      (!accepted ||
+        comparePositions(
+          rememberedPosition(answer.accepted.memory),
+          rememberedPosition(accepted.memory),
+        ) > 0)
     ) {
       accepted = answer.accepted;
     }
@@ -90,7 +100,13 @@ async function ask(
       throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
     }
     const signed = readManifest(bytes, trustPolicyOf(settings));
-    const memory = acceptManifest(signed, { channel, memories, now });
+    const memory = acceptManifest(signed, {
+      channel,
+      memories,
+      now,
+      clock: settings.clock,
+      builtAt: BUILD.time,
+    });
     const hasValidators = validators.etag ?? validators.lastModified;
     if (hasValidators !== undefined) {
       await cache.put(mirror.address, channel, { bytes, validators });

@@ -6,6 +6,7 @@ import type { Release } from "../core/manifest.ts";
 export function describeFinding({ release, decision, error }: Finding): string {
   if (!release || !decision) {
     if (!error) return "Nothing to do.";
+    if (error.code === "MIRROR_STALE") return `Nothing to do: ${error.code}: ${error.message}`;
     const what = error.exitCode === EXIT.trust ? "Refused" : "No release could be read";
     return `${what}: ${error.code}: ${error.message}`;
   }

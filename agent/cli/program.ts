@@ -10,8 +10,10 @@ import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
+import { report, type ReportOptions } from "./report.ts";
 import { rollback, type RollbackOptions } from "./rollback.ts";
 import { run } from "./run.ts";
+import { sign, type SignOptions } from "./sign.ts";
 import { status, type StatusOptions } from "./status.ts";
 import { verify, type VerifyOptions } from "./verify.ts";
 import { VERSION } from "./version.ts";
@@ -65,6 +67,12 @@ export function createProgram(
     .action((options: StatusOptions) => {
       finish(status(options, context));
     });
+  host("report", "print a signed report about this host")
+    .option("-o, --out <file>", "write it to a file")
+    .option("--public-key", "print the key that this host signs with instead")
+    .action((options: ReportOptions) => {
+      finish(report(options));
+    });
   host("history", "show what happened on this host")
     .option("--json", "print JSON")
     .option("-n, --lines <count>", "how many entries, newest last", positive, 50)
@@ -91,18 +99,16 @@ export function createProgram(
     });
   operator("publish", "build, pack, sign and write a release")
     .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
+    .addOption(repeatable("-k, --key <file>", "secret key"))
+    .addOption(repeatable("--store-key <file>", "secret key for store paths", "the keys"))
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .addOption(repeatable("-p, --public-key <key>", "a key of the current release or draft"))
     .addOption(
-      new Option("-k, --key <file>", "secret key; may be repeated")
-        .argParser(collect)
-        .default([], "none"),
-    )
-    .addOption(
-      new Option(
+      repeatable(
         "--host <name=source>",
-        "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE; may be repeated",
-      )
-        .argParser(collect)
-        .default([], "none"),
+        "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE",
+      ),
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
     .option("--channel <name>", "the channel", "stable")
@@ -122,16 +128,33 @@ export function createProgram(
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
+    .option("--refresh", "the current release again, with a new expiry; nothing is built")
+    .option("--new-epoch <reason>", "restart the numbering, past one that was driven too high")
+    .option("--epoch <number>", "number of the new epoch instead of the next one", positive)
+    .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--from-draft <file>", "verify a signed draft and put it into force")
+    .option("--threshold <count>", "how many keys must have signed the draft", positive)
     .option("--json", "print JSON")
     .action((options: PublishCommandOptions) => {
       finish(publish(options, context));
     });
+  operator("sign", "add a signature to a release")
+    .argument("<release>", "a draft, an envelope, or a mirror's directory")
+    .addOption(repeatable("-k, --key <file>", "secret key"))
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .option("--channel <name>", "the channel, where a mirror is given", "stable")
+    .option("--json", "print JSON")
+    .action((release: string, options: SignOptions) => {
+      finish(sign(release, options, context));
+    });
   operator("verify", "verify a mirror, every byte of it")
     .argument("<mirror>", "a directory or an address")
     .addOption(
-      new Option("-p, --public-key <key>", "trusted key, NAME:BASE64; may be repeated")
-        .argParser(collect)
-        .default([], "the configuration's"),
+      repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the configuration's"),
+    )
+    .addOption(
+      repeatable("--store-key <key>", "trusted key for store paths", "the configuration's"),
     )
     .option("--threshold <count>", "how many of the keys must have signed", positive)
     .option("--channel <name>", "the channel (default: the configuration's)")
@@ -144,6 +167,24 @@ export function createProgram(
       finish(verify(mirror, options, context));
     });
   return program;
+}
+
+function signerOption(): Option {
+  return new Option(
+    "--signer <program>",
+    "a program that reads what is to be signed and prints the signature in base64; a JSON array gives it arguments",
+  );
+}
+
+function signerKeyOption(): Option {
+  return new Option("--signer-key <key>", "the public key of that signer, NAME:BASE64");
+}
+
+/** An option that may be repeated; `absent` says what applies without it. */
+function repeatable(flags: string, description: string, absent = "none"): Option {
+  return new Option(flags, `${description}; may be repeated`)
+    .argParser(collect)
+    .default([], absent);
 }
 
 function collect(value: string, before: readonly string[]): string[] {

@@ -1,23 +1,34 @@
-import { readFile, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import type { ActivationMode } from "../core/manifest.ts";
 import type { Compression } from "../core/narinfo.ts";
-import { parseSecretKey, type SecretKey } from "../core/signing-key.ts";
+import { parsePublicKey } from "../core/signing-key.ts";
 import { systemClock } from "../effects/clock.ts";
-import { isNotFound } from "../effects/durable-file.ts";
 import { parseHostOption, type HostSpec } from "../publisher/host-spec.ts";
 import { readHostsFile } from "../publisher/nix-builder.ts";
-import { publish as publishRelease, type PublishProgress } from "../publisher/publish.ts";
+import {
+  publish as publishRelease,
+  publishDraft,
+  type Published,
+  type PublishProgress,
+} from "../publisher/publish.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
 import { ProgressLine, formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
+import { readSecretKey, signersOf, type SignerOptions } from "./signers.ts";
 
-export interface PublishCommandOptions {
+export interface PublishCommandOptions extends SignerOptions {
   readonly mirror: string;
   readonly channel: string;
   readonly host: readonly string[];
   readonly hosts?: string;
-  readonly key: readonly string[];
+  readonly storeKey: readonly string[];
+  readonly publicKey: readonly string[];
+  readonly refresh?: boolean;
+  readonly newEpoch?: string;
+  readonly epoch?: number;
+  readonly draft?: string;
+  readonly fromDraft?: string;
+  readonly threshold?: number;
   readonly mode: ActivationMode;
   readonly expires: number;
   readonly compression: Compression;
@@ -27,13 +38,19 @@ export interface PublishCommandOptions {
   readonly json?: boolean;
 }
 
-/** `nixos-pull publish`: build, copy, pack, sign, write. */
+/** `nixos-pull publish`: build, copy, pack, sign, write; or the last step of these alone. */
 export async function publish(
   options: PublishCommandOptions,
   { signal }: CommandContext,
 ): CommandResult {
-  if (options.key.length === 0) throw new PullError("USAGE", "expected --key FILE");
-  const keys = await Promise.all(options.key.map(readKey));
+  if (options.fromDraft !== undefined) return fromDraft(options, options.fromDraft);
+  if (options.epoch !== undefined && options.newEpoch === undefined) {
+    throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
+  }
+  const signers = await signersOf(options, signal);
+  const storeKeys = await Promise.all(
+    (options.storeKey.length > 0 ? options.storeKey : options.key).map(readSecretKey),
+  );
   const progress = new ProgressLine();
   const onProgress = (event: PublishProgress): void => {
     showProgress(event, progress);
@@ -50,7 +67,15 @@ export async function publish(
     hosts: [...fromFile, ...options.host.map(parseHostOption)],
     mirror: resolve(options.mirror),
     channel: options.channel,
-    keys,
+    signers,
+    storeKeys,
+    publicKeys: options.publicKey.map(parsePublicKey),
+    refresh: options.refresh ?? false,
+    newEpoch:
+      options.newEpoch === undefined
+        ? undefined
+        : { reason: options.newEpoch, number: options.epoch },
+    draft: options.draft,
     mode: options.mode,
     expiresInMs: options.expires,
     compression: options.compression,
@@ -62,13 +87,37 @@ export async function publish(
     onProgress,
   });
   progress.clear();
+  printPublished(published, options);
+  return EXIT.ok;
+}
+
+/** `publish --from-draft`: a release that was signed elsewhere comes into force. */
+async function fromDraft(options: PublishCommandOptions, draft: string): Promise<number> {
+  const publicKeys = options.publicKey.map(parsePublicKey);
+  if (publicKeys.length === 0) {
+    throw new PullError("USAGE", "expected the hosts' --public-key: the draft is verified first");
+  }
+  const threshold = options.threshold ?? 1;
+  const published = await publishDraft({
+    mirror: options.mirror,
+    draft,
+    trust: { publicKeys, threshold },
+    clock: systemClock,
+  });
+  printPublished(published, options);
+  return EXIT.ok;
+}
+
+function printPublished(published: Published, options: PublishCommandOptions): void {
   if (options.json) {
     printJson(published);
-    return EXIT.ok;
+    return;
   }
-  const { channel, sequence, expiresAt, manifest, signedBy } = published;
+  const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
   printLine(
-    `Published release ${sequence} of ${channel}, signed by ${signedBy.join(", ")}, good until ${expiresAt}.`,
+    `${draft ? "Drafted" : "Published"} release ${sequence} of ${channel}` +
+      `${epoch === 0 ? "" : `, epoch ${epoch}`}, signed by ${signedBy.join(", ") || "nobody yet"}, ` +
+      `good until ${expiresAt}.`,
   );
   printLine(
     formatTable(
@@ -82,26 +131,6 @@ export async function publish(
     ),
   );
   printLine(manifest);
-  return EXIT.ok;
-}
-
-/** Reads a secret key file; warns where others can read it too. */
-async function readKey(path: string): Promise<SecretKey> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (cause) {
-    if (!isNotFound(cause)) throw cause;
-    throw new PullError("KEY_INVALID", `expected a secret key file at ${path}`, { cause });
-  }
-  if (((await stat(path)).mode & 0o077) !== 0) {
-    note(`nixos-pull: ${path} can be read by others; chmod 600 it`);
-  }
-  try {
-    return parseSecretKey(text);
-  } catch (error) {
-    throw new PullError("KEY_INVALID", `${path}: ${(error as Error).message}`, { cause: error });
-  }
 }
 
 function showProgress(event: PublishProgress, progress: ProgressLine): void {

@@ -1,9 +1,8 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type PollReport } from "../app/agent.ts";
 import { composeTools } from "../app/compose.ts";
+import { readStatus, statusJson, type HostStatus } from "../app/host-status.ts";
 import { EXIT } from "../core/errors.ts";
 import type { AgentRecord } from "../core/machine.ts";
-import type { Observation } from "../core/plan.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
@@ -14,14 +13,6 @@ export interface StatusOptions extends HostOptions {
   readonly watch?: boolean;
 }
 
-interface Status {
-  readonly hostname: string;
-  readonly channel: string;
-  readonly record: AgentRecord;
-  readonly host: Observation & { readonly generation: number | null };
-  readonly lastPoll: PollReport | null;
-}
-
 /** How often `--watch` looks again. */
 const WATCH_MS = 1_000;
 
@@ -29,21 +20,9 @@ const WATCH_MS = 1_000;
 export async function status(options: StatusOptions, { signal }: CommandContext): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, silentLog);
-  const agent = new Agent(tools);
-  const read = async (): Promise<Status> => ({
-    hostname: settings.hostname,
-    channel: settings.channel,
-    record: await tools.state.load({ acceptLoss: true }),
-    host: {
-      profile: await tools.store.profileToplevel(),
-      running: await tools.store.runningToplevel(),
-      generation: await tools.store.profileGeneration(),
-    },
-    lastPoll: await agent.lastPoll(),
-  });
   let shown = "";
   do {
-    const now = await read();
+    const now = await readStatus(tools);
     const text = options.json ? JSON.stringify(statusJson(now), null, 2) : describeStatus(now);
     if (text !== shown) {
       const redraw = options.watch && !options.json && process.stdout.isTTY;
@@ -56,16 +35,13 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
   return EXIT.ok;
 }
 
-function statusJson({ record, ...rest }: Status): object {
-  const { formatVersion: _, ...parts } = record;
-  return { ...rest, ...parts };
-}
-
-function describeStatus({ hostname, channel, record, host, lastPoll }: Status): string {
+function describeStatus(status: HostStatus): string {
+  const { hostname, channel, machineId, record, host, lastPoll } = status;
   const { state, committed, denied } = record;
   const rows: string[][] = [
     ["host", hostname],
     ["channel", channel],
+    ["machine id", machineId ?? "none"],
     [
       "release",
       committed
@@ -91,6 +67,12 @@ function describeStatus({ hostname, channel, record, host, lastPoll }: Status): 
       rows.push([
         "mirror",
         `${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`,
+      ]);
+    }
+    for (const { mirror, at, code, message } of lastPoll.archives ?? []) {
+      rows.push([
+        "archives",
+        `${mirror}: ${code === undefined ? "served" : `${code}: ${message}`}, ${at}`,
       ]);
     }
   }

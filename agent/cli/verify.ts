@@ -11,6 +11,7 @@ import { ProgressLine, formatTable, printJson, printLine } from "./output.ts";
 
 export interface VerifyOptions {
   readonly publicKey: readonly string[];
+  readonly storeKey: readonly string[];
   readonly threshold?: number;
   readonly channel?: string;
   readonly host?: string;
@@ -26,12 +27,13 @@ export async function verify(
 ): CommandResult {
   const url = /^(https?|file):\/\//.test(address) ? address : pathToFileURL(address).href;
   const settings = await settingsFor(url, options);
-  const [mirror] = mirrorsOf([url], settings.limits);
+  const [mirror] = mirrorsOf({ ...settings, mirrors: [url] });
   if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(address)}`);
   const progress = new ProgressLine();
   const { signed, expired, hosts } = await verifyMirror(mirror, {
     channel: options.channel ?? settings.channel,
     trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
+    storeKeys: settings.storeKeys,
     hostname: options.host,
     now: systemClock.now(),
     signal,
@@ -68,5 +70,9 @@ export async function verify(
 async function settingsFor(url: string, options: VerifyOptions): Promise<Settings> {
   if (options.publicKey.length === 0) return loadSettings(options.config);
   const publicKeys = options.publicKey.map((text) => parsePublicKey(text).text);
-  return parseSettings({ mirrors: [url], publicKeys }, "verify");
+  const storeKeys = options.storeKey.map((text) => parsePublicKey(text).text);
+  return parseSettings(
+    { mirrors: [url], publicKeys, ...(storeKeys.length > 0 && { storeKeys }) },
+    "verify",
+  );
 }

@@ -1,4 +1,3 @@
-/** Replaced by the build with package.json's version. */
-declare const NIXOS_PULL_VERSION: string | undefined;
+import { BUILD } from "../core/build.ts";
 
-export const VERSION = typeof NIXOS_PULL_VERSION === "string" ? NIXOS_PULL_VERSION : "development";
+export const VERSION = BUILD.version;

@@ -1,6 +1,14 @@
 import { z } from "zod";
 import { PullError } from "./errors.ts";
-import { channelSchema, sha256Schema, type SignedManifest } from "./manifest.ts";
+import {
+  channelSchema,
+  comparePositions,
+  describePosition,
+  positionOf,
+  sha256Schema,
+  type Position,
+  type SignedManifest,
+} from "./manifest.ts";
 
 /**
  * What a host remembers of the releases it accepted, so that no mirror can take it
@@ -8,7 +16,9 @@ import { channelSchema, sha256Schema, type SignedManifest } from "./manifest.ts"
  */
 export const trustMemorySchema = z.strictObject({
   channel: channelSchema,
-  /** Highest sequence number ever accepted. */
+  /** Highest epoch ever accepted; absent for 0. */
+  epoch: z.int().positive().optional(),
+  /** Highest sequence number ever accepted in that epoch. */
   sequence: z.int().positive(),
   /** The payload digest that came with it. */
   digest: sha256Schema,
@@ -26,28 +36,50 @@ export function memoryOf(memories: TrustMemories, channel: string): TrustMemory 
   return memories.find((memory) => memory.channel === channel) ?? null;
 }
 
-/** Puts memories from several places together: the highest sequence of each channel counts. */
+/** Where the remembered release stands. */
+export function rememberedPosition(memory: TrustMemory): Position {
+  return { epoch: memory.epoch ?? 0, sequence: memory.sequence };
+}
+
+/** Puts memories from several places together: the highest place of each channel counts. */
 export function mergeMemories(memories: TrustMemories): TrustMemories {
   const best = new Map<string, TrustMemory>();
   for (const memory of memories) {
     const known = best.get(memory.channel);
-    if (!known || memory.sequence > known.sequence) best.set(memory.channel, memory);
+    if (!known || comparePositions(rememberedPosition(memory), rememberedPosition(known)) > 0) {
+      best.set(memory.channel, memory);
+    }
   }
   return [...best.values()];
 }
 
-/** How far a manifest's creation may lie in this host's future before its clock is doubted. */
+/** How far this host's clock may be off before it is doubted. */
 export const CLOCK_TOLERANCE_MS = 15 * 60 * 1000;
 
 /**
- * Decides whether a verified manifest may be followed here and gives the memory to
- * keep if it is. Throws CHANNEL_MISMATCH, CLOCK_IMPLAUSIBLE, SEQUENCE_REPLAYED,
- * SEQUENCE_CONFLICT or MANIFEST_EXPIRED.
+ * How many restarts of the numbering a host believes at once. Each is a rare decision
+ * of people; without a bound one mistaken statement could use all epochs up.
  */
-export function acceptManifest(
-  signed: SignedManifest,
-  context: { channel: string; memories: TrustMemories; now: Date },
-): TrustMemory {
+export const MAX_EPOCH_STEP = 100;
+
+/** `ignore` is for sites without time: expiry is not enforced there, the order still is. */
+export type ClockPolicy = "strict" | "ignore";
+
+export interface AcceptanceContext {
+  readonly channel: string;
+  readonly memories: TrustMemories;
+  readonly now: Date;
+  readonly clock?: ClockPolicy | undefined;
+  /** When this agent was built: its clock cannot be before that. */
+  readonly builtAt?: Date | null | undefined;
+}
+
+/**
+ * Decides whether a verified manifest may be followed here and gives the memory to
+ * keep if it is. Throws CHANNEL_MISMATCH, SEQUENCE_REPLAYED, SEQUENCE_CONFLICT,
+ * EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
+ */
+export function acceptManifest(signed: SignedManifest, context: AcceptanceContext): TrustMemory {
   const { manifest, digest } = signed;
   const memory = memoryOf(context.memories, context.channel);
   if (manifest.channel !== context.channel) {
@@ -56,44 +88,75 @@ export function acceptManifest(
       `expected a manifest of channel ${context.channel}, found one of ${manifest.channel}`,
     );
   }
-  if (memory && manifest.sequence < memory.sequence) {
-    throw new PullError(
-      "SEQUENCE_REPLAYED",
-      `expected sequence ${memory.sequence} or higher, found ${manifest.sequence}`,
-    );
-  }
-  if (memory?.sequence === manifest.sequence && memory.digest !== digest) {
-    throw new PullError(
-      "SEQUENCE_CONFLICT",
-      `sequence ${manifest.sequence} was accepted with digest ${memory.digest}, found ${digest}`,
-    );
-  }
-  const now = context.now.getTime();
-  if (memory && Date.parse(memory.createdAt) > now + CLOCK_TOLERANCE_MS) {
-    throw new PullError(
-      "CLOCK_IMPLAUSIBLE",
-      `release ${memory.sequence} was accepted before and is of ${memory.createdAt}, ` +
-        `this host's clock says ${context.now.toISOString()}`,
-    );
-  }
-  if (Date.parse(manifest.createdAt) > now + CLOCK_TOLERANCE_MS) {
-    throw new PullError(
-      "CLOCK_IMPLAUSIBLE",
-      `release ${manifest.sequence} was created at ${manifest.createdAt}, ` +
-        `this host's clock says ${context.now.toISOString()}`,
-    );
-  }
-  if (Date.parse(manifest.expiresAt) <= now) {
-    throw new PullError(
-      "MANIFEST_EXPIRED",
-      `release ${manifest.sequence} expired at ${manifest.expiresAt}, ` +
-        `this host's clock says ${context.now.toISOString()}`,
-    );
-  }
+  checkOrder(signed, memory);
+  if (context.clock !== "ignore") checkClock(signed, memory, context);
+  const { epoch } = positionOf(manifest);
   return {
     channel: manifest.channel,
+    ...(epoch > 0 && { epoch }),
     sequence: manifest.sequence,
     digest,
     createdAt: manifest.createdAt,
   };
+}
+
+/** Never back: by epoch, then by sequence (TUF specification, section 5.4.4). */
+function checkOrder({ manifest, digest }: SignedManifest, memory: TrustMemory | null): void {
+  const found = positionOf(manifest);
+  const known = memory ? rememberedPosition(memory) : { epoch: 0, sequence: 0 };
+  const order = comparePositions(found, known);
+  if (order < 0) {
+    throw new PullError(
+      "SEQUENCE_REPLAYED",
+      `expected sequence ${describePosition(known)} or higher, found ${describePosition(found)}`,
+    );
+  }
+  if (memory && order === 0 && memory.digest !== digest) {
+    throw new PullError(
+      "SEQUENCE_CONFLICT",
+      `sequence ${describePosition(found)} was accepted with digest ${memory.digest}, found ${digest}`,
+    );
+  }
+  if (found.epoch > known.epoch + MAX_EPOCH_STEP) {
+    throw new PullError(
+      "EPOCH_IMPLAUSIBLE",
+      `expected an epoch of at most ${known.epoch + MAX_EPOCH_STEP}, found ${found.epoch}`,
+    );
+  }
+}
+
+function checkClock(
+  { manifest, digest }: SignedManifest,
+  memory: TrustMemory | null,
+  { now: clock, builtAt }: AcceptanceContext,
+): void {
+  const now = clock.getTime();
+  const says = `this host's clock says ${clock.toISOString()}`;
+  const seen = memory ? Date.parse(memory.createdAt) : -Infinity;
+  const built = builtAt?.getTime() ?? -Infinity;
+  const floor = Math.max(seen, built);
+  if (now < floor - CLOCK_TOLERANCE_MS) {
+    throw new PullError(
+      "CLOCK_BEHIND",
+      `expected ${new Date(floor).toISOString()} or later, since ` +
+        (seen >= built ? "a release of that time was accepted" : "this agent was built then") +
+        `; ${says}`,
+    );
+  }
+  const position = describePosition(positionOf(manifest));
+  if (Date.parse(manifest.createdAt) > now + CLOCK_TOLERANCE_MS) {
+    throw new PullError(
+      "CLOCK_IMPLAUSIBLE",
+      `release ${position} was created at ${manifest.createdAt}, ${says}`,
+    );
+  }
+  if (Date.parse(manifest.expiresAt) > now) return;
+  // Nothing is wrong with a release that was accepted in its time; but its mirror, or
+  // whoever stands before it, may be holding newer ones back (TUF: freeze attack).
+  const stale = memory?.digest === digest;
+  throw new PullError(
+    stale ? "MIRROR_STALE" : "MANIFEST_EXPIRED",
+    `release ${position} expired at ${manifest.expiresAt}, ${says}` +
+      (stale ? "; this host stays what it is" : ""),
+  );
 }

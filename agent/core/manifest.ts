@@ -57,11 +57,27 @@ const hostSchema = z.strictObject({
   closureSize: byteCountSchema,
   archive: archiveSchema,
   activation: activationSchema.partial().optional(),
+  /** The one machine that may take this entry: its hashed machine-id (`status` shows it). */
+  machineId: sha256Schema.optional(),
+});
+
+/**
+ * A deliberate restart of a channel's numbering, signed like everything else: hosts
+ * order releases by epoch, then by sequence, so a number that was driven too high by
+ * mistake or by a thief can be left behind (TUF: recovery from fast-forward attacks).
+ * Every later release of the channel carries it on.
+ */
+export const epochSchema = z.strictObject({
+  number: z.int().positive(),
+  /** Why, in words, for whoever reads the manifest later. */
+  reason: z.string().min(1).max(500),
 });
 
 export const manifestSchema = z.strictObject({
   formatVersion: z.literal(MANIFEST_FORMAT_VERSION),
   channel: channelSchema,
+  /** Absent as long as the numbering was never restarted. */
+  epoch: epochSchema.optional(),
   sequence: z.int().positive(),
   createdAt: timeSchema,
   expiresAt: timeSchema,
@@ -77,6 +93,27 @@ export const manifestSchema = z.strictObject({
 export type Manifest = z.infer<typeof manifestSchema>;
 export type HostEntry = Manifest["hosts"][string];
 export type ArchiveReference = HostEntry["archive"];
+
+/** Where a release stands in its channel's order. */
+export interface Position {
+  /** 0 where the numbering was never restarted. */
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+export function positionOf(manifest: Pick<Manifest, "epoch" | "sequence">): Position {
+  return { epoch: manifest.epoch?.number ?? 0, sequence: manifest.sequence };
+}
+
+/** Negative where `a` comes before `b`, 0 where they are the same place. */
+export function comparePositions(a: Position, b: Position): number {
+  return a.epoch - b.epoch || a.sequence - b.sequence;
+}
+
+/** `7`, or `7 of epoch 2` where the numbering was restarted. */
+export function describePosition({ epoch, sequence }: Position): string {
+  return epoch === 0 ? String(sequence) : `${sequence} of epoch ${epoch}`;
+}
 
 /** A manifest whose signatures, type and form are right; not yet whether it is acceptable here. */
 export interface SignedManifest {
@@ -102,9 +139,17 @@ export type Release = z.infer<typeof releaseSchema>;
 /** Verifies and parses an envelope. Throws the trust errors; nothing unverified is parsed. */
 export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManifest {
   const { payload, digest, signedBy } = openEnvelope(bytes, trust);
+  return { manifest: parseManifest(payload), digest, signedBy };
+}
+
+/**
+ * Parses a payload, whoever signed it; hosts go through `readManifest`. Throws
+ * MANIFEST_INVALID, FORMAT_UNSUPPORTED.
+ */
+export function parseManifest(payload: Uint8Array): Manifest {
   let json: unknown;
   try {
-    json = JSON.parse(payload.toString("utf8"));
+    json = JSON.parse(Buffer.from(payload).toString("utf8"));
   } catch (cause) {
     throw new PullError("MANIFEST_INVALID", "the signed payload is not JSON", { cause });
   }
@@ -125,7 +170,7 @@ export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManif
   if (!parsed.success) {
     throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
   }
-  return { manifest: parsed.data, digest, signedBy };
+  return parsed.data;
 }
 
 /** Serialises a manifest for signing; hosts sorted, so that the same input gives the same bytes. */
@@ -136,8 +181,16 @@ export function encodeManifest(manifest: Manifest): Buffer {
   return Buffer.from(JSON.stringify({ ...manifest, hosts }));
 }
 
-/** The host's part of a manifest. Throws HOST_NOT_IN_RELEASE. */
-export function releaseFor(signed: SignedManifest, hostname: string): Release {
+/**
+ * The host's part of a manifest. `machineId` is this machine's hash, null where it has
+ * none, absent where it is nobody's question. Throws HOST_NOT_IN_RELEASE,
+ * MACHINE_MISMATCH.
+ */
+export function releaseFor(
+  signed: SignedManifest,
+  hostname: string,
+  machineId?: string | null,
+): Release {
   const { manifest, digest } = signed;
   const entry = Object.hasOwn(manifest.hosts, hostname) ? manifest.hosts[hostname] : undefined;
   if (entry === undefined) {
@@ -147,6 +200,13 @@ export function releaseFor(signed: SignedManifest, hostname: string): Release {
       "HOST_NOT_IN_RELEASE",
       `release ${manifest.sequence} of channel ${manifest.channel} names no host ` +
         `${JSON.stringify(hostname)}; it names ${names.length}: ${shown}${names.length > 5 ? ", …" : ""}`,
+    );
+  }
+  if (machineId !== undefined && entry.machineId !== undefined && entry.machineId !== machineId) {
+    throw new PullError(
+      "MACHINE_MISMATCH",
+      `release ${manifest.sequence} gives ${hostname} to the machine ${entry.machineId}, ` +
+        `this one is ${machineId ?? "without a machine-id"}`,
     );
   }
   return {

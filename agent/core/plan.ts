@@ -40,12 +40,14 @@ export function decide(
 ): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
+  // A refresh, or a release for other hosts, asks nothing new of this one.
+  const asked = committed?.toplevel === release.toplevel && committed.mode === release.mode;
   const active = isActive(record, release, host);
   if (active) return { kind: recorded ? "active" : "adopt" };
   if (insistence === "again") return { kind: "update" };
   const denial = denialOf(record, release.toplevel);
   if (denial) return { kind: "denied", reason: denial.reason };
-  if (recorded) {
+  if (asked) {
     const found = setsProfile(release.mode) ? host.profile : host.running;
     return { kind: "drifted", found };
   }

@@ -29,11 +29,12 @@ export function describeIssues(error: z.ZodError, input: unknown): string {
 
 function pathText(path: readonly PropertyKey[]): string {
   if (path.length === 0) return "top level";
-  return path
+  const text = path
     .map((key, at) =>
       typeof key === "number" ? `[${key}]` : `${at === 0 ? "" : "."}${String(key)}`,
     )
     .join("");
+  return text.replace(/\/\/[^/@\s]*@/g, "//…@");
 }
 
 function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
@@ -48,7 +49,8 @@ function valueAt(input: unknown, path: readonly PropertyKey[]): unknown {
 function valueText(value: unknown): string {
   let text: string;
   try {
-    text = JSON.stringify(value);
+    // A password that somebody wrote into an address must not end in a log.
+    text = JSON.stringify(value).replace(/\/\/[^/@"\s]*@/g, "//…@");
   } catch {
     // Nested deeper than the stack is long.
     return "something that cannot be shown";

@@ -4,7 +4,7 @@ import { PullError } from "./errors.ts";
 import { durationSchema, positiveDurationSchema } from "./duration.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
-import { parsePublicKey, type PublicKey } from "./signing-key.ts";
+import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -19,9 +19,10 @@ const directorySchema = z
   .string()
   .regex(/^\/[^?#%\s]*$/, "expected an absolute path without white space, ?, # or %");
 
-/** A mirror: `https://…`, `http://…` or `file:///…`, without query or fragment. */
+/** A mirror: `https://…`, `http://…` or `file:///…`; nothing in it may be a secret. */
 const mirrorSchema = z.string().refine(isMirrorAddress, {
-  error: "expected an https://, http:// or file:/// address without query or fragment",
+  error:
+    "expected an https://, http:// or file:/// address without query, fragment, user or password",
 });
 
 function isMirrorAddress(text: string): boolean {
@@ -33,9 +34,40 @@ function isMirrorAddress(text: string): boolean {
     return false;
   }
   if (url.search !== "" || url.hash !== "") return false;
+  // What stands in an address stands in logs and status.
+  if (url.username !== "" || url.password !== "") return false;
   if (url.protocol === "https:" || url.protocol === "http:") return true;
   // An encoded slash stands for no path (URL standard; Node refuses it too).
   return url.protocol === "file:" && url.host === "" && !/%2f/i.test(url.pathname);
+}
+
+const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
+
+/** Names as systemd's LoadCredential= takes them (systemd.exec(5)). */
+const credentialNameSchema = z
+  .string()
+  .regex(/^[A-Za-z0-9_.:-]{1,100}$/, "expected a credential's name");
+
+const credentialSchema = z
+  .strictObject({
+    type: z.enum(["basic", "bearer"]).describe("basic: the secret is USER:PASSWORD."),
+    file: filePathSchema.optional().describe("File that holds the secret, in one line."),
+    credential: credentialNameSchema
+      .optional()
+      .describe("Name of a systemd credential that holds it, instead of a file."),
+  })
+  .refine(({ file, credential }) => (file === undefined) !== (credential === undefined), {
+    error: "expected either a file or a credential",
+  });
+export type MirrorCredential = z.infer<typeof credentialSchema>;
+
+/** Loopback is nobody else's network: a secret may go there without TLS. */
+function keepsSecrets(address: string): boolean {
+  const url = URL.parse(address);
+  return (
+    url?.protocol === "https:" ||
+    (url?.protocol === "http:" && /^(127\.[0-9.]+|\[::1\]|localhost)$/.test(url.hostname))
+  );
 }
 
 const publicKeySchema = z.string().transform((text, context): PublicKey => {
@@ -73,11 +105,66 @@ export const settingsSchema = z
       .min(1)
       .max(32)
       .describe("Keys trusted to sign releases and store paths, in Nix's NAME:BASE64 form."),
+    storeKeys: z
+      .array(publicKeySchema)
+      .min(1)
+      .max(32)
+      .optional()
+      .describe("Keys trusted to sign store paths, where others than publicKeys do."),
+    revokedKeys: z
+      .array(publicKeySchema)
+      .max(32)
+      .default([])
+      .describe("Keys that count no longer, wherever else they stand."),
     threshold: z
       .int()
       .positive()
       .default(1)
       .describe("How many distinct keys must have signed a release."),
+    credentials: z
+      .record(mirrorSchema, credentialSchema)
+      .default({})
+      .describe("How this host identifies itself to a mirror, by the mirror's address."),
+    tls: z
+      .strictObject({
+        caFile: filePathSchema
+          .optional()
+          .describe("Certificate authorities for mirrors, PEM; the system's where absent."),
+        certFile: filePathSchema
+          .optional()
+          .describe("Client certificate that is shown to mirrors, PEM."),
+        keyFile: filePathSchema.optional().describe("Its private key, PEM."),
+      })
+      .refine(({ certFile, keyFile }) => (certFile === undefined) === (keyFile === undefined), {
+        error: "expected certFile and keyFile together",
+      })
+      .prefault({})
+      .describe("TLS to mirrors."),
+    reports: z
+      .strictObject({
+        directory: filePathSchema
+          .optional()
+          .describe("Write a signed report HOSTNAME.json here after every poll."),
+        url: mirrorSchema
+          .refine((text) => !text.startsWith("file:"), { error: "expected https:// or http://" })
+          .optional()
+          .describe("Send it to HOSTNAME.json below this address, by HTTP PUT."),
+      })
+      .prefault({})
+      .describe("Where this host reports what it is."),
+    statusSocket: z
+      .strictObject({
+        path: filePathSchema.describe("Where the socket is made."),
+        group: z.string().min(1).max(64).optional().describe("The group that may open it."),
+      })
+      .optional()
+      .describe("A Unix socket on which the service tells its status to a group."),
+    clock: z
+      .enum(["strict", "ignore"])
+      .default("strict")
+      .describe(
+        "strict: expired releases and implausible times are refused. ignore: for sites without time; releases then never expire, and a mirror can hold newer ones back unnoticed.",
+      ),
     poll: z
       .strictObject({
         interval: positiveDurationSchema.optional().describe("Time from one poll to the next."),
@@ -134,6 +221,9 @@ export const settingsSchema = z
         gcRoots: directorySchema
           .default("/nix/var/nix/gcroots/nixos-pull")
           .describe("Directory of the agent's garbage collector roots."),
+        machineId: directorySchema
+          .default("/etc/machine-id")
+          .describe("File with this machine's identity (machine-id(5))."),
         currentSystem: directorySchema
           .default("/run/current-system")
           .describe("Link to the running system."),
@@ -156,6 +246,15 @@ export const settingsSchema = z
         importTimeout: positiveDurationSchema
           .prefault("4h")
           .describe("How long nix copy may take."),
+        minRate: bytesSchema
+          .default(1024)
+          .describe("Bytes a second below which a mirror is given up; 0 allows any rate."),
+        rateWindow: positiveDurationSchema
+          .prefault("60s")
+          .describe("How long a mirror may stay below minRate."),
+        maxRate: bytesSchema
+          .default(0)
+          .describe("Most bytes a second that archives are downloaded with; 0 sets no bound."),
         reserveBytes: bytesSchema
           .default(256 * 1024 ** 2)
           .describe("Free space that an update must leave on every file system it writes to."),
@@ -182,22 +281,45 @@ export const settingsSchema = z
       .prefault({})
       .describe("Logging."),
   })
-  .refine((settings) => settings.threshold <= distinctKeys(settings.publicKeys), {
-    error: "expected a threshold no greater than the number of distinct publicKeys",
-    path: ["threshold"],
-  });
+  .refine(
+    ({ credentials, mirrors }) => Object.keys(credentials).every((it) => mirrors.includes(it)),
+    { error: "expected addresses that stand in mirrors", path: ["credentials"] },
+  )
+  .refine(({ credentials }) => Object.keys(credentials).every(keepsSecrets), {
+    error: "expected https:// mirrors: a secret would go over the network in the clear",
+    path: ["credentials"],
+  })
+  .refine(
+    ({ threshold, publicKeys, revokedKeys }) =>
+      threshold <= distinctKeys(withoutRevoked(publicKeys, revokedKeys)),
+    {
+      error:
+        "expected a threshold no greater than the number of distinct publicKeys that are not revoked",
+      path: ["threshold"],
+    },
+  )
+  .refine(
+    ({ storeKeys, publicKeys, revokedKeys }) =>
+      withoutRevoked(storeKeys ?? publicKeys, revokedKeys).length > 0,
+    { error: "expected at least one key that is not revoked", path: ["storeKeys"] },
+  );
 
 /** Keys that are listed twice, even under two names, are one voice. */
 function distinctKeys(keys: readonly PublicKey[]): number {
-  return new Set(keys.map(({ name, text }) => text.slice(name.length))).size;
+  return new Set(keys.map(keyMaterial)).size;
 }
 
 /** What the schema gives: defaults filled in, durations in milliseconds, keys parsed. */
 type ParsedSettings = z.output<typeof settingsSchema>;
 
 /** Settings that apply on this host, complete. */
-export interface Settings extends Omit<ParsedSettings, "hostname" | "paths" | "poll" | "$schema"> {
+export interface Settings extends Omit<
+  ParsedSettings,
+  "hostname" | "paths" | "poll" | "storeKeys" | "$schema"
+> {
   readonly hostname: string;
+  /** Whose signatures of store paths count: as configured, without the revoked ones. */
+  readonly storeKeys: readonly PublicKey[];
   readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
   readonly poll: PollSettings;
 }
@@ -213,7 +335,7 @@ const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
 export function parseSettings(json: unknown, systemHostname: string): Settings {
   const parsed = settingsSchema.safeParse(json);
   if (!parsed.success) throw new PullError("CONFIG_INVALID", describeIssues(parsed.error, json));
-  const { hostname, paths, poll, $schema: _, ...rest } = parsed.data;
+  const { hostname, paths, poll, storeKeys, $schema: _, ...rest } = parsed.data;
   const name = hostnameSchema.safeParse(hostname ?? systemHostname);
   if (!name.success) {
     throw new PullError(
@@ -224,6 +346,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
   return {
     ...rest,
     hostname: name.data,
+    storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
     paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
     poll:
       poll.cron === undefined
@@ -238,5 +361,6 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
 
 /** Whose signatures make a release acceptable on this host. */
 export function trustPolicyOf(settings: Settings): TrustPolicy {
-  return { publicKeys: settings.publicKeys, threshold: settings.threshold };
+  const { publicKeys, threshold, revokedKeys } = settings;
+  return { publicKeys, threshold, revokedKeys };
 }

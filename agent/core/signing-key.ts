@@ -26,6 +26,20 @@ export interface SecretKey {
   readonly publicKey: PublicKey;
 }
 
+/** Identity of a key whatever it is called: its public bytes, base64. */
+export function keyMaterial(key: PublicKey): string {
+  return key.text.slice(key.name.length + 1);
+}
+
+/** `keys` without those that stand in `revoked`, under whatever name. */
+export function withoutRevoked(
+  keys: readonly PublicKey[],
+  revoked: readonly PublicKey[],
+): PublicKey[] {
+  const gone = new Set(revoked.map(keyMaterial));
+  return keys.filter((key) => !gone.has(keyMaterial(key)));
+}
+
 /** DER prefixes of an Ed25519 key (RFC 8410, section 10). */
 const SPKI_PREFIX = Buffer.from("302a300506032b6570032100", "hex");
 const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");

@@ -1,28 +1,22 @@
-import { EnvHttpProxyAgent, request, type Dispatcher } from "undici";
+import { request, type Dispatcher } from "undici";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
-import type { Settings } from "../core/settings.ts";
-
-/** Response headers longer than this are no static file server's (undici's own default). */
-const MAX_HEADER_BYTES = 16 * 1024;
-
-/** Slower than this over a whole stall timeout, another mirror or a later try is better. */
-const MIN_BYTES_PER_SECOND = 512;
+import type { MirrorCredential, Settings } from "../core/settings.ts";
+import { withRateFloor, type Pacer } from "./transfer-rate.ts";
+import { authorizationOf, type Transport } from "./transport.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
-/** One connection pool for all mirrors; proxies as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say. */
-export function httpDispatcher(limits: Settings["limits"]): Dispatcher {
-  return new EnvHttpProxyAgent({
-    connect: { timeout: limits.connectTimeout },
-    headersTimeout: limits.stallTimeout,
-    // undici measures the time between two pieces of a body, not the whole.
-    bodyTimeout: limits.stallTimeout,
-    maxHeaderSize: MAX_HEADER_BYTES,
-  });
-}
-
 type Response = Dispatcher.ResponseData;
+
+/** What the mirrors of one host share, and what is this mirror's own. */
+export interface HttpMirrorOptions {
+  readonly limits: Settings["limits"];
+  readonly transport: Transport;
+  /** Shared by all mirrors: the bound is the host's. */
+  readonly pacer: Pacer;
+  readonly credential?: MirrorCredential | undefined;
+}
 
 /** A mirror that any static file server gives. */
 export class HttpMirror implements Mirror {
@@ -30,13 +24,13 @@ export class HttpMirror implements Mirror {
   ranges = true;
   readonly #base: URL;
   readonly #limits: Settings["limits"];
-  readonly #dispatcher: Dispatcher;
+  readonly #options: HttpMirrorOptions;
 
-  constructor(address: string, limits: Settings["limits"], dispatcher: Dispatcher) {
+  constructor(address: string, options: HttpMirrorOptions) {
     this.address = address;
     this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
-    this.#limits = limits;
-    this.#dispatcher = dispatcher;
+    this.#limits = options.limits;
+    this.#options = options;
   }
 
   async readManifest(
@@ -107,7 +101,7 @@ export class HttpMirror implements Mirror {
       }
     }
     let left = to - from;
-    for await (const chunk of this.#body(response, url, signal)) {
+    for await (const chunk of this.#options.pacer.pace(this.#body(response, url, signal), signal)) {
       const start = Math.min(skip, chunk.length);
       skip -= start;
       const part = chunk.subarray(start, start + left);
@@ -144,6 +138,8 @@ export class HttpMirror implements Mirror {
           `${url.href}: refused the redirect to ${next.protocol}//${next.host}`,
         );
       }
+      // Nor may a redirect make up a user for us.
+      next.username = next.password = "";
       url = next;
     }
   }
@@ -153,11 +149,22 @@ export class HttpMirror implements Mirror {
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
   ): Promise<Response> {
+    // Secrets and the client certificate are the mirror's own, never another origin's.
+    const identified = url.origin === this.#base.origin;
+    const { credential, transport } = this.#options;
+    const secret =
+      identified && credential ? { authorization: await authorizationOf(credential) } : {};
+    const dispatcher = await transport.dispatcher({ identified });
     try {
       return await request(url, {
         method: "GET",
-        headers: { ...headers, "accept-encoding": "identity", "user-agent": "nixos-pull" },
-        dispatcher: this.#dispatcher,
+        headers: {
+          ...headers,
+          ...secret,
+          "accept-encoding": "identity",
+          "user-agent": "nixos-pull",
+        },
+        dispatcher,
         signal: signal ?? null,
       });
     } catch (cause) {
@@ -165,39 +172,18 @@ export class HttpMirror implements Mirror {
     }
   }
 
-  /**
-   * The body, as long as it comes at a rate worth waiting for. Only time spent waiting for
-   * the mirror counts, not what the reader takes for itself.
-   */
   async *#body(
     response: Response,
     url: URL,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Buffer> {
-    const pieces = response.body[Symbol.asyncIterator]() as AsyncIterator<Buffer>;
-    let waited = 0;
-    let received = 0;
+    const { minRate, rateWindow: windowMs } = this.#limits;
     try {
-      for (;;) {
-        const asked = performance.now();
-        const next = await pieces.next();
-        if (next.done === true) return;
-        const { value } = next;
-        waited += performance.now() - asked;
-        received += value.length;
-        if (waited >= this.#limits.stallTimeout) {
-          const rate = received / (waited / 1000);
-          if (rate < MIN_BYTES_PER_SECOND) {
-            throw new PullError(
-              "MIRROR_STALLED",
-              `${url.href}: expected ${MIN_BYTES_PER_SECOND} bytes a second, found ${Math.round(rate)}`,
-            );
-          }
-          waited = 0;
-          received = 0;
-        }
-        yield value;
-      }
+      yield* withRateFloor(response.body as AsyncIterable<Buffer>, {
+        minRate,
+        windowMs,
+        name: url.href,
+      });
     } catch (cause) {
       throw networkError(url, cause, signal);
     } finally {
@@ -240,8 +226,12 @@ function resolve(location: string, base: URL): URL | null {
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 
+/** Codes of OpenSSL and Node for a certificate or handshake that is not right. */
+const TLS_TROUBLE =
+  /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
+
 /** Connection trouble in words; the cause is kept. */
-function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
+export function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
   if (cause instanceof PullError) return cause;
   if (signal?.aborted || (cause instanceof Error && cause.name === "AbortError")) {
     return new PullError("INTERRUPTED", `${url.href}: stopped before it was read`, { cause });
@@ -250,7 +240,13 @@ function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined)
   if (STALLS.has(code)) {
     return new PullError("MIRROR_STALLED", `${url.href}: the mirror stopped sending`, { cause });
   }
-  return new PullError("MIRROR_UNREACHABLE", `${url.href}: ${reasonText(cause)}`, { cause });
+  const isTls =
+    TLS_TROUBLE.test(code) || (cause instanceof Error && TLS_TROUBLE.test(cause.message));
+  return new PullError(
+    isTls ? "MIRROR_TLS" : "MIRROR_UNREACHABLE",
+    `${url.href}: ${reasonText(cause)}`,
+    { cause },
+  );
 }
 
 function reasonText(cause: unknown): string {

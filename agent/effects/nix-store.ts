@@ -23,7 +23,7 @@ const NO_PERMISSION = /Permission denied|Read-only file system|Operation not per
 
 /** The host's store and system profile by way of Nix's own programs. */
 export function nixStoreOf(
-  settings: Pick<Settings, "store" | "paths" | "publicKeys" | "limits">,
+  settings: Pick<Settings, "store" | "paths" | "storeKeys" | "limits">,
 ): NixStore {
   const { profile, currentSystem } = settings.paths;
   const storeOption = settings.store === undefined ? [] : ["--store", settings.store];
@@ -68,7 +68,7 @@ export function nixStoreOf(
           // checks nothing, must not widen what a release may bring in.
           "--option",
           "trusted-public-keys",
-          settings.publicKeys.map(({ text }) => text).join(" "),
+          settings.storeKeys.map(({ text }) => text).join(" "),
           "--option",
           "require-sigs",
           "true",

@@ -2,6 +2,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { open, type FileHandle } from "node:fs/promises";
 import { PullError } from "../core/errors.ts";
+import { childEnvironment } from "./nix-environment.ts";
 
 /** A lock that the kernel gives up when its holder dies. */
 export interface ProcessLock {
@@ -34,6 +35,7 @@ const HELD = 75;
 
 async function lockDescriptor(file: FileHandle): Promise<number> {
   const child = spawn("flock", ["--exclusive", "--nonblock", "-E", String(HELD), "3"], {
+    env: childEnvironment(),
     stdio: ["ignore", "ignore", "ignore", file.fd],
   });
   const ended = once(child, "close");

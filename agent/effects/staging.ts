@@ -1,5 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
-import { createReadStream } from "node:fs";
+import type { Stats } from "node:fs";
 import {
   constants,
   lstat,
@@ -9,7 +9,7 @@ import {
   rename,
   rm,
   rmdir,
-  writeFile,
+  type FileHandle,
 } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import {
@@ -34,10 +34,6 @@ import { ByteReader } from "./byte-reader.ts";
 import { isNotFound } from "./durable-file.ts";
 
 const PART = ".part";
-/** A link that somebody put into a shared directory is not followed (open(2)). */
-const READ_NO_LINK = constants.O_RDONLY | constants.O_NOFOLLOW;
-const APPEND_NO_LINK = constants.O_WRONLY | constants.O_APPEND | constants.O_NOFOLLOW;
-
 /** Pieces from the network are gathered to this size before they are written. */
 const WRITE_SIZE = 1024 * 1024;
 
@@ -57,28 +53,31 @@ export class Staging {
     this.directory = join(parent, archiveSha256);
   }
 
-  /** Makes the directory and removes those of other archives. */
+  /** Makes the directory and removes those of other archives. Throws STAGING_UNSAFE. */
   async prepare(): Promise<void> {
     await mkdir(this.#parent, { recursive: true, mode: 0o700 });
+    await expectPrivate(this.#parent, "shared");
     await removeArchives(this.#parent, basename(this.directory));
-    // Somebody else's link in our place would lead the writes elsewhere.
-    if (!(await isRealDirectory(this.directory))) await rm(this.directory, { force: true });
-    const nars = join(this.directory, "nar");
-    if (!(await isRealDirectory(nars))) await rm(nars, { force: true });
-    await mkdir(nars, { recursive: true, mode: 0o700 });
+    // Somebody else's link or directory in our place would lead the writes elsewhere.
+    for (const directory of [this.directory, join(this.directory, "nar")]) {
+      const found = await statOf(directory);
+      if (found && !found.isDirectory()) await rm(directory, { force: true });
+      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await expectPrivate(directory, "own");
+    }
   }
 
   /** The compressed index as it was read before, or null. */
   async readIndex(): Promise<Buffer | null> {
     try {
-      const file = await open(join(this.directory, INDEX_MEMBER), READ_NO_LINK);
+      const file = await openPlain(join(this.directory, INDEX_MEMBER), constants.O_RDONLY);
       try {
         return await file.readFile();
       } finally {
         await file.close();
       }
     } catch (error) {
-      if (isNotFound(error) || isLink(error)) return null;
+      if (isNotFound(error) || error instanceof PullError) return null;
       throw error;
     }
   }
@@ -104,7 +103,7 @@ export class Staging {
       }
       await rm(path, { force: true });
       const part = await fileSize(path + PART);
-      if (part !== null && part >= member.size) await rm(path + PART, { force: true });
+      if (part === null || part >= member.size) await rm(path + PART, { force: true });
       missing.set(member.name, part !== null && part < member.size ? part : 0);
     }
     return missing;
@@ -155,8 +154,10 @@ export class Staging {
     const part = path + PART;
     await mkdir(dirname(path), { recursive: true });
     const hash = have > 0 ? await hashFile(part) : createHash("sha256");
-    if (have === 0) await rm(part, { force: true });
-    const file = await open(part, have > 0 ? APPEND_NO_LINK : "wx", 0o600);
+    const file =
+      have > 0
+        ? await openPlain(part, constants.O_WRONLY | constants.O_APPEND)
+        : await createNew(part);
     try {
       let gathered: Uint8Array[] = [];
       let size = 0;
@@ -210,6 +211,9 @@ async function removeArchives(directory: string, except: string | null): Promise
   });
   for (const name of names) {
     if (name === except || !/^[0-9a-f]{64}$/.test(name)) continue;
+    // What another user put under such a name could change while it is being removed.
+    const found = await statOf(join(directory, name));
+    if (!found || found.uid !== process.geteuid?.()) continue;
     await rm(join(directory, name), { recursive: true, force: true });
   }
 }
@@ -275,40 +279,88 @@ async function expectZeros(reader: ByteReader, length: number, after: string): P
   throw new PullError("ARCHIVE_MEMBER", `expected ${length} zero bytes after ${after}`);
 }
 
-/** Writes a file in the place of whatever has its name. */
-async function writeNew(path: string, contents: string | Uint8Array): Promise<void> {
-  await rm(path, { recursive: true, force: true });
-  await writeFile(path, contents, { flag: "wx", mode: 0o600 });
-}
-
-async function isRealDirectory(path: string): Promise<boolean> {
+async function statOf(path: string): Promise<Stats | null> {
   try {
-    return (await lstat(path)).isDirectory();
-  } catch (error) {
-    if (isNotFound(error)) return false;
-    throw error;
-  }
-}
-
-/** Whether a link was met where none may be (open(2), O_NOFOLLOW). */
-function isLink(error: unknown): boolean {
-  return (error as NodeJS.ErrnoException | null)?.code === "ELOOP";
-}
-
-async function fileSize(path: string): Promise<number | null> {
-  try {
-    const found = await lstat(path);
-    return found.isFile() ? found.size : null;
+    return await lstat(path);
   } catch (error) {
     if (isNotFound(error)) return null;
     throw error;
   }
 }
 
+/**
+ * Whether only this user decides what lies in a directory. In a `shared` one, such as
+ * a mounted file system's root, others may have things of their own if the sticky bit
+ * keeps them from touching ours (inode(7)); our own directories are nobody else's.
+ * Throws STAGING_UNSAFE.
+ */
+async function expectPrivate(directory: string, kind: "shared" | "own"): Promise<void> {
+  const found = await lstat(directory);
+  const user = process.geteuid?.() ?? 0;
+  const writable = (found.mode & 0o022) !== 0;
+  const sticky = kind === "shared" && (found.mode & 0o1000) !== 0;
+  if (found.isDirectory() && found.uid === user && (!writable || sticky)) return;
+  throw new PullError(
+    "STAGING_UNSAFE",
+    `${directory}: expected a directory of user ${user} that no others write to, found ` +
+      (found.isSymbolicLink()
+        ? "a symbolic link"
+        : `mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`),
+  );
+}
+
+/** Creates a file in place of whatever had its name; never follows a link. */
+async function createNew(path: string): Promise<FileHandle> {
+  await rm(path, { recursive: true, force: true });
+  return open(
+    path,
+    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
+    0o600,
+  );
+}
+
+async function writeNew(path: string, contents: Uint8Array | string): Promise<void> {
+  const file = await createNew(path);
+  try {
+    await file.writeFile(contents);
+  } finally {
+    await file.close();
+  }
+}
+
+/** Opens what is a plain file with one name; a link could lead the bytes elsewhere. */
+async function openPlain(path: string, flags: number): Promise<FileHandle> {
+  const unsafe = (cause?: unknown): PullError =>
+    new PullError("STAGING_UNSAFE", `${path}: expected a plain file with one name`, { cause });
+  const file = await open(path, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
+    (error: unknown) => {
+      throw (error as NodeJS.ErrnoException).code === "ELOOP" ? unsafe(error) : error;
+    },
+  );
+  const found = await file.stat();
+  if (found.isFile() && found.nlink === 1) return file;
+  await file.close();
+  throw unsafe();
+}
+
+/** Size of a plain file that is ours alone, or null; anything else is no part of a download. */
+async function fileSize(path: string): Promise<number | null> {
+  const found = await statOf(path);
+  return found?.isFile() && found.nlink === 1 ? found.size : null;
+}
+
 async function hashFile(path: string): Promise<Hash> {
   const hash = createHash("sha256");
-  for await (const chunk of createReadStream(path, { highWaterMark: WRITE_SIZE })) {
-    hash.update(chunk as Buffer);
+  const file = await openPlain(path, constants.O_RDONLY);
+  try {
+    for await (const chunk of file.createReadStream({
+      highWaterMark: WRITE_SIZE,
+      autoClose: false,
+    })) {
+      hash.update(chunk as Buffer);
+    }
+  } finally {
+    await file.close();
   }
   return hash;
 }

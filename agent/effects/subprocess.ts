@@ -22,6 +22,8 @@ export interface ProcessOptions {
   readonly env: Readonly<Record<string, string>>;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
+  /** What the program reads on standard input; nothing where absent. */
+  readonly input?: Uint8Array;
   /** Bytes kept of each stream. */
   readonly maxOutput?: number;
   /** Called with every line of standard error as it comes. */
@@ -51,9 +53,12 @@ export async function runProcess(
   const maxOutput = options.maxOutput ?? DEFAULT_MAX_OUTPUT;
   const child = spawn(command, args, {
     env: options.env,
-    stdio: ["ignore", "pipe", "pipe"],
+    stdio: ["pipe", "pipe", "pipe"],
     detached: true,
   });
+  // A program that does not want its input closes it; how it ends tells the rest.
+  child.stdin.on("error", () => undefined);
+  child.stdin.end(options.input);
   let timedOut = false;
   let killTimer: NodeJS.Timeout | undefined;
   let drainTimer: NodeJS.Timeout | undefined;

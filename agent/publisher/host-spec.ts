@@ -1,6 +1,6 @@
 import { z } from "zod";
 import { PullError } from "../core/errors.ts";
-import { activationSchema, hostnameSchema } from "../core/manifest.ts";
+import { activationSchema, hostnameSchema, sha256Schema } from "../core/manifest.ts";
 import { describeIssues } from "../core/schema-issues.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../core/store-path.ts";
 
@@ -19,6 +19,8 @@ export interface HostSpec {
   readonly hostname: string;
   readonly source: SystemSource;
   readonly activation?: { mode?: z.infer<typeof activationSchema>["mode"] | undefined } | undefined;
+  /** The one machine that may take this entry, as `nixos-pull status` shows it there. */
+  readonly machineId?: string | undefined;
 }
 
 const FILE_SPEC = /^(?<file>[^#]+\.nix)(?:(?:#|\s+-A\s+)(?<attribute>\S+))?$/;
@@ -71,9 +73,13 @@ const hostsFileSchema = z.record(
   z.union(
     [
       z.string(),
-      z.strictObject({ system: z.string(), activation: activationSchema.partial().optional() }),
+      z.strictObject({
+        system: z.string(),
+        activation: activationSchema.partial().optional(),
+        machineId: sha256Schema.optional(),
+      }),
     ],
-    { error: "expected a source as text, or { system, activation }" },
+    { error: "expected a source as text, or { system, activation, machineId }" },
   ),
 );
 
@@ -87,10 +93,9 @@ export function parseHostsFile(json: unknown, file: string): HostSpec[] {
     throw new PullError("CONFIG_INVALID", `${file}: ${describeIssues(parsed.error, json)}`);
   }
   return Object.entries(parsed.data).map(([hostname, entry]) => {
-    const { system, activation } =
-      typeof entry === "string" ? { system: entry, activation: undefined } : entry;
+    const { system, ...rest } = typeof entry === "string" ? { system: entry } : entry;
     try {
-      return { hostname, source: parseSource(system), activation };
+      return { hostname, source: parseSource(system), ...rest };
     } catch (error) {
       if (!(error instanceof PullError)) throw error;
       throw new PullError(error.code, `${file}: ${hostname}: ${error.message}`, { cause: error });

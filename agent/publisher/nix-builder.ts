@@ -74,7 +74,9 @@ builtins.mapAttrs (
   if isSystem host then
     { system = host.drvPath; }
   else
-    { system = host.system.drvPath; } // (if host ? activation then { inherit (host) activation; } else { })
+    { system = host.system.drvPath; }
+    // (if host ? activation then { inherit (host) activation; } else { })
+    // (if host ? machineId then { inherit (host) machineId; } else { })
 ) hosts
 `;
 

@@ -1,31 +1,49 @@
+import { createHash } from "node:crypto";
 import { access, constants, mkdir, open } from "node:fs/promises";
 import { join } from "node:path";
 import { readIndex } from "../core/archive-index.ts";
-import { sealEnvelope } from "../core/envelope.ts";
+import { encodeEnvelope, unsignedEnvelope, type TrustPolicy } from "../core/envelope.ts";
 import { PullError } from "../core/errors.ts";
 import {
   MANIFEST_FORMAT_VERSION,
+  comparePositions,
+  describePosition,
   encodeManifest,
+  positionOf,
+  readManifest,
   type ActivationMode,
   type HostEntry,
   type Manifest,
 } from "../core/manifest.ts";
 import type { Compression } from "../core/narinfo.ts";
 import type { Clock } from "../core/ports.ts";
-import type { SecretKey } from "../core/signing-key.ts";
+import type { PublicKey, SecretKey } from "../core/signing-key.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
+import { writeDurably } from "../effects/durable-file.ts";
 import { packArchive, readClosure } from "./archive-packer.ts";
 import type { HostSpec } from "./host-spec.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { buildSystem, copyToCache, type BuildContext } from "./nix-builder.ts";
+import type { ReleaseSigner } from "./release-signer.ts";
+import { readEnvelopeFile, signEnvelope } from "./sign-release.ts";
 
 export interface PublishOptions {
   readonly hosts: readonly HostSpec[];
   /** Directory of the mirror. */
   readonly mirror: string;
   readonly channel: string;
-  /** Every key signs the release and every store path. */
-  readonly keys: readonly SecretKey[];
+  /** Sign the release; none are needed for a draft. */
+  readonly signers: readonly ReleaseSigner[];
+  /** Each signs every store path. */
+  readonly storeKeys: readonly SecretKey[];
+  /** Keys beside the signers' own by which the current release is verified. */
+  readonly publicKeys: readonly PublicKey[];
+  /** The current release again, with a new expiry: no hosts are given then. */
+  readonly refresh: boolean;
+  /** Restarts the numbering; without a number one more than the current release's. */
+  readonly newEpoch?: { readonly reason: string; readonly number?: number | undefined } | undefined;
+  /** Write the envelope to this file instead of putting it into force. */
+  readonly draft?: string | undefined;
   readonly mode: ActivationMode;
   /** How long hosts may accept the release, milliseconds. */
   readonly expiresInMs: number;
@@ -61,11 +79,15 @@ export interface PublishedHost {
 
 export interface Published {
   readonly channel: string;
+  readonly epoch: number;
   readonly sequence: number;
   readonly digest: string;
   readonly createdAt: string;
   readonly expiresAt: string;
+  /** The file that was written: the manifest in force, or the draft. */
   readonly manifest: string;
+  /** True where the release is not in force yet. */
+  readonly draft: boolean;
   readonly signedBy: readonly string[];
   readonly hosts: Readonly<Record<string, PublishedHost>>;
   /** Hosts of the release before that this one no longer names. */
@@ -78,7 +100,10 @@ export interface Published {
  * NOT_A_SYSTEM, PUBLISH_FAILED, PUBLISH_LOCKED, …
  */
 export async function publish(options: PublishOptions): Promise<Published> {
-  checkHosts(options.hosts);
+  checkHosts(options);
+  if (options.signers.length === 0 && options.draft === undefined) {
+    throw new PullError("USAGE", "expected a key that signs the release, or --draft FILE");
+  }
   const writer = await MirrorWriter.open(options.mirror);
   try {
     return await publishInto(writer, options);
@@ -88,31 +113,20 @@ export async function publish(options: PublishOptions): Promise<Published> {
 }
 
 async function publishInto(writer: MirrorWriter, options: PublishOptions): Promise<Published> {
-  const { channel, keys, mode, clock, onProgress } = options;
-  const trust = { publicKeys: keys.map(({ publicKey }) => publicKey), threshold: 1 };
-  const current = await writer.currentRelease(channel, trust).catch((cause: unknown) => {
-    if (options.sequence !== undefined && !options.keepHosts) return null;
-    throw new PullError(
-      "PUBLISH_FAILED",
-      `the current release of ${channel} cannot be read with these keys ` +
-        `(${(cause as Error).message}); --sequence without --keep-hosts publishes over it`,
-      { cause },
-    );
-  });
-  const sequence = options.sequence ?? (current?.manifest.sequence ?? 0) + 1;
-  if (current && sequence <= current.manifest.sequence) {
-    throw new PullError(
-      "PUBLISH_FAILED",
-      `sequence: expected more than the current release's ${current.manifest.sequence}, found ${sequence}`,
-    );
-  }
+  const { channel, signers, mode, clock, onProgress } = options;
+  const publicKeys = [...signers.map(({ publicKey }) => publicKey), ...options.publicKeys];
+  const current = await readCurrent(writer, options, { publicKeys, threshold: 1 });
+  const { epoch, sequence } = nextPosition(options, current);
 
   const toplevels = await buildAll(options, join(writer.work, "roots"));
-  const published = await packAll(writer, options, toplevels, current?.manifest ?? null);
+  const published = await packAll(writer, options, toplevels, current);
 
-  const entries = options.keepHosts && current ? keptEntries(current.manifest, mode) : {};
-  for (const [hostname, entry] of Object.entries(entries)) {
-    if (hostname in published || (await countSignedPaths(writer, entry, keys)) !== null) continue;
+  const entries: Record<string, HostEntry> = options.refresh ? { ...current?.hosts } : {};
+  const kept = options.keepHosts && current ? keptEntries(current, mode) : {};
+  for (const [hostname, entry] of Object.entries(kept)) {
+    entries[hostname] = entry;
+    if (hostname in published) continue;
+    if ((await countSignedPaths(writer, entry, options.storeKeys)) !== null) continue;
     onProgress({
       phase: "warning",
       message: `the archive kept for ${hostname} is not signed by every key that is used now`,
@@ -126,9 +140,10 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
       closureSize: host.closureSize,
       archive: host.archive,
       ...(host.mode === mode ? {} : { activation: { mode: host.mode } }),
+      ...(spec.machineId !== undefined && { machineId: spec.machineId }),
     };
   }
-  const dropped = Object.keys(current?.manifest.hosts ?? {}).filter((name) => !(name in entries));
+  const dropped = Object.keys(current?.hosts ?? {}).filter((name) => !(name in entries));
   if (dropped.length > 0) {
     onProgress({
       phase: "warning",
@@ -139,28 +154,86 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const manifest: Manifest = {
     formatVersion: MANIFEST_FORMAT_VERSION,
     channel,
+    ...(epoch && { epoch }),
     sequence,
     createdAt: createdAt.toISOString(),
     expiresAt: new Date(createdAt.getTime() + options.expiresInMs).toISOString(),
-    defaults: { activation: { mode } },
+    defaults: options.refresh && current ? current.defaults : { activation: { mode } },
     hosts: entries,
   };
-  const envelope = sealEnvelope(encodeManifest(manifest), keys);
+  await checkArchives(writer, manifest);
+  const envelope = await signEnvelope(unsignedEnvelope(encodeManifest(manifest)), signers);
   if (options.signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
-  await writer.placeManifest(channel, envelope);
-  // What was written is read back as a host would read it.
-  const written = await writer.currentRelease(channel, { ...trust, threshold: keys.length });
+  const text = encodeEnvelope(envelope);
+  // What hosts will read is read as they read it before they can.
+  const written =
+    signers.length === 0
+      ? null
+      : readManifest(Buffer.from(text), {
+          publicKeys: signers.map(({ publicKey }) => publicKey),
+          threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
+        });
+  if (options.draft === undefined) await writer.placeManifest(channel, text);
+  else await writeDurably(options.draft, text, 0o644);
   return {
     channel,
+    epoch: epoch?.number ?? 0,
     sequence,
-    digest: written?.digest ?? "",
+    digest: createHash("sha256").update(encodeManifest(manifest)).digest("hex"),
     createdAt: manifest.createdAt,
     expiresAt: manifest.expiresAt,
-    manifest: writer.manifestPath(channel),
+    manifest: options.draft ?? writer.manifestPath(channel),
+    draft: options.draft !== undefined,
     signedBy: written?.signedBy ?? [],
     hosts: published,
     dropped,
   };
+}
+
+/** The release that is in force, or null where there is none or it is not to matter. */
+async function readCurrent(
+  writer: MirrorWriter,
+  options: PublishOptions,
+  trust: TrustPolicy,
+): Promise<Manifest | null> {
+  try {
+    return (await writer.currentRelease(options.channel, trust))?.manifest ?? null;
+  } catch (cause) {
+    if (options.sequence !== undefined && !options.refresh && !options.keepHosts) return null;
+    throw new PullError(
+      "PUBLISH_FAILED",
+      `the current release of ${options.channel} cannot be read with these keys ` +
+        `(${(cause as Error).message}); give its --public-key, or publish over it with ` +
+        "--sequence and without --keep-hosts",
+      { cause },
+    );
+  }
+}
+
+/** Where the new release stands. Throws PUBLISH_FAILED where hosts would refuse it. */
+function nextPosition(
+  options: PublishOptions,
+  current: Manifest | null,
+): { epoch: Manifest["epoch"]; sequence: number } {
+  const { newEpoch } = options;
+  if (options.refresh && !current) {
+    throw new PullError("PUBLISH_FAILED", `channel ${options.channel} has no release to refresh`);
+  }
+  const epoch = newEpoch
+    ? { number: newEpoch.number ?? (current?.epoch?.number ?? 0) + 1, reason: newEpoch.reason }
+    : current?.epoch;
+  // A restarted numbering starts at 1 again.
+  const before = newEpoch ? 0 : (current?.sequence ?? 0);
+  const sequence = options.sequence ?? before + 1;
+  const next = positionOf({ epoch, sequence });
+  if (current && comparePositions(next, positionOf(current)) <= 0) {
+    throw new PullError(
+      "PUBLISH_FAILED",
+      `sequence: expected more than the current release's ` +
+        `${describePosition(positionOf(current))}, found ${describePosition(next)}`,
+    );
+  }
+  return { epoch, sequence };
 }
 
 /** The current release's entries, each with the mode that it has there. */
@@ -174,8 +247,87 @@ function keptEntries(current: Manifest, newDefault: ActivationMode): Record<stri
   );
 }
 
-function checkHosts(hosts: readonly HostSpec[]): void {
-  if (hosts.length === 0) throw new PullError("USAGE", "expected at least one host");
+/** Hosts are kept from entries whose archive is gone. Throws PUBLISH_FAILED. */
+async function checkArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
+  for (const [hostname, { archive }] of Object.entries(manifest.hosts)) {
+    if (await writer.hasArchive(archive)) continue;
+    throw new PullError(
+      "PUBLISH_FAILED",
+      `${hostname}: expected its archive of ${archive.size} bytes at ${writer.archivePath(archive.sha256)}`,
+    );
+  }
+}
+
+export interface DraftOptions {
+  readonly mirror: string;
+  readonly draft: string;
+  /** What hosts will demand. */
+  readonly trust: TrustPolicy;
+  readonly clock: Clock;
+}
+
+/**
+ * Puts a draft into force: verifies it as hosts will, and that every archive is on the
+ * mirror, then replaces the manifest by rename. Throws the trust errors, PUBLISH_FAILED,
+ * PUBLISH_LOCKED.
+ */
+export async function publishDraft(options: DraftOptions): Promise<Published> {
+  const { bytes } = await readEnvelopeFile(options.draft);
+  const { manifest, digest, signedBy } = readManifest(bytes, options.trust);
+  const { channel, expiresAt, createdAt, sequence } = manifest;
+  if (Date.parse(expiresAt) <= options.clock.now().getTime()) {
+    throw new PullError("MANIFEST_EXPIRED", `${options.draft}: it expired at ${expiresAt}`);
+  }
+  const writer = await MirrorWriter.open(options.mirror);
+  try {
+    // One that these keys did not sign is one that no host follows either.
+    const current = await writer.currentRelease(channel, options.trust).catch((error: unknown) => {
+      if (error instanceof PullError) return null;
+      throw error;
+    });
+    const position = positionOf(manifest);
+    if (
+      current &&
+      current.digest !== digest &&
+      comparePositions(position, positionOf(current.manifest)) <= 0
+    ) {
+      throw new PullError(
+        "PUBLISH_FAILED",
+        `sequence: expected more than the current release's ` +
+          `${describePosition(positionOf(current.manifest))}, found ${describePosition(position)}`,
+      );
+    }
+    await checkArchives(writer, manifest);
+    await writer.placeManifest(channel, bytes.toString("utf8"));
+    const dropped = Object.keys(current?.manifest.hosts ?? {}).filter(
+      (name) => !(name in manifest.hosts),
+    );
+    return {
+      channel,
+      epoch: position.epoch,
+      sequence,
+      digest,
+      createdAt,
+      expiresAt,
+      manifest: writer.manifestPath(channel),
+      draft: false,
+      signedBy,
+      hosts: {},
+      dropped,
+    };
+  } finally {
+    await writer.close();
+  }
+}
+
+function checkHosts({ hosts, refresh, storeKeys }: PublishOptions): void {
+  if (refresh && hosts.length > 0) {
+    throw new PullError("USAGE", "expected no hosts with --refresh: it changes no system");
+  }
+  if (!refresh && hosts.length === 0) throw new PullError("USAGE", "expected at least one host");
+  if (!refresh && storeKeys.length === 0) {
+    throw new PullError("USAGE", "expected --store-key or --key: store paths have to be signed");
+  }
   const seen = new Set<string>();
   for (const { hostname } of hosts) {
     if (seen.has(hostname)) throw new PullError("USAGE", `host ${hostname} is named twice`);
@@ -240,7 +392,7 @@ async function packAll(
     let bytes = 0;
     const closure = await readClosure(cache, toplevel);
     const temporary = join(writer.work, "archive.tar");
-    const archive = await packArchive(closure, options.keys, cache, temporary, (count) => {
+    const archive = await packArchive(closure, options.storeKeys, cache, temporary, (count) => {
       if (options.signal?.aborted) throw new PullError("INTERRUPTED", "stopped while packing");
       bytes += count;
       options.onProgress({ phase: "pack", hostname, bytes });
@@ -265,13 +417,13 @@ async function packAll(
  */
 async function findReusable(
   writer: MirrorWriter,
-  { keys }: PublishOptions,
+  { storeKeys }: PublishOptions,
   toplevel: string,
   current: Manifest | null,
 ): Promise<Packed | null> {
   const entry = Object.values(current?.hosts ?? {}).find((host) => host.toplevel === toplevel);
   if (!entry || !(await writer.hasArchive(entry.archive))) return null;
-  const paths = await countSignedPaths(writer, entry, keys);
+  const paths = await countSignedPaths(writer, entry, storeKeys);
   if (paths === null || !(await writer.isArchiveWhole(entry.archive))) return null;
   const { archive, closureSize } = entry;
   return { closureSize, paths, archive, reused: true };
@@ -281,12 +433,12 @@ async function findReusable(
 async function countSignedPaths(
   writer: MirrorWriter,
   entry: HostEntry,
-  keys: readonly SecretKey[],
+  storeKeys: readonly SecretKey[],
 ): Promise<number | null> {
   const path = writer.archivePath(entry.archive.sha256);
   try {
     const compressed = await readAt(path, TAR_BLOCK, entry.archive.index.size);
-    const indexes = keys.map(({ publicKey }) => readIndex(compressed, entry, [publicKey]));
+    const indexes = storeKeys.map(({ publicKey }) => readIndex(compressed, entry, [publicKey]));
     return indexes[0]?.narInfos.length ?? null;
   } catch {
     return null;

@@ -5,6 +5,7 @@ import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { planRuns } from "../core/fetch-plan.ts";
 import { readManifest, releaseFor, type Release, type SignedManifest } from "../core/manifest.ts";
 import type { Mirror } from "../core/ports.ts";
+import type { PublicKey } from "../core/signing-key.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { readRun } from "../effects/staging.ts";
@@ -36,6 +37,8 @@ export async function verifyMirror(
   options: {
     channel: string;
     trust: TrustPolicy;
+    /** Whose signatures of store paths count. */
+    storeKeys: readonly PublicKey[];
     hostname?: string | undefined;
     now: Date;
     signal?: AbortSignal | undefined;
@@ -72,7 +75,7 @@ export async function verifyMirror(
 async function verifyArchive(
   mirror: Mirror,
   release: Release,
-  { trust, signal }: { trust: TrustPolicy; signal?: AbortSignal | undefined },
+  { storeKeys, signal }: { storeKeys: readonly PublicKey[]; signal?: AbortSignal | undefined },
 ): Promise<Omit<VerifiedHost, "hostname">> {
   const { archive, toplevel } = release;
   const facts = { toplevel, archive: archive.sha256 };
@@ -82,7 +85,7 @@ async function verifyArchive(
   try {
     await reader.skip(TAR_BLOCK);
     const compressed = await reader.take(archive.index.size);
-    const contents = readIndex(compressed, release, trust.publicKeys);
+    const contents = readIndex(compressed, release, storeKeys);
     await reader.skip(endOfIndex(archive.index.size) - TAR_BLOCK - archive.index.size);
     const everything = new Map(contents.members.map(({ name }) => [name, 0]));
     for (const run of planRuns(contents, everything)) {

@@ -431,6 +431,7 @@ test("verify closes a damaged archive that it has stopped reading", async () => 
   const { hosts } = await verifyMirror(new DirectoryMirror(url, settings.limits), {
     channel: "stable",
     trust: trustPolicyOf(settings),
+    storeKeys: settings.storeKeys,
     now: new Date(),
     onHost: () => undefined,
   });

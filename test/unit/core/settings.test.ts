@@ -114,7 +114,7 @@ describe("trust", () => {
 
   test("cannot need more keys than there are", () => {
     expect(refusal({ threshold: 2 })).toBe(
-      "threshold: expected a threshold no greater than the number of distinct publicKeys, found 2",
+      "threshold: expected a threshold no greater than the number of distinct publicKeys that are not revoked, found 2",
     );
   });
 

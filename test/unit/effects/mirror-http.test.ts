@@ -12,11 +12,12 @@ import { connect, createServer as createRawServer, type AddressInfo, type Server
 import { join } from "node:path";
 import type { Duplex } from "node:stream";
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent, type Dispatcher } from "undici";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { ManifestRead } from "../../../agent/core/ports.ts";
 import type { Settings } from "../../../agent/core/settings.ts";
-import { HttpMirror, httpDispatcher } from "../../../agent/effects/mirror-http.ts";
+import { HttpMirror } from "../../../agent/effects/mirror-http.ts";
+import { Pacer } from "../../../agent/effects/transfer-rate.ts";
+import { Transport } from "../../../agent/effects/transport.ts";
 import { rejectionOf } from "../../support/failure.ts";
 import { serveMirror } from "../../support/mirror-server.ts";
 import { sampleDigest } from "../../support/sample-release.ts";
@@ -45,13 +46,16 @@ async function serve(listener: RequestListener): Promise<string> {
 
 function mirrorAt(
   address: string,
-  limits: Partial<Settings["limits"]> = {},
-  dispatcher?: Dispatcher,
+  some: Partial<Settings["limits"]> = {},
+  tls: Settings["tls"] = {},
 ): HttpMirror {
-  const all = sampleLimits({ stallTimeout: 5_000, connectTimeout: 5_000, ...limits });
-  const own = dispatcher ?? httpDispatcher(all);
-  onTestFinished(() => own.destroy());
-  return new HttpMirror(address, all, own);
+  const limits = sampleLimits({ stallTimeout: 5_000, connectTimeout: 5_000, ...some });
+  const transport = new Transport({ limits, tls });
+  onTestFinished(async () => {
+    for (const identified of [true, false])
+      await (await transport.dispatcher({ identified })).destroy();
+  });
+  return new HttpMirror(address, { limits, transport, pacer: new Pacer(limits.maxRate) });
 }
 
 function manifestOf(mirror: HttpMirror, signal?: AbortSignal): Promise<ManifestRead> {
@@ -292,13 +296,13 @@ describe("redirects", () => {
       }
     });
     const url = `https://127.0.0.1:${await listen(server)}`;
-    const trusting = (path: string) => mirrorAt(url + path, {}, new Agent({ connect: { ca } }));
+    const trusting = (path: string) => mirrorAt(url + path, {}, { caFile: cert });
     expect((await manifestOf(trusting("/moved"))).kind).toBe("read");
     const failure = await rejectionOf(manifestOf(trusting("/weaker")));
     expect(failure.code).toBe("MIRROR_REDIRECT");
     expect(failure.message).toContain(`refused the redirect to http://`);
     // A certificate that nobody vouches for is no connection.
-    expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_UNREACHABLE");
+    expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_TLS");
   });
 });
 
@@ -408,11 +412,11 @@ describe("a mirror that stops sending", () => {
   });
 
   test("but for a byte now and then is given up: no download would ever end", async () => {
-    const mirror = mirrorAt(await dripping("x"), limits);
+    const mirror = mirrorAt(await dripping("x"), { ...limits, minRate: 512, rateWindow: 300 });
     const failure = await rejectionOf(soon(manifestOf(mirror)));
-    expect(failure.code).toBe("MIRROR_STALLED");
-    expect(failure.message).toContain("expected 512 bytes a second, found ");
-    expect((await rejectionOf(soon(read(mirror, 0, 1_000)))).code).toBe("MIRROR_STALLED");
+    expect(failure.code).toBe("MIRROR_SLOW");
+    expect(failure.message).toContain("expected at least 512 bytes a second over 0.3 s, found ");
+    expect((await rejectionOf(soon(read(mirror, 0, 1_000)))).code).toBe("MIRROR_SLOW");
   });
 
   test("is not blamed for the time that the reader takes for itself", async () => {

@@ -1,0 +1,68 @@
+import { BUILD } from "../core/build.ts";
+import { toPullError } from "../core/errors.ts";
+import { sealReport, type Report } from "../core/report.ts";
+import { hostKey } from "../effects/host-key.ts";
+import { deliverReport } from "../effects/report-outbox.ts";
+import { Transport } from "../effects/transport.ts";
+import { Agent, type AgentTools } from "./agent.ts";
+
+/** Longer texts are for the host's own log. */
+const MAX_MESSAGE = 500;
+
+/** What this host has to say about itself, from disk alone. */
+export async function makeReport(tools: AgentTools): Promise<Report> {
+  const { settings, state, store, clock } = tools;
+  const [record, lastPoll, profile, running, machineId] = await Promise.all([
+    state.load({ acceptLoss: true }),
+    new Agent(tools).lastPoll(),
+    store.profileToplevel(),
+    store.runningToplevel(),
+    tools.machineId?.() ?? null,
+  ]);
+  const { committed } = record;
+  const reason = "reason" in record.state ? record.state.reason : lastPoll;
+  return {
+    formatVersion: 1,
+    hostname: settings.hostname,
+    machineId,
+    at: clock.now().toISOString(),
+    channel: settings.channel,
+    release: committed && {
+      sequence: committed.sequence,
+      digest: committed.digest,
+      toplevel: committed.toplevel,
+      rebootNeeded: committed.rebootNeeded,
+    },
+    state: record.state.name,
+    code: reason?.code ?? null,
+    message: reason?.message?.slice(0, MAX_MESSAGE) ?? null,
+    profile,
+    running,
+    agentVersion: BUILD.version,
+  };
+}
+
+/** The signed report and the key that signed it. */
+export async function signedReport(
+  tools: AgentTools,
+): Promise<{ envelope: string; report: Report; publicKey: string }> {
+  const { settings } = tools;
+  await tools.state.prepare();
+  const key = await hostKey(settings.paths.state, settings.hostname);
+  const report = await makeReport(tools);
+  return { envelope: sealReport(report, key), report, publicKey: key.publicKey.text };
+}
+
+/** Delivers a report where the settings ask for one. Whatever goes wrong is a warning. */
+export async function sendReport(tools: AgentTools, signal?: AbortSignal): Promise<void> {
+  const { settings, log } = tools;
+  if (settings.reports.directory === undefined && settings.reports.url === undefined) return;
+  try {
+    const { envelope } = await signedReport(tools);
+    await deliverReport(envelope, settings, new Transport(settings), signal);
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") return;
+    log.warn(`the report could not be delivered: ${error.message}`, { code: error.code });
+  }
+}

@@ -1,0 +1,18 @@
+import { createHash } from "node:crypto";
+
+/**
+ * Keeps the identity apart from what other programs derive of it: machine-id(5) asks
+ * that the raw identity never be sent anywhere, only a hash keyed by the application.
+ */
+const PREFIX = "nixos-pull machine 1\n";
+
+const MACHINE_ID = /^[0-9a-f]{32}$/;
+
+/**
+ * What a release may bind a host to: sha256, in hex, of our prefix and the machine-id's
+ * 32 digits. Null where `text` is no machine-id.
+ */
+export function hashMachineId(text: string): string | null {
+  const id = text.trim();
+  return MACHINE_ID.test(id) ? createHash("sha256").update(PREFIX).update(id).digest("hex") : null;
+}

@@ -1,0 +1,64 @@
+import { mkdir } from "node:fs/promises";
+import { join } from "node:path";
+import { request } from "undici";
+import { PullError } from "../core/errors.ts";
+import type { Settings } from "../core/settings.ts";
+import { writeDurably } from "./durable-file.ts";
+import { networkError } from "./mirror-http.ts";
+import { authorizationOf, type Transport } from "./transport.ts";
+
+/** A report has about 2 kB; whoever needs longer than this to take it does not want it. */
+const PUT_TIMEOUT_MS = 30_000;
+
+/**
+ * Delivers a report as the settings say: into a directory, or by PUT to an address,
+ * `HOSTNAME.json` in both. A redirect is not followed. Throws MIRROR_STATUS,
+ * MIRROR_UNREACHABLE, … and the operating system's errors.
+ */
+export async function deliverReport(
+  envelope: string,
+  settings: Pick<Settings, "hostname" | "reports" | "credentials">,
+  transport: Transport,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { directory, url } = settings.reports;
+  const file = `${settings.hostname}.json`;
+  if (directory !== undefined) {
+    await mkdir(directory, { recursive: true });
+    await writeDurably(join(directory, file), envelope, 0o644);
+  }
+  if (url === undefined) return;
+  const target = new URL(file, url.endsWith("/") ? url : `${url}/`);
+  // The inbox of a mirror is entered like the mirror itself.
+  const credential = Object.entries(settings.credentials).find(
+    ([mirror]) => new URL(mirror).origin === target.origin,
+  )?.[1];
+  const timeout = AbortSignal.timeout(PUT_TIMEOUT_MS);
+  try {
+    const { statusCode, body } = await request(target, {
+      method: "PUT",
+      headers: {
+        "content-type": "application/json",
+        "user-agent": "nixos-pull",
+        ...(credential && { authorization: await authorizationOf(credential) }),
+      },
+      body: envelope,
+      dispatcher: await transport.dispatcher({ identified: true }),
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+    await body.dump({ limit: 16 * 1024 }).catch(() => undefined);
+    if (statusCode < 200 || statusCode > 299) {
+      throw new PullError(
+        "MIRROR_STATUS",
+        `${target.href}: expected HTTP 2xx for the report, found ${statusCode}`,
+      );
+    }
+  } catch (cause) {
+    if (timeout.aborted) {
+      throw new PullError("MIRROR_STALLED", `${target.href}: the report was not taken in time`, {
+        cause,
+      });
+    }
+    throw networkError(target, cause, signal);
+  }
+}

@@ -1,0 +1,485 @@
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
+import type { ErrorCode } from "../../../agent/core/errors.ts";
+import { hashMachineId } from "../../../agent/core/machine-id.ts";
+import type { HostEntry, Manifest } from "../../../agent/core/manifest.ts";
+import { AttackWorld, sha256, type KeyFiles } from "../../support/attack-world.ts";
+
+let world: AttackWorld;
+let stranger: KeyFiles;
+
+beforeAll(async () => {
+  world = await AttackWorld.create();
+  stranger = await world.newKey("stranger-1");
+});
+afterAll(() => world.destroy());
+beforeEach(() => world.restore());
+
+interface Attack {
+  readonly name: string;
+  readonly code: ErrorCode;
+  readonly arrange: () => unknown;
+}
+
+function attacks(title: string, table: readonly Attack[]): void {
+  describe(title, () => {
+    test.each(table)("$name: $code", async ({ code, arrange }) => {
+      await arrange();
+      await world.refuses(code);
+    });
+  });
+}
+
+function inDays(days: number): string {
+  return new Date(Date.now() + days * 86_400_000).toISOString();
+}
+
+function web1(manifest: Manifest): HostEntry {
+  const entry = manifest.hosts["web1"];
+  if (!entry) throw new Error("no web1");
+  return entry;
+}
+
+/** The payload with one text replaced, and signatures of what it was. */
+function forgePayload(from: string, to: string): Promise<void> {
+  return world.forge((envelope) => {
+    const payload = Buffer.from(envelope.payload, "base64").toString();
+    expect(payload).toContain(from);
+    envelope.payload = Buffer.from(payload.replaceAll(from, to)).toString("base64");
+  });
+}
+
+attacks("arbitrary installation: signatures", [
+  {
+    name: "no signature",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => world.forge((it) => ({ ...it, signatures: [] })),
+  },
+  {
+    name: "signed by a stranger",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => world.resign(() => undefined, [stranger]),
+  },
+  {
+    name: "signed by a stranger under a trusted name",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: async () => {
+      await world.resign(() => undefined, [stranger]);
+      await world.forge((it) => {
+        for (const signature of it.signatures) signature.keyid = "fleet-1";
+      });
+    },
+  },
+  {
+    name: "a system replaced after signing",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => forgePayload("nixos-system-web1-2", "nixos-system-evil-2"),
+  },
+  {
+    name: "a signature with a flipped bit",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () =>
+      world.forge((it) => {
+        const sig = Buffer.from(it.signatures[0]?.sig ?? "", "base64");
+        sig[10] = (sig[10] ?? 0) ^ 1;
+        return { ...it, signatures: [{ sig: sig.toString("base64") }] };
+      }),
+  },
+  {
+    name: "an empty signature",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => world.forge((it) => ({ ...it, signatures: [{ sig: "" }] })),
+  },
+  {
+    name: "a signature of another release",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: async () => {
+      const { signatures } = await world.envelope();
+      await world.resign((it) => void (it.sequence = 9), [stranger]);
+      await world.forge((it) => ({ ...it, signatures }));
+    },
+  },
+  {
+    name: "k-1 signatures of k",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => {
+      world.configure({ publicKeys: [world.key.publicKey, stranger.publicKey], threshold: 2 });
+    },
+  },
+  {
+    name: "one key signing twice for two",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: async () => {
+      world.configure({ publicKeys: [world.key.publicKey, stranger.publicKey], threshold: 2 });
+      await world.forge((it) => ({ ...it, signatures: [...it.signatures, ...it.signatures] }));
+    },
+  },
+  {
+    name: "one key trusted under two names for two",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () => {
+      const twin = world.key.publicKey.replace("fleet-1", "fleet-9");
+      world.configure({ publicKeys: [world.key.publicKey, twin], threshold: 2 });
+    },
+  },
+  {
+    name: "the payload signed as another type",
+    code: "PAYLOAD_TYPE_WRONG",
+    arrange: () => world.forge((it) => ({ ...it, payloadType: "application/json" })),
+  },
+  {
+    name: "more signatures than are looked at",
+    code: "ENVELOPE_INVALID",
+    arrange: () =>
+      world.forge((it) => ({ ...it, signatures: Array(33).fill(it.signatures[0]) as unknown })),
+  },
+]);
+
+attacks("malformed envelopes and manifests", [
+  {
+    name: "an empty file",
+    code: "ENVELOPE_INVALID",
+    arrange: () => world.forge(() => " ".trim() + "\n"),
+  },
+  {
+    name: "a login page",
+    code: "ENVELOPE_INVALID",
+    arrange: () => world.forge(() => "<!doctype html><title>Please log in</title>"),
+  },
+  {
+    name: "half an envelope",
+    code: "ENVELOPE_INVALID",
+    arrange: async () => {
+      const text = await readFile(world.manifestFile, "utf8");
+      await writeFile(world.manifestFile, text.slice(0, text.length / 2));
+    },
+  },
+  {
+    name: "an unknown field beside the payload",
+    code: "ENVELOPE_INVALID",
+    arrange: () => world.forge((it) => ({ ...it, trusted: true })),
+  },
+  {
+    name: "JSON nested a million deep",
+    code: "ENVELOPE_INVALID",
+    arrange: () => world.forge(() => "[".repeat(1_000_000)),
+  },
+  {
+    name: "longer than the limit",
+    code: "MIRROR_OVERSIZE",
+    arrange: async () => {
+      world.configure({ limits: { manifestBytes: 10_000 } });
+      await writeFile(world.manifestFile, Buffer.alloc(10_001, " "));
+    },
+  },
+  {
+    name: "a signed text that is no JSON",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign(() => "yes"),
+  },
+  {
+    name: "a signed unknown field",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => ({ ...it, postInstall: "curl | sh" })),
+  },
+  {
+    name: "a signed negative sequence",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (it.sequence = -1)),
+  },
+  {
+    name: "a signed sequence that no number holds",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (it.sequence = 2 ** 60)),
+  },
+  {
+    name: "a toplevel outside the store",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (web1(it).toplevel = "/etc/passwd")),
+  },
+  {
+    name: "a toplevel with a way out of the store",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (web1(it).toplevel = `${world.second}/../../../etc`)),
+  },
+  {
+    name: "an archive name with a way out of the mirror",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (web1(it).archive.sha256 = "../../../etc/shadow")),
+  },
+  {
+    name: "a format of the future",
+    code: "FORMAT_UNSUPPORTED",
+    arrange: () => world.resign((it) => ({ ...it, formatVersion: 2 })),
+  },
+  {
+    name: "hosts under __proto__ only",
+    code: "HOST_NOT_IN_RELEASE",
+    arrange: () => {
+      world.configure({ hostname: "constructor" });
+    },
+  },
+]);
+
+attacks("rollback, replay, fast-forward, mix-and-match", [
+  {
+    name: "the release before, genuinely signed",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      await world.apply(["check"]);
+      const old = await world.envelope();
+      await world.resign((it) => void (it.sequence = 7));
+      await rememberCurrent();
+      await world.forge(() => old);
+    },
+  },
+  {
+    name: "another release under an accepted number",
+    code: "SEQUENCE_CONFLICT",
+    arrange: async () => {
+      await rememberCurrent();
+      await world.resign((it) => void (it.expiresAt = inDays(300)));
+    },
+  },
+  {
+    name: "an epoch back, with a higher sequence",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const before = await world.envelope();
+      await world.resign((it) => void (it.epoch = { number: 3, reason: "recovery" }));
+      await rememberCurrent();
+      await world.forge(() => before);
+      await world.resign((it) => {
+        it.sequence = 1_000_000;
+        it.epoch = { number: 2, reason: "recovery" };
+      });
+    },
+  },
+  {
+    name: "the epoch left out again",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const before = await world.envelope();
+      await world.resign((it) => void (it.epoch = { number: 1, reason: "recovery" }));
+      await rememberCurrent();
+      await world.forge(() => before);
+      await world.resign((it) => void (it.sequence = Number.MAX_SAFE_INTEGER));
+    },
+  },
+  {
+    name: "an epoch that uses all others up",
+    code: "EPOCH_IMPLAUSIBLE",
+    arrange: () =>
+      world.resign((it) => void (it.epoch = { number: Number.MAX_SAFE_INTEGER, reason: "x" })),
+  },
+  {
+    name: "a new epoch by a stranger",
+    code: "SIGNATURE_THRESHOLD",
+    arrange: () =>
+      world.resign((it) => void (it.epoch = { number: 1, reason: "mine now" }), [stranger]),
+  },
+  {
+    name: "a new epoch without a reason",
+    code: "MANIFEST_INVALID",
+    arrange: () => world.resign((it) => void (it.epoch = { number: 1, reason: "" })),
+  },
+  {
+    name: "replay to a host whose state file was torn",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const old = await world.envelope();
+      await world.resign((it) => void (it.sequence = 7));
+      await rememberCurrent();
+      await writeFile(join(world.state, "state.json"), '{"sha256": "torn');
+      await world.forge(() => old);
+    },
+  },
+  {
+    name: "replay to a host that lost both state files",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const old = await world.envelope();
+      await world.resign((it) => void (it.sequence = 7));
+      await rememberCurrent();
+      await rm(join(world.state, "state.json"));
+      await rm(join(world.state, "trust.json"));
+      await world.forge(() => old);
+    },
+  },
+  {
+    name: "a host of which nothing readable is left",
+    code: "STATE_LOST",
+    arrange: async () => {
+      await rm(join(world.state, "state.json"));
+      await rm(join(world.state, "trust.json"));
+      await writeFile(join(world.state, "history.jsonl"), "{}\n");
+    },
+  },
+  {
+    name: "the epoch's memory cut out of the trust file by hand",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const before = await world.envelope();
+      await world.resign((it) => void (it.epoch = { number: 1, reason: "recovery" }));
+      await rememberCurrent();
+      for (const name of ["state.json", "trust.json"]) {
+        const file = join(world.state, name);
+        await writeFile(file, (await readFile(file, "utf8")).replace('"epoch": 1,', ""));
+      }
+      await world.forge(() => before);
+    },
+  },
+]);
+
+attacks("freeze and clock", [
+  {
+    name: "a release that nobody accepted in its time",
+    code: "MANIFEST_EXPIRED",
+    arrange: () => world.resign((it) => void (it.expiresAt = inDays(-1))),
+  },
+  {
+    name: "the accepted release, held until it expired",
+    code: "MIRROR_STALE",
+    arrange: async () => {
+      await world.resign((it) => void (it.expiresAt = new Date(Date.now() + 2_500).toISOString()));
+      await rememberCurrent();
+      await new Promise((resolve) => setTimeout(resolve, 2_600));
+    },
+  },
+  {
+    name: "a release from the future",
+    code: "CLOCK_IMPLAUSIBLE",
+    arrange: () => world.resign((it) => void (it.createdAt = inDays(2))),
+  },
+  {
+    name: "a clock behind the last accepted release",
+    code: "CLOCK_BEHIND",
+    arrange: async () => {
+      await world.resign((it) => void (it.createdAt = inDays(30)));
+      world.configure({ clock: "ignore" });
+      await rememberCurrent();
+      world.configure({ clock: "strict" });
+    },
+  },
+  {
+    name: "a replay while the clock is ignored",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      world.configure({ clock: "ignore" });
+      const old = await world.envelope();
+      await world.resign((it) => void (it.sequence = 7));
+      await rememberCurrent();
+      await world.forge(() => old);
+    },
+  },
+]);
+
+attacks("misdirection", [
+  {
+    name: "another channel's release",
+    code: "CHANNEL_MISMATCH",
+    arrange: () => world.resign((it) => void (it.channel = "canary")),
+  },
+  {
+    name: "a release without this host",
+    code: "HOST_NOT_IN_RELEASE",
+    arrange: () =>
+      world.resign((it) => ({
+        ...it,
+        hosts: Object.fromEntries(Object.entries(it.hosts).filter(([name]) => name !== "web1")),
+      })),
+  },
+  {
+    name: "another host's archive under this host's name",
+    code: "INDEX_INVALID",
+    arrange: () =>
+      world.resign((it) => {
+        web1(it).archive = it.hosts["db1"]?.archive ?? web1(it).archive;
+      }),
+  },
+  {
+    name: "an entry bound to another machine",
+    code: "MACHINE_MISMATCH",
+    arrange: async () => {
+      await machineId("0123456789abcdef0123456789abcdef");
+      await world.resign((it) => void (web1(it).machineId = sha256(Buffer.from("other"))));
+    },
+  },
+  {
+    name: "an entry bound to a machine, on a host without identity",
+    code: "MACHINE_MISMATCH",
+    arrange: async () => {
+      await machineId("");
+      await world.resign((it) => void (web1(it).machineId = sha256(Buffer.from("other"))));
+    },
+  },
+]);
+
+/** Gives the host a machine-id file of its own. */
+async function machineId(text: string): Promise<void> {
+  const file = join(world.directory, "machine-id");
+  await writeFile(file, `${text}\n`);
+  world.configure({ paths: { machineId: file } });
+}
+
+/**
+ * Lets the host accept the manifest on the mirror without following it: for a moment it
+ * names a system that the host already is.
+ */
+async function rememberCurrent(): Promise<void> {
+  await cp(world.manifestFile, join(world.directory, "accepted.json"));
+  // An archive that cannot be had: accepted and remembered, but not installed.
+  const { file } = await world.archive();
+  await mkdir(join(world.directory, "aside"), { recursive: true });
+  await cp(file, join(world.directory, "aside/archive.tar"));
+  await rm(file);
+  const outcome = await world.apply();
+  expect(outcome.value.error?.code, outcome.stderr).toBe("MIRROR_NOT_FOUND");
+  await cp(join(world.directory, "aside/archive.tar"), file);
+}
+
+describe("what must keep working", () => {
+  test("an entry bound to this machine is followed", async () => {
+    const id = "0123456789abcdef0123456789abcdef";
+    await machineId(id);
+    await world.resign((it) => void (web1(it).machineId = hashMachineId(id) ?? ""));
+    expect((await world.apply(["check"])).value).toMatchObject({ decision: "update", error: null });
+  });
+
+  test("a new epoch brings back a host that accepted a number too high", async () => {
+    const before = await world.envelope();
+    await world.resign((it) => void (it.sequence = Number.MAX_SAFE_INTEGER));
+    await rememberCurrent();
+    await world.forge(() => before);
+    await world.refuses("SEQUENCE_REPLAYED");
+    await world.publish(["--refresh", "--new-epoch", "sequence driven to its end by mistake"]);
+    const { value } = await world.apply(["check"]);
+    expect(value).toMatchObject({ decision: "update", release: { sequence: 1 } });
+  });
+
+  test("an expired release is followed where the clock is ignored", async () => {
+    await world.resign((it) => void (it.expiresAt = inDays(-1)));
+    world.configure({ clock: "ignore" });
+    expect((await world.apply(["check"])).value.decision).toBe("update");
+  });
+
+  test("a refresh renews the expiry and changes nothing else on a host", async () => {
+    await world.publish(["--host", `web1=${world.first}`]);
+    expect((await world.apply()).value.decision).toBe("adopt");
+    const before = await world.manifest();
+    await world.publish(["--refresh", "--expires", "200d"]);
+    const after = await world.manifest();
+    expect(after.sequence).toBe(before.sequence + 1);
+    expect(Date.parse(after.expiresAt)).toBeGreaterThan(Date.parse(before.expiresAt));
+    expect(after.hosts).toEqual(before.hosts);
+    expect((await world.apply()).value).toMatchObject({ decision: "adopt", updated: false });
+    expect((await world.apply()).value).toMatchObject({ decision: "active", updated: false });
+    await world.expectUntouched();
+  });
+
+  test("the state that a version without epochs wrote is still read", async () => {
+    expect(await readFile(join(world.state, "trust.json"), "utf8")).not.toContain("epoch");
+    expect((await world.apply(["check"])).value.decision).toBe("update");
+  });
+});
