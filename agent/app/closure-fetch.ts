@@ -5,15 +5,17 @@ import {
   type NarMember,
 } from "../core/archive-index.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
-import { DEFAULT_GAP, bytesOf, planRuns, type Run } from "../core/fetch-plan.ts";
-import { narFileName } from "../core/narinfo.ts";
-import type { Disk, Log, Mirror, NixStore } from "../core/ports.ts";
+import { DEFAULT_GAP, bytesOf, planRuns, wantedBytesOf, type Run } from "../core/fetch-plan.ts";
+import { topmost, type QueuedPath } from "../core/import-queue.ts";
+import { narFileName, type NarInfo } from "../core/narinfo.ts";
+import type { Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
 import type { Release } from "../core/manifest.ts";
 import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY } from "../core/store-path.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { Staging } from "../effects/staging.ts";
+import { ImportStream } from "./import-stream.ts";
 
 /** How far a fetch is, for progress. */
 export interface FetchProgress {
@@ -26,6 +28,7 @@ export interface FetchTools {
   /** In the order in which they are to be tried. */
   readonly mirrors: readonly Mirror[];
   readonly store: NixStore;
+  readonly roots: GcRoots;
   readonly disk: Disk;
   readonly log: Log;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
@@ -42,18 +45,25 @@ export interface FetchSummary {
   readonly bytesReceived: number;
 }
 
+/** Name of the garbage collector roots that hold the imported part of an unfinished closure. */
+export const IMPORTED_ROOTS = "pending-paths";
+
 /**
  * Brings a release's closure into the store: reads the index, asks the store what it
  * lacks, reserves disk, reads the missing NARs from the first mirror that serves them,
- * and has Nix import them. What was staged before is used; what is refused is removed.
+ * and has Nix import them while the rest is on its way. What was staged or imported
+ * before is used; what is refused is removed.
  */
 export async function fetchClosure(
   release: Release,
   tools: FetchTools,
   signal?: AbortSignal,
 ): Promise<FetchSummary> {
-  const { settings, store } = tools;
+  const { settings, store, roots } = tools;
   const staging = new Staging(settings.paths.staging, release.archive.sha256);
+  // An import that fails ends the download too.
+  const stop = new AbortController();
+  let imports: ImportStream | null = null;
   try {
     await staging.prepare();
     const contents =
@@ -63,24 +73,103 @@ export async function fetchClosure(
     const invalid = new Set(await store.invalidPaths(paths));
     const wanted = wantedNars(contents, invalid);
     const missing = await staging.missing(wanted.values());
-    await reserveDisk(storeBytes(contents, invalid), missingBytes(wanted, missing), tools);
-    const bytesReceived = await readNars(release, contents, staging, wanted, tools, signal);
-    if (invalid.size > 0) {
-      await staging.writeNarInfos(contents);
-      tools.log.info(`importing ${invalid.size} of ${paths.length} paths`, {
-        newPaths: invalid.size,
-      });
-      await store.importClosure(staging.directory, release.toplevel, signal);
+    const budget = stagingBudget(release, settings);
+    await reserveDisk(
+      storeBytes(contents, invalid),
+      Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+      tools,
+    );
+    const all = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
+    imports = importStream(contents, invalid, budget, staging, tools, all, () => {
+      stop.abort();
+    });
+    // What is here from before takes its place first.
+    for (const { name, size } of wanted.values()) {
+      if (!staging.isComplete(name)) continue;
+      await imports.reserve(size);
+      imports.arrived(name, size);
     }
-    // The store has it now.
+    const bytesReceived = await readNars(release, contents, staging, wanted, imports, tools, all);
+    await imports.finish();
+    // The store has it now, and the root of the whole closure holds it.
     await staging.remove();
+    await roots.release(IMPORTED_ROOTS);
     return { paths: paths.length, newPaths: invalid.size, bytesReceived };
   } catch (thrown) {
-    const error = toPullError(thrown);
-    const resumable = KEEPS_STAGING.has(error.code) && (await staging.holdsNars());
-    if (!resumable) await staging.remove().catch(() => undefined);
+    // The import's own error, where it is what ended the download.
+    const error = toPullError((await imports?.settle()) ?? thrown);
+    const resumable = KEEPS_STAGING.has(error.code);
+    if (!resumable || !(await staging.holdsNars())) await staging.remove().catch(() => undefined);
+    // What is refused, or fills the disk, is left to the garbage collector.
+    if (!resumable) await roots.release(IMPORTED_ROOTS).catch(() => undefined);
     throw error;
   }
+}
+
+/** By default staging takes at most this part of the closure. */
+const DEFAULT_STAGING_PART = 1 / 16;
+
+/** Smaller imports would cost more in processes than they save in disk. */
+const MIN_STAGING_BYTES = 4 * 1024 ** 2;
+
+/** Bytes that staged NARs may take together, but for one that is larger by itself. */
+function stagingBudget(release: Release, { limits }: Settings): number {
+  const part = Math.ceil(release.closureSize * DEFAULT_STAGING_PART);
+  return Math.max(limits.stagingBytes === 0 ? part : limits.stagingBytes, MIN_STAGING_BYTES);
+}
+
+/** The most that staging will take: the budget, or one NAR that is larger. */
+function largest(wanted: ReadonlyMap<string, NarMember>, budget: number): number {
+  let bytes = budget;
+  for (const { size } of wanted.values()) bytes = Math.max(bytes, size);
+  return bytes;
+}
+
+/** Imports the invalid paths as their NARs arrive, each batch held by roots of its own. */
+function importStream(
+  contents: ArchiveContents,
+  invalid: ReadonlySet<string>,
+  budget: number,
+  staging: Staging,
+  { store, roots, log }: FetchTools,
+  signal: AbortSignal,
+  onFailure: () => void,
+): ImportStream {
+  const infos = new Map<string, NarInfo>();
+  for (const info of contents.narInfos) {
+    const path = `${STORE_DIRECTORY}/${info.storePath}`;
+    if (invalid.has(path)) infos.set(path, info);
+  }
+  const infosOf = (paths: readonly QueuedPath[]): NarInfo[] =>
+    paths.flatMap(({ path }) => infos.get(path) ?? []);
+  return new ImportStream({
+    budget,
+    paths: [...infos].map(([path, info]) => ({
+      path,
+      file: narFileName(info.fileSha256, info.compression),
+      bytes: info.fileSize,
+      references: info.references
+        .map((name) => `${STORE_DIRECTORY}/${name}`)
+        .filter((reference) => infos.has(reference)),
+    })),
+    async importPaths(paths) {
+      log.debug(`importing ${paths.length} of ${infos.size} paths`);
+      // Before they are valid, so that no collection can come in between.
+      await roots.holdAlso(IMPORTED_ROOTS, topmost(paths));
+      await staging.writeNarInfos(infosOf(paths));
+      await store.importPaths(
+        staging.directory,
+        paths.map(({ path }) => path),
+        signal,
+      );
+    },
+    discard: (paths, files) =>
+      staging.discard(
+        infosOf(paths),
+        files.map(({ file }) => file),
+      ),
+    onFailure,
+  });
 }
 
 /** After these the download is resumed where it stopped; after all others it starts clean. */
@@ -170,7 +259,12 @@ export async function previewFetch(
   const invalid = new Set(await tools.store.invalidPaths(paths));
   const wanted = wantedNars(contents, invalid);
   const missing = new Map([...wanted.keys()].map((name) => [name, 0]));
-  await reserveDisk(storeBytes(contents, invalid), missingBytes(wanted, missing), tools);
+  const budget = stagingBudget(release, tools.settings);
+  await reserveDisk(
+    storeBytes(contents, invalid),
+    Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+    tools,
+  );
   return {
     paths: paths.length,
     newPaths: invalid.size,
@@ -225,30 +319,60 @@ async function reserveDisk(
   }
 }
 
-/** Reads the missing NARs into staging; gives the bytes that came over the wire. */
+/**
+ * Reads the missing NARs into staging, no faster than the imports make room; gives the
+ * bytes that came over the wire.
+ */
 async function readNars(
   release: Release,
   contents: ArchiveContents,
   staging: Staging,
   wanted: ReadonlyMap<string, NarMember>,
+  imports: ImportStream,
   tools: FetchTools,
-  signal: AbortSignal | undefined,
+  signal: AbortSignal,
 ): Promise<number> {
   let received = 0;
+  /** NARs that came whole: staged, or imported and gone from staging again. */
+  const done = new Set([...wanted.keys()].filter((name) => staging.isComplete(name)));
   await fromMirrors(tools, async (mirror) => {
     const plan = async (ranges: boolean): Promise<{ runs: Run[]; total: number }> => {
-      const missing = await staging.missing(wanted.values());
-      const runs = planRuns(contents, missing, ranges ? DEFAULT_GAP : Infinity);
+      const left = [...wanted.values()].filter(({ name }) => !done.has(name));
+      const missing = await staging.missing(left);
+      const runs = ranges
+        ? planRuns(contents, missing, DEFAULT_GAP, imports.batchBytes)
+        : planRuns(contents, missing, Infinity);
       return { runs, total: received + bytesOf(runs) };
     };
     let { ranges } = mirror;
     let { runs, total } = await plan(ranges);
     for (let run = runs.shift(); run; run = runs.shift()) {
+      // A request that fits is never left waiting for room; one that has to bring everything
+      // waits before each NAR.
+      const reservesWhole = ranges;
+      let reserved = reservesWhole ? wantedBytesOf(run) : 0;
+      await imports.reserve(reserved);
       const source = mirror.readArchive(release.archive.sha256, run, signal);
-      await staging.take(run, contents, source, (count) => {
-        received += count;
-        tools.onProgress?.({ received, total });
-      });
+      try {
+        await staging.take(run, contents, source, {
+          onBytes: (count) => {
+            received += count;
+            tools.onProgress?.({ received, total });
+          },
+          onBegin: async ({ size }) => {
+            if (reservesWhole) return;
+            await imports.reserve(size);
+            reserved += size;
+          },
+          onComplete: ({ name, size }) => {
+            done.add(name);
+            reserved -= size;
+            imports.arrived(name, size);
+          },
+        });
+      } finally {
+        imports.cancel(reserved);
+      }
       if (mirror.ranges !== ranges) {
         // This mirror always reads from the start: let one read serve all that is left.
         ranges = mirror.ranges;

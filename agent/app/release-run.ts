@@ -21,7 +21,7 @@ import type { NixStore } from "../core/ports.ts";
 import type { HistoryEntry } from "../effects/history.ts";
 import { removeStaging } from "../effects/staging.ts";
 import type { AgentTools, FoundRelease, TickOutcome } from "./agent.ts";
-import { fetchClosure } from "./closure-fetch.ts";
+import { IMPORTED_ROOTS, fetchClosure } from "./closure-fetch.ts";
 
 /** Names of the agent's garbage collector roots. */
 const ROOT = { pending: "pending", current: "current", previous: "previous" } as const;
@@ -365,6 +365,7 @@ export class ReleaseRun {
   async #removeLeftovers(): Promise<void> {
     const { roots, settings } = this.#tools;
     await roots.release(ROOT.pending);
+    await roots.release(IMPORTED_ROOTS);
     await removeStaging(settings.paths.staging);
   }
 }

@@ -24,30 +24,23 @@ export const DEFAULT_GAP = 16 * 1024;
  * Plans the reads that bring in the wanted NARs. `missing` has, for each wanted
  * member's name, how many of its bytes are held already. When every NAR is missing
  * the whole archive is read, narinfos and end included, and so checked. `gap` is in
- * bytes; Infinity makes one run, for mirrors without ranges.
+ * bytes; Infinity makes one run, for mirrors without ranges. A run of more than one
+ * member wants at most `limit` bytes, so that what it brings finds room.
  */
 export function planRuns(
   contents: ArchiveContents,
   missing: ReadonlyMap<string, number>,
   gap: number = DEFAULT_GAP,
+  limit = Infinity,
 ): Run[] {
   if (missing.size === 0) return [];
   const nars = contents.members.filter(({ body }) => body.kind === "nar");
   const whole = nars.every(({ name }) => missing.get(name) === 0);
-  const first = contents.members[0];
-  if (whole && first) {
-    return [
-      {
-        from: first.headerOffset,
-        to: contents.size,
-        members: contents.members.map((member) => ({ member, wanted: true, have: 0 })),
-      },
-    ];
-  }
   const runs: { from: number; to: number; members: RunMember[] }[] = [];
   let between: RunMember[] = [];
-  for (const member of nars) {
-    const have = missing.get(member.name);
+  let wantedBytes = 0;
+  for (const member of whole ? contents.members : nars) {
+    const have = whole ? 0 : missing.get(member.name);
     if (have === undefined) {
       between.push({ member, wanted: false, have: 0 });
       continue;
@@ -58,16 +51,28 @@ export function planRuns(
     const run = runs.at(-1);
     // One run serves a mirror without ranges; what is held of a member in its middle is
     // then read again with it.
-    const joins = have === 0 || gap === Infinity;
+    const joins = (have === 0 || gap === Infinity) && wantedBytes + member.size <= limit;
     if (run && joins && member.headerOffset - run.to <= gap) {
       run.members.push(...between, { member, wanted: true, have: 0 });
       run.to = to;
+      wantedBytes += member.size;
     } else {
       runs.push({ from, to, members: [{ member, wanted: true, have }] });
+      wantedBytes = member.size;
     }
     between = [];
   }
+  const last = runs.at(-1);
+  if (whole && last) last.to = contents.size;
   return runs;
+}
+
+/** Sizes of the NARs that a run brings, whole. */
+export function wantedBytesOf(run: Run): number {
+  return run.members.reduce(
+    (sum, { member, wanted }) => sum + (wanted && member.body.kind === "nar" ? member.size : 0),
+    0,
+  );
 }
 
 /** Bytes that the runs read. */

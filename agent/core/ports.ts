@@ -53,10 +53,11 @@ export interface NixStore {
   invalidPaths(paths: readonly string[]): Promise<string[]>;
 
   /**
-   * Imports the toplevel's closure from the binary cache in `directory`; Nix checks
-   * hashes and signatures again. Throws IMPORT_FAILED, DISK_FULL, TOOL_MISSING, …
+   * Imports these paths, and none that they refer to, from the binary cache in
+   * `directory`; Nix checks hashes, signatures and that every reference is valid or
+   * comes with them. Throws IMPORT_FAILED, DISK_FULL, TOOL_MISSING, …
    */
-  importClosure(directory: string, toplevel: string, signal?: AbortSignal): Promise<void>;
+  importPaths(directory: string, paths: readonly string[], signal?: AbortSignal): Promise<void>;
 
   /** `nix-env --profile … --set`: a new generation. Throws PROFILE_FAILED, … */
   setProfile(toplevel: string): Promise<void>;
@@ -90,6 +91,9 @@ export interface NixStore {
 export interface GcRoots {
   /** Points the root `name` at a store path; the path need not be valid yet. */
   hold(name: string, storePath: string): Promise<void>;
+  /** Adds roots below `name`, one for each of these paths, valid yet or not. */
+  holdAlso(name: string, storePaths: readonly string[]): Promise<void>;
+  /** Lets go of the root, or of all roots below that name. */
   release(name: string): Promise<void>;
   /** What the root points at, or null. */
   held(name: string): Promise<string | null>;

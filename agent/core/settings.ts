@@ -255,6 +255,11 @@ export const settingsSchema = z
         maxRate: bytesSchema
           .default(0)
           .describe("Most bytes a second that archives are downloaded with; 0 sets no bound."),
+        stagingBytes: bytesSchema
+          .default(0)
+          .describe(
+            "Most bytes that downloaded NARs take before they are imported; a single larger one may lie there alone. 0: a sixteenth of the closure.",
+          ),
         reserveBytes: bytesSchema
           .default(256 * 1024 ** 2)
           .describe("Free space that an update must leave on every file system it writes to."),

@@ -1,5 +1,5 @@
 import { mkdir, readlink, rename, rm, symlink } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, join } from "node:path";
 import type { GcRoots } from "../core/ports.ts";
 import { isNotFound, syncDirectory } from "./durable-file.ts";
 
@@ -18,8 +18,16 @@ export function gcRootsIn(directory: string): GcRoots {
       await rename(temporary, join(directory, name));
       await syncDirectory(directory);
     },
+    async holdAlso(name, storePaths) {
+      await mkdir(join(directory, name), { recursive: true });
+      for (const path of storePaths) {
+        await symlink(path, join(directory, name, basename(path))).catch((error: unknown) => {
+          if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+        });
+      }
+    },
     async release(name) {
-      await rm(join(directory, name), { force: true });
+      await rm(join(directory, name), { recursive: true, force: true });
     },
     async held(name) {
       try {

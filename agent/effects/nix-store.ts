@@ -42,6 +42,35 @@ export function nixStoreOf(
     await syncDirectory(dirname(profile));
   };
 
+  const copy = async (
+    directory: string,
+    paths: readonly string[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> => {
+    const result = await runProcess(
+      "nix",
+      [
+        ...["copy", "--from", `file://${directory}`, "--no-recursive", ...paths],
+        ...storeOption,
+        ...NIX_OPTIONS,
+        // Set here and not left to nix.conf: what the host trusts elsewhere, or that it
+        // checks nothing, must not widen what a release may bring in.
+        ...[
+          "--option",
+          "trusted-public-keys",
+          settings.storeKeys.map(({ text }) => text).join(" "),
+        ],
+        ...["--option", "require-sigs", "true"],
+      ],
+      { env: childEnvironment(), timeoutMs: settings.limits.importTimeout, signal },
+    );
+    if (result.exitCode === 0) return;
+    const error = failure("IMPORT_FAILED", result);
+    // With no byte left, SQLite only says "disk I/O error".
+    const { free } = await systemDisk.freeSpace(join(root ?? "/", STORE_DIRECTORY));
+    throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
+  };
+
   return {
     async invalidPaths(paths) {
       const invalid: string[] = [];
@@ -54,32 +83,10 @@ export function nixStoreOf(
       return invalid;
     },
 
-    async importClosure(directory, toplevel, signal) {
-      const result = await runProcess(
-        "nix",
-        [
-          "copy",
-          "--from",
-          `file://${directory}`,
-          toplevel,
-          ...storeOption,
-          ...NIX_OPTIONS,
-          // Set here and not left to nix.conf: what the host trusts elsewhere, or that it
-          // checks nothing, must not widen what a release may bring in.
-          "--option",
-          "trusted-public-keys",
-          settings.storeKeys.map(({ text }) => text).join(" "),
-          "--option",
-          "require-sigs",
-          "true",
-        ],
-        { env: childEnvironment(), timeoutMs: settings.limits.importTimeout, signal },
-      );
-      if (result.exitCode === 0) return;
-      const error = failure("IMPORT_FAILED", result);
-      // With no byte left, SQLite only says "disk I/O error".
-      const { free } = await systemDisk.freeSpace(join(root ?? "/", STORE_DIRECTORY));
-      throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
+    async importPaths(directory, paths, signal) {
+      for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
+        await copy(directory, paths.slice(from, from + PATHS_PER_CALL), signal);
+      }
     },
 
     async setProfile(toplevel) {

@@ -11,7 +11,7 @@ import {
   rmdir,
   type FileHandle,
 } from "node:fs/promises";
-import { basename, dirname, join } from "node:path";
+import { basename, join } from "node:path";
 import {
   CACHE_INFO,
   CACHE_INFO_MEMBER,
@@ -22,7 +22,7 @@ import {
 } from "../core/archive-index.ts";
 import { PullError } from "../core/errors.ts";
 import type { Run } from "../core/fetch-plan.ts";
-import { narInfoFileName, renderNarInfo } from "../core/narinfo.ts";
+import { narInfoFileName, renderNarInfo, type NarInfo } from "../core/narinfo.ts";
 import {
   TAR_BLOCK,
   TAR_TRAILER,
@@ -93,50 +93,74 @@ export class Staging {
    */
   async missing(wanted: Iterable<NarMember>): Promise<Map<string, number>> {
     const missing = new Map<string, number>();
+    // One look at the directory: on a first pull there are many NARs and no files.
+    const there = new Set(await this.#narNames());
     for (const member of wanted) {
       if (this.#complete.has(member.name)) continue;
+      const file = basename(member.name);
       const path = join(this.directory, member.name);
-      const size = await fileSize(path);
-      if (size === member.size && (await hashFile(path)).digest("hex") === member.body.sha256) {
-        this.#complete.add(member.name);
-        continue;
+      if (there.has(file)) {
+        const size = await fileSize(path);
+        if (size === member.size && (await hashFile(path)).digest("hex") === member.body.sha256) {
+          this.#complete.add(member.name);
+          continue;
+        }
+        await rm(path, { force: true, recursive: true });
       }
-      await rm(path, { force: true });
-      const part = await fileSize(path + PART);
-      if (part === null || part >= member.size) await rm(path + PART, { force: true });
+      const part = there.has(file + PART) ? await fileSize(path + PART) : null;
+      if (there.has(file + PART) && (part === null || part >= member.size)) {
+        await rm(path + PART, { force: true, recursive: true });
+      }
       missing.set(member.name, part !== null && part < member.size ? part : 0);
     }
     return missing;
   }
 
+  /** Whether a NAR is here with its hash, as far as this object has seen. */
+  isComplete(name: string): boolean {
+    return this.#complete.has(name);
+  }
+
   /**
    * Reads one run's bytes, compares everything around the NARs with what the index
-   * demands, and writes the wanted NARs. `onBytes` hears of every piece written.
-   * Throws ARCHIVE_TRUNCATED, ARCHIVE_MEMBER, ARCHIVE_CORRUPT, NARINFO_MISMATCH.
+   * demands, and writes the wanted NARs. Throws ARCHIVE_TRUNCATED, ARCHIVE_MEMBER,
+   * ARCHIVE_CORRUPT, NARINFO_MISMATCH.
    */
   async take(
     run: Run,
     contents: ArchiveContents,
     source: AsyncIterable<Uint8Array>,
-    onBytes: (count: number) => void,
+    listener: StagingListener,
   ): Promise<void> {
     await readRun(run, contents, source, async (member, have, pieces) => {
-      await this.#writeNar(member, have, pieces, onBytes);
+      await listener.onBegin?.(member);
+      await this.#writeNar(member, have, pieces, listener.onBytes);
+      listener.onComplete?.(member);
     });
   }
 
-  /** Completes the binary cache: what `nix copy` needs beside the NARs. */
-  async writeNarInfos(contents: ArchiveContents): Promise<void> {
+  /** Makes a binary cache of the NARs here: what `nix copy` needs beside those of these paths. */
+  async writeNarInfos(narInfos: readonly NarInfo[]): Promise<void> {
     await writeNew(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
-    for (const info of contents.narInfos) {
-      await writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
-    }
+    await inParallel(narInfos, (info) =>
+      writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info)),
+    );
+  }
+
+  /** Removes the narinfos of these paths and these files, which the store has now. */
+  async discard(narInfos: readonly NarInfo[], files: readonly string[]): Promise<void> {
+    for (const name of files) this.#complete.delete(name);
+    const names = [...files, ...narInfos.map(({ storePath }) => narInfoFileName(storePath))];
+    await inParallel(names, (name) => rm(join(this.directory, name), { force: true }));
   }
 
   /** Whether anything is here that a later attempt can go on with. */
   async holdsNars(): Promise<boolean> {
-    const names = await readdir(join(this.directory, "nar")).catch(() => []);
-    return names.length > 0;
+    return (await this.#narNames()).length > 0;
+  }
+
+  async #narNames(): Promise<string[]> {
+    return readdir(join(this.directory, "nar")).catch(() => []);
   }
 
   /** Removes everything that was staged, of whatever archive. */
@@ -152,35 +176,38 @@ export class Staging {
   ): Promise<void> {
     const path = join(this.directory, member.name);
     const part = path + PART;
-    await mkdir(dirname(path), { recursive: true });
     const hash = have > 0 ? await hashFile(part) : createHash("sha256");
-    const file =
-      have > 0
-        ? await openPlain(part, constants.O_WRONLY | constants.O_APPEND)
-        : await createNew(part);
+    const out: { file: FileHandle | null } = { file: null };
+    let gathered: Uint8Array[] = [];
+    let size = 0;
+    const flush = async (): Promise<void> => {
+      out.file ??=
+        have > 0
+          ? await openPlain(part, constants.O_WRONLY | constants.O_APPEND)
+          : await createNew(part);
+      // Unlike write(2), this goes on until everything is written, or throws.
+      await out.file.appendFile(Buffer.concat(gathered));
+      gathered = [];
+      size = 0;
+    };
+    let whole = false;
     try {
-      let gathered: Uint8Array[] = [];
-      let size = 0;
-      const flush = async (): Promise<void> => {
-        // Unlike write(2), this goes on until everything is written, or throws.
-        await file.appendFile(Buffer.concat(gathered));
-        gathered = [];
-        size = 0;
-      };
-      try {
-        for await (const piece of pieces) {
-          hash.update(piece);
-          gathered.push(piece);
-          size += piece.length;
-          onBytes(piece.length);
-          if (size >= WRITE_SIZE) await flush();
-        }
-      } finally {
-        // Also where the mirror broke off: what came is kept and resumed.
-        await flush();
+      for await (const piece of pieces) {
+        hash.update(piece);
+        gathered.push(piece);
+        size += piece.length;
+        onBytes(piece.length);
+        if (size >= WRITE_SIZE) await flush();
       }
+      whole = true;
     } finally {
-      await file.close();
+      // Also where the mirror broke off: what came is kept and resumed. A small NAR that
+      // came whole is written in one go instead, below.
+      try {
+        if (size > 0 && (out.file !== null || have > 0 || !whole)) await flush();
+      } finally {
+        await out.file?.close();
+      }
     }
     const found = hash.digest("hex");
     if (found !== member.body.sha256) {
@@ -190,8 +217,31 @@ export class Staging {
         `${member.name} (${member.body.storePath}): expected sha256 ${member.body.sha256}, found ${found}`,
       );
     }
-    await rename(part, path);
+    if (size > 0) await writeNew(path, Buffer.concat(gathered));
+    else await rename(part, path);
     this.#complete.add(member.name);
+  }
+}
+
+/** Hears how far a run is. */
+export interface StagingListener {
+  /** Hears of every piece of a NAR. */
+  readonly onBytes: (count: number) => void;
+  /** Called before a NAR is written; the next piece is not read until it is done. */
+  readonly onBegin?: (member: NarMember) => Promise<void>;
+  /** A NAR is here, with its hash. */
+  readonly onComplete?: (member: NarMember) => void;
+}
+
+/** Small files are written and removed this many at a time. */
+const FILES_AT_ONCE = 16;
+
+async function inParallel<T>(
+  items: readonly T[],
+  work: (item: T) => Promise<unknown>,
+): Promise<void> {
+  for (let from = 0; from < items.length; from += FILES_AT_ONCE) {
+    await Promise.all(items.slice(from, from + FILES_AT_ONCE).map(work));
   }
 }
 
@@ -311,12 +361,14 @@ async function expectPrivate(directory: string, kind: "shared" | "own"): Promise
 
 /** Creates a file in place of whatever had its name; never follows a link. */
 async function createNew(path: string): Promise<FileHandle> {
+  const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;
+  try {
+    return await open(path, flags, 0o600);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+  }
   await rm(path, { recursive: true, force: true });
-  return open(
-    path,
-    constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW,
-    0o600,
-  );
+  return open(path, flags, 0o600);
 }
 
 async function writeNew(path: string, contents: Uint8Array | string): Promise<void> {

@@ -13,6 +13,11 @@
   seconds ? 0,
   # Bytes of a path with contents that do not compress.
   payloadBytes ? 0,
+  # A row of paths, each of so many bytes that do not compress and referring to the one before.
+  parts ? 0,
+  partBytes ? 0,
+  # Changes the hashes of the row and of all that refers to it, and no contents.
+  salt ? "",
 }:
 let
   build =
@@ -55,6 +60,19 @@ let
       | head -c ${toString payloadBytes} > $out || true
   '' { };
 
+  row = builtins.foldl' (
+    before: number:
+    before
+    ++ [
+      (build "part-${toString number}" ''
+        mkdir $out
+        echo $out ${if before == [ ] then "" else "${builtins.elemAt before (number - 1)}"} > $out/references
+        openssl enc -aes-256-ctr -pass pass:part-${toString number} -nosalt -pbkdf2 < /dev/zero 2>/dev/null \
+          | head -c ${toString partBytes} > $out/contents || true
+      '' { inherit salt; })
+    ]
+  ) [ ] (builtins.genList (number: number) parts);
+
   program = build "program-2.0" ''
     mkdir -p $out/bin
     printf '#!/bin/sh\necho ${library}\n' > $out/bin/program
@@ -75,6 +93,7 @@ in
     ln -s ${odd} $out/odd
     ln -s ${etc} $out/etc
     ${if payloadBytes > 0 then "ln -s ${payload} $out/payload" else ""}
+    ${builtins.concatStringsSep "\n" (map (part: "ln -s ${part} $out/") row)}
     echo ${generation} > $out/nixos-version
     cat > $out/bin/switch-to-configuration <<EOF
     #!/bin/sh

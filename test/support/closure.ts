@@ -11,6 +11,9 @@ export interface SystemOptions {
   readonly exitCode?: number;
   readonly seconds?: number;
   readonly payloadBytes?: number;
+  readonly parts?: number;
+  readonly partBytes?: number;
+  readonly salt?: string;
 }
 
 /** Builds a system with real Nix; gives its store path. */

@@ -9,14 +9,14 @@ export interface HostSnapshot {
   readonly generation: string | null;
   readonly running: string | null;
   readonly switchLog: readonly string[];
-  /** GC roots by name, without `pending`: it names a release that was merely begun. */
+  /** GC roots by name, without those of a release that was merely begun. */
   readonly roots: Readonly<Record<string, string>>;
 }
 
 const link = (path: string): Promise<string | null> => readlink(path).catch(() => null);
 
 export async function snapshotOf(host: SandboxHost): Promise<HostSnapshot> {
-  const { pending: _, ...roots } = await rootsOf(host);
+  const { pending: _, "pending-paths": __, ...roots } = await rootsOf(host);
   return {
     profile: await host.profileToplevel(),
     generation: await link(host.profile),

@@ -76,6 +76,11 @@ export function interruptArchive(
       ...(ranges ? { "content-range": `bytes ${from}-${to - 1}/${file.length}` } : {}),
     });
     const pause = Math.min(range.from + bytes, to);
+    if (pause === to) {
+      // Nothing is left to wait with: a request for less than that is served.
+      response.end(file.subarray(from, to));
+      return true;
+    }
     response.write(file.subarray(from, pause), () => {
       if (then === "cut") request.socket.destroy();
       else waiting.push(() => response.end(file.subarray(pause, to)));

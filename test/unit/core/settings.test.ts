@@ -42,6 +42,7 @@ describe("a configuration with mirrors and keys alone", () => {
         connectTimeout: 15_000,
         stallTimeout: 60_000,
         importTimeout: 4 * 3_600_000,
+        stagingBytes: 0,
         reserveBytes: 256 * 1024 ** 2,
         retryBase: 60_000,
         retryMax: 6 * 3_600_000,

@@ -42,6 +42,18 @@ test("a root that is released is gone, and releasing it again does no harm", asy
   expect(await roots.held("current")).toBe(NEW);
 });
 
+test("roots below a name are added one by one, and released together", async () => {
+  const directory = await temporaryDirectory();
+  const roots = gcRootsIn(directory);
+  await roots.holdAlso("pending-paths", [OLD]);
+  await roots.holdAlso("pending-paths", [OLD, NEW]);
+  const names = await readdir(join(directory, "pending-paths"));
+  const targets = names.map((name) => readlink(join(directory, "pending-paths", name)));
+  expect((await Promise.all(targets)).sort()).toEqual([OLD, NEW].sort());
+  await roots.release("pending-paths");
+  expect(await readdir(directory)).toEqual([]);
+});
+
 test("nothing is held in a directory that is not there", async () => {
   const directory = join(await temporaryDirectory(), "missing");
   expect(await gcRootsIn(directory).held("current")).toBeNull();

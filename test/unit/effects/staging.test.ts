@@ -47,6 +47,7 @@ function wholeRun(contents: ArchiveContents): Run {
 }
 
 const WHOLE = wholeRun(CONTENTS);
+const QUIET = { onBytes: () => undefined };
 /** What an honest mirror sends for it. */
 const HONEST = ARCHIVE.bytes.subarray(WHOLE.from, WHOLE.to);
 
@@ -76,7 +77,7 @@ async function newStaging(root?: string) {
 /** Takes the whole run from these bytes; gives what went wrong and which files are there then. */
 async function refused(bytes: Uint8Array, root?: string) {
   const { staging, parent } = await newStaging(root);
-  const taking = staging.take(WHOLE, CONTENTS, inPieces(bytes), () => undefined);
+  const taking = staging.take(WHOLE, CONTENTS, inPieces(bytes), QUIET);
   const failure = await rejectionOf(taking);
   const names = await readdir(parent, { recursive: true });
   const files = names.filter((name) => name.includes("."));
@@ -102,7 +103,9 @@ describe("an honest archive", () => {
           await staging.prepare();
           let counted = 0;
           const bytes = archive.bytes.subarray(run.from, run.to);
-          await staging.take(run, contents, inPieces(bytes, size), (count) => (counted += count));
+          await staging.take(run, contents, inPieces(bytes, size), {
+            onBytes: (count) => (counted += count),
+          });
           let expected = 0;
           for (const [name, nar] of archive.nars) {
             expect((await readFile(join(staging.directory, name))).equals(nar)).toBe(true);
@@ -119,8 +122,8 @@ describe("an honest archive", () => {
 
   test("is complete with its narinfos, as a binary cache", async () => {
     const { staging } = await newStaging();
-    await staging.take(WHOLE, CONTENTS, inPieces(HONEST), () => undefined);
-    await staging.writeNarInfos(CONTENTS);
+    await staging.take(WHOLE, CONTENTS, inPieces(HONEST), QUIET);
+    await staging.writeNarInfos(CONTENTS.narInfos);
     const unpacked = await temporaryDirectory();
     const tar = join(unpacked, "archive.tar");
     await writeFile(tar, ARCHIVE.bytes);
@@ -136,7 +139,7 @@ describe("an honest archive", () => {
   test("may be followed by more bytes, which are not read", async () => {
     const { staging } = await newStaging();
     const more = Buffer.concat([HONEST, Buffer.alloc(10_000, "x")]);
-    await staging.take(WHOLE, CONTENTS, inPieces(more), () => undefined);
+    await staging.take(WHOLE, CONTENTS, inPieces(more), QUIET);
     expect(await staging.holdsNars()).toBe(true);
   });
 
@@ -170,17 +173,12 @@ describe("a run over a part of the archive", () => {
     );
     if (!run) throw new Error("no run");
     const bytes = ARCHIVE.bytes.subarray(run.from, run.to);
-    await staging.take(run, CONTENTS, inPieces(bytes), () => undefined);
+    await staging.take(run, CONTENTS, inPieces(bytes), QUIET);
     const written = await readdir(join(staging.directory, "nar"));
     expect(written.map((name) => `nar/${name}`).sort()).toEqual(nars(LIBRARY, SYSTEM));
     const altered = Buffer.from(bytes);
     altered.write("x", offsetOf(PROGRAM) - (run.from - WHOLE.from), "latin1");
-    const taking = (await newStaging()).staging.take(
-      run,
-      CONTENTS,
-      inPieces(altered),
-      () => undefined,
-    );
+    const taking = (await newStaging()).staging.take(run, CONTENTS, inPieces(altered), QUIET);
     expect((await rejectionOf(taking)).code).toBe("ARCHIVE_MEMBER");
   });
 
@@ -191,7 +189,7 @@ describe("a run over a part of the archive", () => {
       fc.asyncProperty(fc.integer({ min: 0, max: size - 1 }), async (broken) => {
         const { staging } = await newStaging(root);
         const cut = HONEST.subarray(0, offsetOf(LIBRARY) + 512 + broken);
-        const first = staging.take(WHOLE, CONTENTS, inPieces(cut), () => undefined);
+        const first = staging.take(WHOLE, CONTENTS, inPieces(cut), QUIET);
         expect((await rejectionOf(first)).code).toBe("ARCHIVE_TRUNCATED");
         const wanted = CONTENTS.members.filter(isNarMember);
         const again = new Staging(join(staging.directory, ".."), ARCHIVE.release.archive.sha256);
@@ -199,7 +197,7 @@ describe("a run over a part of the archive", () => {
         expect(missing.get(LIBRARY)).toBe(broken);
         for (const run of planRuns(CONTENTS, missing)) {
           const rest = ARCHIVE.bytes.subarray(run.from, run.to);
-          await again.take(run, CONTENTS, inPieces(rest), () => undefined);
+          await again.take(run, CONTENTS, inPieces(rest), QUIET);
         }
         expect(await again.missing(wanted)).toEqual(new Map());
         const nar = await readFile(join(again.directory, LIBRARY));
@@ -218,7 +216,7 @@ describe("a run over a part of the archive", () => {
     const [run] = planRuns(CONTENTS, missing);
     if (!run) throw new Error("no run");
     const rest = inPieces(ARCHIVE.bytes.subarray(run.from, run.to));
-    const failure = await rejectionOf(staging.take(run, CONTENTS, rest, () => undefined));
+    const failure = await rejectionOf(staging.take(run, CONTENTS, rest, QUIET));
     expect(failure.code).toBe("ARCHIVE_CORRUPT");
     // The next attempt starts it anew.
     const wanted = CONTENTS.members.filter(isNarMember);
@@ -384,7 +382,7 @@ describe("a hostile tar", () => {
           const altered = Buffer.from(HONEST);
           altered[at] = (altered[at] ?? 0) ^ by;
           const { staging } = await newStaging(root);
-          const taking = staging.take(WHOLE, CONTENTS, inPieces(altered), () => undefined);
+          const taking = staging.take(WHOLE, CONTENTS, inPieces(altered), QUIET);
           const { code } = await rejectionOf(taking);
           expect(["ARCHIVE_MEMBER", "ARCHIVE_CORRUPT", "NARINFO_MISMATCH"]).toContain(code);
           for (const name of await readdir(join(staging.directory, "nar"))) {
@@ -417,7 +415,7 @@ test("a NAR that the disk has no room for is an error and not a complete file", 
       const staging = new Staging(process.argv[2] ?? "", "a".repeat(64));
       void staging
         .prepare()
-        .then(() => staging.take(run, contents, source, () => undefined))
+        .then(() => staging.take(run, contents, source, { onBytes: () => undefined }))
         .then(() => console.log("complete"), (error) => console.log(error.code));
     `,
   );
@@ -429,7 +427,7 @@ describe("what is in staging already", () => {
 
   async function filled() {
     const made = await newStaging();
-    await made.staging.take(WHOLE, CONTENTS, inPieces(HONEST), () => undefined);
+    await made.staging.take(WHOLE, CONTENTS, inPieces(HONEST), QUIET);
     // Another process: it must look for itself.
     return { ...made, again: new Staging(made.parent, ARCHIVE.release.archive.sha256) };
   }
