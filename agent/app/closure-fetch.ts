@@ -1,5 +1,5 @@
 import {
-  isNarMember,
+  narMembersOf,
   readIndex,
   type ArchiveContents,
   type NarMember,
@@ -89,7 +89,7 @@ export async function fetchClosure(
       await imports.reserve(size);
       imports.arrived(name, size);
     }
-    const bytesReceived = await readNars(release, contents, staging, wanted, imports, tools, all);
+    const bytesReceived = await readNars(contents, staging, wanted, imports, tools, all);
     await imports.finish();
     // The store has it now, and the root of the whole closure holds it.
     await staging.remove();
@@ -195,8 +195,7 @@ function wantedNars(
       .map((info) => narFileName(info.fileSha256, info.compression)),
   );
   return new Map(
-    contents.members
-      .filter(isNarMember)
+    narMembersOf(contents)
       .filter(({ name }) => names.has(name))
       .map((member) => [member.name, member]),
   );
@@ -324,7 +323,6 @@ async function reserveDisk(
  * bytes that came over the wire.
  */
 async function readNars(
-  release: Release,
   contents: ArchiveContents,
   staging: Staging,
   wanted: ReadonlyMap<string, NarMember>,
@@ -352,7 +350,7 @@ async function readNars(
       const reservesWhole = ranges;
       let reserved = reservesWhole ? wantedBytesOf(run) : 0;
       await imports.reserve(reserved);
-      const source = mirror.readArchive(release.archive.sha256, run, signal);
+      const source = mirror.readArchive(run.archive, run, signal);
       try {
         await staging.take(run, contents, source, {
           onBytes: (count) => {

@@ -9,6 +9,7 @@ import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
+import { prune, type PruneCommandOptions } from "./prune.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
 import { report, type ReportOptions } from "./report.ts";
 import { rollback, type RollbackOptions } from "./rollback.ts";
@@ -125,6 +126,8 @@ export function createProgram(
     .addOption(
       new Option("--compression <name>", "of the NARs").choices(COMPRESSIONS).default("zstd"),
     )
+    .option("--level <number>", "of the compression: zstd 1 to 19, xz 0 to 9", natural)
+    .option("--whole", "a self-contained archive for each system, sharing nothing with others")
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
@@ -147,6 +150,19 @@ export function createProgram(
     .option("--json", "print JSON")
     .action((release: string, options: SignOptions) => {
       finish(sign(release, options, context));
+    });
+  operator("prune", "remove archives that no retained release needs")
+    .argument("<mirror>", "the mirror's directory")
+    .option(
+      "--keep <count>",
+      "releases of each channel to retain, the newest included",
+      positive,
+      3,
+    )
+    .option("--dry-run", "only say what would be removed")
+    .option("--json", "print JSON")
+    .action((mirror: string, options: PruneCommandOptions) => {
+      finish(prune(mirror, options));
     });
   operator("verify", "verify a mirror, every byte of it")
     .argument("<mirror>", "a directory or an address")
@@ -193,6 +209,11 @@ function collect(value: string, before: readonly string[]): string[] {
 
 function positive(value: string): number {
   if (!/^[1-9]\d{0,14}$/.test(value)) throw new InvalidArgumentError("expected a positive number");
+  return Number(value);
+}
+
+function natural(value: string): number {
+  if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("expected a number");
   return Number(value);
 }
 

@@ -5,6 +5,7 @@ import type { Compression } from "../core/narinfo.ts";
 import { parsePublicKey } from "../core/signing-key.ts";
 import { systemClock } from "../effects/clock.ts";
 import { parseHostOption, type HostSpec } from "../publisher/host-spec.ts";
+import { COMPRESSION_LEVELS } from "../publisher/nar-compressor.ts";
 import { readHostsFile } from "../publisher/nix-builder.ts";
 import {
   publish as publishRelease,
@@ -32,6 +33,8 @@ export interface PublishCommandOptions extends SignerOptions {
   readonly mode: ActivationMode;
   readonly expires: number;
   readonly compression: Compression;
+  readonly level?: number;
+  readonly whole?: boolean;
   readonly cache?: string;
   readonly sequence?: number;
   readonly keepHosts?: boolean;
@@ -79,6 +82,8 @@ export async function publish(
     mode: options.mode,
     expiresInMs: options.expires,
     compression: options.compression,
+    level: levelOf(options),
+    whole: options.whole ?? false,
     cache: options.cache === undefined ? undefined : resolve(options.cache),
     sequence: options.sequence,
     keepHosts: options.keepHosts ?? false,
@@ -89,6 +94,19 @@ export async function publish(
   progress.clear();
   printPublished(published, options);
   return EXIT.ok;
+}
+
+/** The level of compression, where the program knows it. Throws USAGE. */
+function levelOf({ compression, level }: PublishCommandOptions): number | undefined {
+  if (level === undefined) return undefined;
+  const range = compression === "none" ? null : COMPRESSION_LEVELS[compression];
+  if (range && level >= range.min && level <= range.max) return level;
+  throw new PullError(
+    "USAGE",
+    range
+      ? `--level: expected ${range.min} to ${range.max} for ${compression}, found ${level}`
+      : "--level: expected a compression that has levels",
+  );
 }
 
 /** `publish --from-draft`: a release that was signed elsewhere comes into force. */
@@ -139,9 +157,8 @@ function showProgress(event: PublishProgress, progress: ProgressLine): void {
       progress.clear();
       note(`building ${event.hostname} (${event.at} of ${event.of})`);
       break;
-    case "copy":
-      progress.clear();
-      note(`copying the closures of ${event.systems} systems`);
+    case "compress":
+      progress.show(`compressing paths: ${event.done} of ${event.of}`);
       break;
     case "pack":
       progress.show(`packing ${event.hostname}: ${formatBytes(event.bytes)}`);

@@ -19,7 +19,7 @@ import type { PublicKey } from "./signing-key.ts";
 import { STORE_DIRECTORY, storePathName, storePathNameSchema } from "./store-path.ts";
 import { TAR_BLOCK, TAR_TRAILER, paddedSize } from "./tar-layout.ts";
 
-/** The index of a closure archive: its first member, pinned by the manifest. */
+/** The index of a host's archive: its first member, pinned by the manifest. */
 export const INDEX_FORMAT_VERSION = 1;
 export const INDEX_MEMBER = "index.json.gz";
 
@@ -38,23 +38,41 @@ const pathSchema = z.strictObject({
   references: z.array(z.int().nonnegative()),
   signatures: z.array(z.string().regex(PATH_SIGNATURE, "expected NAME:BASE64")).max(32),
   ca: z.string().regex(CONTENT_ADDRESS, "expected a content address").optional(),
-  /** The NAR member: offset of its contents, counted from the end of the index member. */
+  /**
+   * The NAR member, and where its contents begin: counted from the end of the index
+   * member, or from the start of another archive.
+   */
   nar: z.strictObject({
+    /** Position in `archives`; absent where the NAR lies in the index's own archive. */
+    archive: z.int().nonnegative().optional(),
     offset: z.int().nonnegative(),
     size: z.int().positive(),
     sha256: sha256Schema,
   }),
 });
 
+/** Other archives that one index may name; each release of a channel adds a few at most. */
+const MAX_ARCHIVES = 10_000;
+
 export const archiveIndexSchema = z.strictObject({
   formatVersion: z.literal(INDEX_FORMAT_VERSION),
   compression: z.enum(COMPRESSIONS),
+  /**
+   * Other archives of the mirror in which NARs of this closure lie, in the order in which
+   * they are best read: oldest first, since paths refer to what was there before them.
+   */
+  archives: z
+    .array(z.strictObject({ sha256: sha256Schema, size: z.int().positive() }))
+    .max(MAX_ARCHIVES)
+    .optional(),
   /** In topological order, dependencies first; the toplevel comes last. */
   paths: z.array(pathSchema).min(1),
 });
 
 export type ArchiveIndex = z.infer<typeof archiveIndexSchema>;
 export type IndexedPath = ArchiveIndex["paths"][number];
+/** Another archive in which members lie. */
+export type OtherArchive = NonNullable<ArchiveIndex["archives"]>[number];
 
 /** One tar member that a reader of the archive must find, and where. */
 export interface Member {
@@ -78,10 +96,24 @@ export function isNarMember(member: Member): member is NarMember {
 export interface ArchiveContents {
   readonly index: ArchiveIndex;
   readonly narInfos: readonly NarInfo[];
+  /** Names the archive on the mirror. */
+  readonly sha256: string;
   /** All members after the index, in archive order. */
   readonly members: readonly Member[];
   /** Size of the whole archive, bytes. */
   readonly size: number;
+  /** The NARs in other archives, by archive, in the order of their offsets. */
+  readonly elsewhere: readonly { readonly archive: OtherArchive; readonly nars: NarMember[] }[];
+}
+
+/** All NAR members of a closure, in whatever archive. */
+export function narMembersOf(
+  contents: Pick<ArchiveContents, "members" | "elsewhere">,
+): NarMember[] {
+  return [
+    ...contents.elsewhere.flatMap(({ nars }) => nars),
+    ...contents.members.filter(isNarMember),
+  ];
 }
 
 /** `nix-cache-info`: what makes a directory a binary cache (Nix manual, "Binary Cache Store"). */
@@ -108,10 +140,15 @@ export function narInfosOf(index: ArchiveIndex): NarInfo[] {
   }));
 }
 
+/** The narinfos of the paths whose NARs lie in the index's own archive. */
+export function ownNarInfosOf(index: ArchiveIndex): NarInfo[] {
+  return narInfosOf(index).filter((_, at) => index.paths[at]?.nar.archive === undefined);
+}
+
 /**
  * The members that follow an index of `indexSize` compressed bytes, with their
  * offsets: `nix-cache-info`, the narinfos sorted by name, then each NAR once, in the
- * order of the paths.
+ * order of the paths. `narInfos` are those of the archive's own NARs.
  */
 export function layOut(narInfos: readonly NarInfo[], indexSize: number): Member[] {
   const members: Member[] = [];
@@ -154,12 +191,13 @@ export function archiveSize(members: readonly Member[], indexSize: number): numb
 /**
  * Checks the compressed index of a release against everything the manifest signed.
  * Throws ARCHIVE_CORRUPT when its hash is wrong, FORMAT_UNSUPPORTED, INDEX_INVALID,
- * or PATH_SIGNATURE when Nix would refuse a path anyway.
+ * or PATH_SIGNATURE when Nix would refuse a path anyway. Without keys, nobody's signature
+ * is asked for: for those who only want to know what is where.
  */
 export function readIndex(
   compressed: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
-  trustedKeys: readonly PublicKey[],
+  trustedKeys: readonly PublicKey[] | null,
 ): ArchiveContents {
   const { archive } = release;
   const found = createHash("sha256").update(compressed).digest("hex");
@@ -186,8 +224,9 @@ export function readIndex(
       `expected NAR sizes of ${release.closureSize} bytes in all, found ${closureSize}`,
     );
   }
-  const members = checkLayout(index, narInfos, archive);
-  const untrusted = narInfos.find((info) => !hasTrustedSignature(info, trustedKeys));
+  const members = checkLayout(index, archive);
+  const elsewhere = checkElsewhere(index, narInfos);
+  const untrusted = trustedKeys && narInfos.find((info) => !hasTrustedSignature(info, trustedKeys));
   if (untrusted) {
     throw new PullError(
       "PATH_SIGNATURE",
@@ -196,7 +235,8 @@ export function readIndex(
         (untrusted.signatures.map((text) => text.split(":")[0]).join(", ") || "none"),
     );
   }
-  return { index, narInfos, members, size: archive.size };
+  const { sha256, size } = archive;
+  return { index, narInfos, sha256, members, size, elsewhere };
 }
 
 function parseIndex(compressed: Uint8Array): ArchiveIndex {
@@ -248,21 +288,18 @@ function checkReferences(index: ArchiveIndex): void {
   }
 }
 
-function checkLayout(
-  index: ArchiveIndex,
-  narInfos: readonly NarInfo[],
-  archive: ArchiveReference,
-): Member[] {
-  const members = layOut(narInfos, archive.index.size);
+function checkLayout(index: ArchiveIndex, archive: ArchiveReference): Member[] {
+  const members = layOut(ownNarInfosOf(index), archive.index.size);
   const nars = new Map(members.filter(isNarMember).map((member) => [member.body.sha256, member]));
-  for (const entry of index.paths) {
-    const member = nars.get(entry.nar.sha256);
+  for (const { path, nar } of index.paths) {
+    if (nar.archive !== undefined) continue;
+    const member = nars.get(nar.sha256);
     const offset = (member?.headerOffset ?? 0) + TAR_BLOCK - endOfIndex(archive.index.size);
-    if (member?.size !== entry.nar.size || offset !== entry.nar.offset) {
+    if (member?.size !== nar.size || offset !== nar.offset) {
       throw new PullError(
         "INDEX_INVALID",
-        `archive index: ${entry.path}: expected its NAR at offset ${offset} with ` +
-          `${member?.size ?? 0} bytes, found offset ${entry.nar.offset} and ${entry.nar.size} bytes`,
+        `archive index: ${path}: expected its NAR at offset ${offset} with ` +
+          `${member?.size ?? 0} bytes, found offset ${nar.offset} and ${nar.size} bytes`,
       );
     }
   }
@@ -274,4 +311,57 @@ function checkLayout(
     );
   }
   return members;
+}
+
+/**
+ * The NARs in other archives. What else lies there is not this index's affair; its own
+ * members must lie within the archive, at block boundaries, and not in each other.
+ */
+function checkElsewhere(
+  index: ArchiveIndex,
+  narInfos: readonly NarInfo[],
+): ArchiveContents["elsewhere"] {
+  const archives = index.archives ?? [];
+  if (new Set(archives.map(({ sha256 }) => sha256)).size !== archives.length) {
+    throw new PullError("INDEX_INVALID", "archive index: it names another archive twice");
+  }
+  const elsewhere = archives.map((archive) => ({ archive, nars: new Map<string, NarMember>() }));
+  const places = new Map<string, string>();
+  for (const [at, { path, nar }] of index.paths.entries()) {
+    const refuse = (message: string): never => {
+      throw new PullError("INDEX_INVALID", `archive index: ${path}: ${message}`);
+    };
+    const place = `${nar.archive ?? "own"} ${nar.offset} ${nar.size}`;
+    if ((places.get(nar.sha256) ?? place) !== place) refuse("its NAR lies at two places");
+    places.set(nar.sha256, place);
+    if (nar.archive === undefined) continue;
+    const other = elsewhere[nar.archive];
+    if (!other) {
+      refuse(`expected one of ${archives.length} other archives, found number ${nar.archive}`);
+      continue;
+    }
+    const end = nar.offset + paddedSize(nar.size) + TAR_TRAILER;
+    if (nar.offset < TAR_BLOCK || nar.offset % TAR_BLOCK !== 0 || end > other.archive.size) {
+      refuse(
+        `expected its NAR at a block of an archive of ${other.archive.size} bytes, found ` +
+          `offset ${nar.offset} and ${nar.size} bytes`,
+      );
+    }
+    const name = narFileName(nar.sha256, index.compression);
+    const storePath = narInfos[at]?.storePath ?? path;
+    const body = { kind: "nar", sha256: nar.sha256, storePath } as const;
+    const member = { name, size: nar.size, headerOffset: nar.offset - TAR_BLOCK, body };
+    if (!other.nars.has(name)) other.nars.set(name, member);
+  }
+  return elsewhere.map(({ archive, nars }) => {
+    const sorted = [...nars.values()].sort((a, b) => a.headerOffset - b.headerOffset);
+    let end = 0;
+    for (const { name, headerOffset, size } of sorted) {
+      if (headerOffset < end) {
+        throw new PullError("INDEX_INVALID", `archive index: ${name} lies in another NAR`);
+      }
+      end = headerOffset + TAR_BLOCK + paddedSize(size);
+    }
+    return { archive, nars: sorted };
+  });
 }

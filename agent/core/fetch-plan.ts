@@ -1,4 +1,4 @@
-import type { ArchiveContents, Member } from "./archive-index.ts";
+import { isNarMember, type ArchiveContents, type Member } from "./archive-index.ts";
 import { TAR_BLOCK, paddedSize } from "./tar-layout.ts";
 
 /** What a run does with one member on its way. */
@@ -10,8 +10,13 @@ export interface RunMember {
   readonly have: number;
 }
 
-/** Consecutive members that one request reads: bytes `from` up to and not including `to`. */
+/**
+ * Members that one request reads: bytes `from` up to and not including `to` of an
+ * archive. What lies between them is read past.
+ */
 export interface Run {
+  /** Names the archive on the mirror. */
+  readonly archive: string;
   readonly from: number;
   readonly to: number;
   readonly members: readonly RunMember[];
@@ -21,11 +26,13 @@ export interface Run {
 export const DEFAULT_GAP = 16 * 1024;
 
 /**
- * Plans the reads that bring in the wanted NARs. `missing` has, for each wanted
- * member's name, how many of its bytes are held already. When every NAR is missing
- * the whole archive is read, narinfos and end included, and so checked. `gap` is in
- * bytes; Infinity makes one run, for mirrors without ranges. A run of more than one
- * member wants at most `limit` bytes, so that what it brings finds room.
+ * Plans the reads that bring in the wanted NARs, archive by archive: other archives
+ * first, in the order in which they can be imported. `missing` has, for each wanted
+ * member's name, how many of its bytes are held already. When every NAR of the index's
+ * own archive is missing it is read whole, narinfos and end included, and so checked.
+ * `gap` is in bytes; Infinity makes one run for each archive, for mirrors without
+ * ranges. A run of more than one member wants at most `limit` bytes, so that what it
+ * brings finds room.
  */
 export function planRuns(
   contents: ArchiveContents,
@@ -34,15 +41,35 @@ export function planRuns(
   limit = Infinity,
 ): Run[] {
   if (missing.size === 0) return [];
-  const nars = contents.members.filter(({ body }) => body.kind === "nar");
-  const whole = nars.every(({ name }) => missing.get(name) === 0);
-  const runs: { from: number; to: number; members: RunMember[] }[] = [];
+  const bounds = { gap, limit };
+  const runs = contents.elsewhere.flatMap(({ archive, nars }) =>
+    planArchive(archive.sha256, nars, missing, bounds),
+  );
+  const nars = contents.members.filter(isNarMember);
+  const whole = nars.length > 0 && nars.every(({ name }) => missing.get(name) === 0);
+  if (!whole) return [...runs, ...planArchive(contents.sha256, nars, missing, bounds)];
+  const everything = new Map(contents.members.map(({ name }) => [name, 0]));
+  const own = planArchive(contents.sha256, contents.members, everything, bounds);
+  return [
+    ...runs,
+    ...own.slice(0, -1),
+    ...own.slice(-1).map((it) => ({ ...it, to: contents.size })),
+  ];
+}
+
+function planArchive(
+  archive: string,
+  members: readonly Member[],
+  missing: ReadonlyMap<string, number>,
+  { gap, limit }: { gap: number; limit: number },
+): Run[] {
+  const runs: { archive: string; from: number; to: number; members: RunMember[] }[] = [];
   let between: RunMember[] = [];
   let wantedBytes = 0;
-  for (const member of whole ? contents.members : nars) {
-    const have = whole ? 0 : missing.get(member.name);
+  for (const member of members) {
+    const have = missing.get(member.name);
     if (have === undefined) {
-      between.push({ member, wanted: false, have: 0 });
+      if (isNarMember(member)) between.push({ member, wanted: false, have: 0 });
       continue;
     }
     const dataOffset = member.headerOffset + TAR_BLOCK;
@@ -51,19 +78,18 @@ export function planRuns(
     const run = runs.at(-1);
     // One run serves a mirror without ranges; what is held of a member in its middle is
     // then read again with it.
-    const joins = (have === 0 || gap === Infinity) && wantedBytes + member.size <= limit;
+    const size = isNarMember(member) ? member.size : 0;
+    const joins = (have === 0 || gap === Infinity) && wantedBytes + size <= limit;
     if (run && joins && member.headerOffset - run.to <= gap) {
       run.members.push(...between, { member, wanted: true, have: 0 });
       run.to = to;
-      wantedBytes += member.size;
+      wantedBytes += size;
     } else {
-      runs.push({ from, to, members: [{ member, wanted: true, have }] });
-      wantedBytes = member.size;
+      runs.push({ archive, from, to, members: [{ member, wanted: true, have }] });
+      wantedBytes = size;
     }
     between = [];
   }
-  const last = runs.at(-1);
-  if (whole && last) last.to = contents.size;
   return runs;
 }
 

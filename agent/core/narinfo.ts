@@ -12,25 +12,29 @@ const NAR_SUFFIX = { zstd: ".nar.zst", xz: ".nar.xz", none: ".nar" } as const sa
   string
 >;
 
-/** What a binary cache says about one store path (Nix manual, "Narinfo"). */
-export interface NarInfo {
+/** What Nix knows about a store path, wherever it lies. */
+export interface StorePathInfo {
   /** Base name of the store path, `HASH-NAME`. */
   readonly storePath: string;
-  readonly compression: Compression;
-  /** sha256 of the NAR file as it is stored, hex. */
-  readonly fileSha256: string;
-  /** Size of the NAR file as it is stored, bytes. */
-  readonly fileSize: number;
   /** `sha256:` and 52 base-32 digits: the hash of the NAR itself. */
   readonly narHash: string;
   /** Size of the NAR itself, bytes. */
   readonly narSize: number;
   /** Base names of the paths that it refers to, itself included where it does; sorted. */
   readonly references: readonly string[];
-  /** `NAME:BASE64`, one for each key. */
-  readonly signatures: readonly string[];
   /** Content address, where the path has one; such a path needs no signature. */
   readonly ca?: string | undefined;
+}
+
+/** What a binary cache says about one store path (Nix manual, "Narinfo"). */
+export interface NarInfo extends StorePathInfo {
+  readonly compression: Compression;
+  /** sha256 of the NAR file as it is stored, hex. */
+  readonly fileSha256: string;
+  /** Size of the NAR file as it is stored, bytes. */
+  readonly fileSize: number;
+  /** `NAME:BASE64`, one for each key. */
+  readonly signatures: readonly string[];
 }
 
 export const NAR_HASH = /^sha256:[0-9abcdfghijklmnpqrsvwxyz]{52}$/;
@@ -65,18 +69,10 @@ export function renderNarInfo(info: NarInfo): string {
   ].join("\n");
 }
 
-/** A narinfo as `nix copy` wrote it on the build machine. */
-export interface ParsedNarInfo {
-  readonly storePath: string;
+/** A narinfo of the cache that a publish fills. */
+export interface ParsedNarInfo extends Omit<NarInfo, "signatures"> {
   /** Path of the NAR file below the binary cache. */
   readonly url: string;
-  readonly compression: Compression;
-  readonly fileSha256: string;
-  readonly fileSize: number;
-  readonly narHash: string;
-  readonly narSize: number;
-  readonly references: readonly string[];
-  readonly ca?: string | undefined;
 }
 
 /** Reads a narinfo that Nix wrote. Throws PUBLISH_FAILED, naming `file` and the bad field. */

@@ -128,7 +128,7 @@ export class Staging {
    */
   async take(
     run: Run,
-    contents: ArchiveContents,
+    contents: Pick<ArchiveContents, "sha256" | "size">,
     source: AsyncIterable<Uint8Array>,
     listener: StagingListener,
   ): Promise<void> {
@@ -274,13 +274,17 @@ async function removeArchives(directory: string, except: string | null): Promise
  */
 export async function readRun(
   run: Run,
-  contents: ArchiveContents,
+  contents: Pick<ArchiveContents, "sha256" | "size">,
   source: AsyncIterable<Uint8Array>,
   onNar: (member: NarMember, have: number, pieces: AsyncIterable<Uint8Array>) => Promise<void>,
 ): Promise<void> {
   const reader = new ByteReader(source);
   try {
+    let at = run.from;
     for (const { member, wanted, have } of run.members) {
+      // In another archive, members lie between that this index does not know.
+      if (member.headerOffset > at) await reader.skip(member.headerOffset - at);
+      at = member.headerOffset + TAR_BLOCK + paddedSize(member.size);
       if (have === 0) await expectHeader(reader, member);
       if (!wanted) {
         await reader.skip(member.size);
@@ -291,7 +295,8 @@ export async function readRun(
       }
       await expectZeros(reader, paddedSize(member.size) - member.size, member.name);
     }
-    if (run.to === contents.size) await expectZeros(reader, TAR_TRAILER, "the last member");
+    if (run.archive === contents.sha256 && run.to === contents.size)
+      await expectZeros(reader, TAR_TRAILER, "the last member");
   } finally {
     await reader.close();
   }

@@ -10,8 +10,10 @@ import {
   endOfIndex,
   isNarMember,
   layOut,
-  narInfosOf,
+  ownNarInfosOf,
   type ArchiveIndex,
+  type Member,
+  type OtherArchive,
 } from "../core/archive-index.ts";
 import { PullError } from "../core/errors.ts";
 import type { ArchiveReference } from "../core/manifest.ts";
@@ -21,6 +23,7 @@ import {
   pathFingerprint,
   signPath,
   type ParsedNarInfo,
+  type StorePathInfo,
 } from "../core/narinfo.ts";
 import type { SecretKey } from "../core/signing-key.ts";
 import { storePathName } from "../core/store-path.ts";
@@ -28,27 +31,40 @@ import { TAR_BLOCK } from "../core/tar-layout.ts";
 
 const READ_SIZE = 1024 * 1024;
 
-/** A closure in a binary cache, ready to be packed. */
+/** Where a NAR lies in an archive of the mirror. */
+export interface NarPlace {
+  readonly archive: OtherArchive;
+  /** Of its contents, from the start of the archive. */
+  readonly offset: number;
+}
+
+/** A path with its compressed NAR. */
+export interface PackablePath extends ParsedNarInfo {
+  /** The archive that has the NAR already; absent where it lies in the cache. */
+  readonly place?: NarPlace | undefined;
+}
+
+/** A closure, ready to be packed. */
 export interface PackableClosure {
   /** In topological order, dependencies first; the toplevel comes last. */
-  readonly paths: readonly ParsedNarInfo[];
+  readonly paths: readonly PackablePath[];
   readonly closureSize: number;
 }
 
 /**
- * Reads the narinfos of a toplevel's closure from the binary cache that `nix copy`
- * made. Throws PUBLISH_FAILED where one is missing or malformed.
+ * Puts a toplevel's closure together out of paths that are `known` and the narinfos of
+ * a binary cache. Throws PUBLISH_FAILED where one is missing or malformed.
  */
-export async function readClosure(cache: string, toplevel: string): Promise<PackableClosure> {
-  const infos = new Map<string, ParsedNarInfo>();
+export async function readClosure(
+  cache: string,
+  toplevel: string,
+  known: ReadonlyMap<string, PackablePath> = new Map(),
+): Promise<PackableClosure> {
+  const infos = new Map<string, PackablePath>();
   const queue = [storePathName(toplevel)];
   for (let name = queue.pop(); name !== undefined; name = queue.pop()) {
     if (infos.has(name)) continue;
-    const file = narInfoFileName(name);
-    const text = await readFile(join(cache, file), "utf8").catch((cause: unknown) => {
-      throw new PullError("PUBLISH_FAILED", `nix copy left no ${file} for ${name}`, { cause });
-    });
-    const info = parseNarInfo(text, file);
+    const info = known.get(name) ?? (await readCached(cache, name));
     infos.set(name, info);
     queue.push(...info.references);
   }
@@ -56,12 +72,21 @@ export async function readClosure(cache: string, toplevel: string): Promise<Pack
   return { paths, closureSize: paths.reduce((sum, { narSize }) => sum + narSize, 0) };
 }
 
+/** What the cache has of a path. Throws PUBLISH_FAILED. */
+export async function readCached(cache: string, name: string): Promise<PackablePath> {
+  const file = narInfoFileName(name);
+  const text = await readFile(join(cache, file), "utf8").catch((cause: unknown) => {
+    throw new PullError("PUBLISH_FAILED", `the cache has no ${file} for ${name}`, { cause });
+  });
+  return parseNarInfo(text, file);
+}
+
 /** Depth first from the toplevel with references in name order: one closure, one order. */
 function sortTopologically(
-  infos: ReadonlyMap<string, ParsedNarInfo>,
+  infos: ReadonlyMap<string, PackablePath>,
   toplevel: string,
-): ParsedNarInfo[] {
-  const sorted: ParsedNarInfo[] = [];
+): PackablePath[] {
+  const sorted: PackablePath[] = [];
   const entered = new Set<string>();
   const stack: { name: string; leave: boolean }[] = [{ name: toplevel, leave: false }];
   for (let top = stack.pop(); top; top = stack.pop()) {
@@ -81,13 +106,50 @@ function sortTopologically(
   return sorted;
 }
 
+/** Signs store paths, each once for each key, however many archives list it. */
+export class PathSigner {
+  readonly #keys: readonly SecretKey[];
+  readonly #known = new Map<string, string[]>();
+
+  constructor(keys: readonly SecretKey[]) {
+    this.#keys = keys;
+  }
+
+  sign(info: StorePathInfo): string[] {
+    const known = this.#known.get(info.storePath);
+    if (known) return known;
+    const fingerprint = pathFingerprint(info);
+    const signatures = this.#keys.map((key) => signPath(key, fingerprint));
+    this.#known.set(info.storePath, signatures);
+    return signatures;
+  }
+}
+
+/** How a closure's NARs are divided between archives. */
+export interface PackOptions {
+  readonly signer: PathSigner;
+  readonly cache: string;
+  /** The archive in which a NAR lies or will lie; null for the closure's own. */
+  readonly placeOf?: (path: PackablePath) => NarPlace | null;
+  /** The age of another archive: smaller is older. They are listed oldest first. */
+  readonly ageOf?: (sha256: string) => number;
+  /** The file of another archive. */
+  readonly archivePath?: (sha256: string) => string;
+  /** Hears of every piece written. */
+  readonly onBytes: (count: number) => void;
+}
+
 /** The index of a closure: every path signed by every key, every NAR at its place. */
-function indexOf(closure: PackableClosure, keys: readonly SecretKey[]): ArchiveIndex {
+function indexOf(closure: PackableClosure, options: PackOptions): ArchiveIndex {
+  const { signer, placeOf } = options;
   const position = new Map(closure.paths.map((info, at) => [info.storePath, at]));
   const compression = closure.paths[0]?.compression ?? "none";
+  const archives = archivesOf(closure, options);
+  const number = new Map(archives.map(({ sha256 }, at) => [sha256, at]));
   const index: ArchiveIndex = {
     formatVersion: INDEX_FORMAT_VERSION,
     compression,
+    ...(archives.length > 0 && { archives }),
     paths: closure.paths.map((info) => {
       if (info.compression !== compression) {
         throw new PullError(
@@ -96,6 +158,7 @@ function indexOf(closure: PackableClosure, keys: readonly SecretKey[]): ArchiveI
             `binary cache, found ${info.compression}; use a cache directory of its own`,
         );
       }
+      const place = placeOf?.(info);
       return {
         path: info.storePath,
         narHash: info.narHash,
@@ -103,39 +166,97 @@ function indexOf(closure: PackableClosure, keys: readonly SecretKey[]): ArchiveI
         references: info.references
           .map((name) => position.get(name) ?? Infinity)
           .sort((a, b) => a - b),
-        signatures: keys.map((key) => signPath(key, pathFingerprint(info))),
+        signatures: signer.sign(info),
         ...(info.ca === undefined ? {} : { ca: info.ca }),
-        nar: { offset: 0, size: info.fileSize, sha256: info.fileSha256 },
+        nar: {
+          ...(place && { archive: number.get(place.archive.sha256) ?? 0 }),
+          offset: place?.offset ?? 0,
+          size: info.fileSize,
+          sha256: info.fileSha256,
+        },
       };
     }),
   };
   // Offsets count from the end of the index, so they do not depend on its size.
-  const offsets = new Map(
-    layOut(narInfosOf(index), 0)
-      .filter(isNarMember)
-      .map(({ body, headerOffset }) => [body.sha256, headerOffset + TAR_BLOCK - endOfIndex(0)]),
-  );
-  for (const { nar } of index.paths) nar.offset = offsets.get(nar.sha256) ?? 0;
+  const offsets = narOffsets(layOut(ownNarInfosOf(index), 0));
+  for (const { nar } of index.paths) {
+    if (nar.archive === undefined) nar.offset = (offsets.get(nar.sha256) ?? 0) - endOfIndex(0);
+  }
   return index;
 }
 
+/** Offsets of the NARs' contents by their sha256. */
+function narOffsets(members: readonly Member[]): Map<string, number> {
+  return new Map(
+    members
+      .filter(isNarMember)
+      .map(({ body, headerOffset }) => [body.sha256, headerOffset + TAR_BLOCK]),
+  );
+}
+
+/** The other archives of a closure, oldest first, so that what others refer to comes first. */
+function archivesOf(closure: PackableClosure, { placeOf, ageOf }: PackOptions): OtherArchive[] {
+  const archives = new Map<string, OtherArchive>();
+  for (const info of closure.paths) {
+    const archive = placeOf?.(info)?.archive;
+    if (archive) archives.set(archive.sha256, { sha256: archive.sha256, size: archive.size });
+  }
+  const age = ({ sha256 }: OtherArchive): number => ageOf?.(sha256) ?? 0;
+  return [...archives.values()].sort((a, b) => age(a) - age(b));
+}
+
 /**
- * Writes a closure archive to `path` (a new file, synced). The same closure, keys and
- * compressed NARs give the same bytes. `onBytes` hears of every piece written. Throws
- * PUBLISH_FAILED where a NAR in the cache is not what its narinfo says.
+ * Writes a closure's archive to `path` (a new file, synced): its index, and the NARs that
+ * lie in no other archive. The same closure, keys, places and compressed NARs give the
+ * same bytes. Throws PUBLISH_FAILED where a NAR is not what it should be.
  */
 export async function packArchive(
   closure: PackableClosure,
-  keys: readonly SecretKey[],
-  cache: string,
   path: string,
-  onBytes: (count: number) => void,
+  options: PackOptions,
 ): Promise<ArchiveReference> {
-  const index = indexOf(closure, keys);
+  const index = indexOf(closure, options);
   const compressed = encodeIndex(index);
-  const members = layOut(narInfosOf(index), compressed.length);
-  const urls = new Map(closure.paths.map((info) => [info.fileSha256, info.url]));
+  const members = layOut(ownNarInfosOf(index), compressed.length);
+  const indexMember = { name: INDEX_MEMBER, body: { kind: "bytes", bytes: compressed } } as const;
+  const written = await writeTar(path, [indexMember, ...members], closure.paths, options);
+  return {
+    ...written,
+    index: {
+      sha256: createHash("sha256").update(compressed).digest("hex"),
+      size: compressed.length,
+    },
+  };
+}
 
+/**
+ * Writes an archive of NARs that several closures share: a binary cache without an
+ * index, since each closure's own index says where they are. Gives their places.
+ */
+export async function packShared(
+  paths: readonly PackablePath[],
+  path: string,
+  options: Omit<PackOptions, "placeOf">,
+): Promise<{ archive: OtherArchive; offsets: ReadonlyMap<string, number> }> {
+  const { signer } = options;
+  const narInfos = paths.map((info) => ({ ...info, signatures: signer.sign(info) }));
+  const members = layOut(narInfos, 0);
+  const archive = await writeTar(path, members, paths, options);
+  // There is no index, not even an empty one, before the members.
+  const offsets = new Map(
+    [...narOffsets(members)].map(([sha256, offset]) => [sha256, offset - endOfIndex(0)]),
+  );
+  return { archive, offsets };
+}
+
+/** Writes a tar of these members, NARs out of the cache or of another archive. */
+async function writeTar(
+  path: string,
+  members: readonly Pick<Member, "name" | "body">[],
+  paths: readonly PackablePath[],
+  { cache, archivePath, onBytes }: Omit<PackOptions, "placeOf" | "signer">,
+): Promise<OtherArchive> {
+  const sources = new Map(paths.map((info) => [info.fileSha256, info]));
   const tar = pack({ highWaterMark: READ_SIZE });
   // Whoever waits for the archive hears of it; the event alone would end the process.
   tar.on("error", () => undefined);
@@ -151,14 +272,18 @@ export async function packArchive(
       }
     })();
     const packing = (async () => {
-      await addBytes(tar, INDEX_MEMBER, compressed);
-      for (const member of members) {
-        if (isNarMember(member)) {
-          const nar = join(cache, urls.get(member.body.sha256) ?? member.name);
-          await addNar(tar, member.name, member.size, nar, member.body.sha256);
-        } else if (member.body.kind === "bytes") {
-          await addBytes(tar, member.name, member.body.bytes);
+      for (const { name, body } of members) {
+        if (body.kind === "bytes") {
+          await addBytes(tar, name, body.bytes);
+          continue;
         }
+        const info = sources.get(body.sha256);
+        if (!info) throw new Error(`no source for ${name}`);
+        const { place } = info;
+        const file = place
+          ? { path: archivePath?.(place.archive.sha256) ?? "", start: place.offset }
+          : { path: join(cache, info.url), start: 0 };
+        await addNar(tar, name, info.fileSize, file, body.sha256);
       }
       tar.finalize();
     })().catch((error: unknown) => {
@@ -172,14 +297,7 @@ export async function packArchive(
   } finally {
     await file.close();
   }
-  return {
-    sha256: archive.hash.digest("hex"),
-    size: archive.size,
-    index: {
-      sha256: createHash("sha256").update(compressed).digest("hex"),
-      size: compressed.length,
-    },
-  };
+  return { sha256: archive.hash.digest("hex"), size: archive.size };
 }
 
 /** Everything that could differ between two runs is fixed: mode, owner, time. */
@@ -200,7 +318,7 @@ async function addNar(
   tar: Pack,
   name: string,
   size: number,
-  source: string,
+  { path: source, start }: { path: string; start: number },
   sha256: string,
 ): Promise<void> {
   const hash = createHash("sha256");
@@ -213,7 +331,8 @@ async function addNar(
     entry.on("error", (error) => {
       reject(new PullError("PUBLISH_FAILED", `${source}: ${error.message}`, { cause: error }));
     });
-    const reading = createReadStream(source, { highWaterMark: READ_SIZE });
+    const range = start === 0 ? {} : { start, end: start + size - 1 };
+    const reading = createReadStream(source, { highWaterMark: READ_SIZE, ...range });
     reading.on("data", (chunk) => hash.update(chunk));
     reading.once("error", (error) => {
       reject(error);

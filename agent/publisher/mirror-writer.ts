@@ -1,12 +1,15 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, open, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import type { OtherArchive } from "../core/archive-index.ts";
 import { PullError } from "../core/errors.ts";
 import { readManifest, type ArchiveReference, type SignedManifest } from "../core/manifest.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
+import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { isNotFound, syncDirectory, writeDurably } from "../effects/durable-file.ts";
 import { tryLock, type ProcessLock } from "../effects/process-lock.ts";
+import { ReleaseShelf } from "./release-shelf.ts";
 
 /** Begins the name of a publish's working directory. */
 const WORK = "work-";
@@ -19,11 +22,14 @@ const WORK = "work-";
 export class MirrorWriter {
   readonly directory: string;
   readonly work: string;
+  /** Releases that were published here and not pruned. */
+  readonly shelf: ReleaseShelf;
   readonly #lock: ProcessLock;
 
   private constructor(directory: string, work: string, lock: ProcessLock) {
     this.directory = directory;
     this.work = work;
+    this.shelf = new ReleaseShelf(join(directory, ".publish"));
     this.#lock = lock;
   }
 
@@ -59,18 +65,22 @@ export class MirrorWriter {
 
   /** The channel's release now, or null where there is none. Throws the trust errors. */
   async currentRelease(channel: string, trust: TrustPolicy): Promise<SignedManifest | null> {
-    let bytes: Buffer;
+    const bytes = await this.readEnvelope(channel);
+    return bytes && readManifest(bytes, trust);
+  }
+
+  /** The channel's manifest file, or null where there is none. */
+  async readEnvelope(channel: string): Promise<Buffer | null> {
     try {
-      bytes = await readFile(this.manifestPath(channel));
+      return await readFile(this.manifestPath(channel));
     } catch (error) {
       if (isNotFound(error)) return null;
       throw error;
     }
-    return readManifest(bytes, trust);
   }
 
   /** Whether the archive is in place with its size. */
-  async hasArchive(archive: ArchiveReference): Promise<boolean> {
+  async hasArchive(archive: OtherArchive): Promise<boolean> {
     try {
       return (await stat(this.archivePath(archive.sha256))).size === archive.size;
     } catch (error) {
@@ -79,8 +89,20 @@ export class MirrorWriter {
     }
   }
 
+  /** The compressed index of an archive in place, not verified. */
+  async readIndex({ sha256, index }: ArchiveReference): Promise<Buffer> {
+    const file = await open(this.archivePath(sha256), "r");
+    try {
+      const buffer = Buffer.alloc(index.size);
+      await file.read(buffer, 0, index.size, TAR_BLOCK);
+      return buffer;
+    } finally {
+      await file.close();
+    }
+  }
+
   /** Whether the archive in place has its hash. */
-  async isArchiveWhole(archive: ArchiveReference): Promise<boolean> {
+  async isArchiveWhole(archive: OtherArchive): Promise<boolean> {
     const hash = createHash("sha256");
     const path = this.archivePath(archive.sha256);
     for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {

@@ -1,10 +1,11 @@
 import { mkdir, readFile, readlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { PullError } from "../core/errors.ts";
-import type { Compression } from "../core/narinfo.ts";
+import type { StorePathInfo } from "../core/narinfo.ts";
 import { isNotFound } from "../effects/durable-file.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
+import { parsePathInfos } from "./store-closure.ts";
 
 const FEATURES = ["--extra-experimental-features", "nix-command flakes"];
 
@@ -50,15 +51,14 @@ export async function buildSystem(
   return readlink(link);
 }
 
-/** Copies closures into a binary cache directory; what is there already is left. */
-export async function copyToCache(
+/** What the operator's store knows of the closures of these paths, by base name. */
+export async function readPathInfos(
   toplevels: readonly string[],
-  directory: string,
-  compression: Compression,
   context: BuildContext,
-): Promise<void> {
-  const uri = `file://${directory}?compression=${compression}`;
-  await nix("nix", [...FEATURES, "copy", "--to", uri, ...toplevels], context, "PUBLISH_FAILED");
+): Promise<Map<string, StorePathInfo>> {
+  const args = [...FEATURES, "path-info", "--json", "--recursive", ...toplevels];
+  const { stdout } = await nix("nix", args, context, "PUBLISH_FAILED");
+  return parsePathInfos(stdout);
 }
 
 /** Evaluates to `{ NAME = { system = "….drv"; activation = …; }; }` as JSON. */
@@ -139,7 +139,7 @@ async function nix(
     // The operator's own tool with the operator's own settings: NIX_PATH, NIX_CONFIG, …
     env: process.env as Record<string, string>,
     timeoutMs: BUILD_TIMEOUT_MS,
-    maxOutput: 64 * 1024 * 1024,
+    maxOutput: 256 * 1024 * 1024,
     signal,
     onErrorLine: onLine,
   });

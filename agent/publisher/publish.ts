@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
-import { access, constants, mkdir, open } from "node:fs/promises";
+import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
-import { readIndex } from "../core/archive-index.ts";
+import { readIndex, type ArchiveContents, type OtherArchive } from "../core/archive-index.ts";
 import { encodeEnvelope, unsignedEnvelope, type TrustPolicy } from "../core/envelope.ts";
 import { PullError } from "../core/errors.ts";
 import {
@@ -18,12 +18,21 @@ import {
 import type { Compression } from "../core/narinfo.ts";
 import type { Clock } from "../core/ports.ts";
 import type { PublicKey, SecretKey } from "../core/signing-key.ts";
-import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { writeDurably } from "../effects/durable-file.ts";
-import { packArchive, readClosure } from "./archive-packer.ts";
+import {
+  PathSigner,
+  packArchive,
+  packShared,
+  readClosure,
+  type NarPlace,
+  type PackableClosure,
+  type PackablePath,
+} from "./archive-packer.ts";
 import type { HostSpec } from "./host-spec.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
-import { buildSystem, copyToCache, type BuildContext } from "./nix-builder.ts";
+import { compressPaths } from "./nar-compressor.ts";
+import { NarLibrary, readContents } from "./nar-library.ts";
+import { buildSystem, readPathInfos, type BuildContext } from "./nix-builder.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import { readEnvelopeFile, signEnvelope } from "./sign-release.ts";
 
@@ -48,6 +57,10 @@ export interface PublishOptions {
   /** How long hosts may accept the release, milliseconds. */
   readonly expiresInMs: number;
   readonly compression: Compression;
+  /** Of the compression program; its own default where absent. */
+  readonly level?: number | undefined;
+  /** One self-contained archive for each system, whatever others have. */
+  readonly whole: boolean;
   /** Instead of one more than the current release's. */
   readonly sequence?: number | undefined;
   /** Hosts that are not named keep their entry of the current release. */
@@ -63,7 +76,7 @@ export interface PublishOptions {
 export type PublishProgress =
   | { readonly phase: "build"; readonly hostname: string; readonly at: number; readonly of: number }
   | { readonly phase: "nix"; readonly line: string }
-  | { readonly phase: "copy"; readonly systems: number }
+  | { readonly phase: "compress"; readonly done: number; readonly of: number }
   | { readonly phase: "pack"; readonly hostname: string; readonly bytes: number }
   | { readonly phase: "warning"; readonly message: string };
 
@@ -119,7 +132,9 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const { epoch, sequence } = nextPosition(options, current);
 
   const toplevels = await buildAll(options, join(writer.work, "roots"));
-  const published = await packAll(writer, options, toplevels, current);
+  const trust = { publicKeys, threshold: 1 };
+  const library = await NarLibrary.open(writer, channel, trust, current);
+  const published = await packAll(writer, options, toplevels, library);
 
   const entries: Record<string, HostEntry> = options.refresh ? { ...current?.hosts } : {};
   const kept = options.keepHosts && current ? keptEntries(current, mode) : {};
@@ -173,13 +188,19 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
           publicKeys: signers.map(({ publicKey }) => publicKey),
           threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
         });
-  if (options.draft === undefined) await writer.placeManifest(channel, text);
-  else await writeDurably(options.draft, text, 0o644);
+  const digest = createHash("sha256").update(encodeManifest(manifest)).digest("hex");
+  if (options.draft === undefined) {
+    await writer.shelf.keep(manifest, text);
+    await writer.placeManifest(channel, text);
+  } else {
+    await writer.shelf.keepDraft(manifest, digest, text);
+    await writeDurably(options.draft, text, 0o644);
+  }
   return {
     channel,
     epoch: epoch?.number ?? 0,
     sequence,
-    digest: createHash("sha256").update(encodeManifest(manifest)).digest("hex"),
+    digest,
     createdAt: manifest.createdAt,
     expiresAt: manifest.expiresAt,
     manifest: options.draft ?? writer.manifestPath(channel),
@@ -247,14 +268,30 @@ function keptEntries(current: Manifest, newDefault: ActivationMode): Record<stri
   );
 }
 
-/** Hosts are kept from entries whose archive is gone. Throws PUBLISH_FAILED. */
+/** Hosts are kept from entries whose archives are gone. Throws PUBLISH_FAILED. */
 async function checkArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
-  for (const [hostname, { archive }] of Object.entries(manifest.hosts)) {
-    if (await writer.hasArchive(archive)) continue;
-    throw new PullError(
-      "PUBLISH_FAILED",
-      `${hostname}: expected its archive of ${archive.size} bytes at ${writer.archivePath(archive.sha256)}`,
-    );
+  const there = new Set<string>();
+  for (const [hostname, entry] of Object.entries(manifest.hosts)) {
+    const expectArchive = async (archive: OtherArchive): Promise<void> => {
+      if (there.has(archive.sha256)) return;
+      if (!(await writer.hasArchive(archive))) {
+        throw new PullError(
+          "PUBLISH_FAILED",
+          `${hostname}: expected an archive of ${archive.size} bytes at ${writer.archivePath(archive.sha256)}`,
+        );
+      }
+      there.add(archive.sha256);
+    };
+    if (there.has(entry.archive.sha256)) continue;
+    await expectArchive(entry.archive);
+    const contents = await readContents(writer, entry);
+    if (!contents) {
+      throw new PullError(
+        "PUBLISH_FAILED",
+        `${hostname}: the index in ${writer.archivePath(entry.archive.sha256)} is not its own`,
+      );
+    }
+    for (const archive of archivesIn(contents)) await expectArchive(archive);
   }
 }
 
@@ -298,6 +335,7 @@ export async function publishDraft(options: DraftOptions): Promise<Published> {
       );
     }
     await checkArchives(writer, manifest);
+    await writer.shelf.keep(manifest, bytes.toString("utf8"));
     await writer.placeManifest(channel, bytes.toString("utf8"));
     const dropped = Object.keys(current?.manifest.hosts ?? {}).filter(
       (name) => !(name in manifest.hosts),
@@ -373,33 +411,17 @@ async function packAll(
   writer: MirrorWriter,
   options: PublishOptions,
   toplevels: ReadonlyMap<string, string>,
-  current: Manifest | null,
+  library: NarLibrary,
 ): Promise<Record<string, PublishedHost>> {
   const packed = new Map<string, Packed>();
   for (const toplevel of new Set(toplevels.values())) {
-    const reusable = await findReusable(writer, options, toplevel, current);
+    const reusable = await findReusable(writer, options, toplevel, library);
     if (reusable) packed.set(toplevel, reusable);
   }
-  const fresh = [...new Set(toplevels.values())].filter((toplevel) => !packed.has(toplevel));
-  const cache = options.cache ?? join(writer.work, "cache");
-  if (fresh.length > 0) {
-    options.onProgress({ phase: "copy", systems: fresh.length });
-    await mkdir(cache, { recursive: true });
-    await copyToCache(fresh, cache, options.compression, buildContext(options));
-  }
-  for (const toplevel of fresh) {
-    const hostname = [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
-    let bytes = 0;
-    const closure = await readClosure(cache, toplevel);
-    const temporary = join(writer.work, "archive.tar");
-    const archive = await packArchive(closure, options.storeKeys, cache, temporary, (count) => {
-      if (options.signal?.aborted) throw new PullError("INTERRUPTED", "stopped while packing");
-      bytes += count;
-      options.onProgress({ phase: "pack", hostname, bytes });
-    });
-    await writer.placeArchive(temporary, archive.sha256);
-    const { closureSize, paths } = closure;
-    packed.set(toplevel, { closureSize, paths: paths.length, archive, reused: false });
+  // In an order that does not depend on how the hosts were given.
+  const fresh = [...new Set(toplevels.values())].filter((it) => !packed.has(it)).sort();
+  for (const [toplevel, closure] of await packFresh(writer, options, fresh, toplevels, library)) {
+    packed.set(toplevel, closure);
   }
   return Object.fromEntries(
     options.hosts.flatMap(({ hostname, activation }) => {
@@ -412,21 +434,124 @@ async function packAll(
 }
 
 /**
- * The archive of the release before, where it holds this very system, whole and signed
+ * Compresses what no retained archive has, and writes an archive for each system; with
+ * several, one more for the paths that they share.
+ */
+async function packFresh(
+  writer: MirrorWriter,
+  options: PublishOptions,
+  fresh: readonly string[],
+  toplevels: ReadonlyMap<string, string>,
+  library: NarLibrary,
+): Promise<Map<string, Packed>> {
+  const packed = new Map<string, Packed>();
+  if (fresh.length === 0) return packed;
+  const { compression, signal, onProgress } = options;
+  const cache = options.cache ?? join(writer.work, "cache");
+  const infos = await readPathInfos(fresh, buildContext(options));
+  const known = new Map<string, PackablePath>();
+  for (const info of infos.values()) {
+    const found = await library.find(info, compression);
+    if (found) known.set(info.storePath, found);
+  }
+  const missing = [...infos.values()].filter(({ storePath }) => !known.has(storePath));
+  onProgress({ phase: "compress", done: 0, of: missing.length });
+  await compressPaths(missing, cache, options, {
+    signal,
+    onPath: (done) => {
+      onProgress({ phase: "compress", done, of: missing.length });
+    },
+  });
+  const closures = new Map<string, PackableClosure>();
+  for (const toplevel of fresh) {
+    closures.set(toplevel, await readClosure(cache, toplevel, known));
+  }
+
+  const signer = new PathSigner(options.storeKeys);
+  const archivePath = (sha256: string): string => writer.archivePath(sha256);
+  let bytes = 0;
+  const packing = (what: string) => ({
+    signer,
+    cache,
+    archivePath,
+    ageOf: (sha256: string) => library.ageOf(sha256),
+    onBytes: (count: number) => {
+      if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while packing");
+      bytes += count;
+      onProgress({ phase: "pack", hostname: what, bytes });
+    },
+  });
+  const temporary = join(writer.work, "archive.tar");
+  const places = new Map<string, NarPlace>();
+  const shared = options.whole ? [] : sharedPaths([...closures.values()]);
+  if (shared.length > 0) {
+    const { archive, offsets } = await packShared(shared, temporary, packing("what hosts share"));
+    await writer.placeArchive(temporary, archive.sha256);
+    for (const [sha256, offset] of offsets) places.set(sha256, { archive, offset });
+  }
+  const placeOf = (path: PackablePath): NarPlace | null =>
+    options.whole ? null : (path.place ?? places.get(path.fileSha256) ?? null);
+  for (const [toplevel, closure] of closures) {
+    const hostname = [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
+    const archive = await packArchive(closure, temporary, { ...packing(hostname), placeOf });
+    await writer.placeArchive(temporary, archive.sha256);
+    const { closureSize, paths } = closure;
+    packed.set(toplevel, { closureSize, paths: paths.length, archive, reused: false });
+  }
+  return packed;
+}
+
+/** Paths of several closures whose NARs no archive has yet, dependencies first, each NAR once. */
+function sharedPaths(closures: readonly PackableClosure[]): PackablePath[] {
+  const users = new Map<string, number>();
+  for (const { paths } of closures) {
+    for (const sha256 of new Set(paths.map(({ fileSha256 }) => fileSha256))) {
+      users.set(sha256, (users.get(sha256) ?? 0) + 1);
+    }
+  }
+  const shared = new Map<string, PackablePath>();
+  for (const path of closures.flatMap(({ paths }) => paths)) {
+    if (path.place || (users.get(path.fileSha256) ?? 0) < 2) continue;
+    if (!shared.has(path.storePath)) shared.set(path.storePath, path);
+  }
+  return [...shared.values()];
+}
+
+/**
+ * The archive of a retained release, where it holds this very system, whole and signed
  * by these keys: it need not be packed again.
  */
 async function findReusable(
   writer: MirrorWriter,
-  { storeKeys }: PublishOptions,
+  { storeKeys, whole }: PublishOptions,
   toplevel: string,
-  current: Manifest | null,
+  library: NarLibrary,
 ): Promise<Packed | null> {
-  const entry = Object.values(current?.hosts ?? {}).find((host) => host.toplevel === toplevel);
-  if (!entry || !(await writer.hasArchive(entry.archive))) return null;
-  const paths = await countSignedPaths(writer, entry, storeKeys);
-  if (paths === null || !(await writer.isArchiveWhole(entry.archive))) return null;
-  const { archive, closureSize } = entry;
-  return { closureSize, paths, archive, reused: true };
+  for (const { manifest, hosts } of library.releases) {
+    for (const [hostname, contents] of hosts) {
+      const entry = manifest.hosts[hostname];
+      if (entry?.toplevel !== toplevel || (whole && contents.elsewhere.length > 0)) continue;
+      const paths = await countSignedPaths(writer, entry, storeKeys);
+      const { archive, closureSize } = entry;
+      const archives = [archive, ...archivesIn(contents)];
+      if (paths === null || !(await areWhole(writer, archives))) continue;
+      return { closureSize, paths, archive, reused: true };
+    }
+  }
+  return null;
+}
+
+async function areWhole(writer: MirrorWriter, archives: readonly OtherArchive[]): Promise<boolean> {
+  for (const archive of archives) {
+    if (!(await writer.hasArchive(archive)) || !(await writer.isArchiveWhole(archive))) {
+      return false;
+    }
+  }
+  return true;
+}
+
+function archivesIn({ elsewhere }: ArchiveContents): OtherArchive[] {
+  return elsewhere.map(({ archive }) => archive);
 }
 
 /** Paths of an entry's archive, or null where one lacks a signature by one of the keys. */
@@ -435,23 +560,11 @@ async function countSignedPaths(
   entry: HostEntry,
   storeKeys: readonly SecretKey[],
 ): Promise<number | null> {
-  const path = writer.archivePath(entry.archive.sha256);
   try {
-    const compressed = await readAt(path, TAR_BLOCK, entry.archive.index.size);
+    const compressed = await writer.readIndex(entry.archive);
     const indexes = storeKeys.map(({ publicKey }) => readIndex(compressed, entry, [publicKey]));
     return indexes[0]?.narInfos.length ?? null;
   } catch {
     return null;
-  }
-}
-
-async function readAt(path: string, position: number, length: number): Promise<Buffer> {
-  const file = await open(path, "r");
-  try {
-    const buffer = Buffer.alloc(length);
-    await file.read(buffer, 0, length, position);
-    return buffer;
-  } finally {
-    await file.close();
   }
 }

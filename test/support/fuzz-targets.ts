@@ -85,7 +85,8 @@ function sampleArchive(): { index: Buffer; contents: ArchiveContents; bytes: Buf
     return [tarHeader(member.name, body.length), body, padding];
   });
   const size = archiveSize(members, compressed.length);
-  const contents = { index, narInfos: narInfosOf(index), members, size };
+  const narInfos = narInfosOf(index);
+  const contents = { index, narInfos, sha256: "", members, size, elsewhere: [] };
   return {
     index: compressed,
     contents,

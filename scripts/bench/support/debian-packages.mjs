@@ -12,6 +12,7 @@ const PACKAGES = {
   nix: "nix-bin",
   openssl: "openssl",
   patchelf: "patchelf",
+  zstd: "zstd",
 };
 
 /** Servers and file system tools lie here, also for users whose PATH leaves it out. */

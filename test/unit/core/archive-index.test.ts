@@ -10,6 +10,8 @@ import {
   isNarMember,
   layOut,
   narInfosOf,
+  narMembersOf,
+  ownNarInfosOf,
   readIndex,
   type ArchiveIndex,
 } from "../../../agent/core/archive-index.ts";
@@ -126,6 +128,71 @@ test("paths of the same contents share one NAR", () => {
   const contents = readIndex(compressed, release, TRUSTED);
   expect(contents.members.filter(isNarMember)).toHaveLength(1);
   expect(index.paths[0]?.nar).toEqual(index.paths[1]?.nar);
+});
+
+describe("NARs in other archives", () => {
+  const archive = chainArchive();
+  const other = { sha256: "ab".repeat(32), size: 10_240 };
+  const another = { sha256: "cd".repeat(32), size: 10_240 };
+
+  /** The chain with its first two NARs elsewhere; `change` may spoil it. */
+  function read(change: (index: ArchiveIndex) => unknown = () => undefined) {
+    const index = structuredClone(archive.index);
+    index.archives = [other, another];
+    const [first, second, third] = index.paths;
+    if (!first || !second || !third) throw new Error("no paths");
+    first.nar = { ...first.nar, archive: 0, offset: 2048 };
+    second.nar = { ...second.nar, archive: 0, offset: 4096 };
+    third.nar.offset = 0;
+    for (const member of layOut(ownNarInfosOf(index), 0).filter(isNarMember)) {
+      third.nar.offset = member.headerOffset + 512 - endOfIndex(0);
+    }
+    change(index);
+    const compressed = compressIndex(index);
+    const size = archiveSize(layOut(ownNarInfosOf(index), 0), 0) - endOfIndex(0);
+    return readIndex(compressed, releaseOfIndex(index, compressed, size), TRUSTED);
+  }
+  const nar = (at: number, change: (nar: ArchiveIndex["paths"][number]["nar"]) => void) => {
+    return (index: ArchiveIndex) => {
+      const entry = index.paths[at];
+      if (entry) change(entry.nar);
+    };
+  };
+
+  test("are found there, and the rest of the archive is laid out without them", () => {
+    const contents = read();
+    expect(contents.elsewhere.map(({ archive: it }) => it)).toEqual([other, another]);
+    expect(contents.elsewhere[0]?.nars.map(({ headerOffset }) => headerOffset)).toEqual([
+      1536, 3584,
+    ]);
+    expect(contents.members.filter(isNarMember)).toHaveLength(1);
+    expect(contents.members.filter(({ name }) => name.endsWith(".narinfo"))).toHaveLength(1);
+    expect(narMembersOf(contents)).toHaveLength(3);
+    expect(contents.narInfos).toHaveLength(3);
+  });
+
+  test.each<[string, (index: ArchiveIndex) => unknown, string]>([
+    ["an archive that is not listed", nar(0, (it) => (it.archive = 2)), "found number 2"],
+    ["a negative archive", nar(0, (it) => (it.archive = -1)), "paths[0].nar.archive"],
+    ["an archive that is listed twice", (it) => (it.archives = [other, other]), "archive twice"],
+    ["no block of the archive", nar(0, (it) => (it.offset = 2049)), "at a block"],
+    ["no room for its header", nar(0, (it) => (it.offset = 0)), "at a block"],
+    ["the archive's end", nar(0, (it) => (it.offset = 9728)), "at a block"],
+    ["another NAR", nar(1, (it) => (it.offset = 2560)), "lies in another NAR"],
+    ["another NAR's very place", nar(1, (it) => (it.offset = 2048)), "lies in another NAR"],
+    [
+      "two places",
+      (index) => {
+        const [first, second] = index.paths;
+        if (first && second) second.nar = { ...first.nar, archive: 1 };
+      },
+      "lies at two places",
+    ],
+  ])("are refused at %s", (_, change, message) => {
+    const failure = failureOf(() => read(change));
+    expect(failure.code).toBe("INDEX_INVALID");
+    expect(failure.message).toContain(message);
+  });
 });
 
 describe("an index is refused", () => {

@@ -1,7 +1,13 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import { isNarMember, readIndex, type ArchiveContents } from "../../../agent/core/archive-index.ts";
-import { DEFAULT_GAP, bytesOf, planRuns, type Run } from "../../../agent/core/fetch-plan.ts";
+import {
+  DEFAULT_GAP,
+  bytesOf,
+  planRuns,
+  wantedBytesOf,
+  type Run,
+} from "../../../agent/core/fetch-plan.ts";
 import {
   SAMPLE_KEY,
   chainArchive,
@@ -138,7 +144,9 @@ describe("for any archive and any missing NARs", () => {
         const runs = planRuns(contents, missing);
         const members = contents.members.map((member) => ({ member, wanted: true, have: 0 }));
         const from = 512 + Math.ceil(archive.compressed.length / 512) * 512;
-        expect(runs).toEqual([{ from, to: archive.bytes.length, members }]);
+        expect(runs).toEqual([
+          { archive: contents.sha256, from, to: archive.bytes.length, members },
+        ]);
         expect(bytesOf(runs)).toBe(archive.bytes.length - from);
       }),
     );
@@ -226,5 +234,43 @@ describe("in a chain of three NARs of 2, 2 and 1 blocks", () => {
         Infinity,
       ),
     ).toHaveLength(1);
+  });
+});
+
+describe("NARs in other archives", () => {
+  const contents = contentsOf(chainArchive());
+  const [library, program, system] = contents.members.filter(isNarMember);
+  if (!library || !program || !system) throw new Error("no NARs");
+  const at = (member: typeof library, headerOffset: number) => ({ ...member, headerOffset });
+  const other = { sha256: "ab".repeat(32), size: 1_000_000 };
+  const divided: ArchiveContents = {
+    ...contents,
+    members: contents.members.filter((member) => member !== library && member !== program),
+    elsewhere: [{ archive: other, nars: [at(library, 512), at(program, 9_728)] }],
+  };
+  const all = new Map([library, program, system].map(({ name }) => [name, 0]));
+
+  test("are read first, past whatever lies between, and then the archive's own", () => {
+    const [shared, own, ...more] = planRuns(divided, all);
+    expect(more).toEqual([]);
+    expect(shared).toMatchObject({ archive: other.sha256, from: 512, to: 9_728 + 512 + 1024 });
+    expect(shared?.members.map(({ member }) => member.name)).toEqual([library.name, program.name]);
+    expect(own).toMatchObject({ archive: contents.sha256, to: contents.size });
+  });
+
+  test("are read by requests of their own where the gap is too wide, or the sum too great", () => {
+    expect(planRuns(divided, all, 4096)).toHaveLength(3);
+    const limited = planRuns(divided, all, DEFAULT_GAP, program.size);
+    expect(limited.map(({ archive }) => archive)).toEqual([
+      other.sha256,
+      other.sha256,
+      contents.sha256,
+    ]);
+    expect(limited.every((run) => wantedBytesOf(run) <= program.size)).toBe(true);
+  });
+
+  test("need only that archive where nothing else is missing", () => {
+    const runs = planRuns(divided, new Map([[program.name, 100]]));
+    expect(runs).toMatchObject([{ archive: other.sha256, from: 9_728 + 512 + 100 }]);
   });
 });

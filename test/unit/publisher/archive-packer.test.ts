@@ -19,7 +19,9 @@ import { readIndex, type ArchiveContents } from "../../../agent/core/archive-ind
 import { narFileName, narInfoFileName, renderNarInfo } from "../../../agent/core/narinfo.ts";
 import { encodeBase32, storePathName } from "../../../agent/core/store-path.ts";
 import {
+  PathSigner,
   packArchive,
+  packShared,
   readClosure,
   type PackableClosure,
 } from "../../../agent/publisher/archive-packer.ts";
@@ -50,7 +52,11 @@ afterAll(() => removeTree(directory));
 async function pack(from: PackableClosure = closure, source: string = cache, keys = KEYS) {
   const path = join(await temporaryDirectory(), "archive.tar");
   let counted = 0;
-  const archive = await packArchive(from, keys, source, path, (count) => (counted += count));
+  const archive = await packArchive(from, path, {
+    signer: new PathSigner(keys),
+    cache: source,
+    onBytes: (count) => (counted += count),
+  });
   return { path, archive, counted, bytes: await readFile(path) };
 }
 
@@ -85,7 +91,7 @@ describe("a closure that Nix copied", () => {
     await rm(join(copy, narInfoFileName(first)));
     const failure = await rejectionOf(readClosure(copy, toplevel));
     expect(failure.code).toBe("PUBLISH_FAILED");
-    expect(failure.message).toBe(`nix copy left no ${narInfoFileName(first)} for ${first}`);
+    expect(failure.message).toBe(`the cache has no ${narInfoFileName(first)} for ${first}`);
   });
 
   test("is refused where a narinfo is damaged", async () => {
@@ -188,7 +194,8 @@ describe("an archive", () => {
   test("does not replace a file that is there", async () => {
     const path = join(await temporaryDirectory(), "archive.tar");
     await writeFile(path, "precious");
-    await expect(packArchive(closure, KEYS, cache, path, () => undefined)).rejects.toMatchObject({
+    const options = { signer: new PathSigner(KEYS), cache, onBytes: () => undefined };
+    await expect(packArchive(closure, path, options)).rejects.toMatchObject({
       code: "EEXIST",
     });
     expect(await readFile(path, "utf8")).toBe("precious");
@@ -210,6 +217,41 @@ describe("an archive", () => {
     const one = await readClosure(made, storePath);
     const { bytes } = await pack(one, made);
     expect(bytes.toString("latin1")).toContain(`\nCA: ${ca}\n`);
+  });
+});
+
+describe("an archive that closures share", () => {
+  const options = { signer: new PathSigner(KEYS), cache: "", onBytes: () => undefined };
+
+  test("and what is left of one of them make a binary cache that Nix copies from", async () => {
+    const [unpacked, target] = [await temporaryDirectory(), await temporaryDirectory()];
+    const [shared, own] = [join(unpacked, "shared.tar"), join(unpacked, "own.tar")];
+    const half = closure.paths.slice(0, 3);
+    const { archive, offsets } = await packShared(half, shared, { ...options, cache });
+    const reference = await packArchive(closure, own, {
+      ...{ ...options, cache },
+      placeOf: ({ fileSha256 }) => {
+        const offset = offsets.get(fileSha256);
+        return offset === undefined ? null : { archive, offset };
+      },
+    });
+    const bytes = await readFile(own);
+    const contents = contentsOf(bytes, reference);
+    expect(contents.elsewhere.map(({ archive: { sha256 } }) => sha256)).toEqual([archive.sha256]);
+    for (const { body, headerOffset, name } of contents.elsewhere.flatMap(({ nars }) => nars)) {
+      const header = (await readFile(shared)).subarray(headerOffset, headerOffset + 100);
+      expect(header.toString("latin1").replaceAll("\0", "")).toBe(name);
+      expect(offsets.get(body.sha256)).toBe(headerOffset + 512);
+    }
+    for (const tar of [shared, own]) {
+      execFileSync("tar", ["--extract", "--file", tar, "--directory", unpacked]);
+    }
+    nix([
+      ...["copy", "--from", `file://${unpacked}`, toplevel, "--store", `local?root=${target}`],
+      ...["--option", "trusted-public-keys", KEYS[1]?.publicKey.text ?? ""],
+      ...["--option", "require-sigs", "true"],
+    ]);
+    expect(await readFile(join(target, toplevel, "nixos-version"), "utf8")).toBe("1\n");
   });
 });
 
@@ -272,7 +314,7 @@ describe("an archive of 44.5 KiB", () => {
         import { createHash } from "node:crypto";
         import { mkdir, stat, writeFile } from "node:fs/promises";
         import { join } from "node:path";
-        import { packArchive } from "./agent/publisher/archive-packer.ts";
+        import { PathSigner, packArchive } from "./agent/publisher/archive-packer.ts";
         const directory = process.argv[2] ?? "";
         const nar = Buffer.alloc(40_500, 7);
         const path = {
@@ -285,7 +327,8 @@ describe("an archive of 44.5 KiB", () => {
           await writeFile(join(directory, path.url), nar);
           const archive = join(directory, "archive.tar");
           const closure = { paths: [path], closureSize: nar.length };
-          const { size } = await packArchive(closure, [], directory, archive, () => undefined);
+          const options = { signer: new PathSigner([]), cache: directory, onBytes: () => undefined };
+          const { size } = await packArchive(closure, archive, options);
           const written = (await stat(archive)).size;
           console.log(size === written ? "whole" : "torn");
         })().catch((error) => console.log(error.code));

@@ -1,0 +1,147 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { join } from "node:path";
+import { PullError } from "../core/errors.ts";
+import {
+  narFileName,
+  narInfoFileName,
+  parseNarInfo,
+  renderNarInfo,
+  type Compression,
+  type StorePathInfo,
+} from "../core/narinfo.ts";
+import { STORE_DIRECTORY, encodeBase32 } from "../core/store-path.ts";
+import { isNotFound, writeDurably } from "../effects/durable-file.ts";
+import { ProcessFailure, streamProcess } from "../effects/process-stream.ts";
+
+/** How NARs are compressed; the level is the program's own default where absent. */
+export interface CompressionChoice {
+  readonly compression: Compression;
+  readonly level?: number | undefined;
+}
+
+/** Longest time for one NAR; this only ends what is stuck. */
+const NAR_TIMEOUT_MS = 4 * 3600 * 1000;
+
+/** Levels that each program takes. */
+export const COMPRESSION_LEVELS = {
+  zstd: { min: 1, max: 19 },
+  xz: { min: 0, max: 9 },
+} as const;
+
+/**
+ * Puts the NARs of these paths into a binary cache directory, several at a time. What
+ * is there already, compressed in this way, is left. Throws PUBLISH_FAILED,
+ * TOOL_MISSING, INTERRUPTED.
+ */
+export async function compressPaths(
+  paths: readonly StorePathInfo[],
+  cache: string,
+  choice: CompressionChoice,
+  { signal, onPath }: { signal?: AbortSignal | undefined; onPath: (done: number) => void },
+): Promise<void> {
+  await mkdir(join(cache, "nar"), { recursive: true });
+  await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
+  // The largest first, so that none of them is left for the end.
+  const queue = [...paths].sort((a, b) => b.narSize - a.narSize);
+  let done = 0;
+  const work = async (): Promise<void> => {
+    for (let info = queue.shift(); info; info = queue.shift()) {
+      if (!(await isCached(cache, info, choice.compression))) {
+        await compressPath(info, cache, choice, signal);
+      }
+      onPath(++done);
+    }
+  };
+  const workers = Array.from({ length: Math.min(availableParallelism(), queue.length) }, work);
+  const results = await Promise.allSettled(
+    workers.map((worker) =>
+      worker.catch((error: unknown) => {
+        queue.length = 0;
+        throw error;
+      }),
+    ),
+  );
+  for (const result of results) if (result.status === "rejected") throw result.reason;
+}
+
+async function isCached(
+  cache: string,
+  info: StorePathInfo,
+  compression: Compression,
+): Promise<boolean> {
+  const file = narInfoFileName(info.storePath);
+  try {
+    const found = parseNarInfo(await readFile(join(cache, file), "utf8"), file);
+    return (
+      found.storePath === info.storePath &&
+      found.narHash === info.narHash &&
+      found.compression === compression &&
+      (await stat(join(cache, found.url))).size === found.fileSize
+    );
+  } catch (error) {
+    if (isNotFound(error) || error instanceof PullError) return false;
+    throw error;
+  }
+}
+
+async function compressPath(
+  info: StorePathInfo,
+  cache: string,
+  { compression, level }: CompressionChoice,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const temporary = join(cache, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
+  const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
+  const hashed = { nar: createHash("sha256"), file: createHash("sha256") };
+  let narSize = 0;
+  let fileSize = 0;
+  const file = await open(temporary, "wx", 0o644);
+  try {
+    const write = async (pieces: AsyncIterable<Uint8Array>): Promise<void> => {
+      for await (const piece of pieces) {
+        hashed.file.update(piece);
+        fileSize += piece.length;
+        await file.appendFile(piece);
+      }
+    };
+    await streamProcess(
+      "nix-store",
+      ["--dump", `${STORE_DIRECTORY}/${info.storePath}`],
+      options,
+      async (output) => {
+        const nar = (async function* () {
+          for await (const piece of output) {
+            hashed.nar.update(piece);
+            narSize += piece.length;
+            yield piece;
+          }
+        })();
+        if (compression === "none") await write(nar);
+        else {
+          const args = [...(level === undefined ? [] : [`-${level}`]), "-q", "-c"];
+          await streamProcess(compression, args, { ...options, input: nar }, write);
+        }
+      },
+    );
+    const narHash = `sha256:${encodeBase32(hashed.nar.digest())}`;
+    if (narHash !== info.narHash || narSize !== info.narSize) {
+      throw new PullError(
+        "PUBLISH_FAILED",
+        `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
+          `found ${narHash}; nix-store --verify-path tells more`,
+      );
+    }
+    const fileSha256 = hashed.file.digest("hex");
+    await rename(temporary, join(cache, narFileName(fileSha256, compression)));
+    const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
+    await writeDurably(join(cache, narInfoFileName(info.storePath)), narInfo, 0o644);
+  } catch (error) {
+    await rm(temporary, { force: true });
+    if (!(error instanceof ProcessFailure)) throw error;
+    throw new PullError("PUBLISH_FAILED", `${info.storePath}: ${error.message}`, { cause: error });
+  } finally {
+    await file.close();
+  }
+}

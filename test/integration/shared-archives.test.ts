@@ -1,0 +1,225 @@
+import { copyFile, readFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { describe, expect, test } from "vitest";
+import { TAR_BLOCK } from "../../agent/core/tar-layout.ts";
+import { buildSystem } from "../support/closure.ts";
+import { serveMirror } from "../support/mirror-server.ts";
+import { nixosPull, startCommand, type CommandOutput } from "../support/nixos-pull.ts";
+import { createHost, createOperator, type Operator } from "../support/sandbox.ts";
+
+const PART = 300_000;
+/** What two hosts share, and what a second generation leaves as it is. */
+const ROW = { parts: 3, partBytes: PART };
+
+const systemOf = (name: string, generation = "1"): Promise<string> =>
+  buildSystem({ ...ROW, name, generation });
+
+async function archivesOf({ mirror }: Operator): Promise<Map<string, number>> {
+  const names = await readdir(join(mirror, "archives"));
+  const sizes = names.map(
+    async (name) => [name, (await stat(join(mirror, "archives", name))).size] as const,
+  );
+  return new Map(await Promise.all(sizes));
+}
+
+const sum = (sizes: Iterable<number>): number => [...sizes].reduce((a, b) => a + b, 0);
+
+async function verifies({ mirror, publicKey }: Operator): Promise<CommandOutput> {
+  return nixosPull(["verify", mirror, "--public-key", publicKey, "--json"]);
+}
+
+const prune = ({ mirror }: Operator, ...args: string[]): Promise<CommandOutput> =>
+  nixosPull(["prune", mirror, "--json", ...args]);
+
+describe("what several hosts have is stored once", () => {
+  test("in an archive that they share, and each of them installs from both", async () => {
+    const operator = await createOperator();
+    const [web1, db1] = [await systemOf("web1"), await systemOf("db1")];
+    await operator.publish({ web1, db1 });
+    const archives = await archivesOf(operator);
+    expect(archives.size).toBe(3);
+    expect(sum(archives.values())).toBeLessThan(3 * PART + 60_000);
+    expect((await verifies(operator)).exitCode).toBe(0);
+
+    const server = await serveMirror(operator.mirror);
+    for (const ranges of [true, false]) {
+      server.ranges = ranges;
+      for (const [hostname, toplevel] of Object.entries({ web1, db1 })) {
+        const settings = { mirrors: [server.url], publicKeys: [operator.publicKey] };
+        const host = await createHost(settings, hostname);
+        const { exitCode, stderr } = await host.run("apply");
+        expect(exitCode, stderr).toBe(0);
+        expect(await host.profileToplevel()).toBe(toplevel);
+        expect(await host.stagingIsClean()).toBe(true);
+      }
+    }
+  });
+
+  test("not with --whole: each archive has everything", async () => {
+    const operator = await createOperator();
+    await operator.publish({ web1: await systemOf("web1"), db1: await systemOf("db1") }, "--whole");
+    const archives = await archivesOf(operator);
+    expect(archives.size).toBe(2);
+    for (const size of archives.values()) expect(size).toBeGreaterThan(3 * PART);
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+});
+
+describe("what an earlier release has is not stored again", () => {
+  test("nor compressed, and hosts that skipped that release install all the same", async () => {
+    const operator = await createOperator();
+    await operator.publish({ web1: await systemOf("web1", "1") });
+    const first = await archivesOf(operator);
+    const second = await systemOf("web1", "2");
+    await operator.publish({ web1: second });
+    const both = await archivesOf(operator);
+    expect(both.size).toBe(2);
+    expect(sum(both.values()) - sum(first.values())).toBeLessThan(30_000);
+    expect((await verifies(operator)).exitCode).toBe(0);
+
+    const settings = { publicKeys: [operator.publicKey] };
+    const host = await createHost({ ...settings, mirrors: [`file://${operator.mirror}`] });
+    const { exitCode, stderr } = await host.run("apply");
+    expect(exitCode, stderr).toBe(0);
+    expect(await host.profileToplevel()).toBe(second);
+  });
+
+  test("unless it is damaged there: then it is packed anew", async () => {
+    const operator = await createOperator();
+    await operator.publish({ web1: await systemOf("web1", "1") });
+    const [name = ""] = (await archivesOf(operator)).keys();
+    const file = join(operator.mirror, "archives", name);
+    const bytes = await readFile(file);
+    bytes[bytes.length - PART] = (bytes[bytes.length - PART] ?? 0) ^ 1;
+    await writeFile(file, bytes);
+    await operator.publish({ web1: await systemOf("web1", "2") });
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+
+  test("and --whole takes it from there for an archive of its own", async () => {
+    const operator = await createOperator();
+    await operator.publish({ web1: await systemOf("web1", "1") });
+    await operator.publish({ web1: await systemOf("web1", "2") }, "--whole");
+    for (const size of (await archivesOf(operator)).values()) {
+      expect(size).toBeGreaterThan(3 * PART);
+    }
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+});
+
+describe("verify looks into the archives that hosts share", () => {
+  test.each<[string, string, (file: string) => Promise<unknown>]>([
+    ["is gone", "MIRROR_NOT_FOUND", (file) => rm(file)],
+    ["was cut", "ARCHIVE_TRUNCATED", async (file) => truncate(file, (await stat(file)).size - 1)],
+    [
+      "has a wrong byte where no NAR is",
+      "ARCHIVE_CORRUPT",
+      async (file) => {
+        const bytes = await readFile(file);
+        bytes[TAR_BLOCK + 3] = (bytes[TAR_BLOCK + 3] ?? 0) ^ 1;
+        await writeFile(file, bytes);
+      },
+    ],
+    [
+      "has a wrong byte in a NAR",
+      "ARCHIVE_CORRUPT",
+      async (file) => {
+        const bytes = await readFile(file);
+        bytes[bytes.length - PART] = (bytes[bytes.length - PART] ?? 0) ^ 1;
+        await writeFile(file, bytes);
+      },
+    ],
+  ])("one that %s: %s", async (_, code, damage) => {
+    const operator = await createOperator();
+    await operator.publish({ web1: await systemOf("web1"), db1: await systemOf("db1") });
+    const archives = [...(await archivesOf(operator))].sort((a, b) => b[1] - a[1]);
+    await damage(join(operator.mirror, "archives", archives[0]?.[0] ?? ""));
+    const { exitCode, stdout } = await verifies(operator);
+    expect(exitCode).not.toBe(0);
+    const { hosts } = JSON.parse(stdout) as { hosts: { code?: string }[] };
+    expect(hosts.map((host) => host.code)).toEqual([code, code]);
+  });
+});
+
+describe("prune", () => {
+  /** Three releases of one host that differ in small paths, and a fourth without the row. */
+  async function releases() {
+    const operator = await createOperator();
+    for (const generation of ["1", "2", "3"]) {
+      await operator.publish({ web1: await systemOf("web1", generation) });
+    }
+    await operator.publish({ web1: await buildSystem({ generation: "4" }) });
+    return operator;
+  }
+
+  test("removes what no retained release needs, and nothing that one of them names", async () => {
+    const operator = await releases();
+    const before = await archivesOf(operator);
+    expect(before.size).toBe(4);
+    await writeFile(join(operator.mirror, "archives/README"), "not an archive");
+
+    // Release 3 has most of its paths in release 1's archive, which therefore stays.
+    const planned = JSON.parse((await prune(operator, "--keep", "2", "--dry-run")).stdout) as {
+      archives: string[];
+    };
+    expect((await archivesOf(operator)).size).toBe(5);
+    const first = await prune(operator, "--keep", "2");
+    expect(first.exitCode, first.stderr).toBe(0);
+    const pruned = JSON.parse(first.stdout) as { archives: string[]; releases: unknown[] };
+    expect(pruned.archives).toEqual(planned.archives);
+    expect(pruned.releases).toHaveLength(2);
+    expect(pruned.archives).toHaveLength(1);
+    expect((await verifies(operator)).exitCode).toBe(0);
+
+    const last = JSON.parse((await prune(operator, "--keep", "1")).stdout) as {
+      archives: string[];
+    };
+    // What all four have in common still lies in the first one's archive.
+    expect(last.archives).toHaveLength(1);
+    expect((await verifies(operator)).exitCode).toBe(0);
+    expect([...(await archivesOf(operator)).keys()]).toContain("README");
+    expect(JSON.parse((await prune(operator, "--keep", "1")).stdout)).toMatchObject({
+      archives: [],
+      keptArchives: 2,
+    });
+  });
+
+  test("keeps what other channels and drafts name", async () => {
+    const operator = await createOperator();
+    const draft = join(operator.directory, "draft.json");
+    await operator.publish({ web1: await buildSystem({ generation: "1" }) }, "--channel", "canary");
+    await operator.publish({ web1: await buildSystem({ generation: "2" }) });
+    await operator.publish({ web1: await buildSystem({ generation: "3" }) }, "--draft", draft);
+    const before = await archivesOf(operator);
+    expect((await prune(operator, "--keep", "1")).exitCode).toBe(0);
+    expect(await archivesOf(operator)).toEqual(before);
+    const publish = ["publish", "--mirror", operator.mirror, "--public-key", operator.publicKey];
+    expect((await nixosPull([...publish, "--from-draft", draft])).exitCode).toBe(0);
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+
+  test("removes nothing where it cannot tell what a release in force needs", async () => {
+    const operator = await releases();
+    const before = await archivesOf(operator);
+    const manifest = join(operator.mirror, "channels/stable/manifest.json");
+    await copyFile(manifest, join(operator.directory, "manifest.json"));
+    await writeFile(manifest, "{}");
+    const refused = await nixosPull(["prune", operator.mirror]);
+    expect(refused.exitCode).toBe(10);
+    expect(refused.stderr).toContain("PUBLISH_FAILED: nothing was removed");
+    expect(await archivesOf(operator)).toEqual(before);
+  });
+
+  test("waits for no publish: it is refused while one is at work", async () => {
+    const operator = await createOperator();
+    const slow = await buildSystem({ payloadBytes: 3_000_000 });
+    const publishing = startCommand([
+      ...["publish", "--mirror", operator.mirror, "--key", operator.keyFile, "--whole"],
+      ...["--compression", "xz", "--level", "9", "--host", `web1=${slow}`],
+    ]);
+    await publishing.sees("building web1");
+    const refused = await nixosPull(["prune", operator.mirror]);
+    expect(refused.stderr).toContain("PUBLISH_LOCKED");
+    expect((await publishing.ended).exitCode).toBe(0);
+  });
+});
