@@ -38,6 +38,7 @@ in
       path = [
         config.nix.package
         pkgs.util-linux # flock
+        pkgs.zstd # deltas
         config.systemd.package
         pkgs.coreutils
       ];

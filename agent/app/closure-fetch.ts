@@ -15,6 +15,7 @@ import { STORE_DIRECTORY } from "../core/store-path.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { Staging } from "../effects/staging.ts";
+import { fetchDeltas, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
 import { ImportStream } from "./import-stream.ts";
 
 /** How far a fetch is, for progress. */
@@ -43,6 +44,10 @@ export interface FetchSummary {
   readonly newPaths: number;
   /** Bytes of NARs that were downloaded. */
   readonly bytesReceived: number;
+  /** Paths that were made out of older ones. */
+  readonly deltasUsed: number;
+  /** Deltas that did not give what was signed, so that the path was downloaded whole. */
+  readonly deltasFailed: number;
 }
 
 /** Name of the garbage collector roots that hold the imported part of an unfinished closure. */
@@ -71,6 +76,7 @@ export async function fetchClosure(
       (await mirroredIndex(release, tools, signal, (bytes) => staging.writeIndex(bytes)));
     const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
     const invalid = new Set(await store.invalidPaths(paths));
+    const deltas = await planDeltas(contents, invalid, tools);
     const wanted = wantedNars(contents, invalid);
     const missing = await staging.missing(wanted.values());
     const budget = stagingBudget(release, settings);
@@ -80,21 +86,22 @@ export async function fetchClosure(
       tools,
     );
     const all = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
-    imports = importStream(contents, invalid, budget, staging, tools, all, () => {
+    imports = importStream(contents, invalid, deltas, budget, staging, tools, all, () => {
       stop.abort();
     });
     // What is here from before takes its place first.
+    const planned = new Set(deltaNars(contents, deltas));
     for (const { name, size } of wanted.values()) {
-      if (!staging.isComplete(name)) continue;
+      if (!staging.isComplete(name) || planned.has(name)) continue;
       await imports.reserve(size);
       imports.arrived(name, size);
     }
-    const bytesReceived = await readNars(contents, staging, wanted, imports, tools, all);
+    const read = await readNars(contents, staging, wanted, deltas, imports, tools, all);
     await imports.finish();
     // The store has it now, and the root of the whole closure holds it.
     await staging.remove();
     await roots.release(IMPORTED_ROOTS);
-    return { paths: paths.length, newPaths: invalid.size, bytesReceived };
+    return { paths: paths.length, newPaths: invalid.size, ...read };
   } catch (thrown) {
     // The import's own error, where it is what ended the download.
     const error = toPullError((await imports?.settle()) ?? thrown);
@@ -129,6 +136,7 @@ function largest(wanted: ReadonlyMap<string, NarMember>, budget: number): number
 function importStream(
   contents: ArchiveContents,
   invalid: ReadonlySet<string>,
+  deltas: ReadonlyMap<string, PlannedDelta>,
   budget: number,
   staging: Staging,
   { store, roots, log }: FetchTools,
@@ -140,14 +148,18 @@ function importStream(
     const path = `${STORE_DIRECTORY}/${info.storePath}`;
     if (invalid.has(path)) infos.set(path, info);
   }
+  // In the form in which the NAR came: as the archive has it, or made by a delta.
   const infosOf = (paths: readonly QueuedPath[]): NarInfo[] =>
-    paths.flatMap(({ path }) => infos.get(path) ?? []);
+    paths.flatMap(({ path, file }) => {
+      const made = deltas.get(path);
+      return (made?.file === file ? made.narInfo : infos.get(path)) ?? [];
+    });
   return new ImportStream({
     budget,
     paths: [...infos].map(([path, info]) => ({
       path,
-      file: narFileName(info.fileSha256, info.compression),
-      bytes: info.fileSize,
+      file: deltas.get(path)?.file ?? narFileName(info.fileSha256, info.compression),
+      bytes: deltas.has(path) ? info.narSize : info.fileSize,
       references: info.references
         .map((name) => `${STORE_DIRECTORY}/${name}`)
         .filter((reference) => infos.has(reference)),
@@ -240,7 +252,7 @@ async function mirroredIndex(
 }
 
 /** What bringing in a release would take. */
-export interface FetchPreview extends Omit<FetchSummary, "bytesReceived"> {
+export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
   /** Bytes to download, with nothing staged yet. */
   readonly downloadBytes: number;
   /** Bytes by which the store would grow. */
@@ -318,32 +330,162 @@ async function reserveDisk(
   }
 }
 
+/** Names of the NAR members that deltas stand for. */
+function deltaNars(contents: ArchiveContents, deltas: ReadonlyMap<string, PlannedDelta>): string[] {
+  return contents.narInfos
+    .filter(({ storePath }) => deltas.has(`${STORE_DIRECTORY}/${storePath}`))
+    .map((info) => narFileName(info.fileSha256, info.compression));
+}
+
+/** Missing paths that are brought in together, in topological order. */
+interface Portion {
+  readonly deltas: PlannedDelta[];
+  /** Names of NAR members. */
+  readonly nars: Set<string>;
+}
+
 /**
- * Reads the missing NARs into staging, no faster than the imports make room; gives the
- * bytes that came over the wire.
+ * Divides what is missing into portions that find room one after the other, so that
+ * deltas and whole NARs come in the order in which they can be imported. Without deltas
+ * there is one portion, read in the order of the archives.
+ */
+function portionsOf(
+  contents: ArchiveContents,
+  wanted: ReadonlyMap<string, NarMember>,
+  deltas: ReadonlyMap<string, PlannedDelta>,
+  bytes: number,
+): Portion[] {
+  if (deltas.size === 0) return [{ deltas: [], nars: new Set(wanted.keys()) }];
+  const portions: Portion[] = [];
+  let size = Infinity;
+  for (const info of contents.narInfos) {
+    const name = narFileName(info.fileSha256, info.compression);
+    if (!wanted.has(name)) continue;
+    const delta = deltas.get(`${STORE_DIRECTORY}/${info.storePath}`);
+    const added = delta ? info.narSize : info.fileSize;
+    if (size + added > bytes) {
+      portions.push({ deltas: [], nars: new Set() });
+      size = 0;
+    }
+    size += added;
+    if (delta) portions.at(-1)?.deltas.push(delta);
+    else portions.at(-1)?.nars.add(name);
+  }
+  return portions;
+}
+
+type ReadSummary = Pick<FetchSummary, "bytesReceived" | "deltasUsed" | "deltasFailed">;
+
+/**
+ * Reads the missing NARs into staging, or makes them by deltas, no faster than the
+ * imports make room; gives the bytes that came over the wire.
  */
 async function readNars(
   contents: ArchiveContents,
   staging: Staging,
   wanted: ReadonlyMap<string, NarMember>,
+  deltas: ReadonlyMap<string, PlannedDelta>,
   imports: ImportStream,
   tools: FetchTools,
   signal: AbortSignal,
-): Promise<number> {
-  let received = 0;
+): Promise<ReadSummary> {
+  const summary = { bytesReceived: 0, deltasUsed: 0, deltasFailed: 0 };
+  const byDelta = new Set(deltaNars(contents, deltas));
   /** NARs that came whole: staged, or imported and gone from staging again. */
-  const done = new Set([...wanted.keys()].filter((name) => staging.isComplete(name)));
+  const done = new Set(
+    [...wanted.keys()].filter((name) => staging.isComplete(name) && !byDelta.has(name)),
+  );
+  /** Paths that are not to be made by a delta any more: they were, or it failed. */
+  const settled = new Set<string>();
+  const memberName = (path: string): string => {
+    const info = contents.narInfos.find(
+      ({ storePath }) => path === `${STORE_DIRECTORY}/${storePath}`,
+    );
+    return info ? narFileName(info.fileSha256, info.compression) : "";
+  };
+  const giveUp = (planned: PlannedDelta, nars: Set<string>): void => {
+    const name = memberName(planned.path);
+    settled.add(planned.path);
+    imports.replace(planned.path, name, wanted.get(name)?.size ?? 0);
+    byDelta.delete(name);
+    nars.add(name);
+  };
+
   await fromMirrors(tools, async (mirror) => {
-    const plan = async (ranges: boolean): Promise<{ runs: Run[]; total: number }> => {
-      const left = [...wanted.values()].filter(({ name }) => !done.has(name));
+    const portions = portionsOf(contents, wanted, deltas, imports.batchBytes);
+    let total = 0;
+    for (const { nars, deltas: some } of portions) {
+      for (const name of nars) if (!done.has(name)) total += wanted.get(name)?.size ?? 0;
+      for (const { path, delta } of some) if (!settled.has(path)) total += delta.size;
+    }
+    total += summary.bytesReceived;
+    const onBytes = (count: number): void => {
+      summary.bytesReceived += count;
+      tools.onProgress?.({ received: summary.bytesReceived, total });
+    };
+    for (const portion of portions) {
+      for (const planned of portion.deltas) {
+        // By now it is known whether that worked; a mirror without ranges is no place for it.
+        const name = memberName(planned.path);
+        if (settled.has(planned.path) && !byDelta.has(name)) portion.nars.add(name);
+        else if (!mirror.ranges && !settled.has(planned.path)) giveUp(planned, portion.nars);
+      }
+      let held = 0;
+      await fetchDeltas(
+        portion.deltas.filter(({ path }) => !settled.has(path)),
+        {
+          ...{ mirror, staging: staging.directory, tools, signal, onBytes },
+          async reserve({ narInfo }) {
+            // The base lies beside the NAR for a while; it is about as large.
+            await imports.reserve(2 * narInfo.narSize);
+            held = 2 * narInfo.narSize;
+          },
+          onMade(planned) {
+            settled.add(planned.path);
+            summary.deltasUsed++;
+            imports.cancel(held - planned.narInfo.narSize);
+            held = 0;
+            imports.arrived(planned.file, planned.narInfo.narSize);
+          },
+          onFailed(planned, error) {
+            summary.deltasFailed++;
+            tools.log.warn(`${planned.path} is downloaded whole: ${error.message}`, {
+              code: error.code,
+            });
+            imports.cancel(held);
+            held = 0;
+            giveUp(planned, portion.nars);
+          },
+        },
+      ).finally(() => {
+        imports.cancel(held);
+      });
+      await readPortion(mirror, portion.nars, { onBytes, done });
+    }
+  });
+  return summary;
+
+  async function readPortion(
+    mirror: Mirror,
+    names: ReadonlySet<string>,
+    { onBytes, done }: { onBytes: (count: number) => void; done: Set<string> },
+  ): Promise<void> {
+    const plan = async (ranges: boolean): Promise<Run[]> => {
+      const left = [...wanted.values()].filter(({ name }) => names.has(name) && !done.has(name));
       const missing = await staging.missing(left);
-      const runs = ranges
+      for (const { name, size } of left) {
+        // Staged by an earlier attempt, for a path that a delta was tried for meanwhile.
+        if (missing.has(name)) continue;
+        await imports.reserve(size);
+        done.add(name);
+        imports.arrived(name, size);
+      }
+      return ranges
         ? planRuns(contents, missing, DEFAULT_GAP, imports.batchBytes)
         : planRuns(contents, missing, Infinity);
-      return { runs, total: received + bytesOf(runs) };
     };
     let { ranges } = mirror;
-    let { runs, total } = await plan(ranges);
+    let runs = await plan(ranges);
     for (let run = runs.shift(); run; run = runs.shift()) {
       // A request that fits is never left waiting for room; one that has to bring everything
       // waits before each NAR.
@@ -353,10 +495,7 @@ async function readNars(
       const source = mirror.readArchive(run.archive, run, signal);
       try {
         await staging.take(run, contents, source, {
-          onBytes: (count) => {
-            received += count;
-            tools.onProgress?.({ received, total });
-          },
+          onBytes,
           onBegin: async ({ size }) => {
             if (reservesWhole) return;
             await imports.reserve(size);
@@ -374,11 +513,10 @@ async function readNars(
       if (mirror.ranges !== ranges) {
         // This mirror always reads from the start: let one read serve all that is left.
         ranges = mirror.ranges;
-        ({ runs, total } = await plan(ranges));
+        runs = await plan(ranges);
       }
     }
-  });
-  return received;
+  }
 }
 
 /** What another mirror may do better; everything else would fail there too. */

@@ -58,6 +58,11 @@ export class ImportStream {
     this.#staged -= bytes;
   }
 
+  /** A path's NAR comes in another form than was planned. */
+  replace(path: string, file: string, bytes: number): void {
+    this.#queue.replace(path, file, bytes);
+  }
+
   /** A file is whole; `reserve` was called for it. Starts an import where that is worth it. */
   arrived(file: string, bytes: number): void {
     this.#queue.arrived(file);

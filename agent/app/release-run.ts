@@ -37,7 +37,7 @@ export async function observe(store: NixStore): Promise<Observation> {
 }
 
 /** What an effect found out, beside the event that it makes. */
-type Details = Pick<HistoryEntry, "lastLines">;
+type Details = Pick<HistoryEntry, "lastLines" | "deltas">;
 /** An event before it has its time. */
 type Happening = Event extends infer E ? (E extends Event ? Omit<E, "at"> : never) : never;
 
@@ -212,6 +212,8 @@ export class ReleaseRun {
       const { roots, activator, log } = this.#tools;
       await roots.hold(ROOT.pending, release.toplevel);
       const summary = await fetchClosure(release, this.#tools, this.#signal);
+      const { deltasUsed: used, deltasFailed: failed } = summary;
+      if (used + failed > 0) this.#details = { deltas: { used, failed } };
       log.info(`imported ${summary.newPaths} new of ${summary.paths} paths`, { ...summary });
       if (!(await activator.canActivate(release.toplevel))) {
         throw new PullError(

@@ -35,6 +35,7 @@ export interface PublishCommandOptions extends SignerOptions {
   readonly compression: Compression;
   readonly level?: number;
   readonly whole?: boolean;
+  readonly deltas: number;
   readonly cache?: string;
   readonly sequence?: number;
   readonly keepHosts?: boolean;
@@ -84,6 +85,7 @@ export async function publish(
     compression: options.compression,
     level: levelOf(options),
     whole: options.whole ?? false,
+    deltas: options.deltas,
     cache: options.cache === undefined ? undefined : resolve(options.cache),
     sequence: options.sequence,
     keepHosts: options.keepHosts ?? false,
@@ -159,6 +161,9 @@ function showProgress(event: PublishProgress, progress: ProgressLine): void {
       break;
     case "compress":
       progress.show(`compressing paths: ${event.done} of ${event.of}`);
+      break;
+    case "delta":
+      progress.show(`making deltas: ${event.done} of ${event.of}`);
       break;
     case "pack":
       progress.show(`packing ${event.hostname}: ${formatBytes(event.bytes)}`);

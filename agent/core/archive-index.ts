@@ -26,6 +26,12 @@ export const INDEX_MEMBER = "index.json.gz";
 /** The decompressed index may be at most this long; 100,000 paths need about 50 MB. */
 export const MAX_INDEX_BYTES = 256 * 1024 * 1024;
 
+/** A counterpart of the same name by its hash alone, of another name in full, or none. */
+const COUNTERPART = /^([0-9abcdfghijklmnpqrsvwxyz]{32}(-[0-9a-zA-Z+._?=-]{1,211})?)?$/;
+
+/** Earlier releases that one index may have deltas against. */
+export const MAX_BASES = 16;
+
 const pathSchema = z.strictObject({
   /** Base name of the store path. */
   path: storePathNameSchema,
@@ -49,6 +55,26 @@ const pathSchema = z.strictObject({
     size: z.int().positive(),
     sha256: sha256Schema,
   }),
+  /** What the path was in each earlier release that deltas are based on. */
+  was: z
+    .array(z.string().regex(COUNTERPART, "expected a hash, or HASH-NAME"))
+    .max(MAX_BASES)
+    .optional(),
+  /** Ways to make its NAR out of an earlier one's: bytes of another archive. */
+  deltas: z
+    .array(
+      z.strictObject({
+        /** Position in `was`. */
+        base: z.int().nonnegative(),
+        /** Position in `archives`. */
+        archive: z.int().nonnegative(),
+        offset: z.int().nonnegative(),
+        size: z.int().positive(),
+        sha256: sha256Schema,
+      }),
+    )
+    .max(MAX_BASES)
+    .optional(),
 });
 
 /** Other archives that one index may name; each release of a channel adds a few at most. */
@@ -334,6 +360,10 @@ function checkElsewhere(
     const place = `${nar.archive ?? "own"} ${nar.offset} ${nar.size}`;
     if ((places.get(nar.sha256) ?? place) !== place) refuse("its NAR lies at two places");
     places.set(nar.sha256, place);
+    for (const delta of index.paths[at]?.deltas ?? []) {
+      const end = delta.offset + delta.size;
+      if (end > (archives[delta.archive]?.size ?? 0)) refuse("a delta lies in no archive");
+    }
     if (nar.archive === undefined) continue;
     const other = elsewhere[nar.archive];
     if (!other) {

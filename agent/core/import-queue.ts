@@ -29,6 +29,16 @@ export class ImportQueue {
     return this.#waiting.length === 0;
   }
 
+  /** A path's NAR comes in another form than was planned. */
+  replace(path: string, file: string, bytes: number): void {
+    const at = this.#waiting.findIndex((queued) => queued.path === path);
+    const queued = this.#waiting[at];
+    if (!queued) return;
+    this.#users.set(queued.file, (this.#users.get(queued.file) ?? 1) - 1);
+    this.#users.set(file, (this.#users.get(file) ?? 0) + 1);
+    this.#waiting[at] = { ...queued, file, bytes };
+  }
+
   arrived(file: string): void {
     this.#here.add(file);
   }

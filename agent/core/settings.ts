@@ -260,6 +260,14 @@ export const settingsSchema = z
           .describe(
             "Most bytes that downloaded NARs take before they are imported; a single larger one may lie there alone. 0: a sixteenth of the closure.",
           ),
+        deltaNarBytes: bytesSchema
+          .default(128 * 1024 ** 2)
+          .describe(
+            "Largest NAR that is made out of an older one by a delta, which takes zstd about four times that much memory; 0: none.",
+          ),
+        deltaTimeout: positiveDurationSchema
+          .prefault("10m")
+          .describe("How long the making of one such NAR may take."),
         reserveBytes: bytesSchema
           .default(256 * 1024 ** 2)
           .describe("Free space that an update must leave on every file system it writes to."),

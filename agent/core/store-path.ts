@@ -3,6 +3,9 @@ import { z } from "zod";
 /** Nix's base-32 alphabet: digits and letters without e, o, t and u (Nix manual, "Base-32"). */
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";
 
+/** The digits of which a store path's hash is made. */
+export const STORE_HASH_DIGITS = ALPHABET;
+
 /** The store directory that every host of a release has (Nix manual, "Store path"). */
 export const STORE_DIRECTORY = "/nix/store";
 

@@ -18,6 +18,8 @@ export const historyEntrySchema = z.strictObject({
   message: z.string().optional(),
   /** The last lines that switch-to-configuration printed. */
   lastLines: z.array(z.string()).optional(),
+  /** How many paths were made by deltas, and how many deltas were of no use. */
+  deltas: z.strictObject({ used: z.int().nonnegative(), failed: z.int().nonnegative() }).optional(),
   /** What was accepted, so that losing the state files does not lose it. */
   trust: trustMemorySchema.optional(),
 });

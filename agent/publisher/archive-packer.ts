@@ -12,6 +12,7 @@ import {
   layOut,
   ownNarInfosOf,
   type ArchiveIndex,
+  type IndexedPath,
   type Member,
   type OtherArchive,
 } from "../core/archive-index.ts";
@@ -28,6 +29,8 @@ import {
 import type { SecretKey } from "../core/signing-key.ts";
 import { storePathName } from "../core/store-path.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
+
+import type { ClosureDeltas } from "./delta-packer.ts";
 
 const READ_SIZE = 1024 * 1024;
 
@@ -131,6 +134,8 @@ export interface PackOptions {
   readonly cache: string;
   /** The archive in which a NAR lies or will lie; null for the closure's own. */
   readonly placeOf?: (path: PackablePath) => NarPlace | null;
+  /** What the index says about older releases, and the archive of all deltas. */
+  readonly deltas?: (ClosureDeltas & { readonly archive: OtherArchive }) | undefined;
   /** The age of another archive: smaller is older. They are listed oldest first. */
   readonly ageOf?: (sha256: string) => number;
   /** The file of another archive. */
@@ -141,7 +146,7 @@ export interface PackOptions {
 
 /** The index of a closure: every path signed by every key, every NAR at its place. */
 function indexOf(closure: PackableClosure, options: PackOptions): ArchiveIndex {
-  const { signer, placeOf } = options;
+  const { signer, placeOf, deltas } = options;
   const position = new Map(closure.paths.map((info, at) => [info.storePath, at]));
   const compression = closure.paths[0]?.compression ?? "none";
   const archives = archivesOf(closure, options);
@@ -174,6 +179,7 @@ function indexOf(closure: PackableClosure, options: PackOptions): ArchiveIndex {
           size: info.fileSize,
           sha256: info.fileSha256,
         },
+        ...pastOf(info.storePath, deltas, number),
       };
     }),
   };
@@ -183,6 +189,21 @@ function indexOf(closure: PackableClosure, options: PackOptions): ArchiveIndex {
     if (nar.archive === undefined) nar.offset = (offsets.get(nar.sha256) ?? 0) - endOfIndex(0);
   }
   return index;
+}
+
+/** What a path was, and the ways to it from there. */
+function pastOf(
+  storePath: string,
+  deltas: PackOptions["deltas"],
+  number: ReadonlyMap<string, number>,
+): Pick<IndexedPath, "was" | "deltas"> {
+  const was = deltas?.was.get(storePath);
+  const some = deltas?.deltas.get(storePath);
+  const archive = number.get(deltas?.archive.sha256 ?? "") ?? 0;
+  return {
+    ...(was && { was }),
+    ...(some && { deltas: some.map((delta) => ({ ...delta, archive })) }),
+  };
 }
 
 /** Offsets of the NARs' contents by their sha256. */
@@ -195,8 +216,12 @@ function narOffsets(members: readonly Member[]): Map<string, number> {
 }
 
 /** The other archives of a closure, oldest first, so that what others refer to comes first. */
-function archivesOf(closure: PackableClosure, { placeOf, ageOf }: PackOptions): OtherArchive[] {
+function archivesOf(
+  closure: PackableClosure,
+  { placeOf, ageOf, deltas }: PackOptions,
+): OtherArchive[] {
   const archives = new Map<string, OtherArchive>();
+  if (deltas && deltas.deltas.size > 0) archives.set(deltas.archive.sha256, deltas.archive);
   for (const info of closure.paths) {
     const archive = placeOf?.(info)?.archive;
     if (archive) archives.set(archive.sha256, { sha256: archive.sha256, size: archive.size });

@@ -26,8 +26,10 @@ import {
   readClosure,
   type NarPlace,
   type PackableClosure,
+  type PackOptions,
   type PackablePath,
 } from "./archive-packer.ts";
+import { packDeltas } from "./delta-packer.ts";
 import type { HostSpec } from "./host-spec.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { compressPaths } from "./nar-compressor.ts";
@@ -59,6 +61,8 @@ export interface PublishOptions {
   readonly compression: Compression;
   /** Of the compression program; its own default where absent. */
   readonly level?: number | undefined;
+  /** Earlier releases against which deltas are made. */
+  readonly deltas: number;
   /** One self-contained archive for each system, whatever others have. */
   readonly whole: boolean;
   /** Instead of one more than the current release's. */
@@ -77,6 +81,7 @@ export type PublishProgress =
   | { readonly phase: "build"; readonly hostname: string; readonly at: number; readonly of: number }
   | { readonly phase: "nix"; readonly line: string }
   | { readonly phase: "compress"; readonly done: number; readonly of: number }
+  | { readonly phase: "delta"; readonly done: number; readonly of: number }
   | { readonly phase: "pack"; readonly hostname: string; readonly bytes: number }
   | { readonly phase: "warning"; readonly message: string };
 
@@ -491,14 +496,58 @@ async function packFresh(
   }
   const placeOf = (path: PackablePath): NarPlace | null =>
     options.whole ? null : (path.place ?? places.get(path.fileSha256) ?? null);
+  const hostOf = (toplevel: string): string =>
+    [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
+  const deltas = await packAllDeltas(writer, options, library, closures, hostOf, cache);
   for (const [toplevel, closure] of closures) {
-    const hostname = [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
-    const archive = await packArchive(closure, temporary, { ...packing(hostname), placeOf });
+    const archive = await packArchive(closure, temporary, {
+      ...packing(hostOf(toplevel)),
+      placeOf,
+      deltas: deltas(toplevel),
+    });
     await writer.placeArchive(temporary, archive.sha256);
     const { closureSize, paths } = closure;
     packed.set(toplevel, { closureSize, paths: paths.length, archive, reused: false });
   }
   return packed;
+}
+
+/** Makes the deltas of a release, if any are wanted; gives them by toplevel. */
+async function packAllDeltas(
+  writer: MirrorWriter,
+  options: PublishOptions,
+  library: NarLibrary,
+  closures: ReadonlyMap<string, PackableClosure>,
+  hostOf: (toplevel: string) => string,
+  cache: string,
+): Promise<(toplevel: string) => PackOptions["deltas"]> {
+  const none = (): undefined => undefined;
+  const releases = library.releases.slice(0, options.deltas);
+  if (releases.length === 0) return none;
+  const temporary = join(writer.work, "deltas.tar");
+  const { archive, closures: made } = await packDeltas(
+    new Map(
+      [...closures].map(([toplevel, closure]) => [
+        toplevel,
+        { closure, hostname: hostOf(toplevel) },
+      ]),
+    ),
+    releases,
+    temporary,
+    {
+      ...{ library, cache, work: join(writer.work, "deltas"), signal: options.signal },
+      archivePath: (sha256) => writer.archivePath(sha256),
+      onDelta: (done, of) => {
+        options.onProgress({ phase: "delta", done, of });
+      },
+    },
+  );
+  if (!archive) return none;
+  await writer.placeArchive(temporary, archive.sha256);
+  return (toplevel) => {
+    const found = made.get(toplevel);
+    return found && { ...found, archive };
+  };
 }
 
 /** Paths of several closures whose NARs no archive has yet, dependencies first, each NAR once. */

@@ -7,6 +7,7 @@
   hosts, # JSON list of host names
   generation,
   blobBytes, # size of the incompressible path, "0" for none
+  salt ? "", # changes every hash and no contents, as a mass rebuild does
 }:
 
 let
@@ -38,6 +39,8 @@ let
         LC_ALL = "C.UTF-8";
         allowSubstitutes = false;
       }
+      # Without a salt, the paths are those of always.
+      // (if salt == "" then { } else { inherit salt; })
       // env
     );
 

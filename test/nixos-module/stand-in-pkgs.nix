@@ -41,6 +41,7 @@ let
           "nodejs-slim"
           "systemd"
           "util-linux"
+          "zstd"
         ]
     )
     // {

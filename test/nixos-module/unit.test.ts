@@ -56,7 +56,7 @@ describe.skipIf(noNix)("nixos-pull.service", () => {
     });
     expect(unit.serviceConfig["ExecStart"]).toMatch(/^\/nix\/store\/[^ ]+\/bin\/nixos-pull run$/);
     const tools = unit.path.map((path) => path.replace(/^.*\/[0-9a-z]{32}-/, ""));
-    expect(tools).toEqual(["nix", "util-linux", "systemd", "coreutils"]);
+    expect(tools).toEqual(["nix", "util-linux", "zstd", "systemd", "coreutils"]);
   });
 
   it("waits at its stop for as long as an activation may take", async () => {

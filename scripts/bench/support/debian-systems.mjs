@@ -11,11 +11,17 @@ export const WHOLE = "1.7 GB";
  * Builds one system for each host, with what earlier runs left in the store. Gives
  * store paths by hostname. `maxBytes` makes the closures smaller.
  */
-export async function buildDebianSystems({ hosts = ["web1"], generation = 1, maxBytes } = {}) {
+export async function buildDebianSystems({
+  hosts = ["web1"],
+  generation = 1,
+  maxBytes,
+  salt,
+} = {}) {
   const { stdout } = await runChecked(SCRIPT, [
     ...hosts.flatMap((host) => ["--host", host]),
     ...["--generation", String(generation)],
     ...(maxBytes === undefined ? [] : ["--max-bytes", String(maxBytes)]),
+    ...(salt === undefined ? [] : ["--salt", salt]),
   ]);
   const lines = stdout.trim().split("\n");
   return Object.fromEntries(lines.map((line) => line.split(" ")));

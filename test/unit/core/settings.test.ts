@@ -43,6 +43,8 @@ describe("a configuration with mirrors and keys alone", () => {
         stallTimeout: 60_000,
         importTimeout: 4 * 3_600_000,
         stagingBytes: 0,
+        deltaNarBytes: 128 * 1024 ** 2,
+        deltaTimeout: 10 * 60_000,
         reserveBytes: 256 * 1024 ** 2,
         retryBase: 60_000,
         retryMax: 6 * 3_600_000,

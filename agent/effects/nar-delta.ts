@@ -1,0 +1,103 @@
+import { createHash } from "node:crypto";
+import { mkdir, open, rename, rm } from "node:fs/promises";
+import { join } from "node:path";
+import { PullError } from "../core/errors.ts";
+import type { Delta } from "../core/delta.ts";
+import { rewriteHashes } from "../core/hash-rewriter.ts";
+import { childEnvironment } from "./nix-environment.ts";
+import { streamProcess } from "./process-stream.ts";
+
+/** What a delta has to give, and what it may take. */
+export interface DeltaTarget {
+  /** `sha256` of the NAR, hex. */
+  readonly sha256: string;
+  readonly narSize: number;
+  /** Where the NAR is put. */
+  readonly file: string;
+}
+
+export interface DeltaLimits {
+  readonly deltaNarBytes: number;
+  readonly deltaTimeout: number;
+}
+
+/** Whether `zstd` can be run here: without it there are no deltas. */
+export async function hasZstd(): Promise<boolean> {
+  try {
+    const options = { env: childEnvironment(), timeoutMs: 10_000 };
+    await streamProcess("zstd", ["--version"], options, drain);
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+/**
+ * Makes a NAR out of an older path's: dumps it, replaces the hashes, applies the delta
+ * with `zstd --patch-from`. `realPath` is the file behind the base's store path, `work` a
+ * directory of the caller's. What comes out is bounded by the signed size and has the
+ * signed hash, or it is not put in place. Throws ARCHIVE_CORRUPT where it has not, a
+ * ProcessFailure where a program failed, TOOL_…, INTERRUPTED, the system's errors.
+ */
+export async function applyDelta(
+  delta: Pick<Delta, "replacements">,
+  deltaFile: string,
+  realPath: string,
+  target: DeltaTarget,
+  work: string,
+  limits: DeltaLimits,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  await mkdir(work, { recursive: true, mode: 0o700 });
+  const base = join(work, "base.nar");
+  const result = join(work, "result.nar");
+  const options = { env: childEnvironment(), timeoutMs: limits.deltaTimeout, signal };
+  try {
+    await streamProcess("nix-store", ["--dump", realPath], options, (nar) =>
+      writeBounded(base, rewriteHashes(nar, delta.replacements), limits.deltaNarBytes),
+    );
+    // The window spans base and result.
+    const memory = Math.ceil((2 * limits.deltaNarBytes) / 1024 ** 2) + 64;
+    const args = ["-d", "-q", "-c", `--memory=${memory}MB`, `--patch-from=${base}`, deltaFile];
+    const found = await streamProcess("zstd", args, options, (nar) =>
+      writeBounded(result, nar, target.narSize),
+    );
+    if (found !== target.sha256) {
+      throw new PullError(
+        "ARCHIVE_CORRUPT",
+        `a delta gave another NAR: expected sha256 ${target.sha256}, found ${found}`,
+      );
+    }
+    await rename(result, target.file);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Writes at most `limit` bytes to a new file; gives their sha256. Throws ARCHIVE_CORRUPT. */
+async function writeBounded(
+  path: string,
+  pieces: AsyncIterable<Uint8Array>,
+  limit: number,
+): Promise<string> {
+  const hash = createHash("sha256");
+  const file = await open(path, "wx", 0o600);
+  try {
+    let size = 0;
+    for await (const piece of pieces) {
+      size += piece.length;
+      if (size > limit) {
+        throw new PullError("ARCHIVE_CORRUPT", `${path}: expected at most ${limit} bytes`);
+      }
+      hash.update(piece);
+      await file.appendFile(piece);
+    }
+  } finally {
+    await file.close();
+  }
+  return hash.digest("hex");
+}
+
+async function drain(output: AsyncIterable<Buffer>): Promise<void> {
+  for await (const _ of output);
+}
