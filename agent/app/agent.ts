@@ -1,12 +1,23 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
-import { judgeActivation } from "../core/activation.ts";
+import { failureText, judgeActivation } from "../core/activation.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, type AgentRecord } from "../core/machine.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
-import type { Activator, Clock, Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
+import type {
+  Activator,
+  Clock,
+  Disk,
+  GcRoots,
+  HealthProbe,
+  Log,
+  Mirror,
+  NixStore,
+  RebootLock,
+  ServiceManager,
+} from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
 import type { History } from "../effects/history.ts";
@@ -20,7 +31,9 @@ import {
   type FetchTools,
 } from "./closure-fetch.ts";
 import { poll, verdictSchema, type MirrorVerdict } from "./poll.ts";
-import { ReleaseRun, observe } from "./release-run.ts";
+import { observe } from "./observe.ts";
+import { rebootIfDue, releaseRebootSlot } from "./reboot.ts";
+import { ReleaseRun } from "./release-run.ts";
 
 /** Everything the agent acts through. */
 export interface AgentTools {
@@ -30,6 +43,14 @@ export interface AgentTools {
   readonly store: NixStore;
   readonly roots: GcRoots;
   readonly activator: Activator;
+  readonly services: ServiceManager;
+  readonly probe: HealthProbe;
+  /** Null where no FleetLock server is configured. */
+  readonly rebootLock: RebootLock | null;
+  /** The program and script that this process runs. */
+  readonly ownProgram: readonly string[];
+  /** The command that a deadline runs for a release, with a configuration of its own. */
+  readonly deadlineCommand: (digest: string) => Promise<readonly string[]>;
   readonly disk: Disk;
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
@@ -129,7 +150,14 @@ export class Agent {
           return { ...nothing, error: unfinished, record: run.record, updated: false };
         }
         const finding = await this.#find(run.record, options.insistence, options.signal);
-        const outcome = await run.follow(finding);
+        const followed = await run.follow(finding);
+        await releaseRebootSlot(run, this.#tools);
+        const error = await rebootIfDue(run, this.#tools, options.signal);
+        const outcome = {
+          ...followed,
+          record: run.record,
+          error: followed.error ?? error,
+        };
         await this.#report(outcome, archives);
         return outcome;
       } finally {
@@ -199,11 +227,34 @@ export class Agent {
       log.info(`activating ${target.toplevel}, generation ${target.generation}`);
       const result = await activator.activate(target.toplevel, "switch");
       const verdict = judgeActivation(result);
-      if (verdict.kind !== "activated") {
-        throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${verdict.message}`);
+      const failure = failureText(verdict);
+      if (failure !== null && verdict.kind !== "unitsFailed") {
+        throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${failure}`);
       }
       return target;
     });
+  }
+
+  /**
+   * What the deadline timer runs: takes over from the agent, whatever became of it, and
+   * rolls the release back unless it is committed. Throws ROLLBACK_FAILED, …
+   */
+  async passDeadline(digest: string): Promise<void> {
+    const { services, state, log } = this.#tools;
+    const { state: found } = await state.load();
+    if (!isPastTheLine(found)) return;
+    log.error("the deadline passed without a commit; taking over from the agent", {
+      code: "DEADLINE_PASSED",
+    });
+    await services.stopAgent();
+    try {
+      await this.#exclusively(async () => {
+        const run = new ReleaseRun(this.#tools, await state.load(), undefined);
+        await run.passDeadline(digest);
+      });
+    } finally {
+      await services.startAgent();
+    }
   }
 
   /** What the last poll found, or null. */

@@ -1,6 +1,13 @@
+import { existsSync, realpathSync } from "node:fs";
 import type { Log, Mirror } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/activator.ts";
+import { deadlineCommand } from "../effects/deadline-command.ts";
+import { fleetLock } from "../effects/fleet-lock.ts";
+import { systemProbe } from "../effects/health-probe.ts";
+import { sandboxManager, systemdManager } from "../effects/service-manager.ts";
+import { systemdActivator } from "../effects/systemd-activator.ts";
+import { storeRoot } from "../effects/nix-environment.ts";
 import { systemClock } from "../effects/clock.ts";
 import { systemDisk } from "../effects/disk.ts";
 import { gcRootsIn } from "../effects/gc-roots.ts";
@@ -19,9 +26,9 @@ import type { FetchProgress } from "./closure-fetch.ts";
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(
   settings: Pick<Settings, "mirrors" | "limits" | "tls" | "credentials">,
+  transport = new Transport(settings),
 ): Mirror[] {
   const { limits, credentials } = settings;
-  const transport = new Transport(settings);
   const pacer = new Pacer(limits.maxRate);
   return settings.mirrors.map((address) =>
     new URL(address).protocol === "file:"
@@ -38,13 +45,28 @@ export function composeTools(
 ): AgentTools {
   const store = nixStoreOf(settings);
   const history = new History(settings.paths.state);
+  const managed = isManaged(settings);
+  const transport = new Transport(settings);
+  const { fleetLock: fleetLockSettings } = settings.reboot;
+  const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     settings,
-    mirrors: mirrorsOf(settings),
+    mirrors: mirrorsOf(settings, transport),
     cache: new ManifestCache(settings.paths.state),
     store,
     roots: gcRootsIn(settings.paths.gcRoots),
-    activator: childActivator(settings, store, log),
+    activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
+    services: managed ? systemdManager : sandboxManager,
+    probe: systemProbe,
+    rebootLock: fleetLockSettings
+      ? fleetLock(
+          { ...fleetLockSettings, id: fleetLockSettings.id ?? settings.hostname },
+          // Another server than the mirrors: it gets no certificate of theirs.
+          () => transport.dispatcher({ identified: false }),
+        )
+      : null,
+    ownProgram,
+    deadlineCommand: (digest) => deadlineCommand(settings, ownProgram, digest),
     disk: systemDisk,
     clock: systemClock,
     machineId: () => readMachineId(settings.paths.machineId),
@@ -54,4 +76,10 @@ export function composeTools(
     history,
     onProgress,
   };
+}
+
+/** Whether systemd runs here and the host's own store is meant (sd_booted(3)). */
+function isManaged({ activation, store }: Settings): boolean {
+  if (activation.runner !== "auto") return activation.runner === "systemd";
+  return existsSync("/run/systemd/system") && storeRoot(store) === null;
 }

@@ -31,7 +31,7 @@ export async function makeReport(tools: AgentTools): Promise<Report> {
       sequence: committed.sequence,
       digest: committed.digest,
       toplevel: committed.toplevel,
-      rebootNeeded: committed.rebootNeeded,
+      rebootNeeded: record.pendingReboot !== null,
     },
     state: record.state.name,
     code: reason?.code ?? null,

@@ -23,7 +23,8 @@ export async function config(options: ConfigOptions): CommandResult {
     throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
   }
   if (options.json) {
-    printJson({ ...settings, publicKeys: settings.publicKeys.map(({ text }) => text) });
+    const { source: _, ...shown } = settings;
+    printJson({ ...shown, publicKeys: settings.publicKeys.map(({ text }) => text) });
   } else {
     printLine(
       `The configuration is right: ${settings.hostname} follows ${settings.channel} ` +

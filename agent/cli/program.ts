@@ -7,6 +7,7 @@ import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
@@ -89,6 +90,14 @@ export function createProgram(
     .option("-g, --generation <number>", "go to this generation instead", positive)
     .action((options: RollbackOptions) => {
       finish(rollback(options));
+    });
+
+  program
+    .command("deadline", { hidden: true })
+    .requiredOption("-c, --config <file>", "the configuration of the agent that armed it")
+    .requiredOption("--release <digest>", "the release that must be committed by now")
+    .action((options: DeadlineOptions) => {
+      finish(deadline(options));
     });
 
   operator("keygen", "make a pair of keys for releases and store paths")

@@ -45,7 +45,7 @@ function describeStatus(status: HostStatus): string {
     [
       "release",
       committed
-        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${committed.rebootNeeded ? ", REBOOT NEEDED" : ""}`
+        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${record.pendingReboot ? ", REBOOT NEEDED" : ""}`
         : "none applied yet",
     ],
     [
@@ -100,6 +100,7 @@ function describeState(state: AgentRecord["state"]): string {
     case "Staged":
     case "Activating":
     case "Verifying":
+    case "Committing":
     case "Committed":
       return `${state.name}, release ${state.release.sequence}: ${state.release.toplevel}`;
     default:

@@ -8,11 +8,11 @@ import { storePathSchema } from "./store-path.ts";
  * The agent's state machine. States say what is about to be done and are on disk
  * before it is done; events are facts that happened. Nothing here touches the world.
  *
- *   Idle → Candidate → Fetching → Imported → Staged → Activating → Verifying → Committed → Idle
- *             ↓           ↓          ↓          ↓          ↓            ↓
- *           Failed ←──────┴──────────┴──────────┘     RollingBack ←─────┘
- *             ↓                                            ↓
- *         Candidate (retry)                            RolledBack → Idle
+ *   Idle → Candidate → Fetching → Imported → Staged ─────────────→ Committing → Committed → Idle
+ *             ↓           ↓          ↓        ↓   ↘                ↗   ↑             ↓
+ *           Failed ←──────┴──────────┴────────┘    Activating → Verifying     (pending reboot)
+ *             ↑                                         ↓           ↓   ↑            ↓
+ *             └──────────── RolledBack ←──────────── RollingBack ←──┘   └──── the next boot
  */
 
 const timeSchema = z.iso.datetime();
@@ -27,12 +27,23 @@ const baselineSchema = z.strictObject({
   generation: z.int().positive().nullable(),
   /** What ran; null where it is not known. */
   running: storePathSchema.nullable(),
+  /** Units that had failed already: no fault of the new system. */
+  failedUnits: z.array(z.string()),
 });
 export type Baseline = z.infer<typeof baselineSchema>;
 
+/** Which boot a state belongs to; another one means that everything running was cut off. */
+const bootIdSchema = z.string().max(100);
+
 const withRelease = { release: releaseSchema };
 const withAttempts = { ...withRelease, attempts: z.int().nonnegative() };
-const withBaseline = { ...withAttempts, baseline: baselineSchema };
+const withBaseline = {
+  ...withAttempts,
+  baseline: baselineSchema,
+  bootId: bootIdSchema,
+  /** How often an agent found this state left behind by another. */
+  restarts: z.int().nonnegative(),
+};
 
 export const stateSchema = z.discriminatedUnion("name", [
   /** Nothing to do until a poll finds a release. */
@@ -43,23 +54,37 @@ export const stateSchema = z.discriminatedUnion("name", [
   z.strictObject({ name: z.literal("Fetching"), ...withAttempts }),
   /** The closure is valid in the store and held by a root. */
   z.strictObject({ name: z.literal("Imported"), ...withAttempts }),
-  /** The way back is recorded; the profile is being set where the mode asks for it. */
+  /** The way back is recorded and held; the deadline is being armed. */
   z.strictObject({ name: z.literal("Staged"), ...withBaseline }),
-  /** switch-to-configuration runs, or ran when the agent died. */
+  /** switch-to-configuration proves the system without making it the boot default. */
   z.strictObject({ name: z.literal("Activating"), ...withBaseline }),
-  /** It ended well; the system is being examined. */
-  z.strictObject({ name: z.literal("Verifying"), ...withBaseline, rebootNeeded: z.boolean() }),
+  /** The system runs and is being examined. */
+  z.strictObject({
+    name: z.literal("Verifying"),
+    ...withBaseline,
+    /** True where it was booted and is the boot default already. */
+    afterBoot: z.boolean(),
+  }),
+  /** It is proven, or can only be proven by a boot: it becomes the boot default. */
+  z.strictObject({ name: z.literal("Committing"), ...withBaseline, rebootNeeded: z.boolean() }),
   /** The release is what this host is; leftovers are being removed. */
-  z.strictObject({ name: z.literal("Committed"), ...withBaseline, rebootNeeded: z.boolean() }),
+  z.strictObject({ name: z.literal("Committed"), ...withBaseline }),
   /** The recorded system is being restored. */
   z.strictObject({
     name: z.literal("RollingBack"),
     ...withBaseline,
     reason: reasonSchema,
+    /** Whether the system is to blame and not tried again. */
+    deny: z.boolean(),
     rollbackAttempts: z.int().nonnegative(),
   }),
   /** The recorded system is back; leftovers are being removed. */
-  z.strictObject({ name: z.literal("RolledBack"), ...withBaseline, reason: reasonSchema }),
+  z.strictObject({
+    name: z.literal("RolledBack"),
+    ...withBaseline,
+    reason: reasonSchema,
+    deny: z.boolean(),
+  }),
   /** An attempt failed with the system untouched; it is repeated from `retryAt` on. */
   z.strictObject({
     name: z.literal("Failed"),
@@ -92,8 +117,19 @@ const committedSchema = z.strictObject({
   at: timeSchema,
   /** What the profile pointed at before. */
   previous: storePathSchema.nullable(),
-  rebootNeeded: z.boolean(),
 });
+
+/** A system that only a reboot brings into full effect. */
+const pendingRebootSchema = z.strictObject({
+  release: releaseSchema,
+  /** The way back, should it not come up healthy. */
+  baseline: baselineSchema,
+  /** The boot in which it was asked for; any other one is the reboot. */
+  bootId: bootIdSchema,
+  /** Reboots that the agent itself asked for. */
+  requested: z.int().nonnegative(),
+});
+export type PendingReboot = z.infer<typeof pendingRebootSchema>;
 
 /** Everything that the agent remembers; one file, written whole. */
 export const recordSchema = z.strictObject({
@@ -102,6 +138,9 @@ export const recordSchema = z.strictObject({
   trust: trustMemoriesSchema,
   committed: committedSchema.nullable(),
   denied: z.array(deniedSchema),
+  pendingReboot: pendingRebootSchema.nullable(),
+  /** Whether the FleetLock server may still count this host as rebooting. */
+  holdsRebootSlot: z.boolean(),
 });
 export type AgentRecord = z.infer<typeof recordSchema>;
 
@@ -111,6 +150,8 @@ export const EMPTY_RECORD: AgentRecord = {
   trust: [],
   committed: null,
   denied: [],
+  pendingReboot: null,
+  holdsRebootSlot: false,
 };
 
 /** Oldest entries are forgotten beyond this; a release denied 100 failures ago is long gone. */
@@ -123,19 +164,31 @@ export type Event = { readonly at: string } & (
   | { readonly type: "AlreadyActive"; readonly release: Release; readonly previous: string | null }
   | { readonly type: "FetchBegun" }
   | { readonly type: "ClosureImported" }
-  | { readonly type: "BaselineRecorded"; readonly baseline: Baseline }
+  | { readonly type: "BaselineRecorded"; readonly baseline: Baseline; readonly bootId: string }
+  /** Another agent found the state left behind and goes on with it. */
+  | { readonly type: "AgentRestarted" }
   | { readonly type: "ActivationBegun" }
-  | { readonly type: "ActivationSucceeded"; readonly rebootNeeded: boolean }
+  | { readonly type: "ActivationSucceeded"; readonly message?: string }
   | { readonly type: "HealthConfirmed" }
+  /** The system is to become the boot default; unproven where only a boot can prove it. */
+  | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean }
+  | { readonly type: "BootDefaultSet" }
   | { readonly type: "ActivationRejected"; readonly reason: Reason }
+  /** Not the system's fault, as far as is known: it is undone and tried again. */
+  | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
   | { readonly type: "RollbackSucceeded" }
   | { readonly type: "RollbackFailed"; readonly message: string }
   | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
-  | { readonly type: "LeftoversRemoved" }
+  | { readonly type: "LeftoversRemoved"; readonly retryAt: string }
   | { readonly type: "SystemDenied"; readonly reason: Reason }
+  | { readonly type: "RebootRequested" }
+  | { readonly type: "RebootNoticed"; readonly bootId: string }
+  | { readonly type: "RebootSlotTaken" }
+  | { readonly type: "RebootSlotReleased" }
 );
 export type EventType = Event["type"];
 
+const SLOT_EVENTS = ["RebootSlotTaken", "RebootSlotReleased"] as const;
 /** While the host is untouched, another release or a person may always change the plan. */
 const ABANDONING = [
   "ReleaseAccepted",
@@ -143,21 +196,42 @@ const ABANDONING = [
   "AlreadyActive",
   "SystemDenied",
 ] as const;
+const BEFORE_THE_LINE = [...ABANDONING, "RebootNoticed", ...SLOT_EVENTS] as const;
 
 /** Which events each state can meet; anything else is a defect. */
 const EXPECTED = {
-  Idle: ["ReleaseAccepted", "AlreadyActive", "SystemDenied"],
-  Candidate: ["FetchBegun", "AttemptFailed", ...ABANDONING],
-  Fetching: ["ClosureImported", "AttemptFailed", ...ABANDONING],
-  Imported: ["BaselineRecorded", "AttemptFailed", ...ABANDONING],
-  Staged: ["ActivationBegun", "AttemptFailed"],
-  // It fails without a verdict on the system where nothing was done: the lock was held.
-  Activating: ["ActivationSucceeded", "ActivationRejected", "AttemptFailed"],
-  Verifying: ["HealthConfirmed", "ActivationRejected"],
-  Committed: ["LeftoversRemoved"],
-  RollingBack: ["RollbackSucceeded", "RollbackFailed"],
-  RolledBack: ["LeftoversRemoved"],
-  Failed: ABANDONING,
+  Idle: ["RebootRequested", ...BEFORE_THE_LINE],
+  Candidate: ["FetchBegun", "AttemptFailed", ...BEFORE_THE_LINE],
+  Fetching: ["ClosureImported", "AttemptFailed", ...BEFORE_THE_LINE],
+  Imported: ["BaselineRecorded", "AttemptFailed", ...BEFORE_THE_LINE],
+  Staged: [
+    "ActivationBegun",
+    "CommitBegun",
+    "AttemptFailed",
+    "ActivationRejected",
+    "AgentRestarted",
+  ],
+  Activating: [
+    "ActivationSucceeded",
+    "CommitBegun",
+    "ActivationRejected",
+    "ActivationInterrupted",
+    // Nothing was done: another switch held the lock.
+    "AttemptFailed",
+    "AgentRestarted",
+  ],
+  Verifying: [
+    "HealthConfirmed",
+    "CommitBegun",
+    "ActivationRejected",
+    "ActivationInterrupted",
+    "AgentRestarted",
+  ],
+  Committing: ["BootDefaultSet", "ActivationRejected", "AgentRestarted"],
+  Committed: ["LeftoversRemoved", "AgentRestarted"],
+  RollingBack: ["RollbackSucceeded", "RollbackFailed", "AgentRestarted"],
+  RolledBack: ["LeftoversRemoved", "AgentRestarted"],
+  Failed: ["RebootRequested", ...BEFORE_THE_LINE],
 } as const satisfies Record<StateName, readonly EventType[]>;
 
 /** Whether an event may happen in a state. */
@@ -166,8 +240,8 @@ export function isExpected(state: StateName, event: EventType): boolean {
 }
 
 /**
- * The record after an event. Throws INTERNAL-worthy errors for an event that the
- * state cannot meet: going on from a state that was misunderstood could harm a host.
+ * The record after an event. Throws for an event that the state cannot meet: going on
+ * from a state that was misunderstood could harm a host.
  */
 export function advance(record: AgentRecord, event: Event): AgentRecord {
   const { state } = record;
@@ -186,13 +260,7 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
       return {
         ...record,
         state: { name: "Idle" },
-        committed: committedOf(event.release, {
-          at: event.at,
-          previous: event.previous,
-          // The same system, released again, still waits for its reboot.
-          rebootNeeded:
-            record.committed?.toplevel === event.release.toplevel && record.committed.rebootNeeded,
-        }),
+        committed: committedOf(event.release, event.at, event.previous),
       };
     case "FetchBegun":
       return { ...record, state: { ...attempted(state), name: "Fetching" } };
@@ -201,53 +269,64 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     case "BaselineRecorded":
       return {
         ...record,
-        state: { ...attempted(state), name: "Staged", baseline: event.baseline },
+        state: {
+          ...attempted(state),
+          name: "Staged",
+          baseline: event.baseline,
+          bootId: event.bootId,
+          restarts: 0,
+        },
       };
+    case "AgentRestarted": {
+      const from = state as StateOf<"Staged">;
+      return { ...record, state: { ...from, restarts: from.restarts + 1 } };
+    }
     case "ActivationBegun":
       return { ...record, state: { ...prepared(state), name: "Activating" } };
     case "ActivationSucceeded":
+      return { ...record, state: { ...prepared(state), name: "Verifying", afterBoot: false } };
+    case "CommitBegun":
       return {
         ...record,
-        state: { ...prepared(state), name: "Verifying", rebootNeeded: event.rebootNeeded },
+        state: { ...prepared(state), name: "Committing", rebootNeeded: event.rebootNeeded },
       };
-    case "HealthConfirmed": {
-      const { rebootNeeded } = state as StateOf<"Verifying">;
+    case "HealthConfirmed":
+      return commit(record, prepared(state), event.at);
+    case "BootDefaultSet": {
       const from = prepared(state);
+      const { rebootNeeded } = state as StateOf<"Committing">;
+      const { release, baseline, bootId } = from;
       return {
-        ...record,
-        state: { ...from, name: "Committed", rebootNeeded },
-        committed: committedOf(from.release, {
-          at: event.at,
-          previous: from.baseline.profile,
-          rebootNeeded,
-        }),
-        // It failed here once and now did not: what a person insisted on is no longer denied.
-        denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
+        ...commit(record, from, event.at),
+        pendingReboot: rebootNeeded ? { release, baseline, bootId, requested: 0 } : null,
       };
     }
-    case "ActivationRejected": {
-      const from = prepared(state);
-      return {
-        ...record,
-        state: { ...from, name: "RollingBack", reason: event.reason, rollbackAttempts: 0 },
-        denied: deny(record.denied, from.release, event),
-      };
-    }
+    case "ActivationRejected":
+      return rollBack(record, event.reason, true, event.at);
+    case "ActivationInterrupted":
+      return rollBack(record, event.reason, false, event.at);
     case "RollbackFailed": {
       const from = state as StateOf<"RollingBack">;
       return { ...record, state: { ...from, rollbackAttempts: from.rollbackAttempts + 1 } };
     }
-    case "RollbackSucceeded":
+    case "RollbackSucceeded": {
+      const { reason, deny } = state as StateOf<"RollingBack">;
+      return { ...record, state: { ...prepared(state), name: "RolledBack", reason, deny } };
+    }
+    case "LeftoversRemoved": {
+      if (state.name !== "RolledBack" || state.deny) return { ...record, state: { name: "Idle" } };
+      const { release, attempts } = state;
       return {
         ...record,
         state: {
-          ...prepared(state),
-          name: "RolledBack",
-          reason: (state as StateOf<"RollingBack">).reason,
+          name: "Failed",
+          release,
+          attempts: attempts + 1,
+          reason: state.reason,
+          retryAt: event.retryAt,
         },
       };
-    case "LeftoversRemoved":
-      return { ...record, state: { name: "Idle" } };
+    }
     case "AttemptFailed": {
       const { release, attempts } = attempted(state);
       return {
@@ -264,27 +343,104 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     case "SystemDenied":
       return record.committed === null
         ? record
-        : { ...record, committed: null, denied: deny(record.denied, record.committed, event) };
+        : {
+            ...record,
+            committed: null,
+            pendingReboot: null,
+            denied: deny(record.denied, record.committed, event),
+          };
+    case "RebootRequested":
+      return record.pendingReboot === null
+        ? record
+        : {
+            ...record,
+            pendingReboot: {
+              ...record.pendingReboot,
+              requested: record.pendingReboot.requested + 1,
+            },
+          };
+    case "RebootNoticed": {
+      const pending = record.pendingReboot;
+      if (pending === null) return record;
+      return {
+        ...record,
+        pendingReboot: null,
+        state: {
+          name: "Verifying",
+          release: pending.release,
+          attempts: 0,
+          baseline: pending.baseline,
+          bootId: event.bootId,
+          restarts: 0,
+          afterBoot: true,
+        },
+      };
+    }
+    case "RebootSlotTaken":
+      return { ...record, holdsRebootSlot: true };
+    case "RebootSlotReleased":
+      return { ...record, holdsRebootSlot: false };
     default:
       return event satisfies never;
   }
 }
 
-function attempted(state: State): { release: Release; attempts: number } {
+interface Attempted {
+  release: Release;
+  attempts: number;
+}
+
+interface Prepared extends Attempted {
+  baseline: Baseline;
+  bootId: string;
+  restarts: number;
+}
+
+function attempted(state: State): Attempted {
   const { release, attempts } = state as StateOf<"Candidate">;
   return { release, attempts };
 }
 
-function prepared(state: State): { release: Release; attempts: number; baseline: Baseline } {
-  return { ...attempted(state), baseline: (state as StateOf<"Staged">).baseline };
+function prepared(state: State): Prepared {
+  const { baseline, bootId, restarts } = state as StateOf<"Staged">;
+  return { ...attempted(state), baseline, bootId, restarts };
+}
+
+function commit(record: AgentRecord, from: Prepared, at: string): AgentRecord {
+  return {
+    ...record,
+    state: { ...from, name: "Committed" },
+    committed: committedOf(from.release, at, from.baseline.profile),
+    pendingReboot: null,
+    // It failed here once and now did not: what a person insisted on is no longer denied.
+    denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
+  };
+}
+
+function rollBack(
+  record: AgentRecord,
+  reason: Reason,
+  isToBlame: boolean,
+  at: string,
+): AgentRecord {
+  const from = prepared(record.state);
+  const wasCommitted = record.committed?.digest === from.release.digest;
+  return {
+    ...record,
+    state: { ...from, name: "RollingBack", reason, deny: isToBlame, rollbackAttempts: 0 },
+    // A release that was committed and then did not survive its boot is not what this host is.
+    committed: wasCommitted ? null : record.committed,
+    denied: isToBlame ? deny(record.denied, from.release, { reason, at }) : record.denied,
+  };
 }
 
 function committedOf(
   release: Release,
-  facts: { at: string; previous: string | null; rebootNeeded: boolean },
+  at: string,
+  previous: string | null,
 ): NonNullable<AgentRecord["committed"]> {
   const { channel, sequence, digest, toplevel, mode } = release;
-  return { channel, sequence, digest, toplevel, mode, ...facts };
+  return { channel, sequence, digest, toplevel, mode, at, previous };
 }
 
 function deny(
@@ -313,6 +469,7 @@ export function isPastTheLine(state: State): boolean {
     case "Staged":
     case "Activating":
     case "Verifying":
+    case "Committing":
     case "Committed":
     case "RollingBack":
     case "RolledBack":

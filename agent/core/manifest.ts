@@ -1,6 +1,7 @@
 import { z } from "zod";
 import { openEnvelope, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
+import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { storePathSchema } from "./store-path.ts";
 
@@ -40,6 +41,8 @@ const timeSchema = z.iso.datetime({
 
 export const activationSchema = z.strictObject({
   mode: z.enum(ACTIVATION_MODES),
+  /** Checks that the new system must pass, beside the host's own. */
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
 });
 
 const archiveSchema = z.strictObject({
@@ -133,6 +136,7 @@ export const releaseSchema = z.strictObject({
   closureSize: byteCountSchema,
   archive: archiveSchema,
   mode: z.enum(ACTIVATION_MODES),
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS),
 });
 export type Release = z.infer<typeof releaseSchema>;
 
@@ -218,5 +222,6 @@ export function releaseFor(
     closureSize: entry.closureSize,
     archive: entry.archive,
     mode: entry.activation?.mode ?? manifest.defaults.activation.mode,
+    checks: entry.activation?.checks ?? manifest.defaults.activation.checks ?? [],
   };
 }

@@ -1,3 +1,5 @@
+import type { HealthCheck } from "./health-check.ts";
+
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put
  * fakes here and nowhere else.
@@ -79,6 +81,9 @@ export interface NixStore {
    */
   findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
 
+  /** Deletes all but the newest `keep` generations; the current one always stays. */
+  pruneGenerations(keep: number): Promise<void>;
+
   /** The store path of the running system (`/run/current-system`), or null where unknown. */
   runningToplevel(): Promise<string | null>;
 
@@ -108,7 +113,50 @@ export interface ActivationResult {
 export interface Activator {
   /** Whether the toplevel can be activated at all. */
   canActivate(toplevel: string): Promise<boolean>;
+
+  /** Whether it knows the action `check`: its pre-switch checks without a switch. */
+  hasCheck(toplevel: string): Promise<boolean>;
+
+  /**
+   * Runs it to its end. A run of the same toplevel and mode that an earlier agent began
+   * is awaited instead of begun again, where it can still be found.
+   */
   activate(toplevel: string, mode: string): Promise<ActivationResult>;
+}
+
+/** The host's boots and units. */
+export interface ServiceManager {
+  /** Identity of this boot: another one means that everything that ran was cut off. */
+  bootId(): Promise<string>;
+
+  /** Names of the units that are failed, or null where it cannot be known. */
+  failedUnits(): Promise<readonly string[] | null>;
+
+  /**
+   * Has `command` run in `seconds`, whatever becomes of the agent, unless disarmed; a
+   * deadline that was armed before is replaced. Lost with a reboot.
+   */
+  armDeadline(seconds: number, command: readonly string[]): Promise<void>;
+  disarmDeadline(): Promise<void>;
+
+  /** Ends the agent's service and a switch that still runs, for whoever takes over. */
+  stopAgent(): Promise<void>;
+  /** Has the agent's service start again; does not wait for it. */
+  startAgent(): Promise<void>;
+
+  /** Asks for a reboot; gives back before it comes. */
+  reboot(): Promise<void>;
+}
+
+/** An operator's check, run once. Throws with what was expected and found. */
+export type HealthProbe = (check: HealthCheck, signal?: AbortSignal) => Promise<void>;
+
+/** A server that lets so many hosts of a group reboot at a time (FleetLock protocol). */
+export interface RebootLock {
+  /** Asks for a slot. Throws REBOOT_REFUSED where there is none now. */
+  take(): Promise<void>;
+  /** Gives the slot back; also where none was held. */
+  release(): Promise<void>;
 }
 
 /** Free space on the file systems that an update writes to. */

@@ -2,6 +2,7 @@ import { z } from "zod";
 import type { TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
 import { durationSchema, positiveDurationSchema } from "./duration.ts";
+import { healthSettingsSchema } from "./health-check.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
@@ -197,9 +198,75 @@ export const settingsSchema = z
         timeout: positiveDurationSchema
           .prefault("30m")
           .describe("How long switch-to-configuration may take."),
+        runner: z
+          .enum(["auto", "systemd", "child"])
+          .default("auto")
+          .describe(
+            "What runs switch-to-configuration: a transient systemd unit, or the agent itself in a sandbox.",
+          ),
+        attempts: z
+          .int()
+          .min(1)
+          .max(100)
+          .default(5)
+          .describe("Attempts at a system that is cut off again and again before it is denied."),
       })
       .prefault({})
       .describe("How a release is activated."),
+    health: healthSettingsSchema
+      .prefault({})
+      .describe("What a new system must prove before it becomes the boot default."),
+    reboot: z
+      .strictObject({
+        policy: z
+          .enum(["never", "window", "now"])
+          .default("never")
+          .describe("When to reboot for a new kernel, initrd or kernel modules."),
+        window: z
+          .strictObject({
+            cron: z.string().describe("Cron expression: when the window opens."),
+            timezone: z.string().default("UTC").describe("IANA time zone of the expression."),
+            duration: positiveDurationSchema.describe(
+              "How long the window stays open; at most 24h.",
+            ),
+          })
+          .optional()
+          .describe("When policy window may reboot."),
+        grace: durationSchema
+          .prefault("1m")
+          .describe("Time between the announcement of a reboot and the reboot."),
+        fleetLock: z
+          .strictObject({
+            url: z.httpUrl().describe("Address of a FleetLock server, such as airlock."),
+            group: z
+              .string()
+              .regex(/^[a-zA-Z0-9.-]+$/)
+              .default("default")
+              .describe("Group whose reboot slots this host shares."),
+            id: z
+              .string()
+              .min(1)
+              .optional()
+              .describe("This host's identity; the hostname where absent."),
+          })
+          .optional()
+          .describe("Coordinates reboots with other hosts through a FleetLock server."),
+      })
+      .prefault({})
+      .refine((reboot) => reboot.policy !== "window" || reboot.window !== undefined, {
+        error: "expected a window together with the policy window",
+      })
+      .describe("Reboots."),
+    generations: z
+      .strictObject({
+        keep: z
+          .int()
+          .min(2)
+          .optional()
+          .describe("Generations of the system profile that are kept; all where absent."),
+      })
+      .prefault({})
+      .describe("Old generations."),
     store: z
       .string()
       .regex(/^[^\s]+$/)
@@ -227,6 +294,10 @@ export const settingsSchema = z
         currentSystem: directorySchema
           .default("/run/current-system")
           .describe("Link to the running system."),
+        bootedSystem: directorySchema
+          .default("/run/booted-system")
+          .describe("Link to the system that was booted."),
+        boot: directorySchema.default("/boot").describe("Where the boot loader keeps kernels."),
       })
       .prefault({})
       .describe("Files and directories."),
@@ -322,6 +393,8 @@ export interface Settings extends Omit<
   readonly storeKeys: readonly PublicKey[];
   readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
   readonly poll: PollSettings;
+  /** The configuration as it was given, with the hostname filled in: JSON text. */
+  readonly source: string;
 }
 
 export type PollSettings = { readonly jitter: number } & (
@@ -347,6 +420,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
     ...rest,
     hostname: name.data,
     storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
+    source: JSON.stringify({ ...(json as object), hostname: name.data }),
     paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
     poll:
       poll.cron === undefined

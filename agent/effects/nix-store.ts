@@ -95,6 +95,10 @@ export function nixStoreOf(
       await syncDirectory(dirname(profile));
     },
 
+    async pruneGenerations(keep) {
+      await profileCommand("--delete-generations", `+${keep}`);
+    },
+
     async profileToplevel() {
       return storePathBehind(profile, root);
     },

@@ -1,0 +1,89 @@
+import { readFile } from "node:fs/promises";
+import { PullError } from "../core/errors.ts";
+import type { ServiceManager } from "../core/ports.ts";
+import { childEnvironment } from "./nix-environment.ts";
+import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
+import { SWITCH_UNIT } from "./systemd-activator.ts";
+
+const AGENT_UNIT = "nixos-pull.service";
+const DEADLINE = "nixos-pull-deadline";
+
+/** Identity of the boot (random(4), "boot_id"). */
+async function readBootId(): Promise<string> {
+  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+}
+
+/** A host whose units systemd manages. */
+export const systemdManager: ServiceManager = {
+  bootId: readBootId,
+
+  async failedUnits() {
+    const result = await systemdOrThrow(
+      "systemctl",
+      "list-units",
+      "--state=failed",
+      "--plain",
+      "--no-legend",
+      "--no-pager",
+    );
+    const units = result.stdout.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
+    // The agent's own transient units are judged by their results, not here.
+    return units.filter((unit) => unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`)).sort();
+  },
+
+  async armDeadline(seconds, command) {
+    await clearUnit(`${DEADLINE}.timer`);
+    await clearUnit(`${DEADLINE}.service`);
+    const environment = Object.entries(childEnvironment()).map(
+      ([name, value]) => `--setenv=${name}=${value}`,
+    );
+    await systemdOrThrow(
+      "systemd-run",
+      `--unit=${DEADLINE}`,
+      "--description=nixos-pull: roll back unless the release is committed",
+      `--on-active=${seconds}s`,
+      "--timer-property=AccuracySec=1s",
+      "--no-ask-password",
+      "--quiet",
+      // It has to succeed: where it cannot, it is tried again until it does.
+      "--property=Restart=on-failure",
+      "--property=RestartSec=30s",
+      "--property=StartLimitIntervalSec=0",
+      ...environment,
+      "--",
+      ...command,
+    );
+  },
+
+  async disarmDeadline() {
+    await systemd("systemctl", "stop", `${DEADLINE}.timer`);
+    await systemd("systemctl", "reset-failed", `${DEADLINE}.timer`, `${DEADLINE}.service`);
+  },
+
+  async stopAgent() {
+    await systemd("systemctl", "kill", "--signal=SIGKILL", AGENT_UNIT);
+    await systemd("systemctl", "stop", AGENT_UNIT);
+    await clearUnit(SWITCH_UNIT);
+  },
+
+  async startAgent() {
+    await systemd("systemctl", "reset-failed", AGENT_UNIT);
+    await systemd("systemctl", "start", "--no-block", AGENT_UNIT);
+  },
+
+  async reboot() {
+    await systemdOrThrow("systemctl", "reboot", "--no-block");
+  },
+};
+
+/** A sandbox: it has boots like everything on the machine, but no units of its own. */
+export const sandboxManager: ServiceManager = {
+  bootId: readBootId,
+  failedUnits: () => Promise.resolve(null),
+  armDeadline: () => Promise.resolve(),
+  disarmDeadline: () => Promise.resolve(),
+  stopAgent: () => Promise.resolve(),
+  startAgent: () => Promise.resolve(),
+  reboot: () =>
+    Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox does not reboot its machine")),
+};
