@@ -9,6 +9,7 @@ import { decide, type Decision, type Insistence } from "../core/plan.ts";
 import type {
   Activator,
   Clock,
+  Deadline,
   Disk,
   GcRoots,
   HealthProbe,
@@ -17,6 +18,7 @@ import type {
   NixStore,
   RebootLock,
   ServiceManager,
+  Successor,
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
@@ -49,8 +51,10 @@ export interface AgentTools {
   readonly rebootLock: RebootLock | null;
   /** The program and script that this process runs. */
   readonly ownProgram: readonly string[];
-  /** The command that a deadline runs for a release, with a configuration of its own. */
-  readonly deadlineCommand: (digest: string) => Promise<readonly string[]>;
+  readonly deadline: Deadline;
+  readonly successor: Successor;
+  /** Whether this process is the service, which systemd starts again when it ends. */
+  readonly isService: boolean;
   readonly disk: Disk;
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
@@ -131,7 +135,8 @@ export class Agent {
     signal?: AbortSignal | undefined;
   }): Promise<TickOutcome> {
     return this.#exclusively(async () => {
-      const { state } = this.#tools;
+      const { state, successor } = this.#tools;
+      await successor.look();
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
       const archives = new Map<string, ArchiveVerdict>();
       const tools: AgentTools = {
@@ -241,8 +246,8 @@ export class Agent {
    */
   async passDeadline(digest: string): Promise<void> {
     const { services, state, log } = this.#tools;
-    const { state: found } = await state.load();
-    if (!isPastTheLine(found)) return;
+    const found = new ReleaseRun(this.#tools, await state.load(), undefined);
+    if (!(await found.isUnproven(digest))) return;
     log.error("the deadline passed without a commit; taking over from the agent", {
       code: "DEADLINE_PASSED",
     });
@@ -251,6 +256,9 @@ export class Agent {
       await this.#exclusively(async () => {
         const run = new ReleaseRun(this.#tools, await state.load(), undefined);
         await run.passDeadline(digest);
+        // There may be no agent that would.
+        const error = await rebootIfDue(run, this.#tools, undefined);
+        if (error) log.error(error.message, { code: error.code });
       });
     } finally {
       await services.startAgent();

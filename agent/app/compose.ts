@@ -1,8 +1,8 @@
 import { existsSync, realpathSync } from "node:fs";
 import type { Log, Mirror } from "../core/ports.ts";
-import type { Settings } from "../core/settings.ts";
+import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/activator.ts";
-import { deadlineCommand } from "../effects/deadline-command.ts";
+import { deadlineOf } from "../effects/deadline.ts";
 import { fleetLock } from "../effects/fleet-lock.ts";
 import { systemProbe } from "../effects/health-probe.ts";
 import { sandboxManager, systemdManager } from "../effects/service-manager.ts";
@@ -12,6 +12,7 @@ import { systemClock } from "../effects/clock.ts";
 import { systemDisk } from "../effects/disk.ts";
 import { gcRootsIn } from "../effects/gc-roots.ts";
 import { History } from "../effects/history.ts";
+import { successorOf } from "../effects/installed-agent.ts";
 import { readMachineId } from "../effects/machine-identity.ts";
 import { ManifestCache } from "../effects/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror-directory.ts";
@@ -37,11 +38,19 @@ export function mirrorsOf(
   );
 }
 
+export interface ComposeOptions {
+  readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+  /** Whether systemd starts this process again when it ends. */
+  readonly isService?: boolean;
+  /** Where the settings came from. */
+  readonly configFile?: string | undefined;
+}
+
 /** Puts the real effects together: the only place that does. */
 export function composeTools(
   settings: Settings,
   log: Log,
-  onProgress?: (progress: FetchProgress) => void,
+  { onProgress, isService = false, configFile = DEFAULT_CONFIG_FILE }: ComposeOptions = {},
 ): AgentTools {
   const store = nixStoreOf(settings);
   const history = new History(settings.paths.state);
@@ -66,13 +75,15 @@ export function composeTools(
         )
       : null,
     ownProgram,
-    deadlineCommand: (digest) => deadlineCommand(settings, ownProgram, digest),
+    deadline: deadlineOf(settings, ownProgram),
+    successor: successorOf(settings, { configFile, store, managed }),
+    isService,
     disk: systemDisk,
     clock: systemClock,
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
-    state: new StateFile(settings.paths.state, history, log),
+    state: new StateFile(settings.paths, history, log),
     history,
     onProgress,
   };

@@ -18,14 +18,10 @@ const BUSY_WAIT_MS = 10_000;
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop
  * at once and are resumed later, a running activation is brought to its end. Throws
  * AGENT_RUNNING where another agent has the state directory, and CONFIG_INVALID.
- * `isOutdated` is asked after every poll whether the service manager should start a
- * newer agent in this one's place.
+ * It also ends where the system has another agent now, for the service manager to start
+ * that in its place.
  */
-export async function runDaemon(
-  tools: AgentTools,
-  signal: AbortSignal,
-  isOutdated: () => Promise<boolean>,
-): Promise<void> {
+export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise<void> {
   const { settings, log, state } = tools;
   const schedule = scheduleOf(settings.poll);
   await state.prepare();
@@ -56,7 +52,7 @@ export async function runDaemon(
       await sendReport(tools, signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
-      if (await isOutdated()) {
+      if ((await tools.successor.look()).differs) {
         log.info(
           "this system has another agent or configuration now; ending to be started as that",
         );

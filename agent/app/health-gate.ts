@@ -1,7 +1,12 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import type { TrustMemories } from "../core/acceptance.ts";
 import { PullError, toPullError } from "../core/errors.ts";
-import { judgeBootedSystem, judgeRunningSystem, newlyFailedUnits } from "../core/health.ts";
+import {
+  RestartWatch,
+  judgeBootedSystem,
+  judgeRunningSystem,
+  newlyFailedUnits,
+} from "../core/health.ts";
 import type { Baseline, Reason } from "../core/machine.ts";
 import type { Release } from "../core/manifest.ts";
 import type { AgentTools } from "./agent.ts";
@@ -29,11 +34,15 @@ export async function passHealthGate(
   signal: AbortSignal | undefined,
 ): Promise<Reason | null> {
   const { settle, timeout, interval } = tools.settings.health;
-  const managed = (await tools.services.failedUnits()) !== null;
-  if (managed) await pause(settle, signal);
+  const watch = new RestartWatch(subject.baseline);
+  const troubles = await tools.services.unitTroubles();
+  if (troubles) {
+    watch.look(troubles.restarts, performance.now(), settle);
+    await pause(settle, signal);
+  }
   const limit = performance.now() + timeout;
   for (;;) {
-    const problem = await examine(subject, tools, signal);
+    const problem = await examine(subject, tools, watch, signal);
     if (problem === null || performance.now() + interval > limit) return problem;
     tools.log.warn(`not healthy yet: ${problem.message}`, { code: problem.code });
     await pause(interval, signal);
@@ -48,6 +57,7 @@ async function pause(ms: number, signal: AbortSignal | undefined): Promise<void>
 async function examine(
   { release, baseline, afterBoot, trust }: HealthSubject,
   tools: AgentTools,
+  watch: RestartWatch,
   signal: AbortSignal | undefined,
 ): Promise<Reason | null> {
   const { settings, services, store, probe } = tools;
@@ -57,8 +67,14 @@ async function examine(
   const wrong = (afterBoot ? judgeBootedSystem : judgeRunningSystem)(release, host);
   if (wrong !== null) return unhealthy(wrong);
 
-  const failed = newlyFailedUnits(baseline, (await services.failedUnits()) ?? []);
-  if (failed.length > 0) return unhealthy(`units failed: ${failed.join(", ")}`);
+  const troubles = await services.unitTroubles();
+  if (troubles) {
+    const failed = newlyFailedUnits(baseline, troubles.failed);
+    if (failed.length > 0) return unhealthy(`units failed: ${failed.join(", ")}`);
+    const { settle } = settings.health;
+    const restarted = watch.look(troubles.restarts, performance.now(), settle);
+    if (restarted.length > 0) return unhealthy(`units keep restarting: ${restarted.join(", ")}`);
+  }
 
   for (const check of [...settings.health.checks, ...release.checks]) {
     try {

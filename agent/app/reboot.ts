@@ -21,9 +21,11 @@ export async function rebootIfDue(
   const { pendingReboot } = run.record;
   const { policy, window, grace } = settings.reboot;
   if (pendingReboot === null || policy === "never") return null;
-  if (policy === "window" && !(window && isOpen(window, clock.now()))) return null;
-  const name = `release ${pendingReboot.release.sequence}`;
-  if (pendingReboot.requested >= MAX_REBOOTS) {
+  const { wayBack, release, requested } = pendingReboot;
+  // A system that failed does its work badly or not at all: leaving it waits for nothing.
+  if (policy === "window" && !wayBack && !(window && isOpen(window, clock.now()))) return null;
+  const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
+  if (requested >= MAX_REBOOTS) {
     return new PullError(
       "REBOOT_LOOP",
       `${name}: a reboot was asked for ${MAX_REBOOTS} times and did not come`,
@@ -31,8 +33,9 @@ export async function rebootIfDue(
   }
   try {
     if (rebootLock) {
+      // Noted first: a slot that nobody knows of would be held for ever.
+      if (!run.record.holdsRebootSlot) await run.happened({ type: "RebootSlotTaken" });
       await rebootLock.take();
-      await run.happened({ type: "RebootSlotTaken" });
     }
     log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
     await sleep(grace, undefined, signal ? { signal } : {});

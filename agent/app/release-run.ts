@@ -83,10 +83,22 @@ export class ReleaseRun {
     return isPastTheLine(this.record.state) ? error : null;
   }
 
+  /** Whether the release is being activated or was booted, and is not committed yet. */
+  async isUnproven(digest: string): Promise<boolean> {
+    const { state, pendingReboot } = this.record;
+    if (isPastTheLine(state)) return "release" in state && state.release.digest === digest;
+    return (
+      pendingReboot?.release.digest === digest &&
+      !pendingReboot.wayBack &&
+      pendingReboot.bootId !== (await this.#tools.services.bootId())
+    );
+  }
+
   /** Rolls back a release that is not committed yet, whatever became of its agent. */
   async passDeadline(digest: string): Promise<void> {
+    if (!(await this.isUnproven(digest))) return;
+    await this.#noticeReboot();
     const { state } = this.record;
-    if (!isPastTheLine(state) || !("release" in state) || state.release.digest !== digest) return;
     if (state.name === "Staged" || state.name === "Activating" || state.name === "Verifying") {
       await this.happened(
         rejected("DEADLINE_PASSED", `still ${state.name} when the deadline passed`),
@@ -266,13 +278,15 @@ export class ReleaseRun {
       await this.#requireBootSpace(release);
       const { profile, running } = await observe(store);
       const generation = await store.profileGeneration();
-      const failedUnits = [...((await services.failedUnits()) ?? [])];
+      const troubles = await services.unitTroubles();
+      const failedUnits = [...(troubles?.failed ?? [])];
+      const restartedUnits = [...(troubles?.restarts.keys() ?? [])];
       // The way back must outlive a garbage collection in the middle of the way there.
       if (profile !== null) await roots.hold(ROOT.previous, profile);
       if (running !== null) await roots.hold(ROOT.previousRunning, running);
       return {
         type: "BaselineRecorded",
-        baseline: { profile, generation, running, failedUnits },
+        baseline: { profile, generation, running, failedUnits, restartedUnits },
         bootId: await services.bootId(),
       };
     },
@@ -281,7 +295,7 @@ export class ReleaseRun {
       const { activator, log } = this.#tools;
       if (await activator.hasCheck(release.toplevel)) {
         log.info("switch-to-configuration check");
-        const result = await activator.activate(release.toplevel, "check");
+        const result = await activator.activate(release.toplevel, "check", this.#signal);
         const failure = failureText(judgeActivation(result));
         if (failure !== null) {
           this.#details = { lastLines: [...result.lastLines] };
@@ -307,7 +321,7 @@ export class ReleaseRun {
         case "unitsFailed":
           // Units that failed before are not the new system's fault, so the health gate
           // judges; where units cannot be seen, nothing else could.
-          return (await this.#tools.services.failedUnits()) === null
+          return (await this.#tools.services.unitTroubles()) === null
             ? rejected("ACTIVATION_FAILED", `switch-to-configuration ${mode}: ${verdict.message}`)
             : { type: "ActivationSucceeded", message: verdict.message };
         case "rebootNeeded":
@@ -347,6 +361,7 @@ export class ReleaseRun {
         return this.#interrupted(state, "ACTIVATION_INTERRUPTED", "the host went down meanwhile");
       }
       if (release.mode === "dry-activate") return { type: "HealthConfirmed" };
+      if (!afterBoot) await this.#makeWay(release);
       const problem = await passHealthGate(
         { release, baseline, afterBoot, trust: this.record.trust },
         this.#tools,
@@ -361,7 +376,7 @@ export class ReleaseRun {
     },
 
     Committing: async ({ release, rebootNeeded }) => {
-      const { store } = this.#tools;
+      const { store, services } = this.#tools;
       if ((await store.profileToplevel()) !== release.toplevel) {
         await store.setProfile(release.toplevel);
       }
@@ -374,7 +389,8 @@ export class ReleaseRun {
       if (failure !== null && verdict.kind !== "unitsFailed") {
         return rejected("ACTIVATION_FAILED", `switch-to-configuration ${mode}: ${failure}`);
       }
-      return { type: "BootDefaultSet" };
+      if (rebootNeeded) await this.#armBootDeadline(release);
+      return { type: "BootDefaultSet", bootId: await services.bootId() };
     },
 
     Committed: async ({ release, baseline }) => {
@@ -390,7 +406,7 @@ export class ReleaseRun {
     },
 
     RollingBack: async ({ release, baseline }) => {
-      const { store, log } = this.#tools;
+      const { store, log, services, settings } = this.#tools;
       const host = await observe(store);
       // A system that was booted runs now, though its mode alone would not have made it so.
       const booted = release.mode === "boot" && host.running === release.toplevel;
@@ -398,6 +414,12 @@ export class ReleaseRun {
       if (plan.restoreProfile && host.profile !== baseline.profile) {
         await store.restoreProfile(baseline.generation);
       }
+      // Whoever booted the new kernel leaves it only by another boot.
+      const { bootedSystem } = settings.paths;
+      let needsBoot =
+        booted &&
+        baseline.profile !== null &&
+        (await needsReboot(bootedSystem, store.realPath(baseline.profile)));
       for (const { toplevel, mode } of plan.runs) {
         log.warn(`going back: ${toplevel}, ${mode}`);
         const { verdict } = await this.#activate(toplevel, mode);
@@ -406,8 +428,12 @@ export class ReleaseRun {
         if (failure !== null && verdict.kind !== "unitsFailed") {
           throw new PullError("ROLLBACK_FAILED", `${toplevel} ${mode}: ${failure}`);
         }
+        if (verdict.kind === "rebootNeeded") needsBoot = true;
       }
-      return { type: "RollbackSucceeded" };
+      return {
+        type: "RollbackSucceeded",
+        ...(needsBoot && { rebootFrom: await services.bootId() }),
+      };
     },
 
     RolledBack: async ({ release, attempts, reason }) => {
@@ -461,14 +487,14 @@ export class ReleaseRun {
     const { activator, log } = this.#tools;
     for (let tries = 1; ; tries++) {
       log.info(`switch-to-configuration ${mode}`);
-      const result = await activator.activate(toplevel, mode);
+      const result = await activator.activate(toplevel, mode, this.#signal);
       const verdict = judgeActivation(result);
       this.#details = { lastLines: [...result.lastLines] };
       if (verdict.kind !== "locked" || tries >= LOCK_TRIES) {
         return { verdict, timedOut: result.timedOut };
       }
       log.warn("another switch-to-configuration runs; waiting for it");
-      await sleep(LOCK_WAIT_MS);
+      await sleep(LOCK_WAIT_MS, undefined, this.#signal ? { signal: this.#signal } : {});
     }
   }
 
@@ -485,15 +511,44 @@ export class ReleaseRun {
     return (await this.#tools.services.bootId()) !== state.bootId;
   }
 
+  /**
+   * Has the new system's agent, where it is another one, judge the new system: that it
+   * does so is the proof that the host can go on being updated. Throws INTERRUPTED for
+   * this agent to end, HEALTH_FAILED where the new one does not even start.
+   */
+  async #makeWay(release: Release): Promise<void> {
+    const { successor, services, log, isService } = this.#tools;
+    const { differs, hasUnit } = await successor.look();
+    if (!differs) return;
+    if (!(await successor.prove(release.toplevel, this.#signal))) {
+      log.warn(`release ${release.sequence} has no nixos-pull: this host will follow no other`);
+    }
+    if (!hasUnit) return;
+    if (isService) throw new PullError("INTERRUPTED", "making way for the new system's agent");
+    await services.restartAgent();
+  }
+
   async #armDeadline(release: Release): Promise<void> {
-    const { settings, services, roots, ownProgram } = this.#tools;
+    const { settings, services } = this.#tools;
     const { timeout } = settings.activation;
     const { health } = settings;
-    // The switch itself, the health gate and the commit, each with its own limit.
-    const seconds = Math.ceil((2 * timeout + health.settle + health.timeout) / 1000) + 60;
+    // The switch itself, the health gate and the commit, each with its own limit, and
+    // the time in which another agent takes over.
+    const seconds = Math.ceil((2 * timeout + health.settle + health.timeout) / 1000) + 90;
+    await this.#holdOwnProgram();
+    await services.armDeadline(seconds, await this.#tools.deadline.command(release.digest));
+  }
+
+  /** Has this agent go back after a boot from which no agent comes. */
+  async #armBootDeadline(release: Release): Promise<void> {
+    await this.#holdOwnProgram();
+    await this.#tools.deadline.armForBoot(release.digest);
+  }
+
+  async #holdOwnProgram(): Promise<void> {
+    const { roots, ownProgram } = this.#tools;
     const ownPath = storePathAround(ownProgram.at(-1) ?? "");
     if (ownPath !== null) await roots.hold(ROOT.agent, ownPath);
-    await services.armDeadline(seconds, await this.#tools.deadlineCommand(release.digest));
   }
 
   async #needsReboot(release: Release): Promise<boolean> {
@@ -526,7 +581,10 @@ export class ReleaseRun {
     await services.disarmDeadline();
     await roots.release(ROOT.pending);
     await roots.release(ROOT.previousRunning);
-    await roots.release(ROOT.agent);
+    if (this.record.pendingReboot === null || this.record.pendingReboot.wayBack) {
+      await this.#tools.deadline.disarmForBoot();
+      await roots.release(ROOT.agent);
+    }
     await removeStaging(settings.paths.staging);
   }
 }

@@ -1,14 +1,21 @@
 import { z } from "zod";
-import { durationSchema, positiveDurationSchema } from "./duration.ts";
+import { MAX_TIMER_MS, durationSchema, parseDuration, positiveDurationSchema } from "./duration.ts";
+import { httpAddressSchema } from "./web-address.ts";
 
 /** What must hold before a system is believed: operators' own checks. */
 export const MAX_CHECKS = 64;
+
+/** One that a timer can measure: 0 would fail at once, and so would more than MAX_TIMER_MS. */
+function isTimerDuration(text: string): boolean {
+  const ms = parseDuration(text);
+  return ms !== null && ms > 0 && ms <= MAX_TIMER_MS;
+}
 
 const common = {
   name: z.string().min(1).max(100).describe("Names the check in messages."),
   timeout: z
     .string()
-    .regex(/^(\d+[smhd])+$/, "expected a duration such as 10s")
+    .refine(isTimerDuration, { error: "expected a duration between 1s and 24d" })
     .default("10s")
     .describe("How long one try may take."),
 };
@@ -33,7 +40,7 @@ export const healthCheckSchema = z.discriminatedUnion("kind", [
     .strictObject({
       kind: z.literal("http"),
       ...common,
-      url: z.httpUrl({ error: "expected an http:// or https:// address" }),
+      url: httpAddressSchema,
       status: z.int().min(100).max(599).default(200).describe("The status that must come."),
     })
     .describe("Asks for an address; redirects are not followed."),

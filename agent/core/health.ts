@@ -33,3 +33,29 @@ export function newlyFailedUnits(
   const before = new Set(baseline.failedUnits);
   return failed.filter((unit) => !before.has(unit)).sort();
 }
+
+/**
+ * Notices services that end and are started again and again: at most moments such a one
+ * looks alive. Times are milliseconds of any steady clock.
+ */
+export class RestartWatch {
+  readonly #known: ReadonlySet<string>;
+  #counts: ReadonlyMap<string, number> | null = null;
+  readonly #restartedAt = new Map<string, number>();
+
+  constructor({ failedUnits, restartedUnits }: Pick<Baseline, "failedUnits" | "restartedUnits">) {
+    this.#known = new Set([...failedUnits, ...restartedUnits]);
+  }
+
+  /** Takes how often each was restarted by now; gives those that were within `withinMs`. */
+  look(restarts: ReadonlyMap<string, number>, now: number, withinMs: number): string[] {
+    const before = this.#counts;
+    this.#counts = restarts;
+    for (const [unit, count] of before ? restarts : []) {
+      if (count > (before?.get(unit) ?? 0)) this.#restartedAt.set(unit, now);
+    }
+    return [...this.#restartedAt]
+      .flatMap(([unit, at]) => (now - at < withinMs && !this.#known.has(unit) ? [unit] : []))
+      .sort();
+  }
+}

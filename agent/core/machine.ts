@@ -1,5 +1,6 @@
 import { z } from "zod";
 import { trustMemoriesSchema } from "./acceptance.ts";
+import { setsProfile } from "./activation.ts";
 import { ERROR_CODES, ERROR_KINDS, type ErrorCode } from "./errors.ts";
 import { ACTIVATION_MODES, releaseSchema, sha256Schema, type Release } from "./manifest.ts";
 import { storePathSchema } from "./store-path.ts";
@@ -29,6 +30,8 @@ const baselineSchema = z.strictObject({
   running: storePathSchema.nullable(),
   /** Units that had failed already: no fault of the new system. */
   failedUnits: z.array(z.string()),
+  /** Units that systemd had restarted already: they are not judged by their restarts. */
+  restartedUnits: z.array(z.string()),
 });
 export type Baseline = z.infer<typeof baselineSchema>;
 
@@ -119,11 +122,15 @@ const committedSchema = z.strictObject({
   previous: storePathSchema.nullable(),
 });
 
-/** A system that only a reboot brings into full effect. */
+/** What only a reboot brings into full effect. */
 const pendingRebootSchema = z.strictObject({
   release: releaseSchema,
+  /** True where the reboot leaves this release, false where it is to become it. */
+  wayBack: z.boolean(),
   /** The way back, should it not come up healthy. */
   baseline: baselineSchema,
+  /** Attempts that failed before: a release that is cut off after every boot counts on. */
+  attempts: z.int().nonnegative(),
   /** The boot in which it was asked for; any other one is the reboot. */
   bootId: bootIdSchema,
   /** Reboots that the agent itself asked for. */
@@ -172,11 +179,13 @@ export type Event = { readonly at: string } & (
   | { readonly type: "HealthConfirmed" }
   /** The system is to become the boot default; unproven where only a boot can prove it. */
   | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean }
-  | { readonly type: "BootDefaultSet" }
+  /** `bootId` is the boot in which that happened. */
+  | { readonly type: "BootDefaultSet"; readonly bootId: string }
   | { readonly type: "ActivationRejected"; readonly reason: Reason }
   /** Not the system's fault, as far as is known: it is undone and tried again. */
   | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
-  | { readonly type: "RollbackSucceeded" }
+  /** `rebootFrom` is this boot, where only another one makes the way back complete. */
+  | { readonly type: "RollbackSucceeded"; readonly rebootFrom?: string }
   | { readonly type: "RollbackFailed"; readonly message: string }
   | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string }
@@ -256,12 +265,16 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     }
     case "ReleaseWithdrawn":
       return { ...record, state: { name: "Idle" } };
-    case "AlreadyActive":
+    case "AlreadyActive": {
+      const { pendingReboot } = record;
+      const awaited = pendingReboot?.release.toplevel === event.release.toplevel;
       return {
         ...record,
         state: { name: "Idle" },
         committed: committedOf(event.release, event.at, event.previous),
+        pendingReboot: awaited ? pendingReboot : null,
       };
+    }
     case "FetchBegun":
       return { ...record, state: { ...attempted(state), name: "Fetching" } };
     case "ClosureImported":
@@ -295,10 +308,10 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     case "BootDefaultSet": {
       const from = prepared(state);
       const { rebootNeeded } = state as StateOf<"Committing">;
-      const { release, baseline, bootId } = from;
+      const pending = pendingRebootOf(from, { bootId: event.bootId, wayBack: false });
       return {
         ...commit(record, from, event.at),
-        pendingReboot: rebootNeeded ? { release, baseline, bootId, requested: 0 } : null,
+        pendingReboot: rebootNeeded ? pending : null,
       };
     }
     case "ActivationRejected":
@@ -311,7 +324,16 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     }
     case "RollbackSucceeded": {
       const { reason, deny } = state as StateOf<"RollingBack">;
-      return { ...record, state: { ...prepared(state), name: "RolledBack", reason, deny } };
+      const { rebootFrom: bootId } = event;
+      const from = prepared(state);
+      return {
+        ...record,
+        state: { ...from, name: "RolledBack", reason, deny },
+        pendingReboot:
+          bootId === undefined
+            ? record.pendingReboot
+            : pendingRebootOf(from, { bootId, wayBack: true }),
+      };
     }
     case "LeftoversRemoved": {
       if (state.name !== "RolledBack" || state.deny) return { ...record, state: { name: "Idle" } };
@@ -362,13 +384,14 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     case "RebootNoticed": {
       const pending = record.pendingReboot;
       if (pending === null) return record;
+      if (pending.wayBack) return { ...record, pendingReboot: null };
       return {
         ...record,
         pendingReboot: null,
         state: {
           name: "Verifying",
           release: pending.release,
-          attempts: 0,
+          attempts: pending.attempts,
           baseline: pending.baseline,
           bootId: event.bootId,
           restarts: 0,
@@ -406,12 +429,20 @@ function prepared(state: State): Prepared {
   return { ...attempted(state), baseline, bootId, restarts };
 }
 
+function pendingRebootOf(
+  { release, baseline, attempts }: Prepared,
+  reboot: Pick<PendingReboot, "bootId" | "wayBack">,
+): PendingReboot {
+  return { release, baseline, attempts, requested: 0, ...reboot };
+}
+
 function commit(record: AgentRecord, from: Prepared, at: string): AgentRecord {
   return {
     ...record,
     state: { ...from, name: "Committed" },
     committed: committedOf(from.release, at, from.baseline.profile),
-    pendingReboot: null,
+    // What leaves the boot default alone leaves the reboot that waits for it, too.
+    pendingReboot: setsProfile(from.release.mode) ? null : record.pendingReboot,
     // It failed here once and now did not: what a person insisted on is no longer denied.
     denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
   };
@@ -424,7 +455,7 @@ function rollBack(
   at: string,
 ): AgentRecord {
   const from = prepared(record.state);
-  const wasCommitted = record.committed?.digest === from.release.digest;
+  const wasCommitted = record.committed?.toplevel === from.release.toplevel;
   return {
     ...record,
     state: { ...from, name: "RollingBack", reason, deny: isToBlame, rollbackAttempts: 0 },

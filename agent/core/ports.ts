@@ -119,9 +119,19 @@ export interface Activator {
 
   /**
    * Runs it to its end. A run of the same toplevel and mode that an earlier agent began
-   * is awaited instead of begun again, where it can still be found.
+   * is awaited instead of begun again, where it can still be found. A run that outlives
+   * the agent is not waited for any longer once `signal` says stop (INTERRUPTED); one
+   * that does not is brought to its end.
    */
-  activate(toplevel: string, mode: string): Promise<ActivationResult>;
+  activate(toplevel: string, mode: string, signal?: AbortSignal): Promise<ActivationResult>;
+}
+
+/** What is wrong with the units of a host, as far as systemd shows it. */
+export interface UnitTroubles {
+  /** Units that are failed, or that wait to be started again after a failure; sorted. */
+  readonly failed: readonly string[];
+  /** How often systemd started a unit again by itself, where it did at all. */
+  readonly restarts: ReadonlyMap<string, number>;
 }
 
 /** The host's boots and units. */
@@ -129,8 +139,8 @@ export interface ServiceManager {
   /** Identity of this boot: another one means that everything that ran was cut off. */
   bootId(): Promise<string>;
 
-  /** Names of the units that are failed, or null where it cannot be known. */
-  failedUnits(): Promise<readonly string[] | null>;
+  /** What is wrong with the units, or null where it cannot be known. */
+  unitTroubles(): Promise<UnitTroubles | null>;
 
   /**
    * Has `command` run in `seconds`, whatever becomes of the agent, unless disarmed; a
@@ -143,9 +153,36 @@ export interface ServiceManager {
   stopAgent(): Promise<void>;
   /** Has the agent's service start again; does not wait for it. */
   startAgent(): Promise<void>;
+  /** Has the agent's service, where it runs, start anew; does not wait for it. */
+  restartAgent(): Promise<void>;
 
   /** Asks for a reboot; gives back before it comes. */
   reboot(): Promise<void>;
+}
+
+/** What goes back, should no agent commit a release. */
+export interface Deadline {
+  /** The command to run at the deadline of a release. */
+  command(digest: string): Promise<readonly string[]>;
+  /** Has it run some time after the next boot; the system's boot timer looks for it. */
+  armForBoot(digest: string): Promise<void>;
+  disarmForBoot(): Promise<void>;
+}
+
+/** The agent that the system brings along, where it is another one than the one that runs. */
+export interface Successor {
+  /** What the service manager would start now; the first look is what is compared with. */
+  look(): Promise<{
+    /** Whether program, configuration or unit changed since the first look. */
+    readonly differs: boolean;
+    /** Whether there still is a unit to be started. */
+    readonly hasUnit: boolean;
+  }>;
+  /**
+   * Runs the agent of a system to see that it starts and takes the configuration; gives
+   * false where the system has none. Throws HEALTH_FAILED.
+   */
+  prove(toplevel: string, signal?: AbortSignal): Promise<boolean>;
 }
 
 /** An operator's check, run once. Throws with what was expected and found. */

@@ -6,6 +6,7 @@ import { healthSettingsSchema } from "./health-check.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
+import { hasUserInfo, httpAddressSchema, parseUrl } from "./web-address.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -27,19 +28,21 @@ const mirrorSchema = z.string().refine(isMirrorAddress, {
 });
 
 function isMirrorAddress(text: string): boolean {
-  let url: URL;
-  try {
-    url = new URL(text);
-    decodeURIComponent(url.pathname);
-  } catch {
-    return false;
-  }
+  const url = parseUrl(text);
+  if (!url || !isDecodable(url.pathname) || hasUserInfo(url)) return false;
   if (url.search !== "" || url.hash !== "") return false;
-  // What stands in an address stands in logs and status.
-  if (url.username !== "" || url.password !== "") return false;
   if (url.protocol === "https:" || url.protocol === "http:") return true;
   // An encoded slash stands for no path (URL standard; Node refuses it too).
   return url.protocol === "file:" && url.host === "" && !/%2f/i.test(url.pathname);
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
@@ -64,7 +67,7 @@ export type MirrorCredential = z.infer<typeof credentialSchema>;
 
 /** Loopback is nobody else's network: a secret may go there without TLS. */
 function keepsSecrets(address: string): boolean {
-  const url = URL.parse(address);
+  const url = parseUrl(address);
   return (
     url?.protocol === "https:" ||
     (url?.protocol === "http:" && /^(127\.[0-9.]+|\[::1\]|localhost)$/.test(url.hostname))
@@ -237,7 +240,7 @@ export const settingsSchema = z
           .describe("Time between the announcement of a reboot and the reboot."),
         fleetLock: z
           .strictObject({
-            url: z.httpUrl().describe("Address of a FleetLock server, such as airlock."),
+            url: httpAddressSchema.describe("Address of a FleetLock server, such as airlock."),
             group: z
               .string()
               .regex(/^[a-zA-Z0-9.-]+$/)
@@ -281,6 +284,11 @@ export const settingsSchema = z
           .optional()
           .describe(
             "Where archives are unpacked before import; below the state directory where absent.",
+          ),
+        runtime: directorySchema
+          .optional()
+          .describe(
+            "Where a copy of the state is kept, apart from it: /run/nixos-pull where absent, or the state directory's name with .run where that is not the usual one.",
           ),
         profile: directorySchema
           .default("/nix/var/nix/profiles/system")
@@ -391,7 +399,10 @@ export interface Settings extends Omit<
   readonly hostname: string;
   /** Whose signatures of store paths count: as configured, without the revoked ones. */
   readonly storeKeys: readonly PublicKey[];
-  readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
+  readonly paths: Omit<ParsedSettings["paths"], "staging" | "runtime"> & {
+    readonly staging: string;
+    readonly runtime: string;
+  };
   readonly poll: PollSettings;
   /** The configuration as it was given, with the hostname filled in: JSON text. */
   readonly source: string;
@@ -403,6 +414,10 @@ export type PollSettings = { readonly jitter: number } & (
 );
 
 const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
+
+function runtimeFor(state: string): string {
+  return state === DEFAULT_STATE_DIRECTORY ? "/run/nixos-pull" : `${state}.run`;
+}
 
 /** Parses a configuration file's JSON. Throws CONFIG_INVALID, naming every bad key. */
 export function parseSettings(json: unknown, systemHostname: string): Settings {
@@ -421,7 +436,11 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
     hostname: name.data,
     storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
     source: JSON.stringify({ ...(json as object), hostname: name.data }),
-    paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
+    paths: {
+      ...paths,
+      staging: paths.staging ?? `${paths.state}/staging`,
+      runtime: paths.runtime ?? runtimeFor(paths.state),
+    },
     poll:
       poll.cron === undefined
         ? {

@@ -2,6 +2,7 @@ import { request, type Dispatcher } from "undici";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
 import type { MirrorCredential, Settings } from "../core/settings.ts";
+import { parseUrl } from "../core/web-address.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
 import { authorizationOf, type Transport } from "./transport.ts";
 
@@ -123,7 +124,7 @@ export class HttpMirror implements Mirror {
       if (!REDIRECTS.has(response.statusCode)) return response;
       await drop(response);
       const location = header(response, "location");
-      const next = location === undefined ? null : resolve(location, url);
+      const next = location === undefined ? null : parseUrl(location, url);
       if (next === null || hops >= this.#limits.redirects) {
         throw new PullError(
           "MIRROR_REDIRECT",
@@ -214,14 +215,6 @@ const DROP_BYTES = 16 * 1024;
 async function drop(response: Response): Promise<void> {
   response.body.on("error", () => undefined);
   await response.body.dump({ limit: DROP_BYTES }).catch(() => undefined);
-}
-
-function resolve(location: string, base: URL): URL | null {
-  try {
-    return new URL(location, base);
-  } catch {
-    return null;
-  }
 }
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);

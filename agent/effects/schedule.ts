@@ -54,13 +54,15 @@ export interface Window {
 const MINUTE_MS = 60_000;
 const MAX_WINDOW_MS = 24 * 60 * MINUTE_MS;
 
-/** Whether `now` lies in the window: it opened at a minute not longer ago than it lasts. */
+/** Whether `now` lies in the window: it opened at a time not longer ago than it lasts. */
 export function isOpen(window: Window, now: Date): boolean {
   const task = cronTask(window.cron, window.timezone, "reboot.window");
   const lasts = Math.min(window.duration, MAX_WINDOW_MS);
-  const minute = Math.floor(now.getTime() / MINUTE_MS) * MINUTE_MS;
+  // With a sixth field in front, an expression names seconds.
+  const step = window.cron.trim().split(/\s+/).length > 5 ? 1_000 : MINUTE_MS;
+  const latest = Math.floor(now.getTime() / step) * step;
   try {
-    for (let opened = minute; now.getTime() - opened < lasts; opened -= MINUTE_MS) {
+    for (let opened = latest; now.getTime() - opened < lasts; opened -= step) {
       if (task.match(new Date(opened))) return true;
     }
     return false;

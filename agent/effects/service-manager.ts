@@ -5,7 +5,8 @@ import { childEnvironment } from "./nix-environment.ts";
 import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
 import { SWITCH_UNIT } from "./systemd-activator.ts";
 
-const AGENT_UNIT = "nixos-pull.service";
+/** The agent's own unit, as the NixOS module names it. */
+export const AGENT_UNIT = "nixos-pull.service";
 const DEADLINE = "nixos-pull-deadline";
 
 /** Identity of the boot (random(4), "boot_id"). */
@@ -13,22 +14,36 @@ async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
 }
 
+/** The agent's own transient units are judged by their results. */
+function isNotOurs(unit: string): boolean {
+  return unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`);
+}
+
 /** A host whose units systemd manages. */
 export const systemdManager: ServiceManager = {
   bootId: readBootId,
 
-  async failedUnits() {
-    const result = await systemdOrThrow(
-      "systemctl",
-      "list-units",
-      "--state=failed",
-      "--plain",
-      "--no-legend",
-      "--no-pager",
-    );
-    const units = result.stdout.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
-    // The agent's own transient units are judged by their results, not here.
-    return units.filter((unit) => unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`)).sort();
+  async unitTroubles() {
+    const [listed, shown] = await Promise.all([
+      // A service that is restarted for ever is never failed (systemd.service(5), Restart=).
+      systemdOrThrow(
+        "systemctl",
+        "list-units",
+        "--state=failed,auto-restart,auto-restart-queued",
+        "--plain",
+        "--no-legend",
+        "--no-pager",
+      ),
+      systemdOrThrow("systemctl", "show", "--property=Id,NRestarts", "*.service"),
+    ]);
+    const failed = listed.stdout.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
+    const restarts = shown.stdout.split("\n\n").flatMap((block) => {
+      const unit = /^Id=(.+)$/m.exec(block)?.[1];
+      const count = Number(/^NRestarts=(\d+)$/m.exec(block)?.[1] ?? 0);
+      // The agent ends by itself to make way for its successor.
+      return unit !== undefined && count > 0 && unit !== AGENT_UNIT ? [[unit, count] as const] : [];
+    });
+    return { failed: failed.filter(isNotOurs).sort(), restarts: new Map(restarts) };
   },
 
   async armDeadline(seconds, command) {
@@ -71,6 +86,10 @@ export const systemdManager: ServiceManager = {
     await systemd("systemctl", "start", "--no-block", AGENT_UNIT);
   },
 
+  async restartAgent() {
+    await systemd("systemctl", "try-restart", "--no-block", AGENT_UNIT);
+  },
+
   async reboot() {
     await systemdOrThrow("systemctl", "reboot", "--no-block");
   },
@@ -79,11 +98,12 @@ export const systemdManager: ServiceManager = {
 /** A sandbox: it has boots like everything on the machine, but no units of its own. */
 export const sandboxManager: ServiceManager = {
   bootId: readBootId,
-  failedUnits: () => Promise.resolve(null),
+  unitTroubles: () => Promise.resolve(null),
   armDeadline: () => Promise.resolve(),
   disarmDeadline: () => Promise.resolve(),
   stopAgent: () => Promise.resolve(),
   startAgent: () => Promise.resolve(),
+  restartAgent: () => Promise.resolve(),
   reboot: () =>
     Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox does not reboot its machine")),
 };

@@ -10,18 +10,25 @@ import type { History } from "./history.ts";
 /**
  * The agent's record on disk. The highest accepted sequence is kept three times (in
  * the record, in a file of its own and in the history), so that no single loss lets a
- * mirror replay an old release.
+ * mirror replay an old release. A copy of the record lies outside of the directory: what
+ * is lost in the middle of an activation would else make the unproven system look like
+ * the one to go back to.
  */
 export class StateFile {
   readonly #recordPath: string;
   readonly #trustPath: string;
   readonly #directory: string;
+  readonly #copyDirectory: string;
+  readonly #copyPath: string;
   readonly #history: History;
   readonly #log: Log;
   #trustOnDisk: TrustMemories = [];
 
-  constructor(directory: string, history: History, log: Log) {
+  constructor(paths: { state: string; runtime: string }, history: History, log: Log) {
+    const directory = paths.state;
     this.#directory = directory;
+    this.#copyDirectory = paths.runtime;
+    this.#copyPath = join(paths.runtime, "state.json");
     this.#recordPath = join(directory, "state.json");
     this.#trustPath = join(directory, "trust.json");
     this.#history = history;
@@ -54,6 +61,16 @@ export class StateFile {
         trust: mergeMemories([...record.value.trust, ...this.#trustOnDisk]),
       };
     }
+    const copy = await readChecked(this.#copyPath, recordSchema);
+    if (copy.kind === "read") {
+      this.#log.error(`state: the record was lost; its copy in ${this.#copyDirectory} is used`, {
+        code: record.kind === "missing" ? "STATE_LOST" : "STATE_CORRUPT",
+      });
+      return {
+        ...copy.value,
+        trust: mergeMemories([...copy.value.trust, ...this.#trustOnDisk]),
+      };
+    }
     if (record.kind === "missing" && trust.kind === "missing" && !(await this.#history.exists())) {
       return EMPTY_RECORD;
     }
@@ -81,6 +98,17 @@ export class StateFile {
       await writeChecked(this.#trustPath, record.trust);
       this.#trustOnDisk = record.trust;
     }
+    await this.#saveCopy(record);
     await writeChecked(this.#recordPath, record);
+  }
+
+  /** The copy comes first, so that it is never behind. Without it the record still counts. */
+  async #saveCopy(record: AgentRecord): Promise<void> {
+    try {
+      await mkdir(this.#copyDirectory, { recursive: true, mode: 0o700 });
+      await writeChecked(this.#copyPath, record);
+    } catch (error) {
+      this.#log.warn(`state: the record has no copy: ${(error as Error).message}`);
+    }
   }
 }

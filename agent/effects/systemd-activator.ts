@@ -34,7 +34,7 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
       );
     },
     hasCheck: (toplevel) => usageKnowsCheck(program(toplevel)),
-    async activate(toplevel, mode) {
+    async activate(toplevel, mode, signal) {
       const description = `nixos-pull: ${mode} ${toplevel}`;
       const left = await unitProperties(SWITCH_UNIT, "LoadState", "Description");
       const isOurs = left?.get("Description") === description && left.get("LoadState") === "loaded";
@@ -45,7 +45,7 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
         await clearUnit(SWITCH_UNIT);
         await start(description, program(toplevel), mode, settings.activation.timeout);
       }
-      const result = await ended(settings.activation.timeout);
+      const result = await ended(settings.activation.timeout, signal);
       await clearUnit(SWITCH_UNIT);
       return result;
     },
@@ -80,8 +80,11 @@ async function start(
   );
 }
 
-/** Waits until the unit is through; gives what systemd recorded. */
-async function ended(timeoutMs: number): Promise<ActivationResult> {
+/**
+ * Waits until the unit is through; gives what systemd recorded. The switch may be what
+ * stops this agent and waits for its end, so that a signal ends the waiting at once.
+ */
+async function ended(timeoutMs: number, signal?: AbortSignal): Promise<ActivationResult> {
   const limit = performance.now() + timeoutMs + KILL_GRACE_MS;
   let heard = performance.now();
   for (;;) {
@@ -103,7 +106,7 @@ async function ended(timeoutMs: number): Promise<ActivationResult> {
     if (performance.now() - heard > SILENCE_MS || performance.now() > limit) {
       throw new PullError("TOOL_TIMEOUT", `${SWITCH_UNIT}: systemd does not say how it ended`);
     }
-    await sleep(POLL_MS);
+    await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
 }
 

@@ -51,7 +51,13 @@ describe("the way back", () => {
     ["a dry activation", "dry-activate", OLD, RAN, [], false],
   ])("from %s", (_, mode, profile, running, runs, restoreProfile) => {
     const plan = planRollback(mode, {
-      ...{ profile, running, generation: profile === null ? null : 3, failedUnits: [] },
+      ...{
+        profile,
+        running,
+        generation: profile === null ? null : 3,
+        failedUnits: [],
+        restartedUnits: [],
+      },
     });
     expect(plan.runs.map((run) => `${run.mode} ${run.toplevel}`)).toEqual(runs);
     expect(plan.restoreProfile).toBe(restoreProfile);

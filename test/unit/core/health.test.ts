@@ -3,6 +3,7 @@ import {
   judgeBootDefault,
   judgeBootedSystem,
   judgeRunningSystem,
+  RestartWatch,
   newlyFailedUnits,
 } from "../../../agent/core/health.ts";
 import type { ActivationMode } from "../../../agent/core/manifest.ts";
@@ -69,5 +70,40 @@ describe("newly failed units", () => {
   test("are found without a change to what was given", () => {
     const failed = Object.freeze(["b.service", "a.service"]);
     expect(newlyFailedUnits({ failedUnits: [] }, failed)).toEqual(["a.service", "b.service"]);
+  });
+});
+
+describe("services that are started again and again", () => {
+  const watch = (known: string[] = []) =>
+    new RestartWatch({ failedUnits: known, restartedUnits: [] });
+  const counts = (loop: number) => new Map([["loop.service", loop]]);
+
+  test("are named until they stood still for long enough", () => {
+    const loop = watch();
+    expect(loop.look(counts(3), 0, 10_000)).toEqual([]);
+    expect(loop.look(counts(4), 5_000, 10_000)).toEqual(["loop.service"]);
+    expect(loop.look(counts(4), 14_999, 10_000)).toEqual(["loop.service"]);
+    expect(loop.look(counts(4), 15_000, 10_000)).toEqual([]);
+  });
+
+  test("are named where they were never seen before, too", () => {
+    const loop = watch();
+    loop.look(new Map(), 0, 10_000);
+    expect(loop.look(counts(1), 1_000, 10_000)).toEqual(["loop.service"]);
+  });
+
+  test("are no fault of the new system where they did so, or had failed, before it", () => {
+    const old = new RestartWatch({ failedUnits: [], restartedUnits: ["loop.service"] });
+    for (const loop of [watch(["loop.service"]), old]) {
+      loop.look(counts(3), 0, 10_000);
+      expect(loop.look(counts(4), 1_000, 10_000)).toEqual([]);
+    }
+  });
+
+  test("count anew after a start by hand, which is none of theirs", () => {
+    const loop = watch();
+    loop.look(counts(3), 0, 10_000);
+    expect(loop.look(new Map(), 1_000, 10_000)).toEqual([]);
+    expect(loop.look(counts(1), 2_000, 10_000)).toEqual(["loop.service"]);
   });
 });

@@ -29,18 +29,23 @@ const RECORD: AgentRecord = {
 
 /** A state directory, and a new agent's view of it each time. */
 async function stateDirectory() {
-  const directory = join(await temporaryDirectory(), "state");
+  const parent = await temporaryDirectory();
+  const [directory, runtime] = [join(parent, "state"), join(parent, "run")];
   const history = new History(directory);
   const log = recordingLog();
-  const open = () => new StateFile(directory, history, log);
+  const open = () => new StateFile({ state: directory, runtime }, history, log);
   await open().prepare();
   return {
-    ...{ directory, history, log, open },
+    ...{ directory, runtime, history, log, open },
     record: join(directory, "state.json"),
     trust: join(directory, "trust.json"),
-    /** Saves the sample record and puts its memories into the history, as the agent does. */
-    async live() {
+    /**
+     * Saves the sample record and puts its memories into the history, as the agent does;
+     * then the host is booted, which the record's copy does not outlive.
+     */
+    async live({ thenBoots = true } = {}) {
       await open().save(RECORD);
+      if (thenBoots) await rm(runtime, { recursive: true });
       for (const one of TRUST) {
         await history.append({ at: AT, event: "ManifestAccepted", state: "Idle", trust: one });
       }
@@ -202,4 +207,46 @@ test("a state file that cannot be read for another reason is that error and no l
   const { open, record } = await stateDirectory();
   await mkdir(record);
   await expect(open().load({ acceptLoss: true })).rejects.toMatchObject({ code: "EISDIR" });
+});
+
+describe("the record's copy", () => {
+  test.each([
+    ["the record", ["state.json"]],
+    ["the record and the memories", ["state.json", "trust.json"]],
+    ["the whole directory", ["state.json", "trust.json", "history.jsonl"]],
+  ])("is used, with an alarm, where %s is lost", async (_, lost) => {
+    const { directory, open, live, alarms } = await stateDirectory();
+    await live({ thenBoots: false });
+    for (const name of lost) await rm(join(directory, name));
+    expect(await open().load()).toEqual(RECORD);
+    expect(alarms()).toEqual(["STATE_LOST"]);
+  });
+
+  test("is used where the record is torn, and never where it is whole", async () => {
+    const { record, runtime, open, live, alarms } = await stateDirectory();
+    await live({ thenBoots: false });
+    await writeChecked(join(runtime, "state.json"), EMPTY_RECORD);
+    expect((await open().load()).state).toEqual(RECORD.state);
+    expect(alarms()).toEqual([]);
+    await open().save(RECORD);
+    await writeFile(record, (await readFile(record)).subarray(0, 100));
+    expect(await open().load()).toEqual(RECORD);
+    expect(alarms()).toEqual(["STATE_CORRUPT", "STATE_CORRUPT"]);
+  });
+
+  test("never takes the memories back", async () => {
+    const { directory, runtime, open, live } = await stateDirectory();
+    await live({ thenBoots: false });
+    await writeChecked(join(runtime, "state.json"), { ...RECORD, trust: [memory("stable", 6)] });
+    await rm(join(directory, "state.json"));
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+  });
+
+  test("that cannot be written leaves the record as good as it was", async () => {
+    const { runtime, open, log } = await stateDirectory();
+    await writeFile(runtime, "in the way");
+    await open().save(RECORD);
+    expect(await open().load()).toEqual(RECORD);
+    expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
+  });
 });
