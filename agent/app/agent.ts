@@ -1,7 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
-import { failureText, judgeActivation } from "../core/activation.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, type AgentRecord } from "../core/machine.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
@@ -196,10 +195,11 @@ export class Agent {
    */
   async rollBack(generation: number | null): Promise<{ toplevel: string; generation: number }> {
     return this.#exclusively(async () => {
-      const { store, activator, state, log } = this.#tools;
+      const { store, activator, state } = this.#tools;
       const run = new ReleaseRun(this.#tools, await state.load(), undefined);
       const unfinished = await run.finishBegun();
-      if (unfinished) throw unfinished;
+      // Where one generation does not come up, a person may choose another.
+      if (unfinished && run.record.state.name !== "Reverting") throw unfinished;
       const from = await store.profileToplevel();
       const target = await store.findGeneration(generation);
       if (!target) {
@@ -222,20 +222,7 @@ export class Agent {
           `${target.toplevel} has no bin/switch-to-configuration`,
         );
       }
-      if (run.record.committed?.toplevel === from) {
-        await run.happened({
-          type: "SystemDenied",
-          reason: { code: "RELEASE_DENIED", message: "rolled back by hand" },
-        });
-      }
-      await store.restoreProfile(target.generation);
-      log.info(`activating ${target.toplevel}, generation ${target.generation}`);
-      const result = await activator.activate(target.toplevel, "switch");
-      const verdict = judgeActivation(result);
-      const failure = failureText(verdict);
-      if (failure !== null && verdict.kind !== "unitsFailed") {
-        throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${failure}`);
-      }
+      await run.revert(from, target);
       return target;
     });
   }

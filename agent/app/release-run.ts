@@ -12,6 +12,8 @@ import { backoffMs } from "../core/backoff.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import {
   advance,
+  denialOf,
+  isExpected,
   isPastTheLine,
   isTransient,
   type AgentRecord,
@@ -46,6 +48,9 @@ const LOCK_TRIES = 24;
 /** An agent that is ended this often in one state is being ended by what it does. */
 const MAX_RESTARTS = 10;
 
+/** So often in a row a way back is tried before another release may take its place. */
+const MAX_ROLLBACKS = 3;
+
 /** What an effect found out, beside the event that it makes. */
 type Details = Pick<HistoryEntry, "lastLines">;
 /** An event before it has its time. */
@@ -73,14 +78,36 @@ export class ReleaseRun {
     const { state } = this.record;
     if (!isPastTheLine(state)) return null;
     this.#tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);
-    await this.happened({ type: "AgentRestarted" });
+    if (isExpected(state.name, "AgentRestarted")) await this.happened({ type: "AgentRestarted" });
     const restarts = "restarts" in state ? state.restarts : 0;
     if (restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying")) {
       const message = `the agent was ended ${restarts} times in ${state.name}`;
       await this.happened(rejected("RESTART_LOOP", message));
     }
     const error = await this.#runSteps();
-    return isPastTheLine(this.record.state) ? error : null;
+    if (!error || !isPastTheLine(this.record.state)) return null;
+    if (!this.#isBarred()) return error;
+    this.#tools.log.error(`${error.message}; looking for a release that works instead`, {
+      code: error.code,
+    });
+    return null;
+  }
+
+  /** Whether the way back failed so often that another release is the better hope. */
+  #isBarred(): boolean {
+    const { state } = this.record;
+    return (
+      (state.name === "RollingBack" && state.rollbackAttempts >= MAX_ROLLBACKS) ||
+      (state.name === "Reverting" && state.failures >= MAX_ROLLBACKS)
+    );
+  }
+
+  /** Makes an earlier generation what this host is. Throws ROLLBACK_FAILED, INTERRUPTED, … */
+  async revert(from: string | null, target: StateOf<"Reverting">["target"]): Promise<void> {
+    const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
+    await this.happened({ type: "RevertBegun", from, target, reason });
+    const error = await this.#runSteps();
+    if (error) throw error;
   }
 
   /** Whether the release is being activated or was booted, and is not committed yet. */
@@ -145,7 +172,7 @@ export class ReleaseRun {
       case "backoff":
         return untouched();
       case "update": {
-        if (!this.#isUnderWay(release)) {
+        if (!this.#isUnderWay(release) || this.#isBarred()) {
           this.#tools.log.info(
             `release ${release.sequence}: ${release.toplevel}, to ${release.mode}`,
           );
@@ -247,7 +274,7 @@ export class ReleaseRun {
         failure ??= new PullError(event.reason.code, event.reason.message);
       }
       await this.happened(event);
-      if (event.type === "RollbackFailed") return failure;
+      if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
     }
   }
 
@@ -276,7 +303,11 @@ export class ReleaseRun {
     Imported: async ({ release }) => {
       const { store, services, roots } = this.#tools;
       await this.#requireBootSpace(release);
-      const { profile, running } = await observe(store);
+      const host = await observe(store);
+      const { profile } = host;
+      // What failed here before, and could not be left, is nothing to go back to.
+      const isFailed = host.running !== null && denialOf(this.record, host.running) !== undefined;
+      const running = isFailed && profile !== null ? profile : host.running;
       const generation = await store.profileGeneration();
       const troubles = await services.unitTroubles();
       const failedUnits = [...(troubles?.failed ?? [])];
@@ -303,7 +334,7 @@ export class ReleaseRun {
           return { type: "ActivationRejected", reason: { code: "ACTIVATION_FAILED", message } };
         }
       }
-      if (provingMode(release.mode) === null) return { type: "CommitBegun", rebootNeeded: true };
+      if (provingMode(release.mode) === null) return this.#beginBootCommit(release);
       if (release.mode !== "dry-activate") await this.#armDeadline(release);
       return { type: "ActivationBegun" };
     },
@@ -326,7 +357,7 @@ export class ReleaseRun {
             : { type: "ActivationSucceeded", message: verdict.message };
         case "rebootNeeded":
           return setsProfile(release.mode)
-            ? { type: "CommitBegun", rebootNeeded: true }
+            ? this.#beginBootCommit(release)
             : rejected("ACTIVATION_FAILED", `${mode}: it takes effect only with a reboot`);
         case "locked":
           // Nothing was done, so there is nothing to undo but the deadline.
@@ -436,6 +467,20 @@ export class ReleaseRun {
       };
     },
 
+    Reverting: async ({ target: { toplevel, generation } }) => {
+      const { store, log } = this.#tools;
+      if ((await store.profileGeneration()) !== generation) await store.restoreProfile(generation);
+      log.info(`activating ${toplevel}, generation ${generation}`);
+      const { verdict } = await this.#activate(toplevel, "switch");
+      const failure = failureText(verdict);
+      if (failure !== null && verdict.kind !== "unitsFailed") {
+        throw new PullError("ROLLBACK_FAILED", `${toplevel}: ${failure}`);
+      }
+      if (verdict.kind === "rebootNeeded") log.warn(`${toplevel} takes effect with a reboot`);
+      await this.#removeLeftovers();
+      return { type: "RevertSucceeded" };
+    },
+
     RolledBack: async ({ release, attempts, reason }) => {
       await this.#removeLeftovers();
       this.#tools.log.warn(`release ${release.sequence} was rolled back`);
@@ -469,6 +514,8 @@ export class ReleaseRun {
         return { type: "ActivationRejected", reason };
       case "RollingBack":
         return { type: "RollbackFailed", message: error.message };
+      case "Reverting":
+        return { type: "RevertFailed", message: error.message };
       case "Committed":
       case "RolledBack":
       case "Idle":
@@ -511,18 +558,35 @@ export class ReleaseRun {
     return (await this.#tools.services.bootId()) !== state.bootId;
   }
 
+  /** Begins to commit what can only be proven by a boot; all that can be known now is that it has an agent. */
+  async #beginBootCommit(release: Release): Promise<Happening> {
+    try {
+      await this.#proveAgent(release);
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code !== "HEALTH_FAILED") throw thrown;
+      return rejected(code, message);
+    }
+    return { type: "CommitBegun", rebootNeeded: true };
+  }
+
+  /** Throws HEALTH_FAILED where the release brings an agent that does not start. */
+  async #proveAgent(release: Release): Promise<void> {
+    const { successor, log } = this.#tools;
+    if (await successor.prove(release.toplevel, this.#signal)) return;
+    log.warn(`release ${release.sequence} has no nixos-pull: this host will follow no other`);
+  }
+
   /**
    * Has the new system's agent, where it is another one, judge the new system: that it
    * does so is the proof that the host can go on being updated. Throws INTERRUPTED for
    * this agent to end, HEALTH_FAILED where the new one does not even start.
    */
   async #makeWay(release: Release): Promise<void> {
-    const { successor, services, log, isService } = this.#tools;
+    const { successor, services, isService } = this.#tools;
     const { differs, hasUnit } = await successor.look();
     if (!differs) return;
-    if (!(await successor.prove(release.toplevel, this.#signal))) {
-      log.warn(`release ${release.sequence} has no nixos-pull: this host will follow no other`);
-    }
+    await this.#proveAgent(release);
     if (!hasUnit) return;
     if (isService) throw new PullError("INTERRUPTED", "making way for the new system's agent");
     await services.restartAgent();

@@ -94,6 +94,11 @@ function describeState(state: AgentRecord["state"]): string {
     case "RollingBack":
     case "RolledBack":
       return `${state.name} from release ${state.release.sequence}: ${state.reason.code}: ${state.reason.message}`;
+    case "Reverting":
+      return (
+        `Reverting by hand to generation ${state.target.generation}, ${state.target.toplevel}` +
+        (state.failures > 0 ? `, FAILED ${state.failures} times` : "")
+      );
     case "Candidate":
     case "Fetching":
     case "Imported":

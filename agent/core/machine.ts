@@ -14,6 +14,8 @@ import { storePathSchema } from "./store-path.ts";
  *           Failed ←──────┴──────────┴────────┘    Activating → Verifying     (pending reboot)
  *             ↑                                         ↓           ↓   ↑            ↓
  *             └──────────── RolledBack ←──────────── RollingBack ←──┘   └──── the next boot
+ *
+ *   Idle → Reverting → Idle, where a person goes back by hand
  */
 
 const timeSchema = z.iso.datetime();
@@ -87,6 +89,14 @@ export const stateSchema = z.discriminatedUnion("name", [
     ...withBaseline,
     reason: reasonSchema,
     deny: z.boolean(),
+  }),
+  /** A person asked for an earlier generation; it is being made what this host is. */
+  z.strictObject({
+    name: z.literal("Reverting"),
+    /** What the profile pointed at. */
+    from: storePathSchema.nullable(),
+    target: z.strictObject({ toplevel: storePathSchema, generation: z.int().positive() }),
+    failures: z.int().nonnegative(),
   }),
   /** An attempt failed with the system untouched; it is repeated from `retryAt` on. */
   z.strictObject({
@@ -187,9 +197,17 @@ export type Event = { readonly at: string } & (
   /** `rebootFrom` is this boot, where only another one makes the way back complete. */
   | { readonly type: "RollbackSucceeded"; readonly rebootFrom?: string }
   | { readonly type: "RollbackFailed"; readonly message: string }
+  | {
+      readonly type: "RevertBegun";
+      readonly from: string | null;
+      readonly target: StateOf<"Reverting">["target"];
+      /** Why what is left is not followed any more. */
+      readonly reason: Reason;
+    }
+  | { readonly type: "RevertSucceeded" }
+  | { readonly type: "RevertFailed"; readonly message: string }
   | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string }
-  | { readonly type: "SystemDenied"; readonly reason: Reason }
   | { readonly type: "RebootRequested" }
   | { readonly type: "RebootNoticed"; readonly bootId: string }
   | { readonly type: "RebootSlotTaken" }
@@ -199,12 +217,7 @@ export type EventType = Event["type"];
 
 const SLOT_EVENTS = ["RebootSlotTaken", "RebootSlotReleased"] as const;
 /** While the host is untouched, another release or a person may always change the plan. */
-const ABANDONING = [
-  "ReleaseAccepted",
-  "ReleaseWithdrawn",
-  "AlreadyActive",
-  "SystemDenied",
-] as const;
+const ABANDONING = ["ReleaseAccepted", "ReleaseWithdrawn", "AlreadyActive", "RevertBegun"] as const;
 const BEFORE_THE_LINE = [...ABANDONING, "RebootNoticed", ...SLOT_EVENTS] as const;
 
 /** Which events each state can meet; anything else is a defect. */
@@ -238,7 +251,9 @@ const EXPECTED = {
   ],
   Committing: ["BootDefaultSet", "ActivationRejected", "AgentRestarted"],
   Committed: ["LeftoversRemoved", "AgentRestarted"],
-  RollingBack: ["RollbackSucceeded", "RollbackFailed", "AgentRestarted"],
+  // Where the way back is barred, the way on to another release may not be.
+  RollingBack: ["RollbackSucceeded", "RollbackFailed", "AgentRestarted", "ReleaseAccepted"],
+  Reverting: ["RevertSucceeded", "RevertFailed", "RevertBegun", "ReleaseAccepted"],
   RolledBack: ["LeftoversRemoved", "AgentRestarted"],
   Failed: ["RebootRequested", ...BEFORE_THE_LINE],
 } as const satisfies Record<StateName, readonly EventType[]>;
@@ -335,6 +350,23 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
             : pendingRebootOf(from, { bootId, wayBack: true }),
       };
     }
+    case "RevertBegun": {
+      const { from, target } = event;
+      const left = record.committed?.toplevel === from ? record.committed : null;
+      return {
+        ...record,
+        state: { name: "Reverting", from, target, failures: 0 },
+        committed: left ? null : record.committed,
+        pendingReboot: null,
+        denied: left ? deny(record.denied, left, event) : record.denied,
+      };
+    }
+    case "RevertSucceeded":
+      return { ...record, state: { name: "Idle" } };
+    case "RevertFailed": {
+      const from = state as StateOf<"Reverting">;
+      return { ...record, state: { ...from, failures: from.failures + 1 } };
+    }
     case "LeftoversRemoved": {
       if (state.name !== "RolledBack" || state.deny) return { ...record, state: { name: "Idle" } };
       const { release, attempts } = state;
@@ -362,15 +394,6 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
         },
       };
     }
-    case "SystemDenied":
-      return record.committed === null
-        ? record
-        : {
-            ...record,
-            committed: null,
-            pendingReboot: null,
-            denied: deny(record.denied, record.committed, event),
-          };
     case "RebootRequested":
       return record.pendingReboot === null
         ? record
@@ -504,6 +527,7 @@ export function isPastTheLine(state: State): boolean {
     case "Committed":
     case "RollingBack":
     case "RolledBack":
+    case "Reverting":
       return true;
     case "Idle":
     case "Candidate":

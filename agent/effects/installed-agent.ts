@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile, realpath } from "node:fs/promises";
+import { access, readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { NixStore, Successor } from "../core/ports.ts";
@@ -48,7 +48,13 @@ export function successorOf(
         throw error;
       });
       if (found === null) return false;
-      const result = await runProcess(found, ["config"], {
+      // The configuration that comes with the system, where it is the agent's own.
+      const config = join(options.store.realPath(toplevel), "etc/nixos-pull/config.json");
+      const isThere = await access(config).then(
+        () => true,
+        () => false,
+      );
+      const result = await runProcess(found, ["config", ...(isThere ? ["--config", config] : [])], {
         env: childEnvironment(),
         timeoutMs: PROOF_MS,
         signal,

@@ -132,7 +132,19 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     at: times,
     retryAt: times,
   }),
-  SystemDenied: fc.record({ type: fc.constant("SystemDenied"), at: times, reason: reasons }),
+  RevertBegun: fc.record({
+    type: fc.constant("RevertBegun"),
+    at: times,
+    from: fc.constantFrom(null, ...[1, 2, 3].map((n) => samplePath(`nixos-system-web1-${n}`))),
+    target: fc.constant({ toplevel: samplePath("nixos-system-web1-0"), generation: 3 }),
+    reason: reasons,
+  }),
+  RevertSucceeded: fc.record({ type: fc.constant("RevertSucceeded"), at: times }),
+  RevertFailed: fc.record({
+    type: fc.constant("RevertFailed"),
+    at: times,
+    message: fc.string(),
+  }),
   RebootRequested: fc.record({ type: fc.constant("RebootRequested"), at: times }),
   RebootNoticed: fc.record({ type: fc.constant("RebootNoticed"), at: times, bootId: bootIds }),
   RebootSlotTaken: fc.record({ type: fc.constant("RebootSlotTaken"), at: times }),
@@ -146,7 +158,6 @@ function leadsOn(state: StateName, type: EventType): boolean {
   switch (type) {
     case "ReleaseWithdrawn":
     case "AlreadyActive":
-    case "SystemDenied":
     case "RebootSlotTaken":
     case "RebootSlotReleased":
       return false;
@@ -284,7 +295,8 @@ describe("over any life of an agent", () => {
           expect(after.committed).toBeNull();
           return;
         default:
-          expect(event.type).toBe("SystemDenied");
+          if (event.type !== "RevertBegun") throw new Error(`taken back by ${event.type}`);
+          expect(before.committed?.toplevel).toBe(event.from);
           expect(after.committed).toBeNull();
       }
     });
@@ -300,8 +312,8 @@ describe("over any life of an agent", () => {
           ...{ reason: event.reason, at: event.at },
         });
         expect(after.state).toMatchObject({ name: "RollingBack", deny: true });
-      } else if (event.type === "SystemDenied" && before.committed) {
-        expect(denialOf(after, before.committed.toplevel)?.reason).toEqual(event.reason);
+      } else if (event.type === "RevertBegun" && before.committed?.toplevel === event.from) {
+        expect(denialOf(after, event.from)?.reason).toEqual(event.reason);
       } else if (event.type === "HealthConfirmed" || event.type === "BootDefaultSet") {
         if (!("release" in before.state)) throw new Error("committed without a release");
         const { toplevel } = before.state.release;
@@ -398,10 +410,9 @@ describe("over any life of an agent", () => {
         case "RebootRequested":
           expect(is).toEqual(was && { ...was, requested: was.requested + 1 });
           return;
-        case "SystemDenied":
-          // What is no longer committed has nothing to wait for.
-          if (before.committed === null) expect(is).toBe(was);
-          else expect(is).toBeNull();
+        case "RevertBegun":
+          // A person decided what this host is.
+          expect(is).toBeNull();
           return;
         default:
           expect(is).toBe(was);
@@ -461,6 +472,9 @@ describe("over any life of an agent", () => {
       if (!isPastTheLine(before.state)) return;
       if (event.type === "LeftoversRemoved" && after.state.name !== "Failed") {
         expect(after.state).toEqual({ name: "Idle" });
+      } else if (event.type === "ReleaseAccepted") {
+        // The way on, where the way back is barred; when that is so, the app decides.
+        expect(["RollingBack", "Reverting"]).toContain(before.state.name);
       } else expect(digestOf(after.state)).toBe(digestOf(before.state));
     });
   });
@@ -487,6 +501,28 @@ describe("over any life of an agent", () => {
   });
 });
 
+describe("going back by hand", () => {
+  const target = { toplevel: samplePath("earlier"), generation: 2 };
+  const BY_HAND: Event = {
+    ...{ type: "RevertBegun", at: AT, from: samplePath("now"), target, reason: REASON },
+  };
+
+  test("is past the line until it is done, however often it fails", () => {
+    const begun = happen(EMPTY_RECORD, BY_HAND);
+    expect(begun.state).toMatchObject({ name: "Reverting", target, failures: 0 });
+    const failed = happen(begun, { type: "RevertFailed", at: AT, message: "no" });
+    expect(failed.state).toMatchObject({ name: "Reverting", target, failures: 1 });
+    expect(isPastTheLine(failed.state)).toBe(true);
+    expect(happen(failed, { type: "RevertSucceeded", at: AT }).state).toEqual({ name: "Idle" });
+  });
+
+  test("can be asked for again, elsewhere, while it fails", () => {
+    const other = { toplevel: samplePath("still-earlier"), generation: 1 };
+    const again = happen(EMPTY_RECORD, BY_HAND, { ...BY_HAND, target: other });
+    expect(again.state).toMatchObject({ name: "Reverting", target: other, failures: 0 });
+  });
+});
+
 describe("an event that a state cannot meet", () => {
   /** A record in each state. */
   const release = sampleRelease();
@@ -505,6 +541,10 @@ describe("an event that a state cannot meet", () => {
     Committed: { name: "Committed", ...prepared },
     RollingBack: { name: "RollingBack", ...prepared, ...reason, rollbackAttempts: 0 },
     RolledBack: { name: "RolledBack", ...prepared, ...reason },
+    Reverting: {
+      ...{ name: "Reverting", from: release.toplevel, failures: 0 },
+      target: { toplevel: samplePath("nixos-system-web1-0"), generation: 3 },
+    },
     Failed: { name: "Failed", ...attempt, reason: REASON, retryAt: AT },
   };
 
@@ -761,16 +801,21 @@ describe("denials", () => {
     const active = happen(EMPTY_RECORD, {
       ...{ type: "AlreadyActive", at: AT, release, previous: null },
     });
-    const denied = happen(active, { type: "SystemDenied", at: AT, reason: REASON });
+    const target = { toplevel: samplePath("earlier"), generation: 2 };
+    const byHand = (from: string): Event => ({
+      ...{ type: "RevertBegun", at: AT, from, target, reason: REASON },
+    });
+    const denied = happen(active, byHand(release.toplevel));
     expect(denied.committed).toBeNull();
     expect(denialOf(denied, release.toplevel)?.reason).toEqual(REASON);
-    expect(happen(EMPTY_RECORD, { type: "SystemDenied", at: AT, reason: REASON })).toEqual(
-      EMPTY_RECORD,
-    );
+    expect(happen(active, byHand(samplePath("by-hand")))).toMatchObject({
+      ...{ committed: active.committed, denied: [] },
+    });
+    expect(happen(EMPTY_RECORD, byHand(release.toplevel)).denied).toEqual([]);
   });
 
   test("by hand are possible in every state in which `rollback` can find a host", () => {
-    const possible = STATE_NAMES.filter((name) => isExpected(name, "SystemDenied"));
+    const possible = STATE_NAMES.filter((name) => isExpected(name, "RevertBegun"));
     expect(possible).toEqual(
       expect.arrayContaining(["Idle", "Candidate", "Fetching", "Imported", "Failed"]),
     );

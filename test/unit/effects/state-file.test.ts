@@ -149,8 +149,9 @@ describe.each(DAMAGES)("where a file was %s", (how, damage) => {
   });
 
   test("losing both with a history that remembers nothing is refused, unless it is accepted", async () => {
-    const { open, record, trust, history, alarms } = await stateDirectory();
+    const { open, record, trust, runtime, history, alarms } = await stateDirectory();
     await open().save(RECORD);
+    await rm(runtime, { recursive: true });
     await history.append({ at: AT, event: "FetchBegun", state: "Fetching" });
     await damage(record);
     await damage(trust);
