@@ -231,10 +231,10 @@ export class Agent {
    * What the deadline timer runs: takes over from the agent, whatever became of it, and
    * rolls the release back unless it is committed. Throws ROLLBACK_FAILED, …
    */
-  async passDeadline(digest: string): Promise<void> {
+  async passDeadline(toplevel: string): Promise<void> {
     const { services, state, log } = this.#tools;
     const found = new ReleaseRun(this.#tools, await state.load(), undefined);
-    if (!(await found.isUnproven(digest))) return;
+    if (!(await found.isUnproven(toplevel))) return;
     log.error("the deadline passed without a commit; taking over from the agent", {
       code: "DEADLINE_PASSED",
     });
@@ -242,7 +242,7 @@ export class Agent {
     try {
       await this.#exclusively(async () => {
         const run = new ReleaseRun(this.#tools, await state.load(), undefined);
-        await run.passDeadline(digest);
+        await run.passDeadline(toplevel);
         // There may be no agent that would.
         const error = await rebootIfDue(run, this.#tools, undefined);
         if (error) log.error(error.message, { code: error.code });

@@ -9,6 +9,7 @@ import {
   type Verdict,
 } from "../core/activation.ts";
 import { backoffMs } from "../core/backoff.ts";
+import { judgeBootDefault } from "../core/health.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import {
   advance,
@@ -110,20 +111,20 @@ export class ReleaseRun {
     if (error) throw error;
   }
 
-  /** Whether the release is being activated or was booted, and is not committed yet. */
-  async isUnproven(digest: string): Promise<boolean> {
+  /** Whether a system is being activated or was booted, and is not committed yet. */
+  async isUnproven(toplevel: string): Promise<boolean> {
     const { state, pendingReboot } = this.record;
-    if (isPastTheLine(state)) return "release" in state && state.release.digest === digest;
+    if (isPastTheLine(state)) return "release" in state && state.release.toplevel === toplevel;
     return (
-      pendingReboot?.release.digest === digest &&
+      pendingReboot?.release.toplevel === toplevel &&
       !pendingReboot.wayBack &&
       pendingReboot.bootId !== (await this.#tools.services.bootId())
     );
   }
 
-  /** Rolls back a release that is not committed yet, whatever became of its agent. */
-  async passDeadline(digest: string): Promise<void> {
-    if (!(await this.isUnproven(digest))) return;
+  /** Rolls back a system that is not committed yet, whatever became of its agent. */
+  async passDeadline(toplevel: string): Promise<void> {
+    if (!(await this.isUnproven(toplevel))) return;
     await this.#noticeReboot();
     const { state } = this.record;
     if (state.name === "Staged" || state.name === "Activating" || state.name === "Verifying") {
@@ -274,6 +275,7 @@ export class ReleaseRun {
         failure ??= new PullError(event.reason.code, event.reason.message);
       }
       await this.happened(event);
+      if (event.type === "AttemptFailed" && isPastTheLine(state)) await this.#removePreparations();
       if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
     }
   }
@@ -322,16 +324,15 @@ export class ReleaseRun {
       };
     },
 
-    Staged: async ({ release }) => {
-      const { activator, log } = this.#tools;
-      if (await activator.hasCheck(release.toplevel)) {
-        log.info("switch-to-configuration check");
-        const result = await activator.activate(release.toplevel, "check", this.#signal);
-        const failure = failureText(judgeActivation(result));
+    Staged: async ({ release, attempts }) => {
+      if (await this.#tools.activator.hasCheck(release.toplevel)) {
+        const { verdict } = await this.#activate(release.toplevel, "check");
+        const failure = failureText(verdict);
         if (failure !== null) {
-          this.#details = { lastLines: [...result.lastLines] };
           const message = `switch-to-configuration check: ${failure}`;
-          return { type: "ActivationRejected", reason: { code: "ACTIVATION_FAILED", message } };
+          return verdict.kind === "locked"
+            ? this.#notBegun(attempts, message)
+            : rejected("ACTIVATION_FAILED", message);
         }
       }
       if (provingMode(release.mode) === null) return this.#beginBootCommit(release);
@@ -359,17 +360,13 @@ export class ReleaseRun {
           return setsProfile(release.mode)
             ? this.#beginBootCommit(release)
             : rejected("ACTIVATION_FAILED", `${mode}: it takes effect only with a reboot`);
-        case "locked":
-          // Nothing was done, so there is nothing to undo but the deadline.
-          await this.#tools.services.disarmDeadline();
-          return {
-            type: "AttemptFailed",
-            reason: {
-              code: "SWITCH_LOCKED",
-              message: `switch-to-configuration ${mode}: another one held the lock all the time`,
-            },
-            retryAt: this.#retryAt(state.attempts + 1, "SWITCH_LOCKED"),
-          };
+        case "locked": {
+          const message = `switch-to-configuration ${mode}: another one held the lock all the time`;
+          // This run did nothing; what the run of an agent before did is not known.
+          return state.restarts === 0
+            ? this.#notBegun(state.attempts, message)
+            : this.#interrupted(state, "SWITCH_LOCKED", message);
+        }
         case "interrupted":
           return this.#interrupted(
             state,
@@ -406,7 +403,8 @@ export class ReleaseRun {
       return { type: "CommitBegun", rebootNeeded: await this.#needsReboot(release) };
     },
 
-    Committing: async ({ release, rebootNeeded }) => {
+    Committing: async (state) => {
+      const { release, rebootNeeded } = state;
       const { store, services } = this.#tools;
       if ((await store.profileToplevel()) !== release.toplevel) {
         await store.setProfile(release.toplevel);
@@ -418,8 +416,14 @@ export class ReleaseRun {
       const { verdict } = await this.#activate(release.toplevel, mode);
       const failure = failureText(verdict);
       if (failure !== null && verdict.kind !== "unitsFailed") {
-        return rejected("ACTIVATION_FAILED", `switch-to-configuration ${mode}: ${failure}`);
+        const message = `switch-to-configuration ${mode}: ${failure}`;
+        if (verdict.kind === "locked") return this.#interrupted(state, "SWITCH_LOCKED", message);
+        return verdict.kind === "interrupted"
+          ? this.#interrupted(state, "ACTIVATION_INTERRUPTED", message)
+          : rejected("ACTIVATION_FAILED", message);
       }
+      const problem = judgeBootDefault(release, await observe(store));
+      if (problem !== null) return rejected("HEALTH_FAILED", problem);
       if (rebootNeeded) await this.#armBootDeadline(release);
       return { type: "BootDefaultSet", bootId: await services.bootId() };
     },
@@ -529,7 +533,7 @@ export class ReleaseRun {
   /** Runs switch-to-configuration, waiting a while for another one that holds the lock. */
   async #activate(
     toplevel: string,
-    mode: ActivationMode,
+    mode: ActivationMode | "check",
   ): Promise<{ verdict: Verdict; timedOut: boolean }> {
     const { activator, log } = this.#tools;
     for (let tries = 1; ; tries++) {
@@ -543,6 +547,13 @@ export class ReleaseRun {
       log.warn("another switch-to-configuration runs; waiting for it");
       await sleep(LOCK_WAIT_MS, undefined, this.#signal ? { signal: this.#signal } : {});
     }
+  }
+
+  /** Another switch-to-configuration held the lock: nothing was done, so there is nothing to undo. */
+  #notBegun(attempts: number, message: string): Happening {
+    const code = "SWITCH_LOCKED";
+    const retryAt = this.#retryAt(attempts + 1, code);
+    return { type: "AttemptFailed", reason: { code, message }, retryAt };
   }
 
   /** Undoes an activation that is not known to be bad, unless that happens again and again. */
@@ -600,13 +611,13 @@ export class ReleaseRun {
     // the time in which another agent takes over.
     const seconds = Math.ceil((2 * timeout + health.settle + health.timeout) / 1000) + 90;
     await this.#holdOwnProgram();
-    await services.armDeadline(seconds, await this.#tools.deadline.command(release.digest));
+    await services.armDeadline(seconds, await this.#tools.deadline.command(release.toplevel));
   }
 
   /** Has this agent go back after a boot from which no agent comes. */
   async #armBootDeadline(release: Release): Promise<void> {
     await this.#holdOwnProgram();
-    await this.#tools.deadline.armForBoot(release.digest);
+    await this.#tools.deadline.armForBoot(release.toplevel);
   }
 
   async #holdOwnProgram(): Promise<void> {
@@ -641,15 +652,21 @@ export class ReleaseRun {
   }
 
   async #removeLeftovers(): Promise<void> {
-    const { roots, settings, services } = this.#tools;
-    await services.disarmDeadline();
+    const { roots, settings } = this.#tools;
+    await this.#removePreparations();
     await roots.release(ROOT.pending);
+    await removeStaging(settings.paths.staging);
+  }
+
+  /** Removes what an activation needs for as long as it runs, and its boot, where it has one. */
+  async #removePreparations(): Promise<void> {
+    const { roots, services } = this.#tools;
+    await services.disarmDeadline();
     await roots.release(ROOT.previousRunning);
     if (this.record.pendingReboot === null || this.record.pendingReboot.wayBack) {
       await this.#tools.deadline.disarmForBoot();
       await roots.release(ROOT.agent);
     }
-    await removeStaging(settings.paths.staging);
   }
 }
 

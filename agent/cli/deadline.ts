@@ -6,12 +6,12 @@ import type { CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
 
 export interface DeadlineOptions extends HostOptions {
-  readonly release: string;
+  readonly system: string;
 }
 
 /** `nixos-pull deadline`: run by the timer that an activation arms, not by people. */
 export async function deadline(options: DeadlineOptions): CommandResult {
   const settings = await loadSettings(options.config);
-  await new Agent(composeTools(settings, createLog(settings.log))).passDeadline(options.release);
+  await new Agent(composeTools(settings, createLog(settings.log))).passDeadline(options.system);
   return EXIT.ok;
 }

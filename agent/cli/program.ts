@@ -95,7 +95,7 @@ export function createProgram(
   program
     .command("deadline", { hidden: true })
     .requiredOption("-c, --config <file>", "the configuration of the agent that armed it")
-    .requiredOption("--release <digest>", "the release that must be committed by now")
+    .requiredOption("--system <toplevel>", "the system that must be committed by now")
     .action((options: DeadlineOptions) => {
       finish(deadline(options));
     });

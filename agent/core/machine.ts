@@ -249,7 +249,7 @@ const EXPECTED = {
     "ActivationInterrupted",
     "AgentRestarted",
   ],
-  Committing: ["BootDefaultSet", "ActivationRejected", "AgentRestarted"],
+  Committing: ["BootDefaultSet", "ActivationRejected", "ActivationInterrupted", "AgentRestarted"],
   Committed: ["LeftoversRemoved", "AgentRestarted"],
   // Where the way back is barred, the way on to another release may not be.
   RollingBack: ["RollbackSucceeded", "RollbackFailed", "AgentRestarted", "ReleaseAccepted"],
@@ -280,16 +280,13 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
     }
     case "ReleaseWithdrawn":
       return { ...record, state: { name: "Idle" } };
-    case "AlreadyActive": {
-      const { pendingReboot } = record;
-      const awaited = pendingReboot?.release.toplevel === event.release.toplevel;
+    case "AlreadyActive":
       return {
         ...record,
         state: { name: "Idle" },
         committed: committedOf(event.release, event.at, event.previous),
-        pendingReboot: awaited ? pendingReboot : null,
+        pendingReboot: stillPending(record.pendingReboot, event.release),
       };
-    }
     case "FetchBegun":
       return { ...record, state: { ...attempted(state), name: "Fetching" } };
     case "ClosureImported":
@@ -469,6 +466,16 @@ function commit(record: AgentRecord, from: Prepared, at: string): AgentRecord {
     // It failed here once and now did not: what a person insisted on is no longer denied.
     denied: record.denied.filter(({ toplevel }) => toplevel !== from.release.toplevel),
   };
+}
+
+/**
+ * The pending reboot once a release is active: the same system, released again, still waits
+ * for it, by its new name; another system does not.
+ */
+function stillPending(pending: PendingReboot | null, active: Release): PendingReboot | null {
+  if (pending?.release.toplevel !== active.toplevel) return null;
+  // How it became the boot default says how to go back, whatever mode it is released for now.
+  return { ...pending, release: { ...active, mode: pending.release.mode } };
 }
 
 function rollBack(

@@ -162,10 +162,10 @@ export interface ServiceManager {
 
 /** What goes back, should no agent commit a release. */
 export interface Deadline {
-  /** The command to run at the deadline of a release. */
-  command(digest: string): Promise<readonly string[]>;
+  /** The command to run at the deadline of a system, its toplevel. */
+  command(toplevel: string): Promise<readonly string[]>;
   /** Has it run some time after the next boot; the system's boot timer looks for it. */
-  armForBoot(digest: string): Promise<void>;
+  armForBoot(toplevel: string): Promise<void>;
   disarmForBoot(): Promise<void>;
 }
 

@@ -14,15 +14,15 @@ const BOOT_PROGRAM = "boot-deadline";
  */
 export function deadlineOf(settings: Settings, ownProgram: readonly string[]): Deadline {
   const bootProgram = join(settings.paths.state, BOOT_PROGRAM);
-  const command = async (digest: string): Promise<readonly string[]> => {
+  const command = async (toplevel: string): Promise<readonly string[]> => {
     const path = join(settings.paths.state, "deadline.json");
     await writeDurably(path, settings.source);
-    return [...ownProgram, "deadline", "--config", path, "--release", digest];
+    return [...ownProgram, "deadline", "--config", path, "--system", toplevel];
   };
   return {
     command,
-    async armForBoot(digest) {
-      const words = (await command(digest)).map(quoted).join(" ");
+    async armForBoot(toplevel) {
+      const words = (await command(toplevel)).map(quoted).join(" ");
       const variables = Object.entries(childEnvironment()).map(
         ([name, value]) => `export ${name}=${quoted(value)}\n`,
       );

@@ -42,6 +42,8 @@ export function successorOf(
       return { differs: now.identity !== first.identity, hasUnit: now.hasUnit };
     },
     async prove(toplevel, signal) {
+      // A sandbox's system is not what starts agents here.
+      if (!options.managed) return true;
       const program = join(options.store.realPath(toplevel), PROGRAM);
       const found = await realpath(program).catch((error: unknown) => {
         if (isNotFound(error)) return null;
