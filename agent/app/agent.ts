@@ -2,7 +2,7 @@ import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
-import { isPastTheLine, type AgentRecord } from "../core/machine.ts";
+import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
 import type {
@@ -250,6 +250,12 @@ export class Agent {
     } finally {
       await services.startAgent();
     }
+  }
+
+  /** What is known of the system that was booted: whether a pending one proved itself. */
+  async judgeBoot(): Promise<BootVerdict> {
+    const { services, state } = this.#tools;
+    return judgeBoot(await state.load({ acceptLoss: true }), await services.bootId());
   }
 
   /** What the last poll found, or null. */

@@ -3,6 +3,7 @@ import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
 import { COMPRESSIONS } from "../core/narinfo.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
+import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
@@ -98,6 +99,13 @@ export function createProgram(
     .requiredOption("--system <toplevel>", "the system that must be committed by now")
     .action((options: DeadlineOptions) => {
       finish(deadline(options));
+    });
+
+  program
+    .command("boot-complete", { hidden: true })
+    .option("-c, --config <file>", "the configuration")
+    .action((options: HostOptions) => {
+      finish(bootComplete(options, context));
     });
 
   operator("keygen", "make a pair of keys for releases and store paths")

@@ -547,6 +547,18 @@ export function isPastTheLine(state: State): boolean {
   }
 }
 
+/** `open` is a system that waited for its boot and was not judged yet. */
+export type BootVerdict = "open" | "proven" | "rejected";
+
+/** What is known of the system that was booted; one that waited for nothing is proven. */
+export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string): BootVerdict {
+  if (state.name === "Verifying" && state.afterBoot) return "open";
+  if (state.name === "RollingBack" || state.name === "RolledBack") return "rejected";
+  if (pendingReboot === null) return "proven";
+  if (pendingReboot.wayBack) return pendingReboot.bootId === bootId ? "rejected" : "proven";
+  return pendingReboot.bootId === bootId ? "proven" : "open";
+}
+
 /** Whether what failed with this code may succeed later with nothing changed by a person. */
 export function isTransient(code: ErrorCode): boolean {
   return ERROR_KINDS[code].transient;

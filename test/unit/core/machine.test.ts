@@ -7,10 +7,12 @@ import {
   denialOf,
   isExpected,
   isPastTheLine,
+  judgeBoot,
   isTransient,
   recordSchema,
   stateSchema,
   type AgentRecord,
+  type BootVerdict,
   type Event,
   type EventType,
   type State,
@@ -500,6 +502,34 @@ describe("over any life of an agent", () => {
       }),
       { numRuns: 20 },
     );
+  });
+});
+
+describe("the verdict on a boot", () => {
+  const waiting = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT);
+  const rejected = happen(waiting, REBOOTED, {
+    ...{ type: "ActivationRejected", at: AT, reason: REASON },
+  });
+  const left = happen(rejected, {
+    ...{ type: "RollbackSucceeded", at: AT, rebootFrom: NEXT_BOOT_ID },
+  });
+
+  test.each<[string, AgentRecord, string, BootVerdict]>([
+    ["nothing was waited for", EMPTY_RECORD, BOOT_ID, "proven"],
+    ["the reboot has not come", waiting, BOOT_ID, "proven"],
+    ["it came and nobody looked yet", waiting, NEXT_BOOT_ID, "open"],
+    ["the system is being judged", happen(waiting, REBOOTED), NEXT_BOOT_ID, "open"],
+    ["it is being left", rejected, NEXT_BOOT_ID, "rejected"],
+    ["only another boot leaves it", happen(left, CLEARED), NEXT_BOOT_ID, "rejected"],
+    ["that boot came", happen(left, CLEARED), BOOT_ID, "proven"],
+    [
+      "it proved healthy",
+      happen(waiting, REBOOTED, { type: "HealthConfirmed", at: AT }, CLEARED),
+      NEXT_BOOT_ID,
+      "proven",
+    ],
+  ])("where %s", (_, record, bootId, verdict) => {
+    expect(judgeBoot(record, bootId)).toBe(verdict);
   });
 });
 
