@@ -47,9 +47,18 @@ let
 
   option = name: "`services.nixos-pull.settings.${name}`";
 
+  withoutNull =
+    value:
+    if builtins.isAttrs value then
+      builtins.mapAttrs (_: withoutNull) (lib.filterAttrs (_: one: one != null) value)
+    else if builtins.isList value then
+      map withoutNull value
+    else
+      value;
+
   # The agent's schema is strict and knows no null: absent means its default.
   configFile = (pkgs.formats.json { }).generate "nixos-pull-config.json" (
-    lib.filterAttrsRecursive (_: value: value != null) settings
+    withoutNull settings
   );
 
   # A key that the agent does not know would stop it on a host that nobody can reach;
@@ -110,6 +119,13 @@ in
         message = ''
           ${option "poll.interval"} and ${option "poll.cron"} are both set.
           Keep one of them and leave the other null.
+        '';
+      }
+      {
+        assertion = settings.reboot.policy != "window" || settings.reboot.window != null;
+        message = ''
+          ${option "reboot.policy"} is "window", but ${option "reboot.window"} is not set, so
+          the host would never reboot. Say when the window opens and how long it lasts.
         '';
       }
       {

@@ -48,6 +48,11 @@ describe.skipIf(noNix)("the module's assertions", () => {
       /poll\.interval` and .*poll\.cron` are both set.*Keep one/s,
     ],
     [
+      "reboots in a window that is never open",
+      'reboot.policy = "window";',
+      /reboot\.policy` is "window", but .*reboot\.window` is not set.*Say when/s,
+    ],
+    [
       "state in /run",
       'paths.state = "/run/nixos-pull";',
       /paths\.state` is \/run\/nixos-pull, .*reboot/,
