@@ -3,6 +3,8 @@ import {
   createReleasedHost,
   expectCommitted,
   HELD_SWITCH,
+  agentUnit,
+  installedProgram,
   service,
   variableOf,
 } from "./released-host.ts";
@@ -71,6 +73,7 @@ test("another init interface waits for a reboot, and is committed after it", asy
   const host = await createReleasedHost();
   const second = await host.release({ generation: "2", initInterface: "2" });
   await host.waitForCommit(second);
+  const agent = (await installedProgram(host)).replace("/lib/nixos-pull.cjs", "");
   expect(await host.end()).toEqual({
     running: host.first,
     bootDefault: second,
@@ -79,7 +82,8 @@ test("another init interface waits for a reboot, and is committed after it", asy
     committed: second,
     denied: [],
     rebootPending: true,
-    roots: { current: second, previous: host.first },
+    // The boot is judged by the agent that asked for it, should no other come.
+    roots: { agent, current: second, previous: host.first },
     staging: [],
     switchUnit: "not-found",
     deadlineTimer: "not-found",
@@ -129,4 +133,47 @@ test("a system that fails after its boot goes back to the old one, by a reboot i
   await host.waitForDenial(second);
   expect(await host.bootDefault()).toBe(host.first);
   await host.waitFor(async () => (await host.currentSystem()) === host.first, "the old system");
+});
+
+test("a system that is booted and has no agent to judge it is left by the agent that booted it", async () => {
+  const host = await createReleasedHost({
+    settings: { reboot: { policy: "now", grace: "1s" }, health: { timeout: "2s" } },
+  });
+  const before = host.bootId();
+  // Its program takes the configuration and its unit never gets to it.
+  const dead = agentUnit({ version: "2" }).replace(/^ExecStart=.*$/m, "ExecStart=/bin/false");
+  const second = await host.release({
+    generation: "2",
+    initInterface: "2",
+    agentUnit: dead,
+    agentUnits: {
+      "nixos-pull-boot.service": [
+        "[Unit]",
+        "ConditionFileIsExecutable=/var/lib/nixos-pull/boot-deadline",
+        "[Service]",
+        "Type=oneshot",
+        "ExecStart=/var/lib/nixos-pull/boot-deadline",
+        "Restart=on-failure",
+        "RestartSec=5",
+      ].join("\n"),
+      "nixos-pull-boot.timer": [
+        "[Timer]",
+        "OnBootSec=15s",
+        "[Install]",
+        "WantedBy=timers.target",
+      ].join("\n"),
+    },
+  });
+  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 90_000);
+  await host.waitForDenial(second, 120_000);
+  expect(await host.waitForEvent("ActivationRejected", second)).toMatchObject({
+    code: "DEADLINE_PASSED",
+  });
+  expect(await host.bootDefault()).toBe(host.first);
+  await host.waitFor(async () => (await host.currentSystem()) === host.first, "the old system");
+  await host.waitFor(
+    async () => (await host.unit("nixos-pull.service")).activeState === "active",
+    "the old system's agent",
+  );
+  expect(await host.readFile("/var/lib/nixos-pull/boot-deadline")).toBeNull();
 });
