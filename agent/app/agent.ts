@@ -112,6 +112,7 @@ export class Agent {
     return this.#exclusively(async () => {
       const { state } = this.#tools;
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
+      await state.mend(loaded, this.#tools.clock.now());
       const archives = new Map<string, ArchiveVerdict>();
       const tools: AgentTools = {
         ...this.#tools,

@@ -50,7 +50,13 @@ export function composeTools(
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
-    state: new StateFile(settings.paths.state, history, log),
+    state: new StateFile(
+      settings.paths.state,
+      history,
+      log,
+      // On the store's disk: the state directory's may be lost by itself.
+      `${settings.paths.gcRoots}.trust.json`,
+    ),
     history,
     onProgress,
   };
