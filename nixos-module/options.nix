@@ -84,6 +84,9 @@ let
     };
   };
   directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
+  file = matching "absolute path" "/.+";
+  inbox = matching "https:// or http:// address without query or fragment" "https?://[^/?#[:space:]][^?#[:space:]]*";
+  credentialName = matching "name of a systemd credential" "[A-Za-z0-9_.:-]{1,100}";
 in
 {
   options.services.nixos-pull = {
@@ -105,6 +108,19 @@ in
       description = ''
         Whether the agent itself checks its configuration while the system is built. Off
         where the build machine cannot run the host's programs.
+      '';
+    };
+
+    credentialFiles = mkOption {
+      type = types.attrsOf file;
+      default = { };
+      example = {
+        mirror-password = "/run/keys/mirror-password";
+      };
+      description = ''
+        Files with secrets, by the names under which the unit loads them as systemd
+        credentials (LoadCredential=). `settings.credentials` refers to these names. The
+        files must not lie in the Nix store, which everyone on the machine can read.
       '';
     };
 
@@ -155,6 +171,134 @@ in
             default = 1;
             example = 2;
             description = "How many distinct keys of `publicKeys` must have signed a release.";
+          };
+
+          storeKeys = mkOption {
+            type = types.nullOr (types.listOf types.str);
+            default = null;
+            example = [ "builder-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+            description = "Public keys trusted to sign store paths; those of `publicKeys` where `null`.";
+          };
+
+          revokedKeys = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "stolen-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+            description = ''
+              Public keys that count no longer, under whatever name and wherever else they
+              stand.
+            '';
+          };
+
+          credentials = mkOption {
+            type = types.attrsOf (
+              types.submodule {
+                options = {
+                  type = mkOption {
+                    type = types.enum [
+                      "basic"
+                      "bearer"
+                    ];
+                    example = "basic";
+                    description = "`basic`: the secret is `USER:PASSWORD`; `bearer`: it is a token.";
+                  };
+                  credential = mkOption {
+                    type = types.nullOr credentialName;
+                    default = null;
+                    example = "mirror-password";
+                    description = "Name of the systemd credential that holds the secret.";
+                  };
+                  file = mkOption {
+                    type = types.nullOr file;
+                    default = null;
+                    example = "/run/keys/mirror-password";
+                    description = "File that holds the secret, instead of a credential.";
+                  };
+                };
+              }
+            );
+            default = { };
+            example = {
+              "https://releases.example.org" = {
+                type = "basic";
+                credential = "mirror-password";
+              };
+            };
+            description = ''
+              How this host identifies itself to a mirror, by the mirror's address exactly as
+              in `mirrors`. Secrets come from `services.nixos-pull.credentialFiles` or a file.
+            '';
+          };
+
+          tls = {
+            caFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/etc/ssl/certs/releases-ca.pem";
+              description = "Certificate authorities for mirrors, PEM; the system's where `null`.";
+            };
+
+            certFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/var/lib/acme/gateway/cert.pem";
+              description = "Client certificate for mirrors and where reports go, PEM.";
+            };
+
+            keyFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/var/lib/acme/gateway/key.pem";
+              description = "The client certificate's private key, PEM.";
+            };
+          };
+
+          reports = {
+            directory = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/mnt/usb/reports";
+              description = "Where a signed report {file}`HOSTNAME.json` is written after every poll.";
+            };
+
+            url = mkOption {
+              type = types.nullOr inbox;
+              default = null;
+              example = "https://releases.example.org/reports";
+              description = "Below this address the report is sent by HTTP PUT.";
+            };
+          };
+
+          statusSocket = {
+            path = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/run/nixos-pull/status.socket";
+              description = ''
+                A Unix socket on which the service tells its status, as JSON. The unit makes
+                {file}`/run/nixos-pull` where it lies there.
+              '';
+            };
+
+            group = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              example = "monitoring";
+              description = "The group that may open it, beside root.";
+            };
+          };
+
+          clock = mkOption {
+            type = types.enum [
+              "strict"
+              "ignore"
+            ];
+            default = "strict";
+            example = "ignore";
+            description = ''
+              `ignore` is for sites without time: releases never expire there, and a mirror
+              can hold newer ones back unnoticed.
+            '';
           };
 
           channel = mkOption {

@@ -12,6 +12,10 @@
   # It differs between build systems, since esbuild comes as a native program. The
   # placeholder makes the build fail with the true hash.
   nodeModulesHash ? lib.fakeHash,
+
+  # When the sources were made, in seconds since 1970: no host's clock can be before that.
+  # A flake knows; otherwise only the releases that a host accepted bound its clock.
+  lastModified ? null,
 }:
 let
   inherit (lib) fileset;
@@ -96,7 +100,8 @@ stdenvNoCC.mkDerivation {
     cp -r ${nodeModules} node_modules
     chmod -R u+w node_modules
     patchShebangs --build node_modules
-    npm run build
+    # Nix's own value is a time of convention and says nothing about the sources.
+    SOURCE_DATE_EPOCH=${toString lastModified} npm run build
     runHook postBuild
   '';
 

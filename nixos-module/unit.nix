@@ -7,7 +7,12 @@
 }:
 let
   cfg = config.services.nixos-pull;
-  inherit (cfg.settings) activation health paths;
+  inherit (cfg.settings)
+    activation
+    health
+    paths
+    statusSocket
+    ;
 in
 {
   config = lib.mkIf cfg.enable {
@@ -104,6 +109,17 @@ in
         ProtectKernelTunables = false; # sysctl
         ProtectProc = "default";
         ProtectSystem = false; # /etc, /boot, /nix
+      }
+      // lib.optionalAttrs (cfg.credentialFiles != { }) {
+        # Copies that only this unit can read, wherever the secrets come from.
+        LoadCredential = map (name: "${name}:${cfg.credentialFiles.${name}}") (
+          builtins.attrNames cfg.credentialFiles
+        );
+      }
+      // lib.optionalAttrs (statusSocket.path != null && lib.hasPrefix "/run/nixos-pull/" statusSocket.path) {
+        # Others may look for the socket; who opens it is the socket's own mode.
+        RuntimeDirectory = "nixos-pull";
+        RuntimeDirectoryMode = "0755";
       }
       // lib.optionalAttrs (lib.hasPrefix "/var/lib/" paths.state) {
         # Elsewhere the agent makes its directory itself.

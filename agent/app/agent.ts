@@ -137,6 +137,7 @@ export class Agent {
       const { state, successor } = this.#tools;
       await successor.look();
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
+      await state.mend(loaded, this.#tools.clock.now());
       const archives = new Map<string, ArchiveVerdict>();
       const tools: AgentTools = {
         ...this.#tools,

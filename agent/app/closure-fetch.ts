@@ -70,7 +70,7 @@ export async function fetchClosure(
       tools.log.info(`importing ${invalid.size} of ${paths.length} paths`, {
         newPaths: invalid.size,
       });
-      await store.importClosure(staging.directory, release.toplevel, signal);
+      await importWatched(staging.directory, release, tools, signal);
     }
     // The store has it now.
     await staging.remove();
@@ -80,6 +80,48 @@ export async function fetchClosure(
     const resumable = KEEPS_STAGING.has(error.code) && (await staging.holdsNars());
     if (!resumable) await staging.remove().catch(() => undefined);
     throw error;
+  }
+}
+
+/** How often the disk is looked at while Nix imports; a fast one takes 100 MB in this time. */
+const DISK_WATCH_MS = 100;
+
+/**
+ * Has Nix import the closure and stops it before the disk is full: a NAR may unpack to more
+ * than its signed size, and Nix compares that only at the NAR's end. Since the signed sizes
+ * and the reserve were there at the beginning, half a reserve says that they did not hold.
+ * Throws DISK_FULL and what `importClosure` throws.
+ */
+async function importWatched(
+  directory: string,
+  release: Release,
+  { store, disk, settings }: FetchTools,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  const path = store.realPath(STORE_DIRECTORY);
+  const floor = settings.limits.reserveBytes / 2;
+  const full = new AbortController();
+  const watch = setInterval(() => {
+    disk.freeSpace(path).then(
+      ({ free }) => {
+        if (free < floor) full.abort();
+      },
+      () => undefined,
+    );
+  }, DISK_WATCH_MS);
+  const either = signal ? AbortSignal.any([signal, full.signal]) : full.signal;
+  try {
+    await store.importClosure(directory, release.toplevel, either);
+  } catch (cause) {
+    if (!full.signal.aborted || signal?.aborted) throw cause;
+    throw new PullError(
+      "DISK_FULL",
+      `${path}: the import was stopped when less than ${floor} bytes were left; either something ` +
+        "else fills this disk, or the closure unpacks to more than it says",
+      { cause },
+    );
+  } finally {
+    clearInterval(watch);
   }
 }
 

@@ -83,7 +83,12 @@ export function composeTools(
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
-    state: new StateFile(settings.paths, history, log),
+    state: new StateFile(
+      // On the store's disk: the state directory's may be lost by itself.
+      { ...settings.paths, memories: `${settings.paths.gcRoots}.trust.json` },
+      history,
+      log,
+    ),
     history,
     onProgress,
   };

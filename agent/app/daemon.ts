@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
+import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { serveStatus } from "../effects/status-socket.ts";
@@ -34,14 +35,8 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
   }
   let closeSocket: (() => Promise<void>) | undefined;
   try {
-    const { statusSocket } = settings;
-    if (statusSocket) {
-      closeSocket = await serveStatus(
-        statusSocket.path,
-        statusSocket.group,
-        async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
-      );
-    }
+    closeSocket = await openStatusSocket(tools);
+    await announceHostKey(tools);
     const agent = new Agent(tools);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
@@ -64,6 +59,34 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
   } finally {
     await closeSocket?.();
     await lock.release();
+  }
+}
+
+/** A host that nobody can log in to goes on without its socket. */
+async function openStatusSocket(tools: AgentTools): Promise<(() => Promise<void>) | undefined> {
+  const { path, group } = tools.settings.statusSocket;
+  if (path === undefined) return undefined;
+  try {
+    return await serveStatus(
+      path,
+      group,
+      async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
+    );
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    tools.log.error(`there is no status socket: ${message}`, { code });
+    return undefined;
+  }
+}
+
+/** Makes the host's key on the first start, so that it can be asked for before any report. */
+async function announceHostKey({ settings, log }: AgentTools): Promise<void> {
+  try {
+    const { publicKey } = await hostKey(settings.paths.state, settings.hostname);
+    log.info(`reports of this host are signed with ${publicKey.text}`);
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    log.error(`this host cannot sign reports: ${message}`, { code });
   }
 }
 

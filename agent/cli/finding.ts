@@ -1,6 +1,7 @@
 import { EXIT } from "../core/errors.ts";
 import type { Finding } from "../app/agent.ts";
-import type { Release } from "../core/manifest.ts";
+import type { MirrorVerdict } from "../app/poll.ts";
+import { describePosition, type Release } from "../core/manifest.ts";
 
 /** One sentence about what a poll found and what follows from it. */
 export function describeFinding({ release, decision, error }: Finding): string {
@@ -36,6 +37,13 @@ export function describeFinding({ release, decision, error }: Finding): string {
     default:
       return decision satisfies never;
   }
+}
+
+/** What one mirror had, or why nothing of it counts. */
+export function describeVerdict({ code, message, epoch = 0, sequence = 0 }: MirrorVerdict): string {
+  return code === undefined
+    ? `release ${describePosition({ epoch, sequence })}`
+    : `${code}: ${message}`;
 }
 
 export function releaseName(release: Pick<Release, "channel" | "sequence">): string {

@@ -149,6 +149,7 @@ export function createProgram(
     .option("--new-epoch <reason>", "restart the numbering, past one that was driven too high")
     .option("--epoch <number>", "number of the new epoch instead of the next one", positive)
     .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
     .option("--from-draft <file>", "verify a signed draft and put it into force")
     .option("--threshold <count>", "how many keys must have signed the draft", positive)
     .option("--json", "print JSON")
@@ -165,8 +166,8 @@ export function createProgram(
     .action((release: string, options: SignOptions) => {
       finish(sign(release, options, context));
     });
-  operator("verify", "verify a mirror, every byte of it")
-    .argument("<mirror>", "a directory or an address")
+  operator("verify", "verify a mirror, every byte of it, or a draft's or report's signatures")
+    .argument("<target>", "a mirror's directory or address, or a file with a draft or report")
     .addOption(
       repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the configuration's"),
     )

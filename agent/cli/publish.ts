@@ -27,6 +27,7 @@ export interface PublishCommandOptions extends SignerOptions {
   readonly newEpoch?: string;
   readonly epoch?: number;
   readonly draft?: string;
+  readonly unsigned?: string;
   readonly fromDraft?: string;
   readonly threshold?: number;
   readonly mode: ActivationMode;
@@ -46,6 +47,10 @@ export async function publish(
   if (options.fromDraft !== undefined) return fromDraft(options, options.fromDraft);
   if (options.epoch !== undefined && options.newEpoch === undefined) {
     throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
+  }
+  const { unsigned } = options;
+  if (unsigned !== undefined && options.draft !== undefined) {
+    throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
   }
   const signers = await signersOf(options, signal);
   const storeKeys = await Promise.all(
@@ -67,15 +72,18 @@ export async function publish(
     hosts: [...fromFile, ...options.host.map(parseHostOption)],
     mirror: resolve(options.mirror),
     channel: options.channel,
-    signers,
+    signers: unsigned === undefined ? signers : [],
     storeKeys,
-    publicKeys: options.publicKey.map(parsePublicKey),
+    publicKeys: [
+      ...options.publicKey.map(parsePublicKey),
+      ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
+    ],
     refresh: options.refresh ?? false,
     newEpoch:
       options.newEpoch === undefined
         ? undefined
         : { reason: options.newEpoch, number: options.epoch },
-    draft: options.draft,
+    draft: unsigned ?? options.draft,
     mode: options.mode,
     expiresInMs: options.expires,
     compression: options.compression,

@@ -1,5 +1,5 @@
 import { z } from "zod";
-import { openEnvelope, type TrustPolicy } from "./envelope.ts";
+import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
 import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
 import { describeIssues } from "./schema-issues.ts";
@@ -73,7 +73,7 @@ const hostSchema = z.strictObject({
 export const epochSchema = z.strictObject({
   number: z.int().positive(),
   /** Why, in words, for whoever reads the manifest later. */
-  reason: z.string().min(1).max(500),
+  reason: printableSchema.min(1).max(500),
 });
 
 export const manifestSchema = z.strictObject({

@@ -87,6 +87,9 @@ export interface NixStore {
   /** The store path of the running system (`/run/current-system`), or null where unknown. */
   runningToplevel(): Promise<string | null>;
 
+  /** That of the system that was booted (`/run/booted-system`), or null where unknown. */
+  bootedToplevel(): Promise<string | null>;
+
   /** The real file behind a store path: other than the path itself in a chroot store. */
   realPath(storePath: string): string;
 }

@@ -118,7 +118,7 @@ export const settingsSchema = z
     revokedKeys: z
       .array(publicKeySchema)
       .max(32)
-      .default([])
+      .prefault([])
       .describe("Keys that count no longer, wherever else they stand."),
     threshold: z
       .int()
@@ -136,7 +136,7 @@ export const settingsSchema = z
           .describe("Certificate authorities for mirrors, PEM; the system's where absent."),
         certFile: filePathSchema
           .optional()
-          .describe("Client certificate that is shown to mirrors, PEM."),
+          .describe("Client certificate that is shown to mirrors and where reports go, PEM."),
         keyFile: filePathSchema.optional().describe("Its private key, PEM."),
       })
       .refine(({ certFile, keyFile }) => (certFile === undefined) === (keyFile === undefined), {
@@ -158,10 +158,13 @@ export const settingsSchema = z
       .describe("Where this host reports what it is."),
     statusSocket: z
       .strictObject({
-        path: filePathSchema.describe("Where the socket is made."),
+        path: filePathSchema.optional().describe("Where the socket is made."),
         group: z.string().min(1).max(64).optional().describe("The group that may open it."),
       })
-      .optional()
+      .refine(({ path, group }) => group === undefined || path !== undefined, {
+        error: "expected a path together with a group",
+      })
+      .prefault({})
       .describe("A Unix socket on which the service tells its status to a group."),
     clock: z
       .enum(["strict", "ignore"])

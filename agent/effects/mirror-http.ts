@@ -51,6 +51,15 @@ export class HttpMirror implements Mirror {
     }
     await this.#expect(response, [200], url);
     const limit = this.#limits.manifestBytes;
+    const told = Number(header(response, "content-length") ?? 0);
+    if (told > limit) {
+      await drop(response);
+      throw new PullError(
+        "MIRROR_OVERSIZE",
+        `${url.href}: expected at most ${limit} bytes, the mirror announces ${told}`,
+      );
+    }
+    // Bounded again while reading: it may send more than it says.
     const chunks: Buffer[] = [];
     let size = 0;
     for await (const chunk of this.#body(response, url, signal)) {

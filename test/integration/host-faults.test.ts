@@ -384,6 +384,7 @@ describe("a host at release 2 whose memory was damaged", () => {
     const host = await series.host({ mirrors: [mirror.address] });
     const before = await snapshotOf(host);
     for (const file of ["trust.json", "history.jsonl"]) await rm(join(host.state, file));
+    await rm(join(host.root, "nix/var/nix/gcroots/nixos-pull.trust.json"));
     await truncate(join(host.state, "state.json"), 100);
     const refused = await host.run("apply");
     expect(refused.exitCode).toBe(7);
@@ -423,7 +424,14 @@ describe("a link in the place of", () => {
     await check();
   }
 
-  test("staging leads no write elsewhere", () => applyWithLink("", "directory"));
+  test("staging is refused and leads no write elsewhere", async () => {
+    const { host } = await servedRelease(series);
+    const { path, check } = await bystander();
+    await mkdir(dirname(host.staging), { recursive: true });
+    await symlink(path, host.staging);
+    expect((await host.run("apply")).stderr).toContain("STAGING_UNSAFE");
+    await check();
+  });
   test("the archive's directory leads no write elsewhere", () =>
     applyWithLink(archive(), "directory"));
 

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
-import { configFile, configured, evaluate, noNix } from "./nix.ts";
+import { PUBLIC_KEY, configFile, configured, evaluate, noNix } from "./nix.ts";
 
 interface Option {
   readonly default: unknown;
@@ -35,12 +35,17 @@ const FREEFORM = [
   "paths.staging",
   "paths.profile",
   "paths.gcRoots",
+  "paths.machineId",
   "paths.currentSystem",
+  "paths.runtime",
   "limits.manifestBytes",
   "limits.redirects",
   "limits.connectTimeout",
   "limits.stallTimeout",
   "limits.importTimeout",
+  "limits.minRate",
+  "limits.rateWindow",
+  "limits.maxRate",
   "limits.reserveBytes",
   "limits.retryBase",
   "limits.retryMax",
@@ -148,6 +153,11 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["paths.state", '"var/lib/nixos-pull"'],
     ["paths.state", '"/srv/a?b"'],
     ["log.level", '"loud"'],
+    ["storeKeys", '"builder-1"'],
+    ["tls.caFile", '"ca.pem"'],
+    ["reports.url", '"file:///mnt/usb"'],
+    ["statusSocket.path", '"status.socket"'],
+    ["clock", '"maybe"'],
   ])("refuses, as the agent does, %s = %s", async (name, value) => {
     await expect(configFile(configured(`${name} = ${value};`))).rejects.toThrow(
       `services.nixos-pull.settings.${name}`,
@@ -230,6 +240,27 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
         fleetLock: { url: "https://fleetlock.example.org", group: "gateways" },
       },
       generations: { keep: 10 },
+    });
+  });
+
+  it("holds what concerns trust, in the agent's words", async () => {
+    const json = await configFile(
+      configured(`
+        storeKeys = [ "${PUBLIC_KEY}" ];
+        credentials."https://releases.example.org" = { type = "basic"; credential = "mirror"; };
+        tls = { caFile = "/etc/ca.pem"; certFile = "/run/cert.pem"; keyFile = "/run/key.pem"; };
+        reports = { directory = "/mnt/usb/reports"; url = "https://releases.example.org/reports"; };
+        statusSocket = { path = "/run/nixos-pull/status.socket"; group = "monitoring"; };
+        clock = "ignore";
+      `),
+    );
+    expect(parseSettings(json, "gateway")).toMatchObject({
+      storeKeys: [{ text: PUBLIC_KEY }],
+      credentials: { "https://releases.example.org": { type: "basic", credential: "mirror" } },
+      tls: { keyFile: "/run/key.pem" },
+      reports: { url: "https://releases.example.org/reports" },
+      statusSocket: { group: "monitoring" },
+      clock: "ignore",
     });
   });
 

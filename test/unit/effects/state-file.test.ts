@@ -108,7 +108,7 @@ describe.each(DAMAGES)("where a file was %s", (how, damage) => {
     await live();
     await damage(trust);
     expect(await open().load()).toEqual(RECORD);
-    expect(alarms()).toEqual(how === "lost" ? [] : ["STATE_CORRUPT"]);
+    expect(alarms()).toEqual([how === "lost" ? "STATE_LOST" : "STATE_CORRUPT"]);
   });
 
   test("the next save mends the memories' file", async () => {
@@ -201,6 +201,68 @@ describe("memories in several copies", () => {
     await open().save({ ...RECORD, trust: [memory("stable", 9)] });
     await writeFile(record, older);
     expect(sequences((await open().load()).trust)).toEqual({ stable: 9 });
+  });
+});
+
+describe("a copy outside of the state directory", () => {
+  async function twoDisks() {
+    const made = await stateDirectory();
+    const elsewhere = join(made.directory, "../other-disk/trust.json");
+    const paths = { state: made.directory, runtime: made.runtime, memories: elsewhere };
+    const open = () => new StateFile(paths, made.history, made.log);
+    return { ...made, elsewhere, open };
+  }
+
+  test("is written with the memories, and alone is enough to remember them", async () => {
+    const { open, directory, runtime, alarms } = await twoDisks();
+    await open().save(RECORD);
+    await rm(directory, { recursive: true });
+    await rm(runtime, { recursive: true });
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+    expect(alarms()).toEqual(["STATE_LOST"]);
+  });
+
+  test("is made for a host that did not have it, without an alarm", async () => {
+    const { open, live, elsewhere, alarms } = await twoDisks();
+    await live();
+    await rm(elsewhere, { force: true });
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    expect((await stat(elsewhere)).mode & 0o777).toBe(0o600);
+    expect(alarms()).toEqual([]);
+  });
+
+  test("counts where it is higher", async () => {
+    const { open, elsewhere } = await twoDisks();
+    await open().save(RECORD);
+    await writeChecked(elsewhere, [memory("stable", 70)]);
+    expect(sequences((await open().load()).trust)).toEqual({ stable: 70, canary: 100 });
+  });
+});
+
+describe("mending", () => {
+  test("writes all copies again, once, and leaves a line in the history", async () => {
+    const { open, live, record, trust, history, alarms } = await stateDirectory();
+    await live();
+    await writeFile(record, "#");
+    await writeFile(trust, "#");
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    const told = alarms().length;
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+    expect(alarms()).toHaveLength(told);
+    const mended = (await history.read()).filter(({ event }) => event === "StateMended");
+    expect(mended.map(({ code }) => code)).toEqual(Array(3).fill("STATE_CORRUPT"));
+  });
+
+  test("writes nothing where nothing is wrong", async () => {
+    const { open, live, record, history } = await stateDirectory();
+    await live();
+    const before = (await stat(record)).ino;
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    expect((await stat(record)).ino).toBe(before);
+    expect((await history.read()).map(({ event }) => event)).not.toContain("StateMended");
   });
 });
 
