@@ -38,6 +38,7 @@ const ROOT = {
   pending: "pending",
   current: "current",
   previous: "previous",
+  previousProfile: "previous-profile",
   previousRunning: "previous-running",
   agent: "agent",
 } as const;
@@ -315,7 +316,7 @@ export class ReleaseRun {
       const failedUnits = [...(troubles?.failed ?? [])];
       const restartedUnits = [...(troubles?.restarts.keys() ?? [])];
       // The way back must outlive a garbage collection in the middle of the way there.
-      if (profile !== null) await roots.hold(ROOT.previous, profile);
+      if (profile !== null) await roots.hold(ROOT.previousProfile, profile);
       if (running !== null) await roots.hold(ROOT.previousRunning, running);
       return {
         type: "BaselineRecorded",
@@ -432,6 +433,7 @@ export class ReleaseRun {
       const { roots, log, store, settings } = this.#tools;
       await roots.hold(ROOT.current, release.toplevel);
       if (baseline.profile === null) await roots.release(ROOT.previous);
+      else await roots.hold(ROOT.previous, baseline.profile);
       await this.#removeLeftovers();
       const { keep } = settings.generations;
       if (keep !== undefined && setsProfile(release.mode)) await store.pruneGenerations(keep);
@@ -515,7 +517,10 @@ export class ReleaseRun {
       case "Activating":
       case "Verifying":
       case "Committing":
-        return { type: "ActivationRejected", reason };
+        // A full disk or a missing program is no fault of the system.
+        return isTransient(error.code)
+          ? this.#interrupted(state, error.code, error.message)
+          : { type: "ActivationRejected", reason };
       case "RollingBack":
         return { type: "RollbackFailed", message: error.message };
       case "Reverting":
@@ -662,6 +667,7 @@ export class ReleaseRun {
   async #removePreparations(): Promise<void> {
     const { roots, services } = this.#tools;
     await services.disarmDeadline();
+    await roots.release(ROOT.previousProfile);
     await roots.release(ROOT.previousRunning);
     if (this.record.pendingReboot === null || this.record.pendingReboot.wayBack) {
       await this.#tools.deadline.disarmForBoot();

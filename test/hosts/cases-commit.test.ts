@@ -36,7 +36,7 @@ test("a plain update is proven by `test`, then committed by `boot`", async () =>
   expect(await host.unit("nixos-pull-deadline.timer")).toMatchObject({ activeState: "active" });
   expect(await host.gcRoots()).toMatchObject({
     pending: second,
-    previous: host.first,
+    "previous-profile": host.first,
     "previous-running": host.first,
     agent: (await installedProgram(host)).replace("/lib/nixos-pull.cjs", ""),
   });

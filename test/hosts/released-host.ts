@@ -298,7 +298,7 @@ export async function expectRolledBack(
     committed: host.first,
     denied: [denied],
     rebootPending: false,
-    roots: { previous: host.first },
+    roots: {},
     staging: [],
     switchUnit: "not-found",
     deadlineTimer: "not-found",

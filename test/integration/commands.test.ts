@@ -214,6 +214,8 @@ test("status and history tell what the host is and what happened; --watch ends o
         at: time,
       },
     ],
+    pendingReboot: null,
+    holdsRebootSlot: false,
   });
   const { stdout: status } = await host.run("status");
   expect(status).toMatch(new RegExp(`^profile +${first}, generation 1$`, "m"));
