@@ -4,9 +4,13 @@
   # No inputs, so nothing to lock and nothing to fetch: the module and the package use the
   # nixpkgs of whoever imports them.
   outputs =
-    _:
+    { self, ... }:
     let
-      package = pkgs: pkgs.callPackage ./nixos-module/package.nix { };
+      package =
+        pkgs:
+        pkgs.callPackage ./nixos-module/package.nix {
+          lastModified = self.lastModified or null;
+        };
       module = {
         imports = [ ./nixos-module ];
       };

@@ -9,6 +9,7 @@ let
   cfg = config.services.nixos-pull;
   inherit (cfg) settings;
   inherit (settings) mirrors publicKeys threshold;
+  storeKeys = if settings.storeKeys == null then [ ] else settings.storeKeys;
 
   partsOf = key: lib.splitString ":" (lib.removeSuffix "\n" key);
   base64Of = key: lib.last (partsOf key);
@@ -28,11 +29,29 @@ let
     if name == base64Of key || isLong name then "one without a name" else name;
   namesOf = keys: lib.concatStringsSep ", " (map nameOf keys);
 
-  secretKeys = builtins.filter isSecret publicKeys;
-  malformedKeys = builtins.filter (key: !isSecret key && !isPublic key) publicKeys;
+  allKeys = publicKeys ++ storeKeys ++ settings.revokedKeys;
+  secretKeys = builtins.filter isSecret allKeys;
+  malformedKeys = builtins.filter (key: !isSecret key && !isPublic key) allKeys;
 
-  # The agent counts keys, not names: one key listed twice is one voice.
-  distinctKeys = builtins.length (lib.unique (map base64Of publicKeys));
+  # The agent counts keys, not names: one key listed twice is one voice, and a revoked one
+  # is none.
+  revoked = map base64Of settings.revokedKeys;
+  distinctKeys = builtins.length (
+    builtins.filter (key: !builtins.elem key revoked) (lib.unique (map base64Of publicKeys))
+  );
+
+  # Secrets that would be copied to where everyone can read them.
+  secretFiles =
+    lib.optional (settings.tls.keyFile != null) settings.tls.keyFile
+    ++ builtins.attrValues cfg.credentialFiles
+    ++ builtins.concatMap (credential: lib.optional (credential.file != null) credential.file) (
+      builtins.attrValues settings.credentials
+    );
+  exposedFiles = builtins.filter (lib.hasPrefix builtins.storeDir) secretFiles;
+
+  unloaded = builtins.filter (name: name != null && !cfg.credentialFiles ? ${name}) (
+    map (credential: credential.credential) (builtins.attrValues settings.credentials)
+  );
 
   volatileDirectories = [
     "/run"
@@ -47,9 +66,18 @@ let
 
   option = name: "`services.nixos-pull.settings.${name}`";
 
+  withoutNull =
+    value:
+    if builtins.isAttrs value then
+      builtins.mapAttrs (_: withoutNull) (lib.filterAttrs (_: one: one != null) value)
+    else if builtins.isList value then
+      map withoutNull value
+    else
+      value;
+
   # The agent's schema is strict and knows no null: absent means its default.
   configFile = (pkgs.formats.json { }).generate "nixos-pull-config.json" (
-    lib.filterAttrsRecursive (_: value: value != null) settings
+    withoutNull settings
   );
 
   # A key that the agent does not know would stop it on a host that nobody can reach;
@@ -85,7 +113,7 @@ in
       {
         assertion = secretKeys == [ ];
         message = ''
-          ${option "publicKeys"} holds a SECRET key (${namesOf secretKeys}).
+          ${option "publicKeys"}, storeKeys or revokedKeys holds a SECRET key (${namesOf secretKeys}).
           Put the public key in its place, and make a new pair: this configuration is
           copied to the Nix store, which everyone on the machine can read.
         '';
@@ -93,7 +121,7 @@ in
       {
         assertion = malformedKeys == [ ];
         message = ''
-          ${option "publicKeys"} holds something that is no public key (${namesOf malformedKeys}).
+          ${option "publicKeys"}, storeKeys or revokedKeys holds something that is no public key (${namesOf malformedKeys}).
           A public key is NAME:BASE64 with 44 characters of base64, on one line.
         '';
       }
@@ -101,8 +129,15 @@ in
         assertion = publicKeys == [ ] || threshold <= distinctKeys;
         message = ''
           ${option "threshold"} is ${toString threshold}, but ${option "publicKeys"} has
-          ${toString distinctKeys} distinct key(s), so no release could ever be accepted.
-          Lower the threshold or add the missing keys.
+          ${toString distinctKeys} distinct key(s) that are not revoked, so no release could ever
+          be accepted. Lower the threshold or add the missing keys.
+        '';
+      }
+      {
+        assertion = exposedFiles == [ ];
+        message = ''
+          ${lib.concatStringsSep ", " exposedFiles} is to be secret, but everyone on the machine
+          can read the Nix store. Give a path outside of it, as text in quotes.
         '';
       }
       {
@@ -110,6 +145,13 @@ in
         message = ''
           ${option "poll.interval"} and ${option "poll.cron"} are both set.
           Keep one of them and leave the other null.
+        '';
+      }
+      {
+        assertion = settings.reboot.policy != "window" || settings.reboot.window != null;
+        message = ''
+          ${option "reboot.policy"} is "window", but ${option "reboot.window"} is not set, so
+          the host would never reboot. Say when the window opens and how long it lasts.
         '';
       }
       {
@@ -121,6 +163,11 @@ in
         '';
       }
     ];
+
+    warnings = map (name: ''
+      ${option "credentials"} names the systemd credential ${name}, which
+      services.nixos-pull.credentialFiles does not have: the unit has to load it otherwise.
+    '') unloaded;
 
     # Where the agent and the command line look when they are given no --config.
     environment.etc."nixos-pull/config.json".source =

@@ -17,7 +17,76 @@ let
   channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
   mirror = matching "https://, http:// or file:/// address without query or fragment" "(https?://[^/?#[:space:]]|file:///)[^?#[:space:]]*";
+  webAddress = matching "https:// or http:// address" "https?://[^[:space:]]+";
+  atLeastTwo = types.addCheck types.int (number: number >= 2) // {
+    description = "integer of at least 2";
+  };
+  # A check of one kind has no keys of another, so all that are of one kind may be null.
+  healthCheck = types.submodule {
+    options = {
+      name = mkOption {
+        type = types.str;
+        example = "website";
+        description = "Names the check in messages.";
+      };
+
+      kind = mkOption {
+        type = types.enum [
+          "command"
+          "http"
+          "tcp"
+        ];
+        example = "http";
+        description = "What is done: a program is run, an address asked for, or a port connected to.";
+      };
+
+      timeout = mkOption {
+        type = duration;
+        default = "10s";
+        example = "30s";
+        description = "How long one try may take.";
+      };
+
+      command = mkOption {
+        type = types.nullOr (types.listOf types.str);
+        default = null;
+        example = literalExpression ''[ "''${pkgs.curl}/bin/curl" "--fail" "http://localhost/" ]'';
+        description = "Kind `command`: program and arguments; no shell. It passes with exit code 0.";
+      };
+
+      url = mkOption {
+        type = types.nullOr webAddress;
+        default = null;
+        example = "http://localhost:8080/health";
+        description = "Kind `http`: what is asked for; redirects are not followed.";
+      };
+
+      status = mkOption {
+        type = types.nullOr (types.ints.between 100 599);
+        default = null;
+        example = 204;
+        description = "Kind `http`: the status that must come; 200 where `null`.";
+      };
+
+      host = mkOption {
+        type = types.nullOr types.str;
+        default = null;
+        example = "localhost";
+        description = "Kind `tcp`: the host that is connected to.";
+      };
+
+      port = mkOption {
+        type = types.nullOr (types.ints.between 1 65535);
+        default = null;
+        example = 5432;
+        description = "Kind `tcp`: the port that is connected to.";
+      };
+    };
+  };
   directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
+  file = matching "absolute path" "/.+";
+  inbox = matching "https:// or http:// address without query or fragment" "https?://[^/?#[:space:]][^?#[:space:]]*";
+  credentialName = matching "name of a systemd credential" "[A-Za-z0-9_.:-]{1,100}";
 in
 {
   options.services.nixos-pull = {
@@ -39,6 +108,19 @@ in
       description = ''
         Whether the agent itself checks its configuration while the system is built. Off
         where the build machine cannot run the host's programs.
+      '';
+    };
+
+    credentialFiles = mkOption {
+      type = types.attrsOf file;
+      default = { };
+      example = {
+        mirror-password = "/run/keys/mirror-password";
+      };
+      description = ''
+        Files with secrets, by the names under which the unit loads them as systemd
+        credentials (LoadCredential=). `settings.credentials` refers to these names. The
+        files must not lie in the Nix store, which everyone on the machine can read.
       '';
     };
 
@@ -89,6 +171,134 @@ in
             default = 1;
             example = 2;
             description = "How many distinct keys of `publicKeys` must have signed a release.";
+          };
+
+          storeKeys = mkOption {
+            type = types.nullOr (types.listOf types.str);
+            default = null;
+            example = [ "builder-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+            description = "Public keys trusted to sign store paths; those of `publicKeys` where `null`.";
+          };
+
+          revokedKeys = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "stolen-1:RbfLIBXdq0ZBWH4jmZCGEqZ5I3qFZe9UUxPFyqtZLgM=" ];
+            description = ''
+              Public keys that count no longer, under whatever name and wherever else they
+              stand.
+            '';
+          };
+
+          credentials = mkOption {
+            type = types.attrsOf (
+              types.submodule {
+                options = {
+                  type = mkOption {
+                    type = types.enum [
+                      "basic"
+                      "bearer"
+                    ];
+                    example = "basic";
+                    description = "`basic`: the secret is `USER:PASSWORD`; `bearer`: it is a token.";
+                  };
+                  credential = mkOption {
+                    type = types.nullOr credentialName;
+                    default = null;
+                    example = "mirror-password";
+                    description = "Name of the systemd credential that holds the secret.";
+                  };
+                  file = mkOption {
+                    type = types.nullOr file;
+                    default = null;
+                    example = "/run/keys/mirror-password";
+                    description = "File that holds the secret, instead of a credential.";
+                  };
+                };
+              }
+            );
+            default = { };
+            example = {
+              "https://releases.example.org" = {
+                type = "basic";
+                credential = "mirror-password";
+              };
+            };
+            description = ''
+              How this host identifies itself to a mirror, by the mirror's address exactly as
+              in `mirrors`. Secrets come from `services.nixos-pull.credentialFiles` or a file.
+            '';
+          };
+
+          tls = {
+            caFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/etc/ssl/certs/releases-ca.pem";
+              description = "Certificate authorities for mirrors, PEM; the system's where `null`.";
+            };
+
+            certFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/var/lib/acme/gateway/cert.pem";
+              description = "Client certificate for mirrors and where reports go, PEM.";
+            };
+
+            keyFile = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/var/lib/acme/gateway/key.pem";
+              description = "The client certificate's private key, PEM.";
+            };
+          };
+
+          reports = {
+            directory = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/mnt/usb/reports";
+              description = "Where a signed report {file}`HOSTNAME.json` is written after every poll.";
+            };
+
+            url = mkOption {
+              type = types.nullOr inbox;
+              default = null;
+              example = "https://releases.example.org/reports";
+              description = "Below this address the report is sent by HTTP PUT.";
+            };
+          };
+
+          statusSocket = {
+            path = mkOption {
+              type = types.nullOr file;
+              default = null;
+              example = "/run/nixos-pull/status.socket";
+              description = ''
+                A Unix socket on which the service tells its status, as JSON. The unit makes
+                {file}`/run/nixos-pull` where it lies there.
+              '';
+            };
+
+            group = mkOption {
+              type = types.nullOr types.str;
+              default = null;
+              example = "monitoring";
+              description = "The group that may open it, beside root.";
+            };
+          };
+
+          clock = mkOption {
+            type = types.enum [
+              "strict"
+              "ignore"
+            ];
+            default = "strict";
+            example = "ignore";
+            description = ''
+              `ignore` is for sites without time: releases never expire there, and a mirror
+              can hold newer ones back unnoticed.
+            '';
           };
 
           channel = mkOption {
@@ -169,6 +379,203 @@ in
                 this long.
               '';
             };
+
+            runner = mkOption {
+              type = types.enum [
+                "auto"
+                "systemd"
+                "child"
+              ];
+              default = "auto";
+              example = "systemd";
+              description = ''
+                What runs {command}`switch-to-configuration`: a transient systemd unit, which
+                outlives the agent, or the agent itself. `auto` is the unit wherever systemd
+                runs.
+              '';
+            };
+
+            attempts = mkOption {
+              type = types.ints.between 1 100;
+              default = 5;
+              example = 3;
+              description = ''
+                Attempts at a system that is cut off again and again, as by power cuts, before
+                it is denied.
+              '';
+            };
+          };
+
+          health = {
+            settle = mkOption {
+              type = duration;
+              default = "10s";
+              example = "30s";
+              description = "Time that units get before the new system is judged.";
+            };
+
+            timeout = mkOption {
+              type = duration;
+              default = "2m";
+              example = "10m";
+              description = ''
+                Time in which everything that is checked must have passed together once. Else
+                the release is rolled back.
+              '';
+            };
+
+            interval = mkOption {
+              type = duration;
+              default = "5s";
+              example = "15s";
+              description = "Time between two tries.";
+            };
+
+            mirror = mkOption {
+              type = types.bool;
+              default = true;
+              example = false;
+              description = ''
+                Whether a release must be readable from the new system: a host that cannot
+                poll is lost.
+              '';
+            };
+
+            checks = mkOption {
+              type = types.listOf healthCheck;
+              default = [ ];
+              example = literalExpression ''
+                [
+                  { name = "website"; kind = "http"; url = "http://localhost/"; }
+                  { name = "database"; kind = "tcp"; host = "localhost"; port = 5432; }
+                ]
+              '';
+              description = ''
+                This host's own checks, which a new system must pass beside those of the
+                release.
+              '';
+            };
+          };
+
+          reboot = {
+            policy = mkOption {
+              type = types.enum [
+                "never"
+                "window"
+                "now"
+              ];
+              default = "never";
+              example = "window";
+              description = ''
+                When to reboot for a new kernel, initrd or kernel modules: never by itself,
+                only in `reboot.window`, or as soon as they are the boot default.
+              '';
+            };
+
+            window = mkOption {
+              default = null;
+              example = {
+                cron = "0 3 * * *";
+                timezone = "Europe/Berlin";
+                duration = "2h";
+              };
+              description = "When the policy `window` may reboot.";
+              type = types.nullOr (
+                types.submodule {
+                  options = {
+                    cron = mkOption {
+                      type = types.str;
+                      example = "0 3 * * *";
+                      description = "Cron expression: when the window opens.";
+                    };
+
+                    timezone = mkOption {
+                      type = types.str;
+                      default = "UTC";
+                      example = "Europe/Berlin";
+                      description = "IANA time zone of the expression.";
+                    };
+
+                    duration = mkOption {
+                      type = duration;
+                      example = "2h";
+                      description = "How long the window stays open; at most 24h.";
+                    };
+                  };
+                }
+              );
+            };
+
+            grace = mkOption {
+              type = duration;
+              default = "1m";
+              example = "10m";
+              description = "Time between the announcement of a reboot and the reboot.";
+            };
+
+            fleetLock = mkOption {
+              default = null;
+              example = {
+                url = "https://fleetlock.example.org";
+                group = "gateways";
+              };
+              description = ''
+                A FleetLock server that lets only so many hosts reboot at a time; reboots are
+                not coordinated where `null`.
+              '';
+              type = types.nullOr (
+                types.submodule {
+                  options = {
+                    url = mkOption {
+                      type = webAddress;
+                      example = "https://fleetlock.example.org";
+                      description = "Address of a FleetLock server, such as airlock.";
+                    };
+
+                    group = mkOption {
+                      type = matching "group name of letters, digits, dots and dashes" "[a-zA-Z0-9.-]+";
+                      default = "default";
+                      example = "gateways";
+                      description = "Group whose reboot slots this host shares.";
+                    };
+
+                    id = mkOption {
+                      type = types.nullOr types.str;
+                      default = null;
+                      example = "gateway-07";
+                      description = "This host's identity; its hostname where `null`.";
+                    };
+                  };
+                }
+              );
+            };
+          };
+
+          generations.keep = mkOption {
+            type = types.nullOr atLeastTwo;
+            default = null;
+            example = 10;
+            description = ''
+              Generations of the system profile that are kept when a release is committed; all
+              where `null`.
+            '';
+          };
+
+          paths.bootedSystem = mkOption {
+            type = directory;
+            default = "/run/booted-system";
+            example = "/run/booted-system";
+            description = "Link to the system that was booted.";
+          };
+
+          paths.boot = mkOption {
+            type = directory;
+            default = "/boot";
+            example = "/efi";
+            description = ''
+              Where the boot loader keeps kernels: an update with a new one begins only where
+              there is room for it.
+            '';
           };
 
           paths.state = mkOption {

@@ -1,5 +1,5 @@
-# The agent as one JavaScript file and a wrapper. The result refers to Node and nothing
-# else of the build: hosts download it with every release that changes it.
+# The agent as one JavaScript file and a wrapper. The result refers to Node, zstd and
+# nothing else of the build: hosts download it with every release that changes it.
 {
   lib,
   stdenvNoCC,
@@ -7,11 +7,16 @@
   makeBinaryWrapper,
   nodejs,
   nodejs-slim,
+  zstd,
 
   # Hash of what `npm ci` installs, as the README beside this file tells to compute it.
   # It differs between build systems, since esbuild comes as a native program. The
   # placeholder makes the build fail with the true hash.
   nodeModulesHash ? lib.fakeHash,
+
+  # When the sources were made, in seconds since 1970: no host's clock can be before that.
+  # A flake knows; otherwise only the releases that a host accepted bound its clock.
+  lastModified ? null,
 }:
 let
   inherit (lib) fileset;
@@ -96,20 +101,22 @@ stdenvNoCC.mkDerivation {
     cp -r ${nodeModules} node_modules
     chmod -R u+w node_modules
     patchShebangs --build node_modules
-    npm run build
+    # Nix's own value is a time of convention and says nothing about the sources.
+    SOURCE_DATE_EPOCH=${toString lastModified} npm run build
     runHook postBuild
   '';
 
   # Node trusts its own list of authorities; the host's certificates (`security.pki`) are
   # added. The host's nix, flock and systemd-run serve where PATH has none. Both are paths
-  # that add nothing to the closure.
+  # that add nothing to the closure. zstd makes deltas and compresses what is published;
+  # every NixOS has it.
   installPhase = ''
     runHook preInstall
     install -D -m 644 dist/nixos-pull.cjs "$out/libexec/nixos-pull/nixos-pull.cjs"
     makeWrapper ${nodejs-slim}/bin/node "$out/bin/nixos-pull" \
       --add-flags "$out/libexec/nixos-pull/nixos-pull.cjs" \
       --set-default NODE_EXTRA_CA_CERTS /etc/ssl/certs/ca-certificates.crt \
-      --suffix PATH : /run/current-system/sw/bin
+      --suffix PATH : ${lib.makeBinPath [ zstd ]}:/run/current-system/sw/bin
     runHook postInstall
   '';
 

@@ -7,7 +7,12 @@
 }:
 let
   cfg = config.services.nixos-pull;
-  inherit (cfg.settings) activation paths;
+  inherit (cfg.settings)
+    activation
+    health
+    paths
+    statusSocket
+    ;
 in
 {
   config = lib.mkIf cfg.enable {
@@ -106,10 +111,62 @@ in
         ProtectProc = "default";
         ProtectSystem = false; # /etc, /boot, /nix
       }
+      // lib.optionalAttrs (cfg.credentialFiles != { }) {
+        # Copies that only this unit can read, wherever the secrets come from.
+        LoadCredential = map (name: "${name}:${cfg.credentialFiles.${name}}") (
+          builtins.attrNames cfg.credentialFiles
+        );
+      }
+      // lib.optionalAttrs (statusSocket.path != null && lib.hasPrefix "/run/nixos-pull/" statusSocket.path) {
+        # Others may look for the socket; who opens it is the socket's own mode.
+        RuntimeDirectory = "nixos-pull";
+        RuntimeDirectoryMode = "0755";
+      }
       // lib.optionalAttrs (lib.hasPrefix "/var/lib/" paths.state) {
         # Elsewhere the agent makes its directory itself.
         StateDirectory = lib.removePrefix "/var/lib/" paths.state;
         StateDirectoryMode = "0700";
+      };
+    };
+
+    # A system that only a boot can prove may come up without an agent that judges it. The
+    # agent that booted it left a program for that case, and removes it with its verdict.
+    systemd.services.nixos-pull-boot = {
+      description = "Go back from a system that was booted and not proven";
+      restartIfChanged = false;
+      stopIfChanged = false;
+      startLimitIntervalSec = 0;
+      unitConfig = {
+        X-StopOnRemoval = false;
+        ConditionFileIsExecutable = "${paths.state}/boot-deadline";
+        RequiresMountsFor = [ paths.state ];
+      };
+      serviceConfig = {
+        Type = "oneshot";
+        ExecStart = "${paths.state}/boot-deadline";
+        # It has to succeed: nobody else would go back.
+        Restart = "on-failure";
+        RestartSec = 30;
+      };
+    };
+    systemd.timers.nixos-pull-boot = {
+      description = "Deadline for the agent's verdict on a booted system";
+      wantedBy = [ "timers.target" ];
+      # The health gate's own times, and time for the network and the agent to come up.
+      timerConfig.OnBootSec = "${health.settle} ${health.timeout} 10m";
+    };
+
+    # Only started where a boot loader counts boots, which boot-complete.target is for: an
+    # entry is not taken for good before the agent's verdict (systemd-bless-boot.service(8)).
+    systemd.services.nixos-pull-boot-complete = {
+      description = "Verdict of the release agent on the booted system";
+      requiredBy = [ "boot-complete.target" ];
+      before = [ "boot-complete.target" ];
+      restartIfChanged = false;
+      serviceConfig = {
+        Type = "oneshot";
+        RemainAfterExit = true;
+        ExecStart = "${lib.getExe cfg.package} boot-complete";
       };
     };
   };

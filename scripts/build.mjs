@@ -8,10 +8,12 @@ const root = fileURLToPath(new URL("..", import.meta.url));
 
 /**
  * When the sources were made, ISO 8601: SOURCE_DATE_EPOCH, or the commit's time; empty
- * where neither is known. Never "now", so that the same sources give the same bundle.
+ * where neither is known or SOURCE_DATE_EPOCH is empty. Never "now", so that the same
+ * sources give the same bundle.
  */
-function sourceTime() {
+export function sourceTime() {
   let seconds = process.env.SOURCE_DATE_EPOCH;
+  if (seconds === "") return "";
   try {
     seconds ??= execFileSync("git", ["log", "-1", "--format=%ct"], {
       cwd: root,

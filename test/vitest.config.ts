@@ -27,6 +27,7 @@ export default defineConfig({
       suite("unit", { testTimeout: 10_000, parallel: true }),
       suite("nixos-module", { testTimeout: 60_000, parallel: true }),
       suite("integration", { testTimeout: 60_000, parallel: true }),
+      suite("hosts", { testTimeout: 10 * 60_000, parallel: false }),
       suite("slow", { testTimeout: 20 * 60_000, parallel: false }),
     ],
   },

@@ -1,12 +1,24 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
-import { judgeActivation } from "../core/activation.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
-import { isPastTheLine, type AgentRecord } from "../core/machine.ts";
+import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
-import type { Activator, Clock, Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
+import type {
+  Activator,
+  Clock,
+  Deadline,
+  Disk,
+  GcRoots,
+  HealthProbe,
+  Log,
+  Mirror,
+  NixStore,
+  RebootLock,
+  ServiceManager,
+  Successor,
+} from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
 import type { History } from "../effects/history.ts";
@@ -20,7 +32,9 @@ import {
   type FetchTools,
 } from "./closure-fetch.ts";
 import { poll, verdictSchema, type MirrorVerdict } from "./poll.ts";
-import { ReleaseRun, observe } from "./release-run.ts";
+import { observe } from "./observe.ts";
+import { rebootIfDue, releaseRebootSlot } from "./reboot.ts";
+import { ReleaseRun } from "./release-run.ts";
 
 /** Everything the agent acts through. */
 export interface AgentTools {
@@ -30,6 +44,16 @@ export interface AgentTools {
   readonly store: NixStore;
   readonly roots: GcRoots;
   readonly activator: Activator;
+  readonly services: ServiceManager;
+  readonly probe: HealthProbe;
+  /** Null where no FleetLock server is configured. */
+  readonly rebootLock: RebootLock | null;
+  /** The program and script that this process runs. */
+  readonly ownProgram: readonly string[];
+  readonly deadline: Deadline;
+  readonly successor: Successor;
+  /** Whether this process is the service, which systemd starts again when it ends. */
+  readonly isService: boolean;
   readonly disk: Disk;
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
@@ -110,8 +134,10 @@ export class Agent {
     signal?: AbortSignal | undefined;
   }): Promise<TickOutcome> {
     return this.#exclusively(async () => {
-      const { state } = this.#tools;
+      const { state, successor } = this.#tools;
+      await successor.look();
       const loaded = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
+      await state.mend(loaded, this.#tools.clock.now());
       const archives = new Map<string, ArchiveVerdict>();
       const tools: AgentTools = {
         ...this.#tools,
@@ -129,7 +155,14 @@ export class Agent {
           return { ...nothing, error: unfinished, record: run.record, updated: false };
         }
         const finding = await this.#find(run.record, options.insistence, options.signal);
-        const outcome = await run.follow(finding);
+        const followed = await run.follow(finding);
+        await releaseRebootSlot(run, this.#tools);
+        const error = await rebootIfDue(run, this.#tools, options.signal);
+        const outcome = {
+          ...followed,
+          record: run.record,
+          error: followed.error ?? error,
+        };
         await this.#report(outcome, archives);
         return outcome;
       } finally {
@@ -163,10 +196,11 @@ export class Agent {
    */
   async rollBack(generation: number | null): Promise<{ toplevel: string; generation: number }> {
     return this.#exclusively(async () => {
-      const { store, activator, state, log } = this.#tools;
+      const { store, activator, state } = this.#tools;
       const run = new ReleaseRun(this.#tools, await state.load(), undefined);
       const unfinished = await run.finishBegun();
-      if (unfinished) throw unfinished;
+      // Where one generation does not come up, a person may choose another.
+      if (unfinished && run.record.state.name !== "Reverting") throw unfinished;
       const from = await store.profileToplevel();
       const target = await store.findGeneration(generation);
       if (!target) {
@@ -189,21 +223,40 @@ export class Agent {
           `${target.toplevel} has no bin/switch-to-configuration`,
         );
       }
-      if (run.record.committed?.toplevel === from) {
-        await run.happened({
-          type: "SystemDenied",
-          reason: { code: "RELEASE_DENIED", message: "rolled back by hand" },
-        });
-      }
-      await store.restoreProfile(target.generation);
-      log.info(`activating ${target.toplevel}, generation ${target.generation}`);
-      const result = await activator.activate(target.toplevel, "switch");
-      const verdict = judgeActivation(result);
-      if (verdict.kind !== "activated") {
-        throw new PullError("ROLLBACK_FAILED", `${target.toplevel}: ${verdict.message}`);
-      }
+      await run.revert(from, target);
       return target;
     });
+  }
+
+  /**
+   * What the deadline timer runs: takes over from the agent, whatever became of it, and
+   * rolls the release back unless it is committed. Throws ROLLBACK_FAILED, …
+   */
+  async passDeadline(toplevel: string): Promise<void> {
+    const { services, state, log } = this.#tools;
+    const found = new ReleaseRun(this.#tools, await state.load(), undefined);
+    if (!(await found.isUnproven(toplevel))) return;
+    log.error("the deadline passed without a commit; taking over from the agent", {
+      code: "DEADLINE_PASSED",
+    });
+    await services.stopAgent();
+    try {
+      await this.#exclusively(async () => {
+        const run = new ReleaseRun(this.#tools, await state.load(), undefined);
+        await run.passDeadline(toplevel);
+        // There may be no agent that would.
+        const error = await rebootIfDue(run, this.#tools, undefined);
+        if (error) log.error(error.message, { code: error.code });
+      });
+    } finally {
+      await services.startAgent();
+    }
+  }
+
+  /** What is known of the system that was booted: whether a pending one proved itself. */
+  async judgeBoot(): Promise<BootVerdict> {
+    const { services, state } = this.#tools;
+    return judgeBoot(await state.load({ acceptLoss: true }), await services.bootId());
   }
 
   /** What the last poll found, or null. */

@@ -139,10 +139,11 @@ function importStream(
   deltas: ReadonlyMap<string, PlannedDelta>,
   budget: number,
   staging: Staging,
-  { store, roots, log }: FetchTools,
+  tools: FetchTools,
   signal: AbortSignal,
   onFailure: () => void,
 ): ImportStream {
+  const { roots, log } = tools;
   const infos = new Map<string, NarInfo>();
   for (const info of contents.narInfos) {
     const path = `${STORE_DIRECTORY}/${info.storePath}`;
@@ -169,9 +170,10 @@ function importStream(
       // Before they are valid, so that no collection can come in between.
       await roots.holdAlso(IMPORTED_ROOTS, topmost(paths));
       await staging.writeNarInfos(infosOf(paths));
-      await store.importPaths(
+      await importWatched(
         staging.directory,
         paths.map(({ path }) => path),
+        tools,
         signal,
       );
     },
@@ -182,6 +184,47 @@ function importStream(
       ),
     onFailure,
   });
+}
+
+/** How often the disk is looked at while Nix imports; a fast one takes 100 MB in this time. */
+const DISK_WATCH_MS = 100;
+
+/**
+ * Has Nix import paths and stops it before the disk is full: a NAR may unpack to more
+ * than its signed size, and Nix compares that only at the NAR's end. Since the signed sizes
+ * and the reserve were there at the beginning, half a reserve says that they did not hold.
+ * Throws DISK_FULL and what `importPaths` throws.
+ */
+async function importWatched(
+  directory: string,
+  paths: readonly string[],
+  { store, disk, settings }: FetchTools,
+  signal: AbortSignal,
+): Promise<void> {
+  const path = store.realPath(STORE_DIRECTORY);
+  const floor = settings.limits.reserveBytes / 2;
+  const full = new AbortController();
+  const watch = setInterval(() => {
+    disk.freeSpace(path).then(
+      ({ free }) => {
+        if (free < floor) full.abort();
+      },
+      () => undefined,
+    );
+  }, DISK_WATCH_MS);
+  try {
+    await store.importPaths(directory, paths, AbortSignal.any([signal, full.signal]));
+  } catch (cause) {
+    if (!full.signal.aborted || signal.aborted) throw cause;
+    throw new PullError(
+      "DISK_FULL",
+      `${path}: the import was stopped when less than ${floor} bytes were left; either something ` +
+        "else fills this disk, or the closure unpacks to more than it says",
+      { cause },
+    );
+  } finally {
+    clearInterval(watch);
+  }
 }
 
 /** After these the download is resumed where it stopped; after all others it starts clean. */

@@ -1,10 +1,18 @@
+import { existsSync, realpathSync } from "node:fs";
 import type { Log, Mirror } from "../core/ports.ts";
-import type { Settings } from "../core/settings.ts";
+import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/activator.ts";
+import { deadlineOf } from "../effects/deadline.ts";
+import { fleetLock } from "../effects/fleet-lock.ts";
+import { systemProbe } from "../effects/health-probe.ts";
+import { sandboxManager, systemdManager } from "../effects/service-manager.ts";
+import { systemdActivator } from "../effects/systemd-activator.ts";
+import { storeRoot } from "../effects/nix-environment.ts";
 import { systemClock } from "../effects/clock.ts";
 import { systemDisk } from "../effects/disk.ts";
 import { gcRootsIn } from "../effects/gc-roots.ts";
 import { History } from "../effects/history.ts";
+import { successorOf } from "../effects/installed-agent.ts";
 import { readMachineId } from "../effects/machine-identity.ts";
 import { ManifestCache } from "../effects/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror-directory.ts";
@@ -19,9 +27,9 @@ import type { FetchProgress } from "./closure-fetch.ts";
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(
   settings: Pick<Settings, "mirrors" | "limits" | "tls" | "credentials">,
+  transport = new Transport(settings),
 ): Mirror[] {
   const { limits, credentials } = settings;
-  const transport = new Transport(settings);
   const pacer = new Pacer(limits.maxRate);
   return settings.mirrors.map((address) =>
     new URL(address).protocol === "file:"
@@ -30,28 +38,64 @@ export function mirrorsOf(
   );
 }
 
+export interface ComposeOptions {
+  readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
+  /** Whether systemd starts this process again when it ends. */
+  readonly isService?: boolean;
+  /** Where the settings came from. */
+  readonly configFile?: string | undefined;
+}
+
 /** Puts the real effects together: the only place that does. */
 export function composeTools(
   settings: Settings,
   log: Log,
-  onProgress?: (progress: FetchProgress) => void,
+  { onProgress, isService = false, configFile = DEFAULT_CONFIG_FILE }: ComposeOptions = {},
 ): AgentTools {
   const store = nixStoreOf(settings);
   const history = new History(settings.paths.state);
+  const managed = isManaged(settings);
+  const transport = new Transport(settings);
+  const { fleetLock: fleetLockSettings } = settings.reboot;
+  const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     settings,
-    mirrors: mirrorsOf(settings),
+    mirrors: mirrorsOf(settings, transport),
     cache: new ManifestCache(settings.paths.state),
     store,
     roots: gcRootsIn(settings.paths.gcRoots),
-    activator: childActivator(settings, store, log),
+    activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
+    services: managed ? systemdManager : sandboxManager,
+    probe: systemProbe,
+    rebootLock: fleetLockSettings
+      ? fleetLock(
+          { ...fleetLockSettings, id: fleetLockSettings.id ?? settings.hostname },
+          // Another server than the mirrors: it gets no certificate of theirs.
+          () => transport.dispatcher({ identified: false }),
+        )
+      : null,
+    ownProgram,
+    deadline: deadlineOf(settings, ownProgram),
+    successor: successorOf(settings, { configFile, store, managed }),
+    isService,
     disk: systemDisk,
     clock: systemClock,
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
-    state: new StateFile(settings.paths.state, history, log),
+    state: new StateFile(
+      // On the store's disk: the state directory's may be lost by itself.
+      { ...settings.paths, memories: `${settings.paths.gcRoots}.trust.json` },
+      history,
+      log,
+    ),
     history,
     onProgress,
   };
+}
+
+/** Whether systemd runs here and the host's own store is meant (sd_booted(3)). */
+function isManaged({ activation, store }: Settings): boolean {
+  if (activation.runner !== "auto") return activation.runner === "systemd";
+  return existsSync("/run/systemd/system") && storeRoot(store) === null;
 }

@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
+import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { serveStatus } from "../effects/status-socket.ts";
@@ -18,14 +19,10 @@ const BUSY_WAIT_MS = 10_000;
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop
  * at once and are resumed later, a running activation is brought to its end. Throws
  * AGENT_RUNNING where another agent has the state directory, and CONFIG_INVALID.
- * `isOutdated` is asked after every poll whether the service manager should start a
- * newer agent in this one's place.
+ * It also ends where the system has another agent now, for the service manager to start
+ * that in its place.
  */
-export async function runDaemon(
-  tools: AgentTools,
-  signal: AbortSignal,
-  isOutdated: () => Promise<boolean>,
-): Promise<void> {
+export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise<void> {
   const { settings, log, state } = tools;
   const schedule = scheduleOf(settings.poll);
   await state.prepare();
@@ -38,14 +35,8 @@ export async function runDaemon(
   }
   let closeSocket: (() => Promise<void>) | undefined;
   try {
-    const { statusSocket } = settings;
-    if (statusSocket) {
-      closeSocket = await serveStatus(
-        statusSocket.path,
-        statusSocket.group,
-        async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
-      );
-    }
+    closeSocket = await openStatusSocket(tools);
+    await announceHostKey(tools);
     const agent = new Agent(tools);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
@@ -56,7 +47,7 @@ export async function runDaemon(
       await sendReport(tools, signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
-      if (await isOutdated()) {
+      if ((await tools.successor.look()).differs) {
         log.info(
           "this system has another agent or configuration now; ending to be started as that",
         );
@@ -68,6 +59,34 @@ export async function runDaemon(
   } finally {
     await closeSocket?.();
     await lock.release();
+  }
+}
+
+/** A host that nobody can log in to goes on without its socket. */
+async function openStatusSocket(tools: AgentTools): Promise<(() => Promise<void>) | undefined> {
+  const { path, group } = tools.settings.statusSocket;
+  if (path === undefined) return undefined;
+  try {
+    return await serveStatus(
+      path,
+      group,
+      async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
+    );
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    tools.log.error(`there is no status socket: ${message}`, { code });
+    return undefined;
+  }
+}
+
+/** Makes the host's key on the first start, so that it can be asked for before any report. */
+async function announceHostKey({ settings, log }: AgentTools): Promise<void> {
+  try {
+    const { publicKey } = await hostKey(settings.paths.state, settings.hostname);
+    log.info(`reports of this host are signed with ${publicKey.text}`);
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    log.error(`this host cannot sign reports: ${message}`, { code });
   }
 }
 

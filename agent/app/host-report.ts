@@ -1,5 +1,7 @@
 import { BUILD } from "../core/build.ts";
+import { memoryOf } from "../core/acceptance.ts";
 import { toPullError } from "../core/errors.ts";
+import { EMPTY_RECORD } from "../core/machine.ts";
 import { sealReport, type Report } from "../core/report.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { deliverReport } from "../effects/report-outbox.ts";
@@ -12,15 +14,20 @@ const MAX_MESSAGE = 500;
 /** What this host has to say about itself, from disk alone. */
 export async function makeReport(tools: AgentTools): Promise<Report> {
   const { settings, state, store, clock } = tools;
-  const [record, lastPoll, profile, running, machineId] = await Promise.all([
-    state.load({ acceptLoss: true }),
-    new Agent(tools).lastPoll(),
-    store.profileToplevel(),
-    store.runningToplevel(),
-    tools.machineId?.() ?? null,
-  ]);
+  const [{ record: found, alarms }, lastPoll, profile, running, booted, machineId] =
+    await Promise.all([
+      state.recall(),
+      new Agent(tools).lastPoll(),
+      store.profileToplevel(),
+      store.runningToplevel(),
+      store.bootedToplevel(),
+      tools.machineId?.() ?? null,
+    ]);
+  const record = found ?? EMPTY_RECORD;
   const { committed } = record;
-  const reason = "reason" in record.state ? record.state.reason : lastPoll;
+  const trust = memoryOf(record.trust, settings.channel);
+  // A host that forgot what it accepted says so before anything else.
+  const reason = alarms.at(-1) ?? ("reason" in record.state ? record.state.reason : lastPoll);
   return {
     formatVersion: 1,
     hostname: settings.hostname,
@@ -31,13 +38,15 @@ export async function makeReport(tools: AgentTools): Promise<Report> {
       sequence: committed.sequence,
       digest: committed.digest,
       toplevel: committed.toplevel,
-      rebootNeeded: committed.rebootNeeded,
+      rebootNeeded: record.pendingReboot !== null,
     },
+    accepted: trust && { epoch: trust.epoch ?? 0, sequence: trust.sequence, digest: trust.digest },
     state: record.state.name,
     code: reason?.code ?? null,
     message: reason?.message?.slice(0, MAX_MESSAGE) ?? null,
     profile,
     running,
+    booted,
     agentVersion: BUILD.version,
   };
 }
@@ -59,7 +68,12 @@ export async function sendReport(tools: AgentTools, signal?: AbortSignal): Promi
   if (settings.reports.directory === undefined && settings.reports.url === undefined) return;
   try {
     const { envelope } = await signedReport(tools);
-    await deliverReport(envelope, settings, new Transport(settings), signal);
+    const transport = new Transport(settings);
+    try {
+      await deliverReport(envelope, settings, transport, signal);
+    } finally {
+      await transport.close();
+    }
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code === "INTERRUPTED") return;

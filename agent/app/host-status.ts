@@ -1,4 +1,4 @@
-import type { AgentRecord } from "../core/machine.ts";
+import { EMPTY_RECORD, type AgentRecord, type Reason } from "../core/machine.ts";
 import type { Observation } from "../core/plan.ts";
 import { Agent, type AgentTools, type PollReport } from "./agent.ts";
 
@@ -11,16 +11,20 @@ export interface HostStatus {
   readonly record: AgentRecord;
   readonly host: Observation & { readonly generation: number | null };
   readonly lastPoll: PollReport | null;
+  /** What is wrong with the record of accepted releases. */
+  readonly alarms: readonly Reason[];
 }
 
 /** Reads the status, from disk alone. */
 export async function readStatus(tools: AgentTools): Promise<HostStatus> {
   const { settings, state, store } = tools;
+  const { record, alarms } = await state.recall();
   return {
     hostname: settings.hostname,
     channel: settings.channel,
     machineId: (await tools.machineId?.()) ?? null,
-    record: await state.load({ acceptLoss: true }),
+    record: record ?? EMPTY_RECORD,
+    alarms: alarms.map(({ code, message }) => ({ code, message })),
     host: {
       profile: await store.profileToplevel(),
       running: await store.runningToplevel(),

@@ -1,13 +1,19 @@
 import { z } from "zod";
 import {
   acceptManifest,
+  memoryOf,
   rememberedPosition,
   type TrustMemories,
   type TrustMemory,
 } from "../core/acceptance.ts";
 import { BUILD } from "../core/build.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
-import { comparePositions, readManifest, type SignedManifest } from "../core/manifest.ts";
+import {
+  comparePositions,
+  positionOf,
+  readManifest,
+  type SignedManifest,
+} from "../core/manifest.ts";
 import type { Mirror, Validators } from "../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../core/settings.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
@@ -18,6 +24,8 @@ export const verdictSchema = z.strictObject({
   /** Absent where its manifest was acceptable. */
   code: z.enum(ERROR_CODES).optional(),
   message: z.string().optional(),
+  /** Of the release that it has; absent for epoch 0. */
+  epoch: z.int().positive().optional(),
   sequence: z.int().positive().optional(),
   /** True where the mirror answered that nothing changed (304). */
   unchanged: z.boolean(),
@@ -36,10 +44,15 @@ export interface PollOutcome {
   readonly verdicts: readonly MirrorVerdict[];
 }
 
+/** With several mirrors, one that takes longer than this is not waited for. */
+const MAX_POLL_MS = 15 * 60 * 1000;
+
 /**
  * Asks every mirror for the channel's manifest and takes the acceptable one with the
  * highest epoch and sequence; among equals the mirror that stands first. A mirror that is behind
- * or lies therefore cannot hide a release that another one has.
+ * or lies therefore cannot hide a release that another one has, and one that dawdles
+ * cannot hold it back: once there is news, the others have `limits.stallTimeout` to come
+ * (TUF: slow retrieval attack). No news never cuts the others short.
  */
 export async function poll(
   settings: Settings,
@@ -49,25 +62,63 @@ export async function poll(
   now: Date,
   signal?: AbortSignal,
 ): Promise<PollOutcome> {
+  const late = new AbortController();
+  const giveUpIn = (ms: number): NodeJS.Timeout =>
+    setTimeout(() => {
+      late.abort();
+    }, ms);
+  const timers = mirrors.length > 1 ? [giveUpIn(MAX_POLL_MS)] : [];
+  const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
+  const gaveUp = aborted(late.signal);
+  const known = memoryOf(memories, settings.channel);
   const answers = await Promise.all(
-    mirrors.map((mirror) => ask(mirror, settings, cache, memories, now, signal)),
-  );
+    mirrors.map(async (mirror) => {
+      const answer = await Promise.race([
+        ask(mirror, settings, cache, memories, now, either),
+        // Also where what hangs cannot be stopped, such as a dead network file system.
+        gaveUp.then(() => tooLate(mirror)),
+      ]);
+      const isNews = answer.accepted !== null && isAfter(answer.accepted.memory, known);
+      if (isNews) timers.push(giveUpIn(settings.limits.stallTimeout));
+      return answer;
+    }),
+  ).finally(() => {
+    for (const timer of timers) clearTimeout(timer);
+  });
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while polling");
   let accepted: AcceptedManifest | null = null;
   for (const answer of answers) {
-    if (
-      answer.accepted &&
-      (!accepted ||
-        comparePositions(
-          rememberedPosition(answer.accepted.memory),
-          rememberedPosition(accepted.memory),
-        ) > 0)
-    ) {
+    if (answer.accepted && isAfter(answer.accepted.memory, accepted?.memory ?? null)) {
       accepted = answer.accepted;
     }
   }
   const error = accepted ? null : (answers.find((answer) => answer.error)?.error ?? null);
   return { accepted, error, verdicts: answers.map(({ verdict }) => verdict) };
+}
+
+function isAfter(memory: TrustMemory, other: TrustMemory | null): boolean {
+  return !other || comparePositions(rememberedPosition(memory), rememberedPosition(other)) > 0;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    signal.addEventListener("abort", () => {
+      resolve();
+    });
+  });
+}
+
+function tooLate({ address }: Mirror): Answer {
+  const error = new PullError(
+    "MIRROR_SLOW",
+    `${address}: the others had answered long before, and it was not waited for`,
+  );
+  const { code, message } = error;
+  return {
+    accepted: null,
+    error,
+    verdict: { mirror: address, code, message, unchanged: false },
+  };
 }
 
 interface Answer {
@@ -111,11 +162,11 @@ async function ask(
     if (hasValidators !== undefined) {
       await cache.put(mirror.address, channel, { bytes, validators });
     }
-    const { sequence } = signed.manifest;
+    const { epoch, sequence } = positionOf(signed.manifest);
     return {
       accepted: { signed, memory },
       error: null,
-      verdict: { mirror: mirror.address, sequence, unchanged },
+      verdict: { mirror: mirror.address, ...(epoch > 0 && { epoch }), sequence, unchanged },
     };
   } catch (thrown) {
     const error = toPullError(thrown);

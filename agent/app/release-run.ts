@@ -1,11 +1,20 @@
-import { setTimeout as sleep } from "node:timers/promises";
 import { memoryOf } from "../core/acceptance.ts";
-import { judgeActivation, planRollback, setsProfile, type Verdict } from "../core/activation.ts";
+import { setTimeout as sleep } from "node:timers/promises";
+import {
+  failureText,
+  judgeActivation,
+  planRollback,
+  provingMode,
+  setsProfile,
+  type Verdict,
+} from "../core/activation.ts";
 import { backoffMs } from "../core/backoff.ts";
+import { judgeBootDefault } from "../core/health.ts";
 import { PullError, toPullError } from "../core/errors.ts";
-import { checkHealth } from "../core/health.ts";
 import {
   advance,
+  denialOf,
+  isExpected,
   isPastTheLine,
   isTransient,
   type AgentRecord,
@@ -16,25 +25,33 @@ import {
   type StateOf,
 } from "../core/machine.ts";
 import type { ActivationMode, Release } from "../core/manifest.ts";
-import type { Observation } from "../core/plan.ts";
-import type { NixStore } from "../core/ports.ts";
+import { missingBootSpace, needsReboot } from "../effects/boot-links.ts";
 import type { HistoryEntry } from "../effects/history.ts";
 import { removeStaging } from "../effects/staging.ts";
 import type { AgentTools, FoundRelease, TickOutcome } from "./agent.ts";
 import { IMPORTED_ROOTS, fetchClosure } from "./closure-fetch.ts";
+import { passHealthGate } from "./health-gate.ts";
+import { observe } from "./observe.ts";
 
 /** Names of the agent's garbage collector roots. */
-const ROOT = { pending: "pending", current: "current", previous: "previous" } as const;
+const ROOT = {
+  pending: "pending",
+  current: "current",
+  previous: "previous",
+  previousProfile: "previous-profile",
+  previousRunning: "previous-running",
+  agent: "agent",
+} as const;
 
-/** How long another switch-to-configuration is waited for: half a minute. */
-const LOCK_WAIT_MS = 3_000;
-const LOCK_TRIES = 10;
+/** How long another switch-to-configuration is waited for: two minutes. */
+const LOCK_WAIT_MS = 5_000;
+const LOCK_TRIES = 24;
 
-/** What the host is at this moment. */
-export async function observe(store: NixStore): Promise<Observation> {
-  const [profile, running] = await Promise.all([store.profileToplevel(), store.runningToplevel()]);
-  return { profile, running };
-}
+/** An agent that is ended this often in one state is being ended by what it does. */
+const MAX_RESTARTS = 10;
+
+/** So often in a row a way back is tried before another release may take its place. */
+const MAX_ROLLBACKS = 3;
 
 /** What an effect found out, beside the event that it makes. */
 type Details = Pick<HistoryEntry, "lastLines" | "deltas">;
@@ -59,10 +76,73 @@ export class ReleaseRun {
    * Gives the error where it is still not done.
    */
   async finishBegun(): Promise<PullError | null> {
-    if (!isPastTheLine(this.record.state)) return null;
-    this.#tools.log.warn(`going on where an earlier run stopped, in ${this.record.state.name}`);
+    await this.#noticeReboot();
+    const { state } = this.record;
+    if (!isPastTheLine(state)) return null;
+    this.#tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);
+    if (isExpected(state.name, "AgentRestarted")) await this.happened({ type: "AgentRestarted" });
+    const restarts = "restarts" in state ? state.restarts : 0;
+    if (restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying")) {
+      const message = `the agent was ended ${restarts} times in ${state.name}`;
+      await this.happened(rejected("RESTART_LOOP", message));
+    }
     const error = await this.#runSteps();
-    return isPastTheLine(this.record.state) ? error : null;
+    if (!error || !isPastTheLine(this.record.state)) return null;
+    if (!this.#isBarred()) return error;
+    this.#tools.log.error(`${error.message}; looking for a release that works instead`, {
+      code: error.code,
+    });
+    return null;
+  }
+
+  /** Whether the way back failed so often that another release is the better hope. */
+  #isBarred(): boolean {
+    const { state } = this.record;
+    return (
+      (state.name === "RollingBack" && state.rollbackAttempts >= MAX_ROLLBACKS) ||
+      (state.name === "Reverting" && state.failures >= MAX_ROLLBACKS)
+    );
+  }
+
+  /** Makes an earlier generation what this host is. Throws ROLLBACK_FAILED, INTERRUPTED, … */
+  async revert(from: string | null, target: StateOf<"Reverting">["target"]): Promise<void> {
+    const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
+    await this.happened({ type: "RevertBegun", from, target, reason });
+    const error = await this.#runSteps();
+    if (error) throw error;
+  }
+
+  /** Whether a system is being activated or was booted, and is not committed yet. */
+  async isUnproven(toplevel: string): Promise<boolean> {
+    const { state, pendingReboot } = this.record;
+    if (isPastTheLine(state)) return "release" in state && state.release.toplevel === toplevel;
+    return (
+      pendingReboot?.release.toplevel === toplevel &&
+      !pendingReboot.wayBack &&
+      pendingReboot.bootId !== (await this.#tools.services.bootId())
+    );
+  }
+
+  /** Rolls back a system that is not committed yet, whatever became of its agent. */
+  async passDeadline(toplevel: string): Promise<void> {
+    if (!(await this.isUnproven(toplevel))) return;
+    await this.#noticeReboot();
+    const { state } = this.record;
+    if (state.name === "Staged" || state.name === "Activating" || state.name === "Verifying") {
+      await this.happened(
+        rejected("DEADLINE_PASSED", `still ${state.name} when the deadline passed`),
+      );
+    }
+    const error = await this.#runSteps();
+    if (error && isPastTheLine(this.record.state)) throw error;
+  }
+
+  /** After the reboot that a system was waiting for, it has to prove itself. */
+  async #noticeReboot(): Promise<void> {
+    const { pendingReboot, state } = this.record;
+    if (pendingReboot === null || isPastTheLine(state)) return;
+    const bootId = await this.#tools.services.bootId();
+    if (bootId !== pendingReboot.bootId) await this.happened({ type: "RebootNoticed", bootId });
   }
 
   /** Acts on what a poll found. */
@@ -94,7 +174,7 @@ export class ReleaseRun {
       case "backoff":
         return untouched();
       case "update": {
-        if (!this.#isUnderWay(release)) {
+        if (!this.#isUnderWay(release) || this.#isBarred()) {
           this.#tools.log.info(
             `release ${release.sequence}: ${release.toplevel}, to ${release.mode}`,
           );
@@ -188,7 +268,7 @@ export class ReleaseRun {
         if (!next) throw error;
         event = next;
       }
-      if (event.type === "ActivationRejected") {
+      if (event.type === "ActivationRejected" || event.type === "ActivationInterrupted") {
         failure = new PullError(event.reason.code, event.reason.message);
         this.#tools.log.error(`${failure.message}; going back`, { code: failure.code });
       }
@@ -196,7 +276,8 @@ export class ReleaseRun {
         failure ??= new PullError(event.reason.code, event.reason.message);
       }
       await this.happened(event);
-      if (event.type === "RollbackFailed") return failure;
+      if (event.type === "AttemptFailed" && isPastTheLine(state)) await this.#removePreparations();
+      if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
     }
   }
 
@@ -224,102 +305,196 @@ export class ReleaseRun {
       return { type: "ClosureImported" };
     },
 
-    Imported: async () => {
-      const { store } = this.#tools;
-      const { profile, running } = await observe(store);
+    Imported: async ({ release }) => {
+      const { store, services, roots } = this.#tools;
+      await this.#requireBootSpace(release);
+      const host = await observe(store);
+      const { profile } = host;
+      // What failed here before, and could not be left, is nothing to go back to.
+      const isFailed = host.running !== null && denialOf(this.record, host.running) !== undefined;
+      const running = isFailed && profile !== null ? profile : host.running;
       const generation = await store.profileGeneration();
-      return { type: "BaselineRecorded", baseline: { profile, generation, running } };
+      const troubles = await services.unitTroubles();
+      const failedUnits = [...(troubles?.failed ?? [])];
+      const restartedUnits = [...(troubles?.restarts.keys() ?? [])];
+      // The way back must outlive a garbage collection in the middle of the way there.
+      if (profile !== null) await roots.hold(ROOT.previousProfile, profile);
+      if (running !== null) await roots.hold(ROOT.previousRunning, running);
+      return {
+        type: "BaselineRecorded",
+        baseline: { profile, generation, running, failedUnits, restartedUnits },
+        bootId: await services.bootId(),
+      };
     },
 
-    Staged: async ({ release, baseline }) => {
-      const { store } = this.#tools;
-      if (setsProfile(release.mode) && (await store.profileToplevel()) !== release.toplevel) {
-        try {
-          await store.setProfile(release.toplevel);
-        } catch (error) {
-          // It may have got as far as the link; the record says what was there before.
-          if ((await store.profileToplevel()) === release.toplevel) {
-            await store.restoreProfile(baseline.generation);
-          }
-          throw error;
+    Staged: async ({ release, attempts }) => {
+      if (await this.#tools.activator.hasCheck(release.toplevel)) {
+        const { verdict } = await this.#activate(release.toplevel, "check");
+        const failure = failureText(verdict);
+        if (failure !== null) {
+          const message = `switch-to-configuration check: ${failure}`;
+          return verdict.kind === "locked"
+            ? this.#notBegun(attempts, message)
+            : rejected("ACTIVATION_FAILED", message);
         }
       }
+      if (provingMode(release.mode) === null) return this.#beginBootCommit(release);
+      if (release.mode !== "dry-activate") await this.#armDeadline(release);
       return { type: "ActivationBegun" };
     },
 
-    Activating: async ({ release, baseline, attempts }) => {
-      const { log, store } = this.#tools;
-      log.info(`switch-to-configuration ${release.mode}`);
-      const { verdict, timedOut } = await this.#activate(release.toplevel, release.mode);
-      if (verdict.kind === "activated") {
-        return { type: "ActivationSucceeded", rebootNeeded: verdict.rebootNeeded };
+    Activating: async (state) => {
+      const { release } = state;
+      if (await this.#wasCutOff(state)) {
+        return this.#interrupted(state, "ACTIVATION_INTERRUPTED", "the host went down meanwhile");
       }
-      const message = `switch-to-configuration ${release.mode}: ${verdict.message}`;
-      if (verdict.kind === "locked") {
-        // Nothing was done, so that the profile is all there is to put back.
-        if (setsProfile(release.mode)) await store.restoreProfile(baseline.generation);
-        const reason: Reason = { code: "SWITCH_LOCKED", message };
-        return { type: "AttemptFailed", reason, retryAt: this.#retryAt(attempts + 1, reason) };
+      const mode = provingMode(release.mode) ?? "test";
+      const { verdict, timedOut } = await this.#activate(release.toplevel, mode);
+      switch (verdict.kind) {
+        case "activated":
+          return { type: "ActivationSucceeded" };
+        case "unitsFailed":
+          // Units that failed before are not the new system's fault, so the health gate
+          // judges; where units cannot be seen, nothing else could.
+          return (await this.#tools.services.unitTroubles()) === null
+            ? rejected("ACTIVATION_FAILED", `switch-to-configuration ${mode}: ${verdict.message}`)
+            : { type: "ActivationSucceeded", message: verdict.message };
+        case "rebootNeeded":
+          return setsProfile(release.mode)
+            ? this.#beginBootCommit(release)
+            : rejected("ACTIVATION_FAILED", `${mode}: it takes effect only with a reboot`);
+        case "locked": {
+          const message = `switch-to-configuration ${mode}: another one held the lock all the time`;
+          // This run did nothing; what the run of an agent before did is not known.
+          return state.restarts === 0
+            ? this.#notBegun(state.attempts, message)
+            : this.#interrupted(state, "SWITCH_LOCKED", message);
+        }
+        case "interrupted":
+          return this.#interrupted(
+            state,
+            "ACTIVATION_INTERRUPTED",
+            `switch-to-configuration ${mode}: ${verdict.message}`,
+          );
+        case "failed":
+          return rejected(
+            timedOut ? "ACTIVATION_TIMEOUT" : "ACTIVATION_FAILED",
+            `switch-to-configuration ${mode}: ${verdict.message}`,
+          );
+        default:
+          return verdict satisfies never;
       }
-      const code = timedOut ? "ACTIVATION_TIMEOUT" : "ACTIVATION_FAILED";
-      return { type: "ActivationRejected", reason: { code, message } };
     },
 
-    Verifying: async ({ release, rebootNeeded }) => {
-      const problem = checkHealth(release, await observe(this.#tools.store), rebootNeeded);
-      return problem === null
-        ? { type: "HealthConfirmed" }
-        : { type: "ActivationRejected", reason: { code: "HEALTH_FAILED", message: problem } };
+    Verifying: async (state) => {
+      const { release, baseline, afterBoot } = state;
+      if (!afterBoot && (await this.#wasCutOff(state))) {
+        return this.#interrupted(state, "ACTIVATION_INTERRUPTED", "the host went down meanwhile");
+      }
+      if (release.mode === "dry-activate") return { type: "HealthConfirmed" };
+      if (!afterBoot) await this.#makeWay(release);
+      const problem = await passHealthGate(
+        { release, baseline, afterBoot, trust: this.record.trust },
+        this.#tools,
+        this.#signal,
+      );
+      if (problem?.code === "HEALTH_MIRROR") {
+        return this.#interrupted(state, problem.code, problem.message);
+      }
+      if (problem) return { type: "ActivationRejected", reason: problem };
+      if (afterBoot || !setsProfile(release.mode)) return { type: "HealthConfirmed" };
+      return { type: "CommitBegun", rebootNeeded: await this.#needsReboot(release) };
+    },
+
+    Committing: async (state) => {
+      const { release, rebootNeeded } = state;
+      const { store, services } = this.#tools;
+      if ((await store.profileToplevel()) !== release.toplevel) {
+        await store.setProfile(release.toplevel);
+      }
+      // A power cut may have brought the old system back after the new one was proven.
+      const { running } = await observe(store);
+      const proven = release.mode === "switch" && !rebootNeeded;
+      const mode = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
+      const { verdict } = await this.#activate(release.toplevel, mode);
+      const failure = failureText(verdict);
+      if (failure !== null && verdict.kind !== "unitsFailed") {
+        const message = `switch-to-configuration ${mode}: ${failure}`;
+        if (verdict.kind === "locked") return this.#interrupted(state, "SWITCH_LOCKED", message);
+        return verdict.kind === "interrupted"
+          ? this.#interrupted(state, "ACTIVATION_INTERRUPTED", message)
+          : rejected("ACTIVATION_FAILED", message);
+      }
+      const problem = judgeBootDefault(release, await observe(store));
+      if (problem !== null) return rejected("HEALTH_FAILED", problem);
+      if (rebootNeeded) await this.#armBootDeadline(release);
+      return { type: "BootDefaultSet", bootId: await services.bootId() };
     },
 
     Committed: async ({ release, baseline }) => {
-      const { roots, log } = this.#tools;
+      const { roots, log, store, settings } = this.#tools;
       await roots.hold(ROOT.current, release.toplevel);
-      if (baseline.profile !== null) await roots.hold(ROOT.previous, baseline.profile);
+      if (baseline.profile === null) await roots.release(ROOT.previous);
+      else await roots.hold(ROOT.previous, baseline.profile);
       await this.#removeLeftovers();
-      log.info(`release ${release.sequence} is active: ${release.toplevel}`);
-      return { type: "LeftoversRemoved" };
+      const { keep } = settings.generations;
+      if (keep !== undefined && setsProfile(release.mode)) await store.pruneGenerations(keep);
+      const reboot = this.record.pendingReboot === null ? "" : "; a reboot is needed";
+      log.info(`release ${release.sequence} is active: ${release.toplevel}${reboot}`);
+      return { type: "LeftoversRemoved", retryAt: this.#retryAt(1, "INTERNAL") };
     },
 
     RollingBack: async ({ release, baseline }) => {
-      const { store, log } = this.#tools;
-      const plan = planRollback(release.mode, baseline);
-      if (plan.restoreProfile && (await store.profileToplevel()) !== baseline.profile) {
+      const { store, log, services, settings } = this.#tools;
+      const host = await observe(store);
+      // A system that was booted runs now, though its mode alone would not have made it so.
+      const booted = release.mode === "boot" && host.running === release.toplevel;
+      const plan = planRollback(booted ? "switch" : release.mode, baseline);
+      if (plan.restoreProfile && host.profile !== baseline.profile) {
         await store.restoreProfile(baseline.generation);
       }
+      // Whoever booted the new kernel leaves it only by another boot.
+      const { bootedSystem } = settings.paths;
+      let needsBoot =
+        booted &&
+        baseline.profile !== null &&
+        (await needsReboot(bootedSystem, store.realPath(baseline.profile)));
       for (const { toplevel, mode } of plan.runs) {
         log.warn(`going back: ${toplevel}, ${mode}`);
         const { verdict } = await this.#activate(toplevel, mode);
-        if (verdict.kind !== "activated") {
-          throw new PullError("ROLLBACK_FAILED", `${toplevel} ${mode}: ${verdict.message}`);
+        const failure = failureText(verdict);
+        // Units that fail in the old system did not fail because of the way back.
+        if (failure !== null && verdict.kind !== "unitsFailed") {
+          throw new PullError("ROLLBACK_FAILED", `${toplevel} ${mode}: ${failure}`);
         }
+        if (verdict.kind === "rebootNeeded") needsBoot = true;
       }
-      return { type: "RollbackSucceeded" };
+      return {
+        type: "RollbackSucceeded",
+        ...(needsBoot && { rebootFrom: await services.bootId() }),
+      };
     },
 
-    RolledBack: async ({ release }) => {
+    Reverting: async ({ target: { toplevel, generation } }) => {
+      const { store, log } = this.#tools;
+      if ((await store.profileGeneration()) !== generation) await store.restoreProfile(generation);
+      log.info(`activating ${toplevel}, generation ${generation}`);
+      const { verdict } = await this.#activate(toplevel, "switch");
+      const failure = failureText(verdict);
+      if (failure !== null && verdict.kind !== "unitsFailed") {
+        throw new PullError("ROLLBACK_FAILED", `${toplevel}: ${failure}`);
+      }
+      if (verdict.kind === "rebootNeeded") log.warn(`${toplevel} takes effect with a reboot`);
+      await this.#removeLeftovers();
+      return { type: "RevertSucceeded" };
+    },
+
+    RolledBack: async ({ release, attempts, reason }) => {
       await this.#removeLeftovers();
       this.#tools.log.warn(`release ${release.sequence} was rolled back`);
-      return { type: "LeftoversRemoved" };
+      return { type: "LeftoversRemoved", retryAt: this.#retryAt(attempts + 1, reason.code) };
     },
   };
-
-  /** Runs switch-to-configuration, waiting a while for another one that holds the lock. */
-  async #activate(
-    toplevel: string,
-    mode: ActivationMode,
-  ): Promise<{ verdict: Verdict; timedOut: boolean }> {
-    for (let tries = 1; ; tries++) {
-      const result = await this.#tools.activator.activate(toplevel, mode);
-      const verdict = judgeActivation(result);
-      this.#details = { lastLines: [...result.lastLines] };
-      if (verdict.kind !== "locked" || tries === LOCK_TRIES) {
-        return { verdict, timedOut: result.timedOut };
-      }
-      this.#tools.log.warn(`${verdict.message}; waiting for it`);
-      await sleep(LOCK_WAIT_MS);
-    }
-  }
 
   async #execute(state: State): Promise<Happening> {
     const effect = this.#effects[state.name] as (state: State) => Promise<Happening | null>;
@@ -339,13 +514,19 @@ export class ReleaseRun {
         return {
           type: "AttemptFailed",
           reason,
-          retryAt: this.#retryAt(state.attempts + 1, reason),
+          retryAt: this.#retryAt(state.attempts + 1, reason.code),
         };
       case "Activating":
       case "Verifying":
-        return { type: "ActivationRejected", reason };
+      case "Committing":
+        // A full disk or a missing program is no fault of the system.
+        return isTransient(error.code)
+          ? this.#interrupted(state, error.code, error.message)
+          : { type: "ActivationRejected", reason };
       case "RollingBack":
         return { type: "RollbackFailed", message: error.message };
+      case "Reverting":
+        return { type: "RevertFailed", message: error.message };
       case "Committed":
       case "RolledBack":
       case "Idle":
@@ -356,18 +537,153 @@ export class ReleaseRun {
     }
   }
 
-  #retryAt(attempts: number, reason: Reason): string {
+  /** Runs switch-to-configuration, waiting a while for another one that holds the lock. */
+  async #activate(
+    toplevel: string,
+    mode: ActivationMode | "check",
+  ): Promise<{ verdict: Verdict; timedOut: boolean }> {
+    const { activator, log } = this.#tools;
+    for (let tries = 1; ; tries++) {
+      log.info(`switch-to-configuration ${mode}`);
+      const result = await activator.activate(toplevel, mode, this.#signal);
+      const verdict = judgeActivation(result);
+      this.#details = { lastLines: [...result.lastLines] };
+      if (verdict.kind !== "locked" || tries >= LOCK_TRIES) {
+        return { verdict, timedOut: result.timedOut };
+      }
+      log.warn("another switch-to-configuration runs; waiting for it");
+      await sleep(LOCK_WAIT_MS, undefined, this.#signal ? { signal: this.#signal } : {});
+    }
+  }
+
+  /** Another switch-to-configuration held the lock: nothing was done, so there is nothing to undo. */
+  #notBegun(attempts: number, message: string): Happening {
+    const code = "SWITCH_LOCKED";
+    const retryAt = this.#retryAt(attempts + 1, code);
+    return { type: "AttemptFailed", reason: { code, message }, retryAt };
+  }
+
+  /** Undoes an activation that is not known to be bad, unless that happens again and again. */
+  #interrupted(state: { attempts: number }, code: Reason["code"], message: string): Happening {
+    const most = this.#tools.settings.activation.attempts;
+    return state.attempts + 1 < most
+      ? { type: "ActivationInterrupted", reason: { code, message } }
+      : rejected(code, `${message}, ${most} times`);
+  }
+
+  /** Whether the host was booted since the state was entered. */
+  async #wasCutOff(state: { bootId: string }): Promise<boolean> {
+    return (await this.#tools.services.bootId()) !== state.bootId;
+  }
+
+  /** Begins to commit what can only be proven by a boot; all that can be known now is that it has an agent. */
+  async #beginBootCommit(release: Release): Promise<Happening> {
+    try {
+      await this.#proveAgent(release);
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code !== "HEALTH_FAILED") throw thrown;
+      return rejected(code, message);
+    }
+    return { type: "CommitBegun", rebootNeeded: true };
+  }
+
+  /** Throws HEALTH_FAILED where the release brings an agent that does not start. */
+  async #proveAgent(release: Release): Promise<void> {
+    const { successor, log } = this.#tools;
+    if (await successor.prove(release.toplevel, this.#signal)) return;
+    log.warn(`release ${release.sequence} has no nixos-pull: this host will follow no other`);
+  }
+
+  /**
+   * Has the new system's agent, where it is another one, judge the new system: that it
+   * does so is the proof that the host can go on being updated. Throws INTERRUPTED for
+   * this agent to end, HEALTH_FAILED where the new one does not even start.
+   */
+  async #makeWay(release: Release): Promise<void> {
+    const { successor, services, isService } = this.#tools;
+    const { differs, hasUnit } = await successor.look();
+    if (!differs) return;
+    await this.#proveAgent(release);
+    if (!hasUnit) return;
+    if (isService) throw new PullError("INTERRUPTED", "making way for the new system's agent");
+    await services.restartAgent();
+  }
+
+  async #armDeadline(release: Release): Promise<void> {
+    const { settings, services } = this.#tools;
+    const { timeout } = settings.activation;
+    const { health } = settings;
+    // The switch itself, the health gate and the commit, each with its own limit, and
+    // the time in which another agent takes over.
+    const seconds = Math.ceil((2 * timeout + health.settle + health.timeout) / 1000) + 90;
+    await this.#holdOwnProgram();
+    await services.armDeadline(seconds, await this.#tools.deadline.command(release.toplevel));
+  }
+
+  /** Has this agent go back after a boot from which no agent comes. */
+  async #armBootDeadline(release: Release): Promise<void> {
+    await this.#holdOwnProgram();
+    await this.#tools.deadline.armForBoot(release.toplevel);
+  }
+
+  async #holdOwnProgram(): Promise<void> {
+    const { roots, ownProgram } = this.#tools;
+    const ownPath = storePathAround(ownProgram.at(-1) ?? "");
+    if (ownPath !== null) await roots.hold(ROOT.agent, ownPath);
+  }
+
+  async #needsReboot(release: Release): Promise<boolean> {
+    const { settings, store } = this.#tools;
+    return needsReboot(settings.paths.bootedSystem, store.realPath(release.toplevel));
+  }
+
+  async #requireBootSpace(release: Release): Promise<void> {
+    const { settings, store } = this.#tools;
+    const { boot, bootedSystem } = settings.paths;
+    const missing = await missingBootSpace(boot, bootedSystem, store.realPath(release.toplevel));
+    if (missing) {
+      throw new PullError(
+        "DISK_FULL",
+        `${boot}: expected ${missing.needed} bytes free for a kernel and initrd, found ${missing.free}`,
+      );
+    }
+  }
+
+  #retryAt(attempts: number, code: Reason["code"]): string {
     const { settings, clock, random } = this.#tools;
     const { retryBase: base, retryMax: max } = settings.limits;
     // What cannot mend itself is only looked at again in case the host was changed.
-    const wait = isTransient(reason.code) ? backoffMs(attempts, { base, max }, random()) : max;
+    const wait = isTransient(code) ? backoffMs(attempts, { base, max }, random()) : max;
     return new Date(clock.now().getTime() + wait).toISOString();
   }
 
   async #removeLeftovers(): Promise<void> {
     const { roots, settings } = this.#tools;
+    await this.#removePreparations();
     await roots.release(ROOT.pending);
     await roots.release(IMPORTED_ROOTS);
     await removeStaging(settings.paths.staging);
   }
+
+  /** Removes what an activation needs for as long as it runs, and its boot, where it has one. */
+  async #removePreparations(): Promise<void> {
+    const { roots, services } = this.#tools;
+    await services.disarmDeadline();
+    await roots.release(ROOT.previousProfile);
+    await roots.release(ROOT.previousRunning);
+    if (this.record.pendingReboot === null || this.record.pendingReboot.wayBack) {
+      await this.#tools.deadline.disarmForBoot();
+      await roots.release(ROOT.agent);
+    }
+  }
+}
+
+function rejected(code: Reason["code"], message: string): Happening {
+  return { type: "ActivationRejected", reason: { code, message } };
+}
+
+/** The store path that a file lies in, or null where it is not in the store. */
+function storePathAround(file: string): string | null {
+  return /^\/nix\/store\/[^/]+/.exec(file)?.[0] ?? null;
 }

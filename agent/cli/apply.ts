@@ -21,8 +21,11 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     progress.clear();
     process.stderr.write(text);
   });
-  const tools = composeTools(settings, log, ({ received, total }) => {
-    progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
+  const tools = composeTools(settings, log, {
+    configFile: options.config,
+    onProgress: ({ received, total }) => {
+      progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
+    },
   });
   const outcome = await new Agent(tools).tick({
     insistence: options.again ? "again" : "retry",

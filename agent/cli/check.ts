@@ -4,7 +4,7 @@ import { EXIT } from "../core/errors.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
-import { describeFinding, findingJson } from "./finding.ts";
+import { describeFinding, describeVerdict, findingJson } from "./finding.ts";
 import { describeError, formatBytes, note, printJson, printLine } from "./output.ts";
 
 export interface CheckOptions extends HostOptions {
@@ -21,9 +21,7 @@ export async function check(options: CheckOptions, { signal }: CommandContext): 
   if (options.json) {
     printJson({ hostname: settings.hostname, ...findingJson(found), preview, state: record.state });
   } else {
-    for (const { mirror, sequence, code, message } of verdicts) {
-      note(`${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`);
-    }
+    for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
     if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
     printLine(describeFinding(found));
     if (preview) {

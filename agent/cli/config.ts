@@ -1,5 +1,6 @@
 import { EXIT, PullError } from "../core/errors.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
+import type { PublicKey } from "../core/signing-key.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
@@ -23,7 +24,15 @@ export async function config(options: ConfigOptions): CommandResult {
     throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
   }
   if (options.json) {
-    printJson({ ...settings, publicKeys: settings.publicKeys.map(({ text }) => text) });
+    const texts = (keys: readonly PublicKey[]): string[] => keys.map(({ text }) => text);
+    const { source: _, ...shown } = settings;
+    const { publicKeys, storeKeys, revokedKeys } = settings;
+    printJson({
+      ...shown,
+      publicKeys: texts(publicKeys),
+      storeKeys: texts(storeKeys),
+      revokedKeys: texts(revokedKeys),
+    });
   } else {
     printLine(
       `The configuration is right: ${settings.hostname} follows ${settings.channel} ` +

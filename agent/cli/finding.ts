@@ -1,6 +1,7 @@
 import { EXIT } from "../core/errors.ts";
 import type { Finding } from "../app/agent.ts";
-import type { Release } from "../core/manifest.ts";
+import type { MirrorVerdict } from "../app/poll.ts";
+import { describePosition, type Release } from "../core/manifest.ts";
 
 /** One sentence about what a poll found and what follows from it. */
 export function describeFinding({ release, decision, error }: Finding): string {
@@ -38,8 +39,16 @@ export function describeFinding({ release, decision, error }: Finding): string {
   }
 }
 
-export function releaseName(release: Pick<Release, "channel" | "sequence">): string {
-  return `release ${release.sequence} of ${release.channel}`;
+/** What one mirror had, or why nothing of it counts. */
+export function describeVerdict({ code, message, epoch = 0, sequence = 0 }: MirrorVerdict): string {
+  return code === undefined
+    ? `release ${describePosition({ epoch, sequence })}`
+    : `${code}: ${message}`;
+}
+
+export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequence">): string {
+  const { channel, epoch = 0, sequence } = release;
+  return `release ${sequence} of ${channel}${epoch === 0 ? "" : `, epoch ${epoch}`}`;
 }
 
 /** A finding for `--json`. */

@@ -3,10 +3,12 @@ import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
 import { COMPRESSIONS } from "../core/narinfo.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
+import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { prune, type PruneCommandOptions } from "./prune.ts";
@@ -92,6 +94,21 @@ export function createProgram(
       finish(rollback(options));
     });
 
+  program
+    .command("deadline", { hidden: true })
+    .requiredOption("-c, --config <file>", "the configuration of the agent that armed it")
+    .requiredOption("--system <toplevel>", "the system that must be committed by now")
+    .action((options: DeadlineOptions) => {
+      finish(deadline(options));
+    });
+
+  program
+    .command("boot-complete", { hidden: true })
+    .option("-c, --config <file>", "the configuration")
+    .action((options: HostOptions) => {
+      finish(bootComplete(options, context));
+    });
+
   operator("keygen", "make a pair of keys for releases and store paths")
     .argument("<name>", "name of the key, such as fleet-1")
     .option("-o, --out <path>", "write PATH.secret and PATH.public (default: NAME)")
@@ -136,6 +153,7 @@ export function createProgram(
     .option("--new-epoch <reason>", "restart the numbering, past one that was driven too high")
     .option("--epoch <number>", "number of the new epoch instead of the next one", positive)
     .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
     .option("--from-draft <file>", "verify a signed draft and put it into force")
     .option("--threshold <count>", "how many keys must have signed the draft", positive)
     .option("--json", "print JSON")
@@ -165,8 +183,8 @@ export function createProgram(
     .action((mirror: string, options: PruneCommandOptions) => {
       finish(prune(mirror, options));
     });
-  operator("verify", "verify a mirror, every byte of it")
-    .argument("<mirror>", "a directory or an address")
+  operator("verify", "verify a mirror, every byte of it, or a draft's or report's signatures")
+    .argument("<target>", "a mirror's directory or address, or a file with a draft or report")
     .addOption(
       repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the configuration's"),
     )

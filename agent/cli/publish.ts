@@ -28,6 +28,7 @@ export interface PublishCommandOptions extends SignerOptions {
   readonly newEpoch?: string;
   readonly epoch?: number;
   readonly draft?: string;
+  readonly unsigned?: string;
   readonly fromDraft?: string;
   readonly threshold?: number;
   readonly mode: ActivationMode;
@@ -51,6 +52,10 @@ export async function publish(
   if (options.epoch !== undefined && options.newEpoch === undefined) {
     throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
   }
+  const { unsigned } = options;
+  if (unsigned !== undefined && options.draft !== undefined) {
+    throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
+  }
   const signers = await signersOf(options, signal);
   const storeKeys = await Promise.all(
     (options.storeKey.length > 0 ? options.storeKey : options.key).map(readSecretKey),
@@ -71,15 +76,18 @@ export async function publish(
     hosts: [...fromFile, ...options.host.map(parseHostOption)],
     mirror: resolve(options.mirror),
     channel: options.channel,
-    signers,
+    signers: unsigned === undefined ? signers : [],
     storeKeys,
-    publicKeys: options.publicKey.map(parsePublicKey),
+    publicKeys: [
+      ...options.publicKey.map(parsePublicKey),
+      ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
+    ],
     refresh: options.refresh ?? false,
     newEpoch:
       options.newEpoch === undefined
         ? undefined
         : { reason: options.newEpoch, number: options.epoch },
-    draft: options.draft,
+    draft: unsigned ?? options.draft,
     mode: options.mode,
     expiresInMs: options.expires,
     compression: options.compression,
@@ -139,17 +147,21 @@ function printPublished(published: Published, options: PublishCommandOptions): v
       `${epoch === 0 ? "" : `, epoch ${epoch}`}, signed by ${signedBy.join(", ") || "nobody yet"}, ` +
       `good until ${expiresAt}.`,
   );
-  printLine(
-    formatTable(
-      Object.entries(published.hosts).map(([hostname, host]) => [
-        hostname,
-        host.mode,
-        `${host.paths} paths`,
-        `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
-        host.toplevel,
-      ]),
-    ),
-  );
+  const hosts = Object.entries(published.hosts);
+  // A refresh or a draft that comes into force packs nothing.
+  if (hosts.length > 0) {
+    printLine(
+      formatTable(
+        hosts.map(([hostname, host]) => [
+          hostname,
+          host.mode,
+          `${host.paths} paths`,
+          `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
+          host.toplevel,
+        ]),
+      ),
+    );
+  }
   printLine(manifest);
 }
 

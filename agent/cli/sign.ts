@@ -1,4 +1,5 @@
 import { EXIT, PullError } from "../core/errors.ts";
+import { describePosition, positionOf } from "../core/manifest.ts";
 import { signRelease } from "../publisher/sign-release.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
 import { formatTable, printJson, printLine } from "./output.ts";
@@ -17,20 +18,37 @@ export async function sign(
 ): CommandResult {
   const signers = await signersOf(options, signal);
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");
-  const { file, manifest, added, claimed } = await signRelease(target, options.channel, signers);
-  const { channel, sequence, createdAt, expiresAt, hosts } = manifest;
+  const { file, manifest, digest, added, claimed } = await signRelease(
+    target,
+    options.channel,
+    signers,
+  );
+  const { channel, epoch, sequence, createdAt, expiresAt, hosts } = manifest;
   if (options.json) {
-    printJson({ file, channel, sequence, createdAt, expiresAt, added, signatures: claimed });
+    const release = { channel, epoch, sequence, digest, createdAt, expiresAt, hosts };
+    printJson({ file, ...release, added, signatures: claimed });
     return EXIT.ok;
   }
+  const position = describePosition(positionOf(manifest));
+  const count = Object.keys(hosts).length;
   printLine(
     added.length > 0
-      ? `Signed release ${sequence} of ${channel} with ${added.join(", ")}; it has ${claimed.length} signatures: ${claimed.join(", ")}.`
-      : `Release ${sequence} of ${channel} has these signatures already: ${claimed.join(", ")}.`,
+      ? `Signed release ${position} of ${channel} with ${added.join(", ")}; signatures now: ${claimed.join(", ")}.`
+      : `Release ${position} of ${channel} has these signatures already: ${claimed.join(", ")}.`,
+  );
+  printLine(`Digest ${digest}`);
+  if (epoch) printLine(`Epoch ${epoch.number}, begun because: ${epoch.reason}`);
+  printLine(
+    `Created ${createdAt}, good until ${expiresAt}, for ${count} host${count === 1 ? "" : "s"}:`,
   );
   printLine(
-    `Created ${createdAt}, good until ${expiresAt}, for ${Object.keys(hosts).length} hosts:`,
+    formatTable(
+      Object.entries(hosts).map(([name, { toplevel, activation }]) => [
+        name,
+        activation?.mode ?? manifest.defaults.activation.mode,
+        toplevel,
+      ]),
+    ),
   );
-  printLine(formatTable(Object.entries(hosts).map(([name, { toplevel }]) => [name, toplevel])));
   return EXIT.ok;
 }

@@ -2,10 +2,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { composeTools } from "../app/compose.ts";
 import { readStatus, statusJson, type HostStatus } from "../app/host-status.ts";
 import { EXIT } from "../core/errors.ts";
+import { memoryOf, rememberedPosition } from "../core/acceptance.ts";
 import type { AgentRecord } from "../core/machine.ts";
+import { describePosition } from "../core/manifest.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
+import { describeVerdict } from "./finding.ts";
 import { formatTable, printLine } from "./output.ts";
 
 export interface StatusOptions extends HostOptions {
@@ -38,16 +41,19 @@ export async function status(options: StatusOptions, { signal }: CommandContext)
 function describeStatus(status: HostStatus): string {
   const { hostname, channel, machineId, record, host, lastPoll } = status;
   const { state, committed, denied } = record;
+  const memory = memoryOf(record.trust, channel);
   const rows: string[][] = [
+    ...status.alarms.map(({ code, message }) => ["ALARM", `${code}: ${message}`]),
     ["host", hostname],
     ["channel", channel],
     ["machine id", machineId ?? "none"],
     [
       "release",
       committed
-        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${committed.rebootNeeded ? ", REBOOT NEEDED" : ""}`
+        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${record.pendingReboot ? ", REBOOT NEEDED" : ""}`
         : "none applied yet",
     ],
+    ["accepted", memory ? `up to ${describePosition(rememberedPosition(memory))}` : "none yet"],
     [
       "profile",
       host.profile === null
@@ -63,11 +69,8 @@ function describeStatus(status: HostStatus): string {
         ? `release ${lastPoll.sequence}: ${lastPoll.decision}`
         : `${lastPoll.code}: ${lastPoll.message}`;
     rows.push(["last poll", `${lastPoll.at}, ${found}`]);
-    for (const { mirror, code, message, sequence } of lastPoll.verdicts) {
-      rows.push([
-        "mirror",
-        `${mirror}: ${code === undefined ? `release ${sequence}` : `${code}: ${message}`}`,
-      ]);
+    for (const verdict of lastPoll.verdicts) {
+      rows.push(["mirror", `${verdict.mirror}: ${describeVerdict(verdict)}`]);
     }
     for (const { mirror, at, code, message } of lastPoll.archives ?? []) {
       rows.push([
@@ -94,12 +97,18 @@ function describeState(state: AgentRecord["state"]): string {
     case "RollingBack":
     case "RolledBack":
       return `${state.name} from release ${state.release.sequence}: ${state.reason.code}: ${state.reason.message}`;
+    case "Reverting":
+      return (
+        `Reverting by hand to generation ${state.target.generation}, ${state.target.toplevel}` +
+        (state.failures > 0 ? `, FAILED ${state.failures} times` : "")
+      );
     case "Candidate":
     case "Fetching":
     case "Imported":
     case "Staged":
     case "Activating":
     case "Verifying":
+    case "Committing":
     case "Committed":
       return `${state.name}, release ${state.release.sequence}: ${state.release.toplevel}`;
     default:

@@ -12,10 +12,36 @@ export function changesRunningSystem(mode: ActivationMode): boolean {
   return mode === "switch" || mode === "test";
 }
 
+/**
+ * What is run first: `switch` is proven as `test` before it becomes the boot default, so
+ * that a power cut in between boots the old system. `boot` changes nothing that could be
+ * proven before the boot.
+ */
+export function provingMode(mode: ActivationMode): "test" | "dry-activate" | null {
+  switch (mode) {
+    case "switch":
+    case "test":
+      return "test";
+    case "dry-activate":
+      return "dry-activate";
+    case "boot":
+      return null;
+    default:
+      return mode satisfies never;
+  }
+}
+
+/** What the result of switch-to-configuration means. */
 export type Verdict =
-  | { readonly kind: "activated"; readonly rebootNeeded: boolean }
+  | { readonly kind: "activated" }
+  /** Activated, but units failed; whether new ones did is for the health gate to say. */
+  | { readonly kind: "unitsFailed"; readonly message: string }
+  /** It refuses to do it without a reboot. */
+  | { readonly kind: "rebootNeeded" }
   /** Another one runs; nothing was done. */
-  | { readonly kind: "locked"; readonly message: string }
+  | { readonly kind: "locked" }
+  /** It was ended from outside; how far it came is not known. */
+  | { readonly kind: "interrupted"; readonly message: string }
   | { readonly kind: "failed"; readonly message: string };
 
 /** Exit codes of switch-to-configuration-ng, in words. */
@@ -26,23 +52,45 @@ const EXIT_MEANINGS: Record<number, string> = {
   101: "it crashed",
 };
 
-const LOCKED = 11;
-const REBOOT_NEEDED = 100;
-
 /** Reads the result of switch-to-configuration. */
 export function judgeActivation(result: ActivationResult): Verdict {
   if (result.timedOut) return { kind: "failed", message: "it did not finish in its time limit" };
-  if (result.exitCode === 0) return { kind: "activated", rebootNeeded: false };
-  if (result.exitCode === REBOOT_NEEDED) return { kind: "activated", rebootNeeded: true };
-  if (result.exitCode === LOCKED) {
-    return { kind: "locked", message: "another switch-to-configuration holds the lock" };
+  switch (result.exitCode) {
+    case 0:
+      return { kind: "activated" };
+    case 4:
+      return { kind: "unitsFailed", message: "a unit failed to start, stop or reload" };
+    case 11:
+      return { kind: "locked" };
+    case 100:
+      return { kind: "rebootNeeded" };
+    case null:
+      return { kind: "interrupted", message: "a signal ended it" };
+    default: {
+      const meaning = EXIT_MEANINGS[result.exitCode];
+      return {
+        kind: "failed",
+        message: `it ended with exit code ${result.exitCode}${meaning ? `: ${meaning}` : ""}`,
+      };
+    }
   }
-  if (result.exitCode === null) return { kind: "failed", message: "a signal ended it" };
-  const meaning = EXIT_MEANINGS[result.exitCode];
-  return {
-    kind: "failed",
-    message: `it ended with exit code ${result.exitCode}${meaning ? `: ${meaning}` : ""}`,
-  };
+}
+
+/** Words for a verdict on a run that had to succeed; null where it did. */
+export function failureText(verdict: Verdict): string | null {
+  switch (verdict.kind) {
+    case "activated":
+    case "rebootNeeded":
+      return null;
+    case "locked":
+      return "another switch-to-configuration holds the lock";
+    case "unitsFailed":
+    case "interrupted":
+    case "failed":
+      return verdict.message;
+    default:
+      return verdict satisfies never;
+  }
 }
 
 /** What restores the system that was there before an activation. */

@@ -22,11 +22,19 @@ export const MAX_SIGNATURES = 32;
 
 const base64Schema = z.base64({ error: "expected base64" });
 
+/** Text that a terminal shows as it is: no control, line separator or direction characters. */
+export const printableSchema = z
+  .string()
+  .regex(
+    /^[ -~\u00a0-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ufefe\uff00-\uffff]*$/,
+    "expected printable characters",
+  );
+
 export const envelopeSchema = z.strictObject({
   payloadType: z.string().max(200),
   payload: base64Schema,
   signatures: z
-    .array(z.strictObject({ keyid: z.string().max(200).optional(), sig: base64Schema }))
+    .array(z.strictObject({ keyid: printableSchema.max(200).optional(), sig: base64Schema }))
     .max(MAX_SIGNATURES),
 });
 

@@ -1,6 +1,7 @@
 import { z } from "zod";
-import { openEnvelope, type TrustPolicy } from "./envelope.ts";
+import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
+import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { storePathSchema } from "./store-path.ts";
 
@@ -40,6 +41,8 @@ const timeSchema = z.iso.datetime({
 
 export const activationSchema = z.strictObject({
   mode: z.enum(ACTIVATION_MODES),
+  /** Checks that the new system must pass, beside the host's own. */
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
 });
 
 const archiveSchema = z.strictObject({
@@ -70,7 +73,7 @@ const hostSchema = z.strictObject({
 export const epochSchema = z.strictObject({
   number: z.int().positive(),
   /** Why, in words, for whoever reads the manifest later. */
-  reason: z.string().min(1).max(500),
+  reason: printableSchema.min(1).max(500),
 });
 
 export const manifestSchema = z.strictObject({
@@ -126,6 +129,8 @@ export interface SignedManifest {
 /** One host's part of a release: all that the agent needs to become it. */
 export const releaseSchema = z.strictObject({
   channel: channelSchema,
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
   sequence: z.int().positive(),
   digest: sha256Schema,
   hostname: hostnameSchema,
@@ -133,6 +138,7 @@ export const releaseSchema = z.strictObject({
   closureSize: byteCountSchema,
   archive: archiveSchema,
   mode: z.enum(ACTIVATION_MODES),
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS),
 });
 export type Release = z.infer<typeof releaseSchema>;
 
@@ -211,6 +217,7 @@ export function releaseFor(
   }
   return {
     channel: manifest.channel,
+    ...(manifest.epoch && { epoch: manifest.epoch.number }),
     sequence: manifest.sequence,
     digest,
     hostname,
@@ -218,5 +225,6 @@ export function releaseFor(
     closureSize: entry.closureSize,
     archive: entry.archive,
     mode: entry.activation?.mode ?? manifest.defaults.activation.mode,
+    checks: entry.activation?.checks ?? manifest.defaults.activation.checks ?? [],
   };
 }

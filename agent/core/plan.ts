@@ -69,6 +69,8 @@ function isActive(record: AgentRecord, release: Release, host: Observation): boo
     return host.running === toplevel || committed?.mode === "dry-activate";
   }
   // Where the running system cannot be seen, what was committed last is what runs.
-  const runs = host.running === null ? committed !== null : host.running === toplevel;
+  const waits =
+    record.pendingReboot?.release.toplevel === toplevel && !record.pendingReboot.wayBack;
+  const runs = host.running === null ? committed !== null : host.running === toplevel || waits;
   return (!setsProfile(mode) || host.profile === toplevel) && (!changesRunningSystem(mode) || runs);
 }

@@ -1,3 +1,5 @@
+import type { HealthCheck } from "./health-check.ts";
+
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put
  * fakes here and nowhere else.
@@ -80,8 +82,14 @@ export interface NixStore {
    */
   findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
 
+  /** Deletes all but the newest `keep` generations; the current one always stays. */
+  pruneGenerations(keep: number): Promise<void>;
+
   /** The store path of the running system (`/run/current-system`), or null where unknown. */
   runningToplevel(): Promise<string | null>;
+
+  /** That of the system that was booted (`/run/booted-system`), or null where unknown. */
+  bootedToplevel(): Promise<string | null>;
 
   /** The real file behind a store path: other than the path itself in a chroot store. */
   realPath(storePath: string): string;
@@ -112,7 +120,87 @@ export interface ActivationResult {
 export interface Activator {
   /** Whether the toplevel can be activated at all. */
   canActivate(toplevel: string): Promise<boolean>;
-  activate(toplevel: string, mode: string): Promise<ActivationResult>;
+
+  /** Whether it knows the action `check`: its pre-switch checks without a switch. */
+  hasCheck(toplevel: string): Promise<boolean>;
+
+  /**
+   * Runs it to its end. A run of the same toplevel and mode that an earlier agent began
+   * is awaited instead of begun again, where it can still be found. A run that outlives
+   * the agent is not waited for any longer once `signal` says stop (INTERRUPTED); one
+   * that does not is brought to its end.
+   */
+  activate(toplevel: string, mode: string, signal?: AbortSignal): Promise<ActivationResult>;
+}
+
+/** What is wrong with the units of a host, as far as systemd shows it. */
+export interface UnitTroubles {
+  /** Units that are failed, or that wait to be started again after a failure; sorted. */
+  readonly failed: readonly string[];
+  /** How often systemd started a unit again by itself, where it did at all. */
+  readonly restarts: ReadonlyMap<string, number>;
+}
+
+/** The host's boots and units. */
+export interface ServiceManager {
+  /** Identity of this boot: another one means that everything that ran was cut off. */
+  bootId(): Promise<string>;
+
+  /** What is wrong with the units, or null where it cannot be known. */
+  unitTroubles(): Promise<UnitTroubles | null>;
+
+  /**
+   * Has `command` run in `seconds`, whatever becomes of the agent, unless disarmed; a
+   * deadline that was armed before is replaced. Lost with a reboot.
+   */
+  armDeadline(seconds: number, command: readonly string[]): Promise<void>;
+  disarmDeadline(): Promise<void>;
+
+  /** Ends the agent's service and a switch that still runs, for whoever takes over. */
+  stopAgent(): Promise<void>;
+  /** Has the agent's service start again; does not wait for it. */
+  startAgent(): Promise<void>;
+  /** Has the agent's service, where it runs, start anew; does not wait for it. */
+  restartAgent(): Promise<void>;
+
+  /** Asks for a reboot; gives back before it comes. */
+  reboot(): Promise<void>;
+}
+
+/** What goes back, should no agent commit a release. */
+export interface Deadline {
+  /** The command to run at the deadline of a system, its toplevel. */
+  command(toplevel: string): Promise<readonly string[]>;
+  /** Has it run some time after the next boot; the system's boot timer looks for it. */
+  armForBoot(toplevel: string): Promise<void>;
+  disarmForBoot(): Promise<void>;
+}
+
+/** The agent that the system brings along, where it is another one than the one that runs. */
+export interface Successor {
+  /** What the service manager would start now; the first look is what is compared with. */
+  look(): Promise<{
+    /** Whether program, configuration or unit changed since the first look. */
+    readonly differs: boolean;
+    /** Whether there still is a unit to be started. */
+    readonly hasUnit: boolean;
+  }>;
+  /**
+   * Runs the agent of a system to see that it starts and takes the configuration; gives
+   * false where the system has none. Throws HEALTH_FAILED.
+   */
+  prove(toplevel: string, signal?: AbortSignal): Promise<boolean>;
+}
+
+/** An operator's check, run once. Throws with what was expected and found. */
+export type HealthProbe = (check: HealthCheck, signal?: AbortSignal) => Promise<void>;
+
+/** A server that lets so many hosts of a group reboot at a time (FleetLock protocol). */
+export interface RebootLock {
+  /** Asks for a slot. Throws REBOOT_REFUSED where there is none now. */
+  take(): Promise<void>;
+  /** Gives the slot back; also where none was held. */
+  release(): Promise<void>;
 }
 
 /** Free space on the file systems that an update writes to. */

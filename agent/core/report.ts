@@ -29,6 +29,14 @@ export const reportSchema = z.strictObject({
       rebootNeeded: z.boolean(),
     })
     .nullable(),
+  /** The highest release that it ever accepted, whatever came of it. */
+  accepted: z
+    .strictObject({
+      epoch: z.int().nonnegative(),
+      sequence: z.int().positive(),
+      digest: sha256Schema,
+    })
+    .nullable(),
   /** The agent's state, such as `Idle`. */
   state: z.string().max(50),
   /** Why the last poll or attempt came to nothing; null where nothing is wrong. */
@@ -36,6 +44,8 @@ export const reportSchema = z.strictObject({
   message: z.string().max(2000).nullable(),
   profile: storePathSchema.nullable(),
   running: storePathSchema.nullable(),
+  /** What was booted: its kernel runs. */
+  booted: storePathSchema.nullable(),
   agentVersion: z.string().max(50),
 });
 export type Report = z.infer<typeof reportSchema>;

@@ -2,9 +2,11 @@ import { z } from "zod";
 import type { TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
 import { durationSchema, positiveDurationSchema } from "./duration.ts";
+import { healthSettingsSchema } from "./health-check.ts";
 import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
+import { hasUserInfo, httpAddressSchema, parseUrl } from "./web-address.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -26,19 +28,21 @@ const mirrorSchema = z.string().refine(isMirrorAddress, {
 });
 
 function isMirrorAddress(text: string): boolean {
-  let url: URL;
-  try {
-    url = new URL(text);
-    decodeURIComponent(url.pathname);
-  } catch {
-    return false;
-  }
+  const url = parseUrl(text);
+  if (!url || !isDecodable(url.pathname) || hasUserInfo(url)) return false;
   if (url.search !== "" || url.hash !== "") return false;
-  // What stands in an address stands in logs and status.
-  if (url.username !== "" || url.password !== "") return false;
   if (url.protocol === "https:" || url.protocol === "http:") return true;
   // An encoded slash stands for no path (URL standard; Node refuses it too).
   return url.protocol === "file:" && url.host === "" && !/%2f/i.test(url.pathname);
+}
+
+function isDecodable(path: string): boolean {
+  try {
+    decodeURIComponent(path);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
@@ -63,7 +67,7 @@ export type MirrorCredential = z.infer<typeof credentialSchema>;
 
 /** Loopback is nobody else's network: a secret may go there without TLS. */
 function keepsSecrets(address: string): boolean {
-  const url = URL.parse(address);
+  const url = parseUrl(address);
   return (
     url?.protocol === "https:" ||
     (url?.protocol === "http:" && /^(127\.[0-9.]+|\[::1\]|localhost)$/.test(url.hostname))
@@ -114,7 +118,7 @@ export const settingsSchema = z
     revokedKeys: z
       .array(publicKeySchema)
       .max(32)
-      .default([])
+      .prefault([])
       .describe("Keys that count no longer, wherever else they stand."),
     threshold: z
       .int()
@@ -132,7 +136,7 @@ export const settingsSchema = z
           .describe("Certificate authorities for mirrors, PEM; the system's where absent."),
         certFile: filePathSchema
           .optional()
-          .describe("Client certificate that is shown to mirrors, PEM."),
+          .describe("Client certificate that is shown to mirrors and where reports go, PEM."),
         keyFile: filePathSchema.optional().describe("Its private key, PEM."),
       })
       .refine(({ certFile, keyFile }) => (certFile === undefined) === (keyFile === undefined), {
@@ -154,10 +158,13 @@ export const settingsSchema = z
       .describe("Where this host reports what it is."),
     statusSocket: z
       .strictObject({
-        path: filePathSchema.describe("Where the socket is made."),
+        path: filePathSchema.optional().describe("Where the socket is made."),
         group: z.string().min(1).max(64).optional().describe("The group that may open it."),
       })
-      .optional()
+      .refine(({ path, group }) => group === undefined || path !== undefined, {
+        error: "expected a path together with a group",
+      })
+      .prefault({})
       .describe("A Unix socket on which the service tells its status to a group."),
     clock: z
       .enum(["strict", "ignore"])
@@ -197,9 +204,75 @@ export const settingsSchema = z
         timeout: positiveDurationSchema
           .prefault("30m")
           .describe("How long switch-to-configuration may take."),
+        runner: z
+          .enum(["auto", "systemd", "child"])
+          .default("auto")
+          .describe(
+            "What runs switch-to-configuration: a transient systemd unit, or the agent itself in a sandbox.",
+          ),
+        attempts: z
+          .int()
+          .min(1)
+          .max(100)
+          .default(5)
+          .describe("Attempts at a system that is cut off again and again before it is denied."),
       })
       .prefault({})
       .describe("How a release is activated."),
+    health: healthSettingsSchema
+      .prefault({})
+      .describe("What a new system must prove before it becomes the boot default."),
+    reboot: z
+      .strictObject({
+        policy: z
+          .enum(["never", "window", "now"])
+          .default("never")
+          .describe("When to reboot for a new kernel, initrd or kernel modules."),
+        window: z
+          .strictObject({
+            cron: z.string().describe("Cron expression: when the window opens."),
+            timezone: z.string().default("UTC").describe("IANA time zone of the expression."),
+            duration: positiveDurationSchema.describe(
+              "How long the window stays open; at most 24h.",
+            ),
+          })
+          .optional()
+          .describe("When policy window may reboot."),
+        grace: durationSchema
+          .prefault("1m")
+          .describe("Time between the announcement of a reboot and the reboot."),
+        fleetLock: z
+          .strictObject({
+            url: httpAddressSchema.describe("Address of a FleetLock server, such as airlock."),
+            group: z
+              .string()
+              .regex(/^[a-zA-Z0-9.-]+$/)
+              .default("default")
+              .describe("Group whose reboot slots this host shares."),
+            id: z
+              .string()
+              .min(1)
+              .optional()
+              .describe("This host's identity; the hostname where absent."),
+          })
+          .optional()
+          .describe("Coordinates reboots with other hosts through a FleetLock server."),
+      })
+      .prefault({})
+      .refine((reboot) => reboot.policy !== "window" || reboot.window !== undefined, {
+        error: "expected a window together with the policy window",
+      })
+      .describe("Reboots."),
+    generations: z
+      .strictObject({
+        keep: z
+          .int()
+          .min(2)
+          .optional()
+          .describe("Generations of the system profile that are kept; all where absent."),
+      })
+      .prefault({})
+      .describe("Old generations."),
     store: z
       .string()
       .regex(/^[^\s]+$/)
@@ -215,6 +288,11 @@ export const settingsSchema = z
           .describe(
             "Where archives are unpacked before import; below the state directory where absent.",
           ),
+        runtime: directorySchema
+          .optional()
+          .describe(
+            "Where a copy of the state is kept, apart from it: /run/nixos-pull where absent, or the state directory's name with .run where that is not the usual one.",
+          ),
         profile: directorySchema
           .default("/nix/var/nix/profiles/system")
           .describe("The system profile."),
@@ -227,6 +305,10 @@ export const settingsSchema = z
         currentSystem: directorySchema
           .default("/run/current-system")
           .describe("Link to the running system."),
+        bootedSystem: directorySchema
+          .default("/run/booted-system")
+          .describe("Link to the system that was booted."),
+        boot: directorySchema.default("/boot").describe("Where the boot loader keeps kernels."),
       })
       .prefault({})
       .describe("Files and directories."),
@@ -333,8 +415,13 @@ export interface Settings extends Omit<
   readonly hostname: string;
   /** Whose signatures of store paths count: as configured, without the revoked ones. */
   readonly storeKeys: readonly PublicKey[];
-  readonly paths: Omit<ParsedSettings["paths"], "staging"> & { readonly staging: string };
+  readonly paths: Omit<ParsedSettings["paths"], "staging" | "runtime"> & {
+    readonly staging: string;
+    readonly runtime: string;
+  };
   readonly poll: PollSettings;
+  /** The configuration as it was given, with the hostname filled in: JSON text. */
+  readonly source: string;
 }
 
 export type PollSettings = { readonly jitter: number } & (
@@ -343,6 +430,10 @@ export type PollSettings = { readonly jitter: number } & (
 );
 
 const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
+
+function runtimeFor(state: string): string {
+  return state === DEFAULT_STATE_DIRECTORY ? "/run/nixos-pull" : `${state}.run`;
+}
 
 /** Parses a configuration file's JSON. Throws CONFIG_INVALID, naming every bad key. */
 export function parseSettings(json: unknown, systemHostname: string): Settings {
@@ -360,7 +451,12 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
     ...rest,
     hostname: name.data,
     storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
-    paths: { ...paths, staging: paths.staging ?? `${paths.state}/staging` },
+    source: JSON.stringify({ ...(json as object), hostname: name.data }),
+    paths: {
+      ...paths,
+      staging: paths.staging ?? `${paths.state}/staging`,
+      runtime: paths.runtime ?? runtimeFor(paths.state),
+    },
     poll:
       poll.cron === undefined
         ? {

@@ -5,7 +5,20 @@ import type { Settings } from "../core/settings.ts";
 import { childEnvironment, storeRoot } from "./nix-environment.ts";
 import { lastLines, runProcess } from "./subprocess.ts";
 
-const SWITCH = "bin/switch-to-configuration";
+/** Below a toplevel. */
+export const SWITCH_PROGRAM = "bin/switch-to-configuration";
+
+const USAGE_TIMEOUT_MS = 10_000;
+
+/** Whether switch-to-configuration lists the action `check` in its usage text. */
+export async function usageKnowsCheck(program: string): Promise<boolean> {
+  const usage = await runProcess(program, [], {
+    env: childEnvironment(),
+    timeoutMs: USAGE_TIMEOUT_MS,
+    mergeOutput: true,
+  });
+  return usage.exitCode !== 0 && /^\s*check\b|[|<]check[|>]/m.test(usage.stderr);
+}
 const KEPT_LINES = 20;
 
 /**
@@ -19,7 +32,7 @@ export function childActivator(
   log: Log,
 ): Activator {
   const root = storeRoot(settings.store);
-  const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH);
+  const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH_PROGRAM);
   return {
     async canActivate(toplevel) {
       try {
@@ -29,6 +42,7 @@ export function childActivator(
         return false;
       }
     },
+    hasCheck: (toplevel) => usageKnowsCheck(program(toplevel)),
     async activate(toplevel, mode) {
       const result = await runProcess(program(toplevel), [mode], {
         // In a sandbox the system's files lie below the root, and only it can tell where.

@@ -1,5 +1,5 @@
-import { constants, open, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import { constants, open, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
@@ -80,10 +80,29 @@ export class DirectoryMirror implements Mirror {
       }
       throw cause;
     }
-    if (!(await file.stat()).isFile()) {
+    try {
+      if (!(await file.stat()).isFile()) {
+        throw new PullError("MIRROR_STATUS", `${path}: expected a plain file`);
+      }
+      await this.#expectInside(file, path);
+      return file;
+    } catch (error) {
       await file.close();
-      throw new PullError("MIRROR_STATUS", `${path}: expected a plain file`);
+      throw error;
     }
-    return file;
+  }
+
+  /**
+   * A link on a stick may lead to any file of this host, and what is wrong with that one
+   * would be told in logs and reports. Asked of the open file, so that no swap comes between
+   * (proc(5), /proc/PID/fd).
+   */
+  async #expectInside(file: FileHandle, path: string): Promise<void> {
+    const [found, directory] = await Promise.all([
+      readlink(`/proc/self/fd/${file.fd}`),
+      realpath(this.#directory),
+    ]);
+    if (found.startsWith(directory.endsWith(sep) ? directory : directory + sep)) return;
+    throw new PullError("MIRROR_STATUS", `${path}: a link leads out of the mirror's directory`);
   }
 }

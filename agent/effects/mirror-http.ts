@@ -2,6 +2,7 @@ import { request, type Dispatcher } from "undici";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
 import type { MirrorCredential, Settings } from "../core/settings.ts";
+import { parseUrl } from "../core/web-address.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
 import { authorizationOf, type Transport } from "./transport.ts";
 
@@ -50,6 +51,15 @@ export class HttpMirror implements Mirror {
     }
     await this.#expect(response, [200], url);
     const limit = this.#limits.manifestBytes;
+    const told = Number(header(response, "content-length") ?? 0);
+    if (told > limit) {
+      await drop(response);
+      throw new PullError(
+        "MIRROR_OVERSIZE",
+        `${url.href}: expected at most ${limit} bytes, the mirror announces ${told}`,
+      );
+    }
+    // Bounded again while reading: it may send more than it says.
     const chunks: Buffer[] = [];
     let size = 0;
     for await (const chunk of this.#body(response, url, signal)) {
@@ -123,7 +133,7 @@ export class HttpMirror implements Mirror {
       if (!REDIRECTS.has(response.statusCode)) return response;
       await drop(response);
       const location = header(response, "location");
-      const next = location === undefined ? null : resolve(location, url);
+      const next = location === undefined ? null : parseUrl(location, url);
       if (next === null || hops >= this.#limits.redirects) {
         throw new PullError(
           "MIRROR_REDIRECT",
@@ -197,7 +207,10 @@ export class HttpMirror implements Mirror {
     const missing = response.statusCode === 404 || response.statusCode === 410;
     throw new PullError(
       missing ? "MIRROR_NOT_FOUND" : "MIRROR_STATUS",
-      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}`,
+      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}` +
+        (response.statusCode === 401 || response.statusCode === 403
+          ? "; are the settings credentials and tls right for this mirror?"
+          : ""),
     );
   }
 }
@@ -214,14 +227,6 @@ const DROP_BYTES = 16 * 1024;
 async function drop(response: Response): Promise<void> {
   response.body.on("error", () => undefined);
   await response.body.dump({ limit: DROP_BYTES }).catch(() => undefined);
-}
-
-function resolve(location: string, base: URL): URL | null {
-  try {
-    return new URL(location, base);
-  } catch {
-    return null;
-  }
 }
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);

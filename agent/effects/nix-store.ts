@@ -25,7 +25,7 @@ const NO_PERMISSION = /Permission denied|Read-only file system|Operation not per
 export function nixStoreOf(
   settings: Pick<Settings, "store" | "paths" | "storeKeys" | "limits">,
 ): NixStore {
-  const { profile, currentSystem } = settings.paths;
+  const { profile, currentSystem, bootedSystem } = settings.paths;
   const storeOption = settings.store === undefined ? [] : ["--store", settings.store];
   const root = storeRoot(settings.store);
 
@@ -102,6 +102,10 @@ export function nixStoreOf(
       await syncDirectory(dirname(profile));
     },
 
+    async pruneGenerations(keep) {
+      await profileCommand("--delete-generations", `+${keep}`);
+    },
+
     async profileToplevel() {
       return storePathBehind(profile, root);
     },
@@ -130,6 +134,10 @@ export function nixStoreOf(
 
     async runningToplevel() {
       return storePathBehind(currentSystem, root);
+    },
+
+    async bootedToplevel() {
+      return storePathBehind(bootedSystem, root);
     },
 
     realPath(storePath) {

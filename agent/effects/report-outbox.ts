@@ -23,12 +23,29 @@ export async function deliverReport(
 ): Promise<void> {
   const { directory, url } = settings.reports;
   const file = `${settings.hostname}.json`;
-  if (directory !== undefined) {
+  const write = async (): Promise<void> => {
+    if (directory === undefined) return;
     await mkdir(directory, { recursive: true });
     await writeDurably(join(directory, file), envelope, 0o644);
+  };
+  const send = async (): Promise<void> => {
+    if (url === undefined) return;
+    const target = new URL(file, url.endsWith("/") ? url : `${url}/`);
+    await put(target, envelope, settings, transport, signal);
+  };
+  // A stick that is not there does not keep the report from the network, nor the other way.
+  for (const result of await Promise.allSettled([write(), send()])) {
+    if (result.status === "rejected") throw result.reason;
   }
-  if (url === undefined) return;
-  const target = new URL(file, url.endsWith("/") ? url : `${url}/`);
+}
+
+async function put(
+  target: URL,
+  envelope: string,
+  settings: Pick<Settings, "credentials">,
+  transport: Transport,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   // The inbox of a mirror is entered like the mirror itself.
   const credential = Object.entries(settings.credentials).find(
     ([mirror]) => new URL(mirror).origin === target.origin,

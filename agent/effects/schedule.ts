@@ -1,4 +1,4 @@
-import { createTask, validateDetailed } from "node-cron";
+import { createTask, validateDetailed, type ScheduledTask } from "node-cron";
 import { PullError } from "../core/errors.ts";
 import type { PollSettings } from "../core/settings.ts";
 
@@ -14,26 +14,60 @@ export function scheduleOf(poll: PollSettings): Schedule {
   if (poll.kind === "interval") {
     return (random) => poll.interval + Math.round(random * poll.jitter);
   }
-  const { valid, errors } = validateDetailed(poll.cron);
-  if (!valid) {
-    throw new PullError(
-      "CONFIG_INVALID",
-      `poll.cron: ${errors.map(({ message }) => message).join("; ")}, found ${JSON.stringify(poll.cron)}`,
-    );
-  }
-  try {
-    new Intl.DateTimeFormat("en", { timeZone: poll.timezone });
-  } catch (cause) {
-    throw new PullError(
-      "CONFIG_INVALID",
-      `poll.timezone: expected an IANA time zone, found ${JSON.stringify(poll.timezone)}`,
-      { cause },
-    );
-  }
-  const task = createTask(poll.cron, () => undefined, { timezone: poll.timezone });
+  const task = cronTask(poll.cron, poll.timezone, "poll");
   return (random) => {
     const next = task.getNextRuns(1)[0];
     if (!next) throw new PullError("CONFIG_INVALID", `poll.cron: ${poll.cron} never comes`);
     return Math.max(0, next.getTime() - Date.now()) + Math.round(random * poll.jitter);
   };
+}
+
+/** A checked cron expression. Throws CONFIG_INVALID, naming the key. */
+function cronTask(cron: string, timezone: string, key: string): ScheduledTask {
+  const { valid, errors } = validateDetailed(cron);
+  if (!valid) {
+    throw new PullError(
+      "CONFIG_INVALID",
+      `${key}.cron: ${errors.map(({ message }) => message).join("; ")}, found ${JSON.stringify(cron)}`,
+    );
+  }
+  try {
+    new Intl.DateTimeFormat("en", { timeZone: timezone });
+  } catch (cause) {
+    throw new PullError(
+      "CONFIG_INVALID",
+      `${key}.timezone: expected an IANA time zone, found ${JSON.stringify(timezone)}`,
+      { cause },
+    );
+  }
+  return createTask(cron, () => undefined, { timezone });
+}
+
+/** A time that comes again and again and lasts a while. */
+export interface Window {
+  readonly cron: string;
+  readonly timezone: string;
+  /** Milliseconds. */
+  readonly duration: number;
+}
+
+const MINUTE_MS = 60_000;
+const MAX_WINDOW_MS = 24 * 60 * MINUTE_MS;
+
+/** Whether `now` lies in the window: it opened at a time not longer ago than it lasts. */
+export function isOpen(window: Window, now: Date): boolean {
+  const task = cronTask(window.cron, window.timezone, "reboot.window");
+  const lasts = Math.min(window.duration, MAX_WINDOW_MS);
+  // With a sixth field in front, an expression names seconds.
+  const step = window.cron.trim().split(/\s+/).length > 5 ? 1_000 : MINUTE_MS;
+  const latest = Math.floor(now.getTime() / step) * step;
+  try {
+    for (let opened = latest; now.getTime() - opened < lasts; opened -= step) {
+      if (task.match(new Date(opened))) return true;
+    }
+    return false;
+  } finally {
+    // node-cron keeps every task that was not destroyed.
+    void task.destroy();
+  }
 }

@@ -1,9 +1,10 @@
-import { chmod, chown, lstat, readFile, rm } from "node:fs/promises";
+import { chmod, lchown, lstat, readFile, rm, stat } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
+import { dirname } from "node:path";
 import { PullError } from "../core/errors.ts";
 import { isNotFound } from "./durable-file.ts";
 
-/** Clients beyond these are turned away; each has this long to take its answer. */
+/** Clients beyond these are turned away; each has this long, whatever it does. */
 const MAX_CLIENTS = 8;
 const CLIENT_TIMEOUT_MS = 2_000;
 
@@ -18,12 +19,15 @@ export async function serveStatus(
   answer: () => Promise<string>,
 ): Promise<() => Promise<void>> {
   const groupId = group === undefined ? null : await findGroup(group);
+  await expectOwnDirectory(dirname(path));
   await removeStaleSocket(path);
-  const server = createServer((client) => {
-    client.setTimeout(CLIENT_TIMEOUT_MS, () => client.destroy());
+  // What clients send is not even read.
+  const server = createServer({ pauseOnConnect: true }, (client) => {
+    const deadline = setTimeout(() => client.destroy(), CLIENT_TIMEOUT_MS);
+    client.on("close", () => {
+      clearTimeout(deadline);
+    });
     client.on("error", () => client.destroy());
-    // What it sends is not even read.
-    client.pause();
     answer().then(
       (text) => client.end(text),
       () => client.destroy(),
@@ -31,7 +35,7 @@ export async function serveStatus(
   });
   server.maxConnections = MAX_CLIENTS;
   await listen(server, path);
-  if (groupId !== null) await chown(path, process.geteuid?.() ?? 0, groupId);
+  if (groupId !== null) await lchown(path, process.geteuid?.() ?? 0, groupId);
   await chmod(path, groupId === null ? 0o600 : 0o660);
   return async () => {
     await new Promise((resolve) => server.close(resolve));
@@ -50,6 +54,22 @@ async function listen(server: Server, path: string): Promise<void> {
       process.umask(before);
     }
   });
+}
+
+/**
+ * Where others could put a link in the socket's place, its mode would be set on what the
+ * link leads to. Throws CONFIG_INVALID.
+ */
+async function expectOwnDirectory(directory: string): Promise<void> {
+  const found = await stat(directory);
+  const user = process.geteuid?.() ?? 0;
+  const othersWrite = (found.mode & 0o022) !== 0;
+  if (found.uid === user && !othersWrite) return;
+  throw new PullError(
+    "CONFIG_INVALID",
+    `statusSocket.path: expected ${directory} to be user ${user}'s and writable to no other, ` +
+      `found mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`,
+  );
 }
 
 /** An earlier agent's socket goes; anything else in its place is somebody's and stays. */

@@ -1,5 +1,7 @@
+import { X509Certificate } from "node:crypto";
 import { access, readFile, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { createSecureContext } from "node:tls";
 import { EnvHttpProxyAgent, type Dispatcher } from "undici";
 import { PullError } from "../core/errors.ts";
 import type { MirrorCredential, Settings } from "../core/settings.ts";
@@ -10,7 +12,10 @@ const MAX_HEADER_BYTES = 16 * 1024;
 /** Where NixOS and Debian keep the system's certificate authorities. */
 const SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt";
 
-/** Authorities that must be readable because somebody named them. */
+/** Where systemd keeps the credentials of the agent's unit while that runs (systemd.exec(5)). */
+const UNIT_CREDENTIALS = "/run/credentials/nixos-pull.service";
+
+/** Paths of PEM files, or what is in them. */
 type TlsFiles = Partial<Record<"ca" | "cert" | "key", string>>;
 
 /**
@@ -21,7 +26,9 @@ type TlsFiles = Partial<Record<"ca" | "cert" | "key", string>>;
 export class Transport {
   readonly #limits: Settings["limits"];
   readonly #tls: Settings["tls"];
-  #made: { version: string; identified: Dispatcher; anonymous: Dispatcher } | null = null;
+  #pools: Pools | null = null;
+  /** Ends when nobody is making pools: requests that begin together share them. */
+  #queue: Promise<unknown> = Promise.resolve();
 
   constructor({ limits, tls }: Pick<Settings, "limits" | "tls">) {
     this.#limits = limits;
@@ -33,28 +40,48 @@ export class Transport {
    * need no restart. Throws CREDENTIAL_UNREADABLE.
    */
   async dispatcher(options: { identified: boolean }): Promise<Dispatcher> {
+    const turn = this.#queue.then(() => this.#current());
+    this.#queue = turn.catch(() => undefined);
+    const { identified, anonymous } = await turn;
+    return options.identified ? identified : anonymous;
+  }
+
+  /** Ends every connection. */
+  async close(): Promise<void> {
+    const pools = this.#pools;
+    this.#pools = null;
+    await Promise.all([pools?.identified.destroy(), pools?.anonymous.destroy()]);
+  }
+
+  async #current(): Promise<Pools> {
     const files = await this.#files();
     const version = await versionOf(Object.values(files));
-    if (this.#made?.version !== version) {
-      const { ca, cert, key } = await readAll(files);
-      const authorities = ca === undefined ? {} : { ca };
-      const identity = cert === undefined || key === undefined ? {} : { cert, key };
-      this.#made = {
-        version,
-        identified: this.#pool({ ...authorities, ...identity }, authorities),
-        anonymous: this.#pool(authorities, authorities),
-      };
+    if (this.#pools?.version === version) return this.#pools;
+    const { ca, cert, key } = await readAll(files);
+    const authorities = ca === undefined ? {} : { ca };
+    const identity = cert === undefined || key === undefined ? {} : { cert, key };
+    checkPem({ files, ca, ...identity });
+    const before = this.#pools;
+    this.#pools = {
+      version,
+      identified: this.#pool({ ...authorities, ...identity }, authorities),
+      anonymous: this.#pool(authorities, authorities),
+    };
+    // Requests under way are answered; then the connections of the old certificate end.
+    for (const pool of [before?.identified, before?.anonymous]) {
+      pool?.close().catch(() => undefined);
     }
-    return options.identified ? this.#made.identified : this.#made.anonymous;
+    return this.#pools;
   }
 
   #pool(mirrorTls: object, proxyTls: object): Dispatcher {
-    const timeout = this.#limits.connectTimeout;
+    // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED of whoever starts us has no effect.
+    const common = { timeout: this.#limits.connectTimeout, rejectUnauthorized: true };
     return new EnvHttpProxyAgent({
-      connect: { timeout, ...mirrorTls },
-      requestTls: { timeout, ...mirrorTls },
+      connect: { ...common, ...mirrorTls },
+      requestTls: { ...common, ...mirrorTls },
       // A proxy is not the mirror: it does not see who we are.
-      proxyTls: { timeout, ...proxyTls },
+      proxyTls: { ...common, ...proxyTls },
       headersTimeout: this.#limits.stallTimeout,
       // undici measures the time between two pieces of a body, not the whole.
       bodyTimeout: this.#limits.stallTimeout,
@@ -70,6 +97,39 @@ export class Transport {
       ...(certFile !== undefined && { cert: certFile }),
       ...(keyFile !== undefined && { key: keyFile }),
     };
+  }
+}
+
+interface Pools {
+  /** Changes with the files that they were made of. */
+  readonly version: string;
+  readonly identified: Dispatcher;
+  readonly anonymous: Dispatcher;
+}
+
+/** OpenSSL passes over authorities that it cannot read, and then no certificate is right. */
+function checkPem({
+  files,
+  ca,
+  cert,
+  key,
+}: { readonly files: TlsFiles } & {
+  readonly [Name in keyof TlsFiles]?: string | undefined;
+}): void {
+  const check = (path: string | undefined, parse: () => unknown): void => {
+    try {
+      parse();
+    } catch (cause) {
+      throw new PullError(
+        "CREDENTIAL_UNREADABLE",
+        `${path}: expected PEM, found something else: ${(cause as Error).message}`,
+        { cause },
+      );
+    }
+  };
+  if (ca !== undefined) check(files.ca, () => new X509Certificate(ca));
+  if (cert !== undefined && key !== undefined) {
+    check(`${files.cert} and ${files.key}`, () => createSecureContext({ cert, key }));
   }
 }
 
@@ -125,15 +185,8 @@ export async function authorizationOf(credential: MirrorCredential): Promise<str
 
 function credentialPath({ file, credential }: MirrorCredential): string {
   if (file !== undefined) return file;
-  const directory = process.env["CREDENTIALS_DIRECTORY"];
-  if (directory === undefined || credential === undefined) {
-    throw new PullError(
-      "CREDENTIAL_UNREADABLE",
-      `expected systemd's CREDENTIALS_DIRECTORY for the credential ${credential}; ` +
-        "the unit has to load it (LoadCredential=)",
-    );
-  }
-  return join(directory, credential);
+  // A person who runs a command as root sees what the unit was given, while it runs.
+  return join(process.env["CREDENTIALS_DIRECTORY"] ?? UNIT_CREDENTIALS, credential ?? "");
 }
 
 async function readSecret(path: string): Promise<string> {
@@ -145,5 +198,11 @@ async function readSecret(path: string): Promise<string> {
 }
 
 function unreadable(path: string, cause: unknown): PullError {
-  return new PullError("CREDENTIAL_UNREADABLE", `${path}: ${(cause as Error).message}`, { cause });
+  const isCredential = path.startsWith("/run/credentials/");
+  return new PullError(
+    "CREDENTIAL_UNREADABLE",
+    (cause as Error).message +
+      (isCredential ? "; the unit has to load it (LoadCredential=) and to run" : ""),
+    { cause },
+  );
 }

@@ -120,7 +120,10 @@ export interface Published {
 export async function publish(options: PublishOptions): Promise<Published> {
   checkHosts(options);
   if (options.signers.length === 0 && options.draft === undefined) {
-    throw new PullError("USAGE", "expected a key that signs the release, or --draft FILE");
+    throw new PullError(
+      "USAGE",
+      "expected a --key or --signer that signs the release, or --unsigned FILE",
+    );
   }
   const writer = await MirrorWriter.open(options.mirror);
   try {

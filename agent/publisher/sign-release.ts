@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
 import {
   addSignature,
@@ -20,21 +21,19 @@ const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
 export interface SignedRelease {
   readonly file: string;
   readonly manifest: Manifest;
+  /** sha256 of the payload: signers at several places compare it. */
+  readonly digest: string;
   /** Names of the keys whose signatures were added now. */
   readonly added: readonly string[];
   /** Names that all signatures claim; only those just added were verified here. */
   readonly claimed: readonly string[];
 }
 
-/** Reads a release's envelope without believing it. Throws USAGE, ENVELOPE_INVALID, … */
-export async function readEnvelopeFile(
-  path: string,
-): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
+/** Reads a file with an envelope without believing it. Throws USAGE, ENVELOPE_INVALID. */
+export async function readSignedFile(path: string): Promise<{ bytes: Buffer; envelope: Envelope }> {
   const file = await open(path, "r").catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
-    throw new PullError("USAGE", `${path}: expected a release's envelope, found no file`, {
-      cause,
-    });
+    throw new PullError("USAGE", `${path}: expected a signed file, found none`, { cause });
   });
   try {
     const { size } = await file.stat();
@@ -45,17 +44,24 @@ export async function readEnvelopeFile(
       );
     }
     const bytes = await file.readFile();
-    const envelope = parseEnvelope(bytes);
-    if (envelope.payloadType !== RELEASE_PAYLOAD_TYPE) {
-      throw new PullError(
-        "PAYLOAD_TYPE_WRONG",
-        `${path}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
-      );
-    }
-    return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
+    return { bytes, envelope: parseEnvelope(bytes) };
   } finally {
     await file.close();
   }
+}
+
+/** Reads a release's envelope likewise. Throws also PAYLOAD_TYPE_WRONG, MANIFEST_INVALID. */
+export async function readEnvelopeFile(
+  path: string,
+): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
+  const { bytes, envelope } = await readSignedFile(path);
+  if (envelope.payloadType !== RELEASE_PAYLOAD_TYPE) {
+    throw new PullError(
+      "PAYLOAD_TYPE_WRONG",
+      `${path}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
+    );
+  }
+  return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
 }
 
 /** The envelope with the signature of each signer. Throws SIGNER_FAILED. */
@@ -106,5 +112,6 @@ async function signFile(file: string, signers: readonly ReleaseSigner[]): Promis
   }
   const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
     signatures.map(({ keyid }) => keyid ?? "unnamed");
-  return { file, manifest, added: names({ signatures: added }), claimed: names(signed) };
+  const digest = createHash("sha256").update(Buffer.from(signed.payload, "base64")).digest("hex");
+  return { file, manifest, digest, added: names({ signatures: added }), claimed: names(signed) };
 }

@@ -193,7 +193,10 @@ test("status and history tell what the host is and what happened; --watch ends o
       sequence: 2,
       code: "ACTIVATION_FAILED",
       message: expect.any(String),
+      archives: [{ mirror: expect.stringContaining(operator.mirror), at: time }],
     },
+    machineId: expect.toSatisfy((it) => it === null || /^[0-9a-f]{64}$/.test(it as string)),
+    alarms: [],
     state: { name: "Idle" },
     trust: [expect.objectContaining({ sequence: 2 })],
     committed: expect.objectContaining({
@@ -211,6 +214,8 @@ test("status and history tell what the host is and what happened; --watch ends o
         at: time,
       },
     ],
+    pendingReboot: null,
+    holdsRebootSlot: false,
   });
   const { stdout: status } = await host.run("status");
   expect(status).toMatch(new RegExp(`^profile +${first}, generation 1$`, "m"));

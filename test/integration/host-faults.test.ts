@@ -168,6 +168,8 @@ describe("a program that", () => {
     code: string;
     settings?: Record<string, unknown>;
     staging?: "kept";
+    /** Whether it is met only once the system is proven, and that has to be undone. */
+    committing?: true;
   }>([
     { name: "is missing (nix-store)", programs: ["flock"], code: "TOOL_MISSING" },
     {
@@ -180,6 +182,7 @@ describe("a program that", () => {
       name: "is missing once everything is imported (nix-env)",
       programs: ["flock", "nix", "nix-store"],
       code: "TOOL_MISSING",
+      committing: true,
     },
     {
       name: "hangs (nix copy)",
@@ -208,15 +211,19 @@ describe("a program that", () => {
         "nix-env": 'case "$*" in *--set*) nix-env "$@" && exit 1;; *) exec nix-env "$@";; esac',
       },
       code: "PROFILE_FAILED",
+      committing: true,
     },
-  ])("$name: $code", async ({ programs, scripts, code, settings, staging }) => {
+  ])("$name: $code", async ({ programs, scripts, code, settings, staging, committing }) => {
     const { server, host } = await servedRelease(series, settings);
     const PATH = await pathWith(programs, scripts);
     const before = await snapshotOf(host);
     const { exitCode, stdout, stderr } = await applyIn(host, { PATH });
     expect((JSON.parse(stdout) as Answer).error?.code, stderr).toBe(code);
     expect(exitCode).toBe(code === "IMPORT_FAILED" ? 6 : 7);
-    expect(await snapshotOf(host)).toEqual(before);
+    const { 1: first, 2: second } = series.toplevels;
+    const undone = committing ? [`test ${second}`, `switch ${first}`] : [];
+    const switchLog = [...before.switchLog, ...undone];
+    expect(await snapshotOf(host)).toEqual({ ...before, switchLog });
     expect(await archivesIn(host.staging)).toHaveLength(staging === "kept" ? 1 : 0);
 
     const asked = server.requests.length;
@@ -259,7 +266,9 @@ describe("a place that cannot be written", () => {
     const before = await snapshotOf(host);
     const refused = await answerOf(host, "apply");
     expect(refused).toMatchObject({ exitCode: 7, error: { code: "PROFILE_FAILED" } });
-    expect(await snapshotOf(host)).toEqual(before);
+    const { 1: first, 2: second } = series.toplevels;
+    const switchLog = [...before.switchLog, `test ${second}`, `test ${first}`];
+    expect(await snapshotOf(host)).toEqual({ ...before, switchLog });
   });
 
   test.skipIf(noMounts !== null)(`is the state directory${mounted}`, async () => {
@@ -384,6 +393,7 @@ describe("a host at release 2 whose memory was damaged", () => {
     const host = await series.host({ mirrors: [mirror.address] });
     const before = await snapshotOf(host);
     for (const file of ["trust.json", "history.jsonl"]) await rm(join(host.state, file));
+    await rm(join(host.root, "nix/var/nix/gcroots/nixos-pull.trust.json"));
     await truncate(join(host.state, "state.json"), 100);
     const refused = await host.run("apply");
     expect(refused.exitCode).toBe(7);
@@ -423,7 +433,14 @@ describe("a link in the place of", () => {
     await check();
   }
 
-  test("staging leads no write elsewhere", () => applyWithLink("", "directory"));
+  test("staging is refused and leads no write elsewhere", async () => {
+    const { host } = await servedRelease(series);
+    const { path, check } = await bystander();
+    await mkdir(dirname(host.staging), { recursive: true });
+    await symlink(path, host.staging);
+    expect((await host.run("apply")).stderr).toContain("STAGING_UNSAFE");
+    await check();
+  });
   test("the archive's directory leads no write elsewhere", () =>
     applyWithLink(archive(), "directory"));
 

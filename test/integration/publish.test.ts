@@ -281,7 +281,7 @@ test("what cannot be published is told, and nothing is", async () => {
     [[...key, "--host", `-web=${system}`], 2, /USAGE: --host: expected NAME=SOURCE/],
     [[...key, ...web1, ...web1], 2, /USAGE: host web1 is named twice/],
     [key, 2, /USAGE: expected at least one host/],
-    [web1, 2, /USAGE: expected --key FILE/],
+    [web1, 2, /USAGE: expected --store-key or --key/],
     [
       ["-k", `${keyFile}.missing`, ...web1],
       3,
@@ -360,7 +360,9 @@ test("the same systems and key give the same archives; --json tells everything; 
   });
   expect(json).toEqual({
     channel: "stable",
+    epoch: 0,
     sequence: 1,
+    draft: false,
     digest: sha256,
     createdAt: time,
     expiresAt: time,

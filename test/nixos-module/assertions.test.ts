@@ -38,6 +38,21 @@ describe.skipIf(noNix)("the module's assertions", () => {
     ],
     ["more signatures than keys", "threshold = 2;", /threshold` is 2, but .*1 distinct.*Lower/s],
     [
+      "a secret key that is to sign store paths",
+      `storeKeys = [ "${pair.secret}" ];`,
+      /holds a SECRET key \(releases-2\)/,
+    ],
+    [
+      "more signatures than keys that are not revoked",
+      `publicKeys = [ "${PUBLIC_KEY}" "${pair.public}" ]; revokedKeys = [ "old:${pair.public.replace("releases-2:", "")}" ]; threshold = 2;`,
+      /1 distinct key\(s\) that are not revoked/,
+    ],
+    [
+      "a private key in the Nix store",
+      'tls = { certFile = "/etc/c"; keyFile = "/nix/store/00000000000000000000000000000000-key.pem"; };',
+      /-key.pem is to be secret, but everyone.*outside of it/s,
+    ],
+    [
       "more signatures than distinct keys",
       `publicKeys = [ "${PUBLIC_KEY}" "other${PUBLIC_KEY}" ]; threshold = 2;`,
       /1 distinct/,
@@ -46,6 +61,11 @@ describe.skipIf(noNix)("the module's assertions", () => {
       "an interval and a cron expression",
       'poll = { interval = "1h"; cron = "0 3 * * *"; };',
       /poll\.interval` and .*poll\.cron` are both set.*Keep one/s,
+    ],
+    [
+      "reboots in a window that is never open",
+      'reboot.policy = "window";',
+      /reboot\.policy` is "window", but .*reboot\.window` is not set.*Say when/s,
     ],
     [
       "state in /run",
@@ -66,6 +86,16 @@ describe.skipIf(noNix)("the module's assertions", () => {
       const found = await failures(`publicKeys = [ "${text}" ];`);
       expect(found.join()).not.toContain(secret.slice(20, 60));
     }
+  });
+
+  it("warn of a credential that nobody loads", async () => {
+    const settings =
+      'credentials."https://releases.example.org" = { type = "bearer"; credential = "token"; };';
+    expect(await evaluate("warnings", configured(settings))).toEqual([
+      expect.stringMatching(/names the systemd credential token/),
+    ]);
+    const loaded = `{ imports = [ (${configured(settings)}) ]; services.nixos-pull.credentialFiles.token = "/run/t"; }`;
+    expect(await evaluate("warnings", loaded)).toEqual([]);
   });
 
   it("warn where system.autoUpgrade works on the same system", async () => {

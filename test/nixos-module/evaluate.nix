@@ -42,6 +42,8 @@ let
             };
           }
         ]
+        # What a value consists of: { "reboot.window" = …; "reboot.window.cron" = …; }.
+        ++ flatten "${prefix}${name}." (value.type.getSubOptions [ ])
       else
         flatten "${prefix}${name}." value
     ) (builtins.filter (name: builtins.substring 0 1 name != "_") (builtins.attrNames tree));

@@ -2,7 +2,7 @@ import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import { z } from "zod";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
-import { configFile, configured, evaluate, noNix } from "./nix.ts";
+import { PUBLIC_KEY, configFile, configured, evaluate, noNix } from "./nix.ts";
 
 interface Option {
   readonly default: unknown;
@@ -14,7 +14,10 @@ interface Option {
 interface SchemaNode {
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly required?: readonly string[];
+  readonly items?: SchemaNode;
+  readonly oneOf?: readonly SchemaNode[];
   readonly enum?: readonly string[];
+  readonly const?: string;
   readonly default?: unknown;
 }
 
@@ -32,7 +35,9 @@ const FREEFORM = [
   "paths.staging",
   "paths.profile",
   "paths.gcRoots",
+  "paths.machineId",
   "paths.currentSystem",
+  "paths.runtime",
   "limits.manifestBytes",
   "limits.redirects",
   "limits.connectTimeout",
@@ -41,27 +46,43 @@ const FREEFORM = [
   "limits.stagingBytes",
   "limits.deltaNarBytes",
   "limits.deltaTimeout",
+  "limits.minRate",
+  "limits.rateWindow",
+  "limits.maxRate",
   "limits.reserveBytes",
   "limits.retryBase",
   "limits.retryMax",
 ];
 
 function keysOf(node: SchemaNode, prefix = ""): [string, Key][] {
-  return Object.entries(node.properties ?? {}).flatMap(([name, child]): [string, Key][] =>
-    child.properties === undefined
-      ? [
-          [
-            prefix + name,
-            {
-              default: child.default,
-              // In a schema of the input, what has a default is not required.
-              required: node.required?.includes(name) ?? false,
-              values: child.enum ?? [],
-            },
-          ],
-        ]
-      : keysOf(child, `${prefix}${name}.`),
-  );
+  return Object.entries(node.properties ?? {}).flatMap(([name, child]): [string, Key][] => {
+    const key = {
+      default: child.default,
+      // In a schema of the input, what has a default is not required.
+      required: node.required?.includes(name) ?? false,
+      values: child.enum ?? (child.const === undefined ? [] : [child.const]),
+    };
+    const own: [string, Key] = [prefix + name, key];
+    const below = `${prefix}${name}.`;
+    if (child.items?.oneOf) return [own, ...variantKeysOf(child.items.oneOf, below)];
+    if (child.properties === undefined) return [own];
+    // An object without a default is an option itself: absent, or given with its keys.
+    return [...(child.default === undefined ? [own] : []), ...keysOf(child, below)];
+  });
+}
+
+/** Keys of a list's elements: what is not a key of each variant may be absent. */
+function variantKeysOf(variants: readonly SchemaNode[], prefix: string): [string, Key][] {
+  const all = variants.flatMap((variant) => keysOf(variant, prefix));
+  return all.map(([name, key]) => {
+    const alike = all.filter(([other]) => other === name).map(([, found]) => found);
+    return [
+      name,
+      alike.length < variants.length
+        ? { default: undefined, required: false, values: [] }
+        : { ...key, values: alike.flatMap(({ values }) => values) },
+    ];
+  });
 }
 
 const schemaKeys = new Map(
@@ -70,6 +91,18 @@ const schemaKeys = new Map(
 
 const optionsBelow = async (attribute: string): Promise<Map<string, Option>> =>
   new Map(Object.entries((await evaluate(attribute)) as Record<string, Option>));
+
+/** Whether a key is one of those that an assertion asks for, and so are empty by default. */
+const isAsked = (name: string): boolean =>
+  (schemaKeys.get(name)?.required ?? false) && !name.includes(".");
+
+/** Values that are accepted only together with others. */
+const NEEDED: Readonly<Record<string, string>> = {
+  window: 'reboot = { policy = "window"; window = { cron = "0 3 * * *"; duration = "2h"; }; };',
+  command: 'health.checks = [ { name = "a"; kind = "command"; command = [ "true" ]; } ];',
+  http: 'health.checks = [ { name = "a"; kind = "http"; url = "http://localhost"; } ];',
+  tcp: 'health.checks = [ { name = "a"; kind = "tcp"; host = "localhost"; port = 22; } ];',
+};
 
 describe.skipIf(noNix)("services.nixos-pull.settings", () => {
   it("has an option, or a place in the freeform list, for every key of the agent", async () => {
@@ -81,7 +114,7 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     for (const [name, option] of await optionsBelow("settingsOptions")) {
       const key = schemaKeys.get(name);
       // An assertion asks for what is required, with a better text than the module system's.
-      const expected = key?.required ? [] : (key?.default ?? null);
+      const expected = isAsked(name) ? [] : (key?.default ?? null);
       expect(option.default, name).toEqual(expected);
     }
   });
@@ -89,7 +122,8 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
   it("gives every option a description, a default and an example", async () => {
     for (const attribute of ["options", "settingsOptions"]) {
       for (const [name, option] of await optionsBelow(attribute)) {
-        expect(option, name).toMatchObject({ hasDefault: true, hasExample: true });
+        const hasDefault = !(schemaKeys.get(name)?.required ?? false) || isAsked(name);
+        expect(option, name).toMatchObject({ hasDefault, hasExample: true });
         expect(option.description, name).toMatch(/^[A-Z`].*[.\n]$/s);
       }
     }
@@ -98,7 +132,7 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
   it("takes every value of the agent's enumerations", async () => {
     for (const [name, { values }] of schemaKeys) {
       for (const value of FREEFORM.includes(name) ? [] : values) {
-        const json = await configFile(configured(`${name} = "${value}";`));
+        const json = await configFile(configured(NEEDED[value] ?? `${name} = "${value}";`));
         expect(() => parseSettings(json, "gateway"), `${name} = ${value}`).not.toThrow();
       }
     }
@@ -115,9 +149,18 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["poll.interval", '"15 minutes"'],
     ["poll.jitter", "2"],
     ["activation.mode", '"reboot"'],
+    ["activation.attempts", "0"],
+    ["health.settle", '"soon"'],
+    ["reboot.policy", '"later"'],
+    ["generations.keep", "1"],
     ["paths.state", '"var/lib/nixos-pull"'],
     ["paths.state", '"/srv/a?b"'],
     ["log.level", '"loud"'],
+    ["storeKeys", '"builder-1"'],
+    ["tls.caFile", '"ca.pem"'],
+    ["reports.url", '"file:///mnt/usb"'],
+    ["statusSocket.path", '"status.socket"'],
+    ["clock", '"maybe"'],
   ])("refuses, as the agent does, %s = %s", async (name, value) => {
     await expect(configFile(configured(`${name} = ${value};`))).rejects.toThrow(
       `services.nixos-pull.settings.${name}`,
@@ -139,7 +182,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
   it("is accepted by the agent for the README's minimal configuration", async () => {
     const readme = await readFile(new URL("../../nixos-module/README.md", import.meta.url), "utf8");
     const [, example = ""] = /## Minimal configuration\s+```nix\n(.*?)```/s.exec(readme) ?? [];
-    const settings = parseSettings(await configFile(example), "gateway");
+    const { source: _, ...settings } = parseSettings(await configFile(example), "gateway");
     expect(settings).toMatchObject({
       hostname: "gateway",
       channel: "stable",
@@ -147,12 +190,11 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       mirrors: ["https://releases.example.org"],
       poll: { kind: "interval" },
     });
-    expect(settings).toEqual(
-      parseSettings(
-        { mirrors: settings.mirrors, publicKeys: settings.publicKeys.map((key) => key.text) },
-        "gateway",
-      ),
+    const minimal = parseSettings(
+      { mirrors: settings.mirrors, publicKeys: settings.publicKeys.map((key) => key.text) },
+      "gateway",
     );
+    expect(settings).toEqual({ ...minimal, source: undefined });
   });
 
   it("is checked by the agent while the system is built, unless that is turned off", async () => {
@@ -168,13 +210,60 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       configured(`
         hostname = "gateway-07.example.org";
         poll = { cron = "0 3 * * *"; timezone = "Europe/Berlin"; jitter = "30m"; };
-        activation = { mode = "boot"; timeout = "1h30m"; };
+        activation = { mode = "boot"; timeout = "1h30m"; attempts = 3; };
+        health = {
+          settle = "30s";
+          checks = [
+            { name = "website"; kind = "http"; url = "http://localhost/"; status = 204; }
+            { name = "database"; kind = "tcp"; host = "localhost"; port = 5432; timeout = "3s"; }
+          ];
+        };
+        reboot = {
+          policy = "window";
+          window = { cron = "0 3 * * *"; duration = "2h"; };
+          fleetLock = { url = "https://fleetlock.example.org"; group = "gateways"; };
+        };
+        generations.keep = 10;
       `),
     );
     expect(parseSettings(json, "gateway")).toMatchObject({
       hostname: "gateway-07.example.org",
       poll: { kind: "cron", cron: "0 3 * * *", timezone: "Europe/Berlin", jitter: 30 * 60_000 },
-      activation: { mode: "boot", timeout: 90 * 60_000 },
+      activation: { mode: "boot", timeout: 90 * 60_000, attempts: 3 },
+      health: {
+        settle: 30_000,
+        checks: [
+          { ...{ name: "website", kind: "http", timeout: "10s" }, status: 204 },
+          { ...{ name: "database", kind: "tcp", timeout: "3s" }, port: 5432 },
+        ],
+      },
+      reboot: {
+        policy: "window",
+        window: { cron: "0 3 * * *", timezone: "UTC", duration: 2 * 60 * 60_000 },
+        fleetLock: { url: "https://fleetlock.example.org", group: "gateways" },
+      },
+      generations: { keep: 10 },
+    });
+  });
+
+  it("holds what concerns trust, in the agent's words", async () => {
+    const json = await configFile(
+      configured(`
+        storeKeys = [ "${PUBLIC_KEY}" ];
+        credentials."https://releases.example.org" = { type = "basic"; credential = "mirror"; };
+        tls = { caFile = "/etc/ca.pem"; certFile = "/run/cert.pem"; keyFile = "/run/key.pem"; };
+        reports = { directory = "/mnt/usb/reports"; url = "https://releases.example.org/reports"; };
+        statusSocket = { path = "/run/nixos-pull/status.socket"; group = "monitoring"; };
+        clock = "ignore";
+      `),
+    );
+    expect(parseSettings(json, "gateway")).toMatchObject({
+      storeKeys: [{ text: PUBLIC_KEY }],
+      credentials: { "https://releases.example.org": { type: "basic", credential: "mirror" } },
+      tls: { keyFile: "/run/key.pem" },
+      reports: { url: "https://releases.example.org/reports" },
+      statusSocket: { group: "monitoring" },
+      clock: "ignore",
     });
   });
 

@@ -65,11 +65,6 @@ let
       }) keys
     );
   filterAttrs = keep: set: removeAttrs set (filter (name: !keep name set.${name}) (attrNames set));
-  filterAttrsRecursive =
-    keep: set:
-    mapAttrs (_: value: if isAttrs value then filterAttrsRecursive keep value else value) (
-      filterAttrs keep set
-    );
   recursiveUpdate =
     left: right:
     left
@@ -349,10 +344,19 @@ let
       check = _: true;
       merge = mergeOne;
     };
-    ints.positive = mkType {
-      description = "positive integer, meaning >0";
-      check = value: isInt value && value > 0;
+    ints = {
+      positive = mkType {
+        description = "positive integer, meaning >0";
+        check = value: isInt value && value > 0;
+      };
+      between =
+        lowest: highest:
+        mkType {
+          description = "integer between ${toString lowest} and ${toString highest} (both inclusive)";
+          check = value: isInt value && value >= lowest && value <= highest;
+        };
     };
+    addCheck = type: check: type // { check = value: type.check value && check value; };
     strMatching =
       pattern:
       mkType {
@@ -371,6 +375,7 @@ let
         description = "null or ${type.description}";
         check = value: value == null || type.check value;
         merge = path: values: if all isNull values then null else type.merge path values;
+        inherit (type) getSubOptions;
       };
     oneOf =
       choices:
@@ -389,6 +394,7 @@ let
       mkType {
         description = "list of ${type.description}";
         check = isList;
+        getSubOptions = path: type.getSubOptions (path ++ [ "*" ]);
         merge =
           path: values:
           map (value: mergeDefinitions (path ++ [ "*" ]) type (discharge value)) (concatLists values);
@@ -434,7 +440,7 @@ let
     inherit
       concatStringsSep
       evalModules
-      filterAttrsRecursive
+      filterAttrs
       hasPrefix
       isOption
       last
@@ -491,6 +497,7 @@ let
     getExe = package: "${package}/bin/${package.meta.mainProgram}";
 
     # For package.nix.
+    makeBinPath = packages: builtins.concatStringsSep ":" (map (package: "${package}/bin") packages);
     fakeHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     importJSON = file: builtins.fromJSON (builtins.readFile file);
     fetchers.proxyImpureEnvVars = [ "https_proxy" ];

@@ -19,5 +19,6 @@ in
     system.autoUpgrade.enable = option types.bool false;
     systemd.package = option types.package pkgs.systemd;
     systemd.services = option (types.attrsOf (types.attrsOf types.raw)) { };
+    systemd.timers = option (types.attrsOf (types.attrsOf types.raw)) { };
   };
 }

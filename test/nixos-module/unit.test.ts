@@ -74,6 +74,24 @@ describe.skipIf(noNix)("nixos-pull.service", () => {
     });
   });
 
+  it("loads secrets as credentials that it alone can read", async () => {
+    const unit = await unitOf(`{
+      imports = [ ${configured()} ];
+      services.nixos-pull.credentialFiles = { mirror = "/run/keys/mirror"; token = "/run/keys/t"; };
+    }`);
+    expect(unit.serviceConfig).toMatchObject({
+      LoadCredential: ["mirror:/run/keys/mirror", "token:/run/keys/t"],
+    });
+    expect((await unitOf(configured())).serviceConfig).not.toHaveProperty("LoadCredential");
+  });
+
+  it("makes the status socket's directory in /run, and nothing elsewhere", async () => {
+    const inRun = await unitOf(configured('statusSocket.path = "/run/nixos-pull/status.socket";'));
+    expect(inRun.serviceConfig).toMatchObject({ RuntimeDirectory: "nixos-pull" });
+    const elsewhere = await unitOf(configured('statusSocket.path = "/srv/status.socket";'));
+    expect(elsewhere.serviceConfig).not.toHaveProperty("RuntimeDirectory");
+  });
+
   it("knows the host's proxies", async () => {
     const unit = await unitOf(`{
       imports = [ ${configured()} ];

@@ -17,7 +17,7 @@ import {
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expect } from "vitest";
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
 import { sealEnvelope, type Envelope } from "../../agent/core/envelope.ts";
 import type { ErrorCode } from "../../agent/core/errors.ts";
 import { encodeManifest, parseManifest, type Manifest } from "../../agent/core/manifest.ts";
@@ -49,6 +49,47 @@ export interface Outcome extends CommandOutput {
   };
 }
 
+/** Waits until `look` no longer throws; everything that is waited for comes within seconds. */
+export function comes(look: () => unknown): Promise<unknown> {
+  return vi.waitFor(look, { timeout: 30_000, interval: 50 });
+}
+
+/** One row of the table: what a hostile party arranges, and how the host must refuse it. */
+export interface Attack {
+  readonly name: string;
+  readonly code: ErrorCode;
+  readonly arrange: () => unknown;
+}
+
+/**
+ * The world of one file of the table, given to `use` before its first test. It is put
+ * back before every test, and after every one the host must be untouched and its
+ * staging clean, whatever the test itself looked at.
+ */
+export function inAttackWorld(use: (world: AttackWorld) => unknown): void {
+  let world: AttackWorld;
+  beforeAll(async () => {
+    world = await AttackWorld.create();
+    await use(world);
+  });
+  afterAll(() => world.destroy());
+  beforeEach(() => world.restore());
+  afterEach(() => world.expectUntouched());
+}
+
+/** Rows that are arranged on the mirror or the host and end with `apply` refusing. */
+export function attacks(title: string, world: () => AttackWorld, table: readonly Attack[]): void {
+  describe(title, () => {
+    test.each(table)("$name: $code", async ({ code, arrange }) => {
+      await arrange();
+      await world().refuses(code);
+    });
+  });
+}
+
+/** What of the host's files `restore` puts back. */
+const RESTORED = ["mirror", "state", "root/nix/var/nix/gcroots"];
+
 /**
  * One operator, one mirror directory and one host that became release 1; release 2 is
  * on the mirror. Cases change the mirror or the host's surroundings, and `restore` puts
@@ -64,6 +105,8 @@ export class AttackWorld {
   readonly second: string;
   readonly #snapshot: string;
   #settings: Record<string, unknown> = {};
+  #stagingMayStay = false;
+  #bundle = BUNDLE;
 
   private constructor(directory: string, key: KeyFiles, systems: [string, string]) {
     this.directory = directory;
@@ -86,8 +129,8 @@ export class AttackWorld {
     const applied = await world.apply();
     expect(applied.value.updated, applied.stderr).toBe(true);
     await world.publish(["--host", `web1=${second}`, "--host", `db1=${first}`]);
-    for (const name of ["mirror", "state"]) {
-      await cp(join(directory, name), join(world.#snapshot, name), { recursive: true });
+    for (const name of RESTORED) {
+      await cp(join(directory, name), join(world.#snapshot, name), COPIED);
     }
     return world;
   }
@@ -99,10 +142,29 @@ export class AttackWorld {
   /** The mirror with release 2, the host's memory of release 1, and plain settings. */
   async restore(): Promise<void> {
     this.#settings = {};
-    for (const name of ["mirror", "state"]) {
+    this.#stagingMayStay = false;
+    this.#bundle = BUNDLE;
+    for (const name of RESTORED) {
       await rm(join(this.directory, name), { recursive: true, force: true });
-      await cp(join(this.#snapshot, name), join(this.directory, name), { recursive: true });
+      await cp(join(this.#snapshot, name), join(this.directory, name), COPIED);
     }
+  }
+
+  /** In this test the download is right to stay: it is broken off and can be resumed. */
+  leavesDownload(): void {
+    this.#stagingMayStay = true;
+  }
+
+  /** Commands are of this bundle until `restore`. */
+  useBundle(file: string): void {
+    this.#bundle = file;
+  }
+
+  /** Commands are another host's until `restore`: one in `root`, which never had a release. */
+  async becomeFreshHost(root: string): Promise<void> {
+    await mkdir(join(root, "nix"), { recursive: true });
+    const state = join(root, "state");
+    this.configure({ store: `local?root=${root}`, paths: pathsIn(root, state) });
   }
 
   newKey(name: string): Promise<KeyFiles> {
@@ -118,23 +180,21 @@ export class AttackWorld {
   command(
     args: readonly string[],
     env: Record<string, string> = {},
-    stop?: { ms: number; during?: (() => Promise<void>) | undefined },
+    during?: (log: () => string) => Promise<unknown>,
   ): Promise<CommandOutput> {
     return new Promise((resolve, reject) => {
-      const child = spawn(process.execPath, [BUNDLE, ...args], {
+      const child = spawn(process.execPath, [this.#bundle, ...args], {
         env: { ...testEnvironment(), ...env },
         stdio: ["ignore", "pipe", "pipe"],
         timeout: COMMAND_TIMEOUT_MS,
         killSignal: "SIGKILL",
       });
-      if (stop) {
-        setTimeout(() => {
-          void (stop.during?.() ?? Promise.resolve())
-            .catch(reject)
-            .finally(() => child.kill("SIGTERM"));
-        }, stop.ms);
-      }
       const [stdout, stderr]: [string[], string[]] = [[], []];
+      if (during) {
+        void during(() => stderr.join(""))
+          .catch(reject)
+          .finally(() => child.kill("SIGTERM"));
+      }
       child.stdout.setEncoding("utf8").on("data", (text: string) => stdout.push(text));
       child.stderr.setEncoding("utf8").on("data", (text: string) => stderr.push(text));
       child.once("close", (exitCode) => {
@@ -157,10 +217,13 @@ export class AttackWorld {
     return this.command([command, "--config", await this.#writeConfiguration(), ...rest], env);
   }
 
-  /** Runs the service and stops it after `ms`. */
-  async serve(ms: number, during?: () => Promise<void>): Promise<CommandOutput> {
+  /**
+   * Runs the service until `during`, which may look at what it logged, is done, and then
+   * stops it. Throws what `during` throws.
+   */
+  async serve(during: (log: () => string) => Promise<unknown>): Promise<CommandOutput> {
     const file = await this.#writeConfiguration();
-    return this.command(["run", "--config", file], {}, { ms, during });
+    return this.command(["run", "--config", file], {}, during);
   }
 
   async #writeConfiguration(): Promise<string> {
@@ -173,13 +236,7 @@ export class AttackWorld {
       store: `local?root=${this.root}`,
       log: { format: "json" },
       limits: { reserveBytes: 0, stallTimeout: "2s", connectTimeout: "2s", ...(limits as object) },
-      paths: {
-        state: this.state,
-        profile: join(this.root, "nix/var/nix/profiles/system"),
-        gcRoots: join(this.root, "nix/var/nix/gcroots/nixos-pull"),
-        currentSystem: join(this.root, "run/current-system"),
-        ...(paths as object),
-      },
+      paths: { ...pathsIn(this.root, this.state), ...(paths as object) },
       ...others,
     };
     await writeFile(file, JSON.stringify(config));
@@ -214,14 +271,21 @@ export class AttackWorld {
     return outcome;
   }
 
-  /** The host is release 1, was switched once, and holds nothing of a refused release. */
+  /** The host is release 1, was switched once, and has no part of another in store or staging. */
   async expectUntouched(): Promise<void> {
     const profile = join(this.root, "nix/var/nix/profiles/system");
     const generation = await readlink(profile);
     expect(await readlink(join(profile, "..", generation))).toBe(this.first);
     expect(await readlink(join(this.root, "run/current-system"))).toBe(this.first);
     expect(await readFile(join(this.root, "switch.log"), "utf8")).toBe(`switch ${this.first}\n`);
+    expect(await this.exists(join(this.root, this.second))).toBe(false);
+    if (this.#stagingMayStay) return;
     expect(await readdir(join(this.state, "staging")).catch(() => [])).toEqual([]);
+  }
+
+  /** Where the host keeps what it accepted, beside its state and history. */
+  get trustElsewhere(): string {
+    return join(this.root, "nix/var/nix/gcroots/nixos-pull.trust.json");
   }
 
   get manifestFile(): string {
@@ -239,7 +303,7 @@ export class AttackWorld {
   /** What a thief with the mirror, but without the key, can do: change the envelope. */
   async forge(change: (envelope: Envelope) => unknown): Promise<void> {
     const envelope = await this.envelope();
-    const changed = change(envelope) ?? envelope;
+    const changed: unknown = (await change(envelope)) ?? envelope;
     const text = typeof changed === "string" ? changed : JSON.stringify(changed);
     await writeFile(this.manifestFile, text);
   }
@@ -309,6 +373,18 @@ export class AttackWorld {
       () => false,
     );
   }
+}
+
+const COPIED = { recursive: true, verbatimSymlinks: true } as const;
+
+function pathsIn(root: string, state: string): Record<string, string> {
+  return {
+    state,
+    profile: join(root, "nix/var/nix/profiles/system"),
+    gcRoots: join(root, "nix/var/nix/gcroots/nixos-pull"),
+    currentSystem: join(root, "run/current-system"),
+    bootedSystem: join(root, "run/booted-system"),
+  };
 }
 
 export function sha256(bytes: Uint8Array): string {

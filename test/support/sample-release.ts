@@ -50,6 +50,7 @@ export function sampleRelease(changes: Partial<Release> = {}): Release {
     closureSize,
     archive,
     mode: "switch",
+    checks: [],
     ...changes,
   };
 }

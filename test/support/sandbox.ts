@@ -86,6 +86,7 @@ export async function createHost(
       profile,
       gcRoots: join(root, "nix/var/nix/gcroots/nixos-pull"),
       currentSystem: join(root, "run/current-system"),
+      bootedSystem: join(root, "run/booted-system"),
       ...paths,
     },
   };

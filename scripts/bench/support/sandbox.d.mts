@@ -24,8 +24,8 @@ export interface Operator {
 /** What an update took, and its parts in seconds. */
 export interface AppliedRun extends MeasuredRun {
   readonly toplevel: string;
-  readonly readSeconds: number;
-  readonly importSeconds: number;
+  /** Reading and importing the closure. */
+  readonly closureSeconds: number;
   readonly otherSeconds: number;
   readonly paths: number;
   readonly newPaths: number;

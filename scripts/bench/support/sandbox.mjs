@@ -81,21 +81,26 @@ export function createHost(root, bundle, { mirror, publicKey, hostname = "web1",
   };
 }
 
-/** The parts of an update, seconds, by the times in the agent's log. */
+/**
+ * The parts of an update, seconds, by the times in the agent's log. The import runs beside
+ * the download, so that the two are one part.
+ */
 function phases({ stderr, seconds }) {
   const entries = stderr
     .split("\n")
     .filter((line) => line.startsWith("{"))
     .map((line) => JSON.parse(line));
-  const at = (pattern) => Date.parse(entries.find(({ msg }) => pattern.test(msg))?.time) / 1000;
-  const [accepted, importing, imported] = [/^release \d+: /, /^importing/, /^imported/].map(at);
-  const read = importing - accepted;
-  const nixCopy = imported - importing;
-  const summary = entries.find(({ msg }) => msg.startsWith("imported"));
+  const first = (pattern) => {
+    const entry = entries.find(({ msg }) => pattern.test(msg));
+    if (!entry) throw new Error(`the agent's log has no line ${pattern}:\n${stderr}`);
+    return entry;
+  };
+  const accepted = first(/^release \d+: /);
+  const summary = first(/^imported /);
+  const closureSeconds = (Date.parse(summary.time) - Date.parse(accepted.time)) / 1000;
   return {
-    readSeconds: read,
-    importSeconds: nixCopy,
-    otherSeconds: seconds - read - nixCopy,
+    closureSeconds,
+    otherSeconds: seconds - closureSeconds,
     paths: summary.paths,
     newPaths: summary.newPaths,
   };

@@ -3,44 +3,34 @@ import {
   link,
   mkdir,
   readFile,
+  readdir,
   rename,
   rm,
   stat,
+  statfs,
   symlink,
   truncate,
   writeFile,
 } from "node:fs/promises";
 import { join } from "node:path";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { archiveIndexSchema, type ArchiveIndex } from "../../../agent/core/archive-index.ts";
-import type { ErrorCode } from "../../../agent/core/errors.ts";
+import { describe, expect, test } from "vitest";
+import {
+  archiveIndexSchema,
+  endOfIndex,
+  layOut,
+  narInfosOf,
+  type ArchiveIndex,
+} from "../../../agent/core/archive-index.ts";
 import { narFileName } from "../../../agent/core/narinfo.ts";
-import { TAR_BLOCK, paddedSize, tarHeader } from "../../../agent/core/tar-layout.ts";
-import { AttackWorld, sha256 } from "../../support/attack-world.ts";
+import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../../../agent/core/tar-layout.ts";
+import { attacks, inAttackWorld, sha256, type AttackWorld } from "../../support/attack-world.ts";
+import { mountTmpfs, whyNoMounts } from "../../support/scratch-mount.ts";
 
 let world: AttackWorld;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
-});
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
-
-interface Attack {
-  readonly name: string;
-  readonly code: ErrorCode;
-  readonly arrange: () => unknown;
-}
-
-function attacks(title: string, table: readonly Attack[]): void {
-  describe(title, () => {
-    test.each(table)("$name: $code", async ({ code, arrange }) => {
-      await arrange();
-      await world.refuses(code);
-    });
-  });
-}
+inAttackWorld((it) => (world = it));
+const here = (): AttackWorld => world;
 
 /** Offset of the header of the last NAR that the host lacks: the toplevel's. */
 async function lastNar(): Promise<{ header: number; size: number }> {
@@ -120,7 +110,7 @@ function lastPath(index: ArchiveIndex): ArchiveIndex["paths"][number] {
   return path;
 }
 
-attacks("tar members", [
+attacks("tar members", here, [
   {
     name: "a member with a way out of staging",
     code: "ARCHIVE_MEMBER",
@@ -170,7 +160,7 @@ attacks("tar members", [
   },
 ]);
 
-attacks("contents", [
+attacks("contents", here, [
   {
     name: "a flipped bit in a NAR",
     code: "ARCHIVE_CORRUPT",
@@ -232,7 +222,7 @@ attacks("contents", [
   },
 ]);
 
-attacks("a signed index that lies", [
+attacks("a signed index that lies", here, [
   { name: "no JSON", code: "INDEX_INVALID", arrange: () => forgeIndex(() => "index") },
   {
     name: "an unknown field",
@@ -294,6 +284,78 @@ attacks("a signed index that lies", [
   },
 ]);
 
+/** A zstd frame of a NAR that unpacks to `bytes` of zeros, at 4 bytes for 128 KiB (RFC 8878). */
+function narBomb(bytes: number): Buffer {
+  const text = (value: string): Buffer => {
+    const padded = Buffer.alloc(8 + Math.ceil(value.length / 8) * 8);
+    padded.writeBigUInt64LE(BigInt(value.length));
+    padded.write(value, 8, "latin1");
+    return padded;
+  };
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(bytes));
+  const words = ["nix-archive-1", "(", "type", "regular", "contents"].map(text);
+  const start = Buffer.concat([...words, length]);
+  const block = (type: number, size: number, last: number): Buffer => {
+    const header = Buffer.alloc(3);
+    header.writeUIntLE(size * 8 + type * 2 + last, 0, 3);
+    return header;
+  };
+  const zeros = Buffer.concat([block(1, 128 * 1024, 0), Buffer.alloc(1)]);
+  const count = Math.floor(bytes / (128 * 1024));
+  return Buffer.concat([
+    // Magic, no sizes in the header, a window of 128 KiB.
+    Buffer.from("28b52ffd0038", "hex"),
+    ...[block(0, start.length, 0), start],
+    ...Array.from({ length: count }, () => zeros),
+    block(0, 0, 1),
+  ]);
+}
+
+describe.skipIf(whyNoMounts() !== null)("decompression", () => {
+  test("a NAR that unpacks to a thousand times its signed size is stopped: DISK_FULL", async () => {
+    const root = join(world.directory, "small-disk");
+    await mountTmpfs(root, "300m");
+    await world.becomeFreshHost(root);
+    world.configure({ limits: { reserveBytes: 200 * 1024 ** 2 } });
+    const { file, indexSize, sha256: name } = await world.archive();
+    const index = await readArchiveIndex(file, indexSize);
+    const bytes = await readFile(file);
+    const bomb = narBomb(1024 ** 3);
+    const last = lastPath(index);
+    // Whoever can sign releases, but no store paths, can lead the index to it.
+    const end = TAR_BLOCK + paddedSize(indexSize);
+    const nars = new Map<string, Buffer>(
+      index.paths.map(({ nar }) => [
+        nar.sha256,
+        bytes.subarray(end + nar.offset, end + nar.offset + nar.size),
+      ]),
+    );
+    last.nar = { ...last.nar, size: bomb.length, sha256: sha256(bomb) };
+    nars.set(last.nar.sha256, bomb);
+    // Laid out anew: its narinfo is not as long as it was.
+    const members = layOut(narInfosOf(index), 0);
+    for (const { nar } of index.paths) {
+      const member = members.find(({ body }) => body.kind === "nar" && body.sha256 === nar.sha256);
+      nar.offset = (member?.headerOffset ?? 0) + TAR_BLOCK - endOfIndex(0);
+    }
+    const rest = members.flatMap(({ name: member, size, body }) => [
+      tarHeader(member, size),
+      body.kind === "bytes" ? body.bytes : (nars.get(body.sha256) ?? Buffer.alloc(size)),
+      Buffer.alloc(paddedSize(size) - size),
+    ]);
+    const archive = Buffer.concat([bytes.subarray(0, end), ...rest, Buffer.alloc(TAR_TRAILER)]);
+    await placeIndex(gzipSync(JSON.stringify(index), { level: 9 }), name, archive, indexSize);
+    const { value, stderr } = await world.apply();
+    expect(value.error?.message, stderr).toContain("unpacks to more than it says");
+    expect(value.error?.code).toBe("DISK_FULL");
+    const { bavail, bsize } = await statfs(root);
+    expect(bavail * bsize).toBeGreaterThan(0);
+    expect(await world.exists(join(root, "nix/var/nix/profiles/system"))).toBe(false);
+    expect(await readdir(join(root, "state/staging")).catch(() => [])).toEqual([]);
+  });
+});
+
 describe("what others put into staging", () => {
   const staging = (): string => join(world.state, "staging");
   /** The update itself is not the question: it is to be left undone at the very end. */
@@ -353,6 +415,7 @@ describe("what others put into staging", () => {
     await plant(it);
     const before = (await stat(it.file)).mtimeMs;
     // Everything is fetched, checked and written; without `nix` nothing comes after that.
+    world.leavesDownload();
     const { value } = await world.apply(["apply"], { PATH: await world.pathWithout("nix") });
     expect(value.error?.code).toBe("TOOL_MISSING");
     expect(await readFile(it.file, "utf8")).toBe("precious\n");

@@ -1,16 +1,12 @@
-import { chmod, mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readFile, rm, stat, symlink, writeFile } from "node:fs/promises";
 import { connect } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, expect, test } from "vitest";
-import { AttackWorld } from "../../support/attack-world.ts";
+import { expect, test } from "vitest";
+import { comes, inAttackWorld, type AttackWorld } from "../../support/attack-world.ts";
 
 let world: AttackWorld;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
-});
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
+inAttackWorld((it) => (world = it));
 
 /** A PATH whose programs note their environment before they do their work. */
 async function spyingPath(): Promise<{ path: string; seen: string }> {
@@ -49,7 +45,9 @@ test("nothing of the agent's environment that was not meant for them reaches its
     CREDENTIALS_DIRECTORY: "/nonexistent/credentials",
     SECRET_OF_SOMEBODY: "hush",
   };
-  await world.apply(["apply"], { ...hostile, PATH: path });
+  await world.becomeFreshHost(join(world.directory, "fresh"));
+  const { value } = await world.apply(["apply"], { ...hostile, PATH: path });
+  expect(value.updated).toBe(true);
   const environments = await readFile(seen, "utf8");
   for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
     expect(environments).toContain(`ran ${name}\n`);
@@ -68,7 +66,10 @@ test("the status socket answers its group, reads nothing and turns crowds away",
   });
   const log = join(world.root, "switch.log");
   const before = await readFile(log, "utf8");
-  const agent = await world.serve(2_000, async () => {
+  const agent = await world.serve(async () => {
+    await comes(async () => {
+      expect((await stat(path)).mode & 0o777).toBe(0o660);
+    });
     const { mode, gid } = await stat(path);
     expect(mode & 0o777).toBe(0o660);
     expect(gid).toBe(65534);
@@ -83,6 +84,40 @@ test("the status socket answers its group, reads nothing and turns crowds away",
   expect(agent.stderr).toContain("stopped");
   expect(await world.exists(path)).toBe(false);
   expect(await readFile(log, "utf8")).toBe(before);
+});
+
+test.each([
+  ["a directory that others write to", async (it: string) => chmod(it, 0o777), undefined],
+  [
+    "a file in the socket's place",
+    async (it: string) => writeFile(`${it}/socket`, "precious"),
+    undefined,
+  ],
+  [
+    "a link in the socket's place",
+    async (it: string) => symlink("/etc/hosts", `${it}/socket`),
+    undefined,
+  ],
+  ["a group that does not exist", () => Promise.resolve(), "no-such-group"],
+])("%s: no status socket, and the agent goes on", async (_, arrange, group) => {
+  const directory = join(world.directory, "sockets");
+  await rm(directory, { recursive: true, force: true });
+  await mkdir(directory);
+  await arrange(directory);
+  const hosts = await stat("/etc/hosts");
+  world.configure({
+    statusSocket: { path: join(directory, "socket"), ...(group && { group }) },
+    poll: { interval: "1h", jitter: "0s" },
+    mirrors: ["file:///nonexistent"],
+  });
+  await world.serve((log) =>
+    comes(() => {
+      expect(log()).toContain("there is no status socket");
+      expect(log()).toContain("MIRROR_NOT_FOUND");
+    }),
+  );
+  const after = await stat("/etc/hosts");
+  expect([after.mode, after.gid]).toEqual([hosts.mode, hosts.gid]);
 });
 
 /** What the socket says to a client that talks at it. */

@@ -1,35 +1,25 @@
-import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import type { ErrorCode } from "../../../agent/core/errors.ts";
+import { describe, expect, test } from "vitest";
 import { hashMachineId } from "../../../agent/core/machine-id.ts";
 import type { HostEntry, Manifest } from "../../../agent/core/manifest.ts";
-import { AttackWorld, sha256, type KeyFiles } from "../../support/attack-world.ts";
+import { buildAgent } from "../../../scripts/build.mjs";
+import {
+  attacks,
+  inAttackWorld,
+  sha256,
+  type AttackWorld,
+  type KeyFiles,
+} from "../../support/attack-world.ts";
 
 let world: AttackWorld;
 let stranger: KeyFiles;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
+inAttackWorld(async (it) => {
+  world = it;
   stranger = await world.newKey("stranger-1");
 });
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
-
-interface Attack {
-  readonly name: string;
-  readonly code: ErrorCode;
-  readonly arrange: () => unknown;
-}
-
-function attacks(title: string, table: readonly Attack[]): void {
-  describe(title, () => {
-    test.each(table)("$name: $code", async ({ code, arrange }) => {
-      await arrange();
-      await world.refuses(code);
-    });
-  });
-}
+const here = (): AttackWorld => world;
 
 function inDays(days: number): string {
   return new Date(Date.now() + days * 86_400_000).toISOString();
@@ -50,7 +40,7 @@ function forgePayload(from: string, to: string): Promise<void> {
   });
 }
 
-attacks("arbitrary installation: signatures", [
+attacks("arbitrary installation: signatures", here, [
   {
     name: "no signature",
     code: "SIGNATURE_THRESHOLD",
@@ -117,7 +107,7 @@ attacks("arbitrary installation: signatures", [
   },
   {
     name: "one key trusted under two names for two",
-    code: "SIGNATURE_THRESHOLD",
+    code: "CONFIG_INVALID",
     arrange: () => {
       const twin = world.key.publicKey.replace("fleet-1", "fleet-9");
       world.configure({ publicKeys: [world.key.publicKey, twin], threshold: 2 });
@@ -136,7 +126,7 @@ attacks("arbitrary installation: signatures", [
   },
 ]);
 
-attacks("malformed envelopes and manifests", [
+attacks("malformed envelopes and manifests", here, [
   {
     name: "an empty file",
     code: "ENVELOPE_INVALID",
@@ -161,9 +151,27 @@ attacks("malformed envelopes and manifests", [
     arrange: () => world.forge((it) => ({ ...it, trusted: true })),
   },
   {
+    name: "a signer's name that would rewrite a terminal",
+    code: "ENVELOPE_INVALID",
+    arrange: () =>
+      world.forge((it) => {
+        for (const signature of it.signatures) signature.keyid = "\u001b[2Jall is well";
+      }),
+  },
+  {
     name: "JSON nested a million deep",
     code: "ENVELOPE_INVALID",
     arrange: () => world.forge(() => "[".repeat(1_000_000)),
+  },
+  {
+    name: "a link on the stick to a file of this host",
+    code: "MIRROR_STATUS",
+    arrange: async () => {
+      const secret = join(world.directory, "shadow");
+      await writeFile(secret, "root:$6$hash-that-nobody-may-see:20000::::::\n");
+      await rm(world.manifestFile);
+      await symlink(secret, world.manifestFile);
+    },
   },
   {
     name: "longer than the limit",
@@ -222,7 +230,7 @@ attacks("malformed envelopes and manifests", [
   },
 ]);
 
-attacks("rollback, replay, fast-forward, mix-and-match", [
+attacks("rollback, replay, fast-forward, mix-and-match", here, [
   {
     name: "the release before, genuinely signed",
     code: "SEQUENCE_REPLAYED",
@@ -304,7 +312,29 @@ attacks("rollback, replay, fast-forward, mix-and-match", [
       await rememberCurrent();
       await rm(join(world.state, "state.json"));
       await rm(join(world.state, "trust.json"));
+      await rm(world.trustElsewhere);
       await world.forge(() => old);
+    },
+  },
+  {
+    name: "replay to a host that lost the disk of its state directory",
+    code: "SEQUENCE_REPLAYED",
+    arrange: async () => {
+      const old = await world.envelope();
+      await world.resign((it) => void (it.sequence = 7));
+      await rememberCurrent();
+      await rm(world.state, { recursive: true });
+      await world.forge(() => old);
+    },
+  },
+  {
+    name: "a host of which everything readable is torn",
+    code: "STATE_CORRUPT",
+    arrange: async () => {
+      for (const name of ["state.json", "trust.json", "history.jsonl"]) {
+        await truncate(join(world.state, name), 40);
+      }
+      await truncate(world.trustElsewhere, 40);
     },
   },
   {
@@ -313,6 +343,7 @@ attacks("rollback, replay, fast-forward, mix-and-match", [
     arrange: async () => {
       await rm(join(world.state, "state.json"));
       await rm(join(world.state, "trust.json"));
+      await rm(world.trustElsewhere);
       await writeFile(join(world.state, "history.jsonl"), "{}\n");
     },
   },
@@ -323,8 +354,8 @@ attacks("rollback, replay, fast-forward, mix-and-match", [
       const before = await world.envelope();
       await world.resign((it) => void (it.epoch = { number: 1, reason: "recovery" }));
       await rememberCurrent();
-      for (const name of ["state.json", "trust.json"]) {
-        const file = join(world.state, name);
+      const files = ["state.json", "trust.json"].map((name) => join(world.state, name));
+      for (const file of [...files, world.trustElsewhere]) {
         await writeFile(file, (await readFile(file, "utf8")).replace('"epoch": 1,', ""));
       }
       await world.forge(() => before);
@@ -332,7 +363,7 @@ attacks("rollback, replay, fast-forward, mix-and-match", [
   },
 ]);
 
-attacks("freeze and clock", [
+attacks("freeze and clock", here, [
   {
     name: "a release that nobody accepted in its time",
     code: "MANIFEST_EXPIRED",
@@ -363,6 +394,18 @@ attacks("freeze and clock", [
     },
   },
   {
+    name: "a clock before the agent itself was built",
+    code: "CLOCK_BEHIND",
+    arrange: async () => {
+      process.env["SOURCE_DATE_EPOCH"] = String(Math.floor(Date.parse(inDays(30)) / 1000));
+      try {
+        world.useBundle(await buildAgent(join(world.directory, "later.cjs")));
+      } finally {
+        delete process.env["SOURCE_DATE_EPOCH"];
+      }
+    },
+  },
+  {
     name: "a replay while the clock is ignored",
     code: "SEQUENCE_REPLAYED",
     arrange: async () => {
@@ -375,7 +418,7 @@ attacks("freeze and clock", [
   },
 ]);
 
-attacks("misdirection", [
+attacks("misdirection", here, [
   {
     name: "another channel's release",
     code: "CHANNEL_MISMATCH",
@@ -439,7 +482,70 @@ async function rememberCurrent(): Promise<void> {
   await cp(join(world.directory, "aside/archive.tar"), file);
 }
 
+describe("memory that is damaged", () => {
+  test("is told by status and report, mended by the next poll, and kept in the history", async () => {
+    await rm(join(world.state, "trust.json"));
+    await truncate(join(world.state, "state.json"), 40);
+    await world.forge((it) => ({ ...it, signatures: [] }));
+    const before = await world.host(["status"]);
+    expect(before.stdout).toMatch(/^ALARM +STATE_CORRUPT: state: .*state.json is not JSON/m);
+    expect(before.stdout).toMatch(/^ALARM +STATE_CORRUPT: state: the record was lost/m);
+    expect(before.stdout).toMatch(/^accepted +up to 1$/m);
+    const { stderr } = await world.refuses("SIGNATURE_THRESHOLD");
+    expect(stderr).toContain("the record was lost");
+    expect((await world.host(["status"])).stdout).not.toContain("ALARM");
+    expect((await world.host(["history"])).stdout).toContain("StateMended");
+    expect(await readFile(join(world.state, "trust.json"), "utf8")).toContain('"sequence": 1');
+  });
+
+  test("starts anew only on a person's word, and says so until then", async () => {
+    const files = ["state.json", "trust.json"].map((name) => join(world.state, name));
+    for (const file of [...files, world.trustElsewhere]) await writeFile(file, "#");
+    await writeFile(join(world.state, "history.jsonl"), "#");
+    await world.refuses("STATE_CORRUPT");
+    await world.refuses("STATE_CORRUPT", ["check"]);
+    expect((await world.host(["status"])).stdout).toContain("--accept-state-loss");
+    await world.forge((it) => ({ ...it, signatures: [] }));
+    await world.refuses("SIGNATURE_THRESHOLD", ["apply", "--accept-state-loss"]);
+    await world.refuses("SIGNATURE_THRESHOLD");
+  });
+});
+
 describe("what must keep working", () => {
+  test("status tells the epoch", async () => {
+    await world.publish(["--refresh", "--new-epoch", "numbers by mistake"]);
+    await rememberCurrent();
+    const { stdout } = await world.host(["status"]);
+    expect(stdout).toMatch(/^accepted +up to 1 of epoch 1$/m);
+    expect(stdout).toMatch(/^mirror +file:.*: release 1 of epoch 1$/m);
+  });
+
+  test("a hosts file binds entries to machines, and a refresh keeps them bound", async () => {
+    const id = "0123456789abcdef0123456789abcdef";
+    const hosts = join(world.directory, "hosts.json");
+    await writeFile(
+      hosts,
+      JSON.stringify({ web1: { system: world.second, machineId: hashMachineId(id) } }),
+    );
+    await world.publish(["--hosts", hosts]);
+    await world.publish(["--refresh"]);
+    await world.publish(["--keep-hosts", "--host", `db1=${world.first}`]);
+    await machineId(id);
+    const shown = (await world.apply(["status"])).value["machineId"];
+    expect(shown).toBe(hashMachineId(id));
+    expect((await world.apply(["check"])).value).toMatchObject({ decision: "update", error: null });
+    await machineId("fedcba9876543210fedcba9876543210");
+    await world.refuses("MACHINE_MISMATCH");
+  });
+
+  test("links within a mirror's directory are followed", async () => {
+    const { file } = await world.archive();
+    await cp(file, join(world.mirror, "elsewhere.tar"));
+    await rm(file);
+    await symlink("../elsewhere.tar", file);
+    expect((await world.apply(["check"])).value).toMatchObject({ decision: "update", error: null });
+  });
+
   test("an entry bound to this machine is followed", async () => {
     const id = "0123456789abcdef0123456789abcdef";
     await machineId(id);

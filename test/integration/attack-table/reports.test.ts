@@ -1,22 +1,19 @@
-import { readFile, stat } from "node:fs/promises";
+import { mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import { PullError } from "../../../agent/core/errors.ts";
 import { openReport } from "../../../agent/core/report.ts";
 import { parsePublicKey } from "../../../agent/core/signing-key.ts";
-import { AttackWorld } from "../../support/attack-world.ts";
+import { comes, inAttackWorld, type AttackWorld } from "../../support/attack-world.ts";
 import { startServer } from "../../support/hostile-server.ts";
 
 let world: AttackWorld;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
-});
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
+inAttackWorld((it) => (world = it));
 
 describe("reports", () => {
   test("a host signs what it is with a key that it made and keeps", async () => {
+    await symlink(world.first, join(world.root, "run/booted-system"));
     await world.forge((it) => ({ ...it, signatures: [] }));
     await world.refuses("SIGNATURE_THRESHOLD");
     const file = join(world.directory, "report.json");
@@ -31,9 +28,79 @@ describe("reports", () => {
       state: "Idle",
       code: "SIGNATURE_THRESHOLD",
       running: world.first,
+      booted: world.first,
+      accepted: { epoch: 0, sequence: 1 },
       profile: world.first,
     });
     expect((await stat(join(world.state, "host-key.secret"))).mode & 0o777).toBe(0o600);
+  });
+
+  test("two processes that begin together make one key, which only its owner can read", async () => {
+    await rm(join(world.state, "host-key.secret"), { force: true });
+    const keys = await Promise.all(
+      Array.from({ length: 4 }, () => world.host(["report", "--public-key"])),
+    );
+    expect(new Set(keys.map(({ stdout }) => stdout)).size).toBe(1);
+    expect((await stat(join(world.state, "host-key.secret"))).mode & 0o777).toBe(0o600);
+    expect((await readdir(world.state)).filter((name) => name.includes(".new-"))).toEqual([]);
+  });
+
+  test("a torn key is told and not replaced", async () => {
+    await world.host(["report"]);
+    const file = join(world.state, "host-key.secret");
+    await truncate(file, 20);
+    const { stderr, exitCode } = await world.host(["report"]);
+    expect(stderr).toMatch(/KEY_INVALID: .*host-key.secret/);
+    expect(exitCode).toBe(3);
+    expect((await stat(file)).size).toBe(20);
+  });
+
+  test("verify shows a report that its host signed, and refuses all others", async () => {
+    const file = join(world.directory, "report.json");
+    await world.host(["report", "--out", file]);
+    const key = (await world.host(["report", "--public-key"])).stdout.trim();
+    const shown = await world.command(["verify", file, "--public-key", key]);
+    expect(shown.exitCode, shown.stderr).toBe(0);
+    expect(shown.stdout).toMatch(/^host +web1$/m);
+    expect(shown.stdout).toMatch(/^accepted +up to 1$/m);
+    const others = await world.command(["verify", file, "--public-key", world.key.publicKey]);
+    expect(others.stderr).toContain("SIGNATURE_THRESHOLD");
+    // With the keys of two hosts, one could speak in the other's name.
+    const two = ["--public-key", key, "--public-key", world.key.publicKey];
+    expect((await world.command(["verify", file, ...two])).stderr).toContain("USAGE");
+  });
+
+  test("a host that forgot what it accepted says so in its report", async () => {
+    const files = ["state.json", "trust.json"].map((name) => join(world.state, name));
+    for (const name of [...files, world.trustElsewhere]) await writeFile(name, "#");
+    await writeFile(join(world.state, "history.jsonl"), "#");
+    const { stdout } = await world.host(["report"]);
+    const key = parsePublicKey((await world.host(["report", "--public-key"])).stdout.trim());
+    expect(openReport(Buffer.from(stdout), key)).toMatchObject({
+      code: "STATE_CORRUPT",
+      accepted: null,
+      release: null,
+    });
+  });
+
+  test("a link in the inbox leads no report elsewhere", async () => {
+    const [inbox, victim] = [join(world.directory, "inbox"), join(world.directory, "victim")];
+    await mkdir(inbox, { recursive: true });
+    await writeFile(victim, "precious");
+    await rm(join(inbox, "web1.json"), { force: true });
+    await symlink(victim, join(inbox, "web1.json"));
+    world.configure({
+      poll: { interval: "1h", jitter: "0s" },
+      mirrors: ["file:///nonexistent"],
+      reports: { directory: inbox },
+    });
+    const written = join(inbox, "web1.json");
+    await world.serve(() =>
+      comes(async () => {
+        expect(await readFile(written, "utf8")).toContain("payloadType");
+      }),
+    );
+    expect(await readFile(victim, "utf8")).toBe("precious");
   });
 
   test("a report is no release, and a release no report", async () => {
@@ -81,8 +148,11 @@ describe("reports", () => {
       poll: { interval: "1s", jitter: "0s" },
       reports: { directory, url: `${inbox.url}/reports` },
     });
-    const agent = await world.serve(4_000);
-    expect(agent.stderr).toContain("the report could not be delivered");
+    const agent = await world.serve((log) =>
+      comes(() => {
+        expect(log()).toContain("the report could not be delivered");
+      }),
+    );
     expect(agent.stderr).toContain("stopped");
     expect(bodies[0]).toMatch(/^PUT \/reports\/web1.json \{/);
     expect(bodies.every((it) => !it.includes("/elsewhere"))).toBe(true);

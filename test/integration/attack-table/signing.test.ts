@@ -1,19 +1,18 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from "vitest";
-import { AttackWorld, type KeyFiles } from "../../support/attack-world.ts";
+import { describe, expect, test } from "vitest";
+import type { Envelope } from "../../../agent/core/envelope.ts";
+import { inAttackWorld, type AttackWorld, type KeyFiles } from "../../support/attack-world.ts";
 
 let world: AttackWorld;
 let other: KeyFiles;
 let third: KeyFiles;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
+inAttackWorld(async (it) => {
+  world = it;
   other = await world.newKey("fleet-2");
   third = await world.newKey("fleet-3");
 });
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
 
 /** Settings of a host that wants two of three keys under a release. */
 function twoOfThree(): Record<string, unknown> {
@@ -27,7 +26,7 @@ describe("signing at several places", () => {
     const before = await world.envelope();
     const signed = await world.command(["sign", world.mirror, "--key", other.secretFile]);
     expect(signed.exitCode, signed.stderr).toBe(0);
-    expect(signed.stdout).toContain("with fleet-2; it has 2 signatures: fleet-1, fleet-2");
+    expect(signed.stdout).toContain("with fleet-2; signatures now: fleet-1, fleet-2");
     expect((await world.envelope()).payload).toBe(before.payload);
     const { value } = await world.apply(["check"]);
     expect(value).toMatchObject({ decision: "update", error: null });
@@ -55,6 +54,7 @@ describe("signing at several places", () => {
       ]);
     };
     for (const key of [other, world.key]) {
+      // One signature too few: the release in force stays.
       const early = await putIntoForce();
       expect(early.stderr).toContain("SIGNATURE_THRESHOLD");
       expect(await readFile(world.manifestFile, "utf8")).toBe(before);
@@ -66,6 +66,43 @@ describe("signing at several places", () => {
     world.configure(twoOfThree());
     const { value } = await world.apply(["check"]);
     expect(value).toMatchObject({ decision: "update", release: { sequence: 3 } });
+  });
+
+  test("publish --unsigned signs store paths and leaves the release to others", async () => {
+    const draft = join(world.directory, "unsigned.json");
+    const before = await readFile(world.manifestFile, "utf8");
+    const output = await world.publish(["--host", `web1=${world.second}`, "--unsigned", draft]);
+    expect(output.stdout).toContain("Drafted release 3 of stable, signed by nobody yet");
+    expect(JSON.parse(await readFile(draft, "utf8"))).toMatchObject({ signatures: [] });
+    expect(await readFile(world.manifestFile, "utf8")).toBe(before);
+    // Put on the mirror by mistake, or by a thief, it is refused.
+    await world.forge(() => readFile(draft, "utf8"));
+    await world.refuses("SIGNATURE_THRESHOLD");
+    await writeFile(world.manifestFile, before);
+    await world.command(["sign", draft, "--key", other.secretFile]);
+    const trusted = ["--public-key", other.publicKey];
+    const verified = await world.command(["verify", draft, ...trusted]);
+    expect(verified.stdout).toContain("Release 3 of stable, signed by fleet-2");
+    const done = await world.command([
+      ...["publish", "--mirror", world.mirror, "--from-draft", draft, ...trusted],
+    ]);
+    expect(done.exitCode, done.stderr).toBe(0);
+    world.configure({ publicKeys: [other.publicKey], storeKeys: [world.key.publicKey] });
+    expect((await world.apply(["check"])).value).toMatchObject({ decision: "update", error: null });
+  });
+
+  test("a signer is told of a new epoch and of the digest, and no name rewrites the terminal", async () => {
+    const draft = join(world.directory, "epoch.json");
+    await world.publish(["--refresh", "--new-epoch", "key stolen", "--unsigned", draft]);
+    const signed = await world.command(["sign", draft, "--key", other.secretFile]);
+    expect(signed.stdout).toContain("Epoch 1, begun because: key stolen");
+    expect(signed.stdout).toMatch(/^Digest [0-9a-f]{64}$/m);
+    const envelope = JSON.parse(await readFile(draft, "utf8")) as Envelope;
+    const evil = [{ ...envelope.signatures[0], keyid: "\u001b[2Jall is well" }];
+    await writeFile(draft, JSON.stringify({ ...envelope, signatures: evil }));
+    const refused = await world.command(["sign", draft, "--key", third.secretFile]);
+    expect(refused.stderr).toContain("ENVELOPE_INVALID");
+    expect(refused.stdout + refused.stderr).not.toContain("\u001b");
   });
 
   test("a draft whose archive is not on the mirror is not put into force", async () => {

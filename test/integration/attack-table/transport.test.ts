@@ -1,10 +1,10 @@
-import { readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { cp, readFile, readdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
-import { afterAll, beforeAll, beforeEach, describe, expect, onTestFinished, test } from "vitest";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { ErrorCode } from "../../../agent/core/errors.ts";
-import { AttackWorld } from "../../support/attack-world.ts";
+import { comes, inAttackWorld, type AttackWorld } from "../../support/attack-world.ts";
 import {
   makeCertificates,
   startProxy,
@@ -18,13 +18,11 @@ let world: AttackWorld;
 let ours: Certificates;
 let theirs: Certificates;
 
-beforeAll(async () => {
-  world = await AttackWorld.create();
+inAttackWorld((it) => {
+  world = it;
   ours = makeCertificates(world.directory, "ours");
   theirs = makeCertificates(world.directory, "theirs");
 });
-afterAll(() => world.destroy());
-beforeEach(() => world.restore());
 
 async function serve(
   behave?: Behaviour,
@@ -43,6 +41,10 @@ async function serveTls(
 ): Promise<HostileServer> {
   const { cert, key } = certificates.server;
   return serve(undefined, { cert: await readFile(cert), key: await readFile(key), ...options });
+}
+
+function filesOf({ ca, client }: Certificates): Record<string, string> {
+  return { caFile: ca, certFile: client.cert, keyFile: client.key };
 }
 
 const isManifest = (url: string | undefined): boolean => url?.endsWith("manifest.json") ?? false;
@@ -85,6 +87,14 @@ describe("hostile HTTP", () => {
 
   const table: Attack[] = [
     { name: "not found", code: "MIRROR_NOT_FOUND", behave: status(404) },
+    {
+      name: "more bytes announced than are allowed",
+      code: "MIRROR_OVERSIZE",
+      behave: (_, response) => {
+        response.writeHead(200, { "content-length": 1e12 }).write("{");
+        return true;
+      },
+    },
     { name: "a server in trouble", code: "MIRROR_STATUS", behave: status(500) },
     { name: "who wants to know", code: "MIRROR_STATUS", behave: status(401) },
     {
@@ -203,6 +213,7 @@ describe("hostile HTTP", () => {
     const good = await serve();
     world.configure({ mirrors: [slow.url, good.url], limits: { rateWindow: "1s" } });
     // Nothing is installed: the store's own program is not there.
+    world.leavesDownload();
     await world.apply(["apply"], { PATH: await world.pathWithout("nix") });
     const { value } = await world.apply(["status"]);
     expect(value).toMatchObject({
@@ -212,14 +223,22 @@ describe("hostile HTTP", () => {
     });
     const text = await world.host(["status"]);
     expect(text.stdout).toMatch(new RegExp(`archives +${slow.url}: MIRROR_SLOW`));
-    await rm(join(world.state, "staging"), { recursive: true });
-    await world.expectUntouched();
+  });
+
+  test("a mirror that drips for ever does not hold back the news of another", async () => {
+    const slow = await serve((request, response) => {
+      return isManifest(request.url) && drip(request, response);
+    });
+    world.configure({ mirrors: [slow.url, `file://${world.mirror}`] });
+    const { value } = await world.apply(["check"]);
+    expect(value).toMatchObject({ decision: "update", mirrors: [{ code: "MIRROR_SLOW" }, {}] });
   });
 
   test("a bandwidth cap is kept", async () => {
     const server = await serve();
     world.configure({ mirrors: [server.url], limits: { maxRate: 100_000 } });
     const started = performance.now();
+    world.leavesDownload();
     await world.apply(["apply"], { PATH: await world.pathWithout("nix") });
     // 300 kB that do not compress take three seconds at least, less the last piece.
     expect(performance.now() - started).toBeGreaterThan(2_000);
@@ -269,6 +288,63 @@ describe("TLS", () => {
     world.configure({ mirrors: [server.url], tls: { caFile: ours.ca } });
     await world.refuses("MIRROR_REDIRECT");
     expect(plain.requests).toEqual([]);
+  });
+
+  test("the environment cannot turn the check of certificates off: MIRROR_TLS", async () => {
+    const server = await serveTls(theirs);
+    world.configure({ mirrors: [server.url], tls: { caFile: ours.ca } });
+    await world.refuses("MIRROR_TLS", ["apply"], { NODE_TLS_REJECT_UNAUTHORIZED: "0" });
+    expect(server.requests).toEqual([]);
+  });
+
+  test.each([
+    ["authorities", (it: Certificates, broken: string) => ({ ...filesOf(it), caFile: broken })],
+    ["a key", (it: Certificates, broken: string) => ({ ...filesOf(it), keyFile: broken })],
+  ])("%s that are no PEM: CREDENTIAL_UNREADABLE, and no word of them", async (_, broken) => {
+    const file = join(world.directory, "broken.pem");
+    await writeFile(file, "S3cret, but no PEM\n");
+    const server = await serveTls(ours);
+    world.configure({ mirrors: [server.url], tls: broken(ours, file) });
+    const { stdout, stderr } = await world.refuses("CREDENTIAL_UNREADABLE");
+    expect(stdout + stderr).toContain("expected PEM");
+    expect(stdout + stderr).not.toContain("S3cret");
+  });
+
+  test("a renewed certificate is used at once by a service that runs", async () => {
+    const server = await serveTls(ours, {
+      ca: await readFile(ours.ca),
+      requestCert: true,
+      rejectUnauthorized: false,
+    });
+    const shown: boolean[] = [];
+    server.behave = (request, response) => {
+      const { authorized } = request.socket as typeof request.socket & { authorized: boolean };
+      shown.push(authorized);
+      response.writeHead(404).end();
+      return true;
+    };
+    const [certFile, keyFile] = [
+      join(world.directory, "now.pem"),
+      join(world.directory, "now.key"),
+    ];
+    await cp(theirs.client.cert, certFile);
+    await cp(theirs.client.key, keyFile);
+    world.configure({
+      mirrors: [server.url],
+      tls: { caFile: ours.ca, certFile, keyFile },
+      poll: { interval: "1s", jitter: "0s" },
+    });
+    await world.serve(async () => {
+      await comes(() => {
+        expect(shown.length).toBeGreaterThan(0);
+      });
+      expect(shown).not.toContain(true);
+      await cp(ours.client.cert, certFile);
+      await cp(ours.client.key, keyFile);
+      await comes(() => {
+        expect(shown.at(-1)).toBe(true);
+      });
+    });
   });
 
   test("a missing key file: CREDENTIAL_UNREADABLE", async () => {

@@ -1,8 +1,10 @@
 import { describe, expect, test } from "vitest";
 import {
   changesRunningSystem,
+  failureText,
   judgeActivation,
   planRollback,
+  provingMode,
   setsProfile,
 } from "../../../agent/core/activation.ts";
 import { ACTIVATION_MODES, type ActivationMode } from "../../../agent/core/manifest.ts";
@@ -18,6 +20,10 @@ describe("the modes", () => {
 
   test("after which a system runs are switch and test", () => {
     expect(ACTIVATION_MODES.filter(changesRunningSystem)).toEqual(["switch", "test"]);
+  });
+
+  test("are proven as test, or dryly, before anything becomes the boot default", () => {
+    expect(ACTIVATION_MODES.map(provingMode)).toEqual(["test", null, "test", "dry-activate"]);
   });
 });
 
@@ -44,7 +50,15 @@ describe("the way back", () => {
     ["a test, on an empty host", "test", null, null, [], false],
     ["a dry activation", "dry-activate", OLD, RAN, [], false],
   ])("from %s", (_, mode, profile, running, runs, restoreProfile) => {
-    const plan = planRollback(mode, { profile, running, generation: profile === null ? null : 3 });
+    const plan = planRollback(mode, {
+      ...{
+        profile,
+        running,
+        generation: profile === null ? null : 3,
+        failedUnits: [],
+        restartedUnits: [],
+      },
+    });
     expect(plan.runs.map((run) => `${run.mode} ${run.toplevel}`)).toEqual(runs);
     expect(plan.restoreProfile).toBe(restoreProfile);
   });
@@ -53,18 +67,18 @@ describe("the way back", () => {
 describe("the result of switch-to-configuration", () => {
   const result = { exitCode: 0, timedOut: false, lastLines: [] };
 
-  test("0 is an activation, 100 one that needs a reboot", () => {
-    expect(judgeActivation(result)).toEqual({ kind: "activated", rebootNeeded: false });
-    expect(judgeActivation({ ...result, exitCode: 100 })).toEqual({
-      kind: "activated",
-      rebootNeeded: true,
-    });
+  test.each([
+    [0, { kind: "activated" }],
+    [4, { kind: "unitsFailed", message: "a unit failed to start, stop or reload" }],
+    [11, { kind: "locked" }],
+    [100, { kind: "rebootNeeded" }],
+  ])("%i is a verdict of its own", (exitCode, verdict) => {
+    expect(judgeActivation({ ...result, exitCode })).toEqual(verdict);
   });
 
   test.each([
     [1, "it ended with exit code 1: a check, an inhibitor or the boot loader failed"],
     [2, "it ended with exit code 2: the activation script failed"],
-    [4, "it ended with exit code 4: a unit failed to start, stop or reload"],
     [101, "it ended with exit code 101: it crashed"],
     [3, "it ended with exit code 3"],
     [255, "it ended with exit code 255"],
@@ -72,16 +86,9 @@ describe("the result of switch-to-configuration", () => {
     expect(judgeActivation({ ...result, exitCode })).toEqual({ kind: "failed", message });
   });
 
-  test("11 says that nothing was done, since another one holds the lock", () => {
-    expect(judgeActivation({ ...result, exitCode: 11 })).toEqual({
-      kind: "locked",
-      message: "another switch-to-configuration holds the lock",
-    });
-  });
-
-  test("a signal and a time limit are failures", () => {
+  test("a signal is an interruption, a time limit a failure", () => {
     expect(judgeActivation({ ...result, exitCode: null })).toEqual({
-      kind: "failed",
+      kind: "interrupted",
       message: "a signal ended it",
     });
     expect(judgeActivation({ ...result, exitCode: null, timedOut: true })).toEqual({
@@ -90,7 +97,21 @@ describe("the result of switch-to-configuration", () => {
     });
   });
 
-  test("is a failure after the time limit even where it ended well then", () => {
-    expect(judgeActivation({ ...result, timedOut: true }).kind).toBe("failed");
+  test.each([0, 4, 11, 100, null])(
+    "is a failure after the time limit even where it ended with %s then",
+    (exitCode) => {
+      expect(judgeActivation({ ...result, exitCode, timedOut: true }).kind).toBe("failed");
+    },
+  );
+
+  test.each([
+    [0, null],
+    [100, null],
+    [11, "another switch-to-configuration holds the lock"],
+    [4, "a unit failed to start, stop or reload"],
+    [2, "it ended with exit code 2: the activation script failed"],
+    [null, "a signal ended it"],
+  ])("%s reads as %j where it had to succeed", (exitCode, words) => {
+    expect(failureText(judgeActivation({ ...result, exitCode }))).toBe(words);
   });
 });

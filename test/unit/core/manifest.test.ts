@@ -299,7 +299,27 @@ describe("a host's part of a release", () => {
       hostname: "web1",
       ...sampleHost(),
       mode: "switch",
+      checks: [],
     });
+  });
+
+  test("has the host's own checks where there are any, else the default's", () => {
+    const check = (name: string) => ({
+      ...{ kind: "tcp" as const, name, host: "localhost", port: 22, timeout: "10s" },
+    });
+    const hosts = {
+      web1: sampleHost({ activation: { checks: [check("own")] } }),
+      web2: sampleHost({ activation: { checks: [] } }),
+      web3: sampleHost({ activation: { mode: "boot" } }),
+      web4: sampleHost(),
+    };
+    const defaults = { activation: { mode: "switch" as const, checks: [check("all")] } };
+    const names = (hostname: string): string[] =>
+      of(sampleManifest({ hosts, defaults }), hostname).checks.map(({ name }) => name);
+    expect(names("web1")).toEqual(["own"]);
+    expect(names("web2")).toEqual([]);
+    expect(names("web3")).toEqual(["all"]);
+    expect(names("web4")).toEqual(["all"]);
   });
 
   test("has the host's own activation mode where there is one", () => {

@@ -28,13 +28,21 @@ describe("a configuration with mirrors and keys alone", () => {
       mirrors: MINIMAL.mirrors,
       threshold: 1,
       poll: { kind: "interval", interval: 900_000, jitter: 120_000 },
-      activation: { timeout: 1_800_000 },
+      activation: { timeout: 1_800_000, runner: "auto", attempts: 5 },
+      health: {
+        ...{ settle: 10_000, timeout: 120_000, interval: 5_000 },
+        ...{ mirror: true, checks: [] },
+      },
+      reboot: { policy: "never", grace: 60_000 },
+      generations: {},
       paths: {
         state: "/var/lib/nixos-pull",
         staging: "/var/lib/nixos-pull/staging",
         profile: "/nix/var/nix/profiles/system",
         gcRoots: "/nix/var/nix/gcroots/nixos-pull",
         currentSystem: "/run/current-system",
+        bootedSystem: "/run/booted-system",
+        boot: "/boot",
       },
       limits: {
         manifestBytes: 32 * 1024 ** 2,
@@ -56,12 +64,57 @@ describe("a configuration with mirrors and keys alone", () => {
   });
 
   test("is the same with empty sections", () => {
-    const sections = { poll: {}, activation: {}, paths: {}, limits: {}, log: {} };
-    expect(parse(sections)).toEqual(parse());
+    const sections = {
+      ...{ poll: {}, activation: {}, health: {}, reboot: {}, generations: {} },
+      ...{ paths: {}, limits: {}, log: {} },
+    };
+    expect({ ...parse(sections), source: "" }).toEqual({ ...parse(), source: "" });
   });
 
   test("may name its schema for editors", () => {
-    expect(parse({ $schema: "./settings.schema.json" })).toEqual(parse());
+    const settings = parse({ $schema: "./settings.schema.json" });
+    expect({ ...settings, source: "" }).toEqual({ ...parse(), source: "" });
+  });
+});
+
+describe("the source", () => {
+  test("is the configuration as it was given, with the hostname filled in", () => {
+    expect(JSON.parse(parse({}, "web7").source)).toEqual({ ...MINIMAL, hostname: "web7" });
+    const given = { hostname: "db1", limits: { stallTimeout: "5s" }, log: { level: "debug" } };
+    expect(JSON.parse(parse(given).source)).toEqual({ ...MINIMAL, ...given });
+  });
+
+  test("is read to the same settings on a system of another name", () => {
+    const settings = parse({ poll: { interval: "1h" }, reboot: { policy: "now" } }, "web7");
+    const again = parseSettings(JSON.parse(settings.source), "renamed");
+    expect(again).toEqual(settings);
+  });
+});
+
+describe("reboots", () => {
+  const window = { cron: "0 2 * * *", duration: "2h" };
+
+  test("have a window that must be there for the policy window", () => {
+    expect(refusal({ reboot: { policy: "window" } })).toContain(
+      "reboot: expected a window together with the policy window",
+    );
+    expect(parse({ reboot: { policy: "window", window } }).reboot.window).toEqual({
+      ...{ cron: "0 2 * * *", timezone: "UTC", duration: 7_200_000 },
+    });
+  });
+
+  test("have a group of FleetLock that may be left out", () => {
+    const fleetLock = { url: "https://lock.example.org/base" };
+    expect(parse({ reboot: { fleetLock } }).reboot.fleetLock).toEqual({
+      ...fleetLock,
+      group: "default",
+    });
+    expect(refusal({ reboot: { fleetLock: { url: "ftp://lock.example.org" } } })).toContain(
+      "reboot.fleetLock.url: ",
+    );
+    expect(refusal({ reboot: { fleetLock: { ...fleetLock, group: "a b" } } })).toContain(
+      "reboot.fleetLock.group: ",
+    );
   });
 });
 
@@ -207,6 +260,9 @@ describe("keys that nobody reads are refused", () => {
     ["at the top", { mirror: "https://x" }, 'top level: unknown key "mirror"'],
     ["in poll", { poll: { intervall: "1m" } }, 'poll: unknown key "intervall"'],
     ["in activation", { activation: { reboot: true } }, 'activation: unknown key "reboot"'],
+    ["in health", { health: { check: [] } }, 'health: unknown key "check"'],
+    ["in reboot", { reboot: { when: "now" } }, 'reboot: unknown key "when"'],
+    ["in generations", { generations: { max: 3 } }, 'generations: unknown key "max"'],
     ["in paths", { paths: { Profile: "/x" } }, 'paths: unknown key "Profile"'],
     ["in limits", { limits: { timeout: "1s" } }, 'limits: unknown key "timeout"'],
     ["in log", { log: { colour: true } }, 'log: unknown key "colour"'],
@@ -269,7 +325,9 @@ describe("an address that is no mirror is refused", () => {
 });
 
 describe("paths", () => {
-  const names = ["state", "staging", "profile", "gcRoots", "currentSystem"];
+  const names = [
+    ...["state", "staging", "profile", "gcRoots", "currentSystem", "bootedSystem", "boot"],
+  ];
 
   test.each(names)("of %s are absolute and without what Nix reads as syntax", (name) => {
     const bad = [

@@ -18,7 +18,10 @@ async function hostWith(script: string, timeout = 8_000) {
   await chmod(program, 0o755);
   const store = { realPath: (path: string) => join(root, path) } as NixStore;
   const log = recordingLog();
-  const settings = { store: `local?root=${root}`, activation: { timeout } };
+  const settings = {
+    store: `local?root=${root}`,
+    activation: { timeout, runner: "child" as const, attempts: 3 },
+  };
   return { root, program, log, activator: childActivator(settings, store, log) };
 }
 

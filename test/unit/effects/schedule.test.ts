@@ -1,132 +1,77 @@
-import fc from "fast-check";
-import { describe, expect, onTestFinished, test, vi } from "vitest";
-import { scheduleOf } from "../../../agent/effects/schedule.ts";
+import { describe, expect, test } from "vitest";
+import { isOpen, type Window } from "../../../agent/effects/schedule.ts";
 import { failureOf } from "../../support/failure.ts";
 
-const MINUTE = 60_000;
-const HOUR = 60 * MINUTE;
-const DAY = 24 * HOUR;
+const HOUR_MS = 3_600_000;
 
-/** Sets the time of day, and nothing else: node-cron looks at the system's clock. */
-function at(time: string): void {
-  vi.useFakeTimers({ toFake: ["Date"], now: new Date(time) });
-  onTestFinished(() => void vi.useRealTimers());
+function open(changes: Partial<Window>, now: string): boolean {
+  const window = { cron: "0 2 * * *", timezone: "UTC", duration: 2 * HOUR_MS, ...changes };
+  return isOpen(window, new Date(now));
 }
 
-/** When a cron expression comes next, as a UTC time. */
-function next(cron: string, timezone: string, now: string): string {
-  at(now);
-  const wait = scheduleOf({ kind: "cron", cron, timezone, jitter: 0 })(0);
-  return new Date(Date.parse(now) + wait).toISOString();
-}
-
-describe("an interval", () => {
-  test("is the wait, with up to its jitter added", () => {
-    const schedule = scheduleOf({ kind: "interval", interval: 15 * MINUTE, jitter: 2 * MINUTE });
-    expect(schedule(0)).toBe(15 * MINUTE);
-    expect(schedule(0.5)).toBe(16 * MINUTE);
-    expect(schedule(0.999_999_999)).toBe(17 * MINUTE);
-  });
-
-  test("without jitter is always the same", () => {
-    const schedule = scheduleOf({ kind: "interval", interval: MINUTE, jitter: 0 });
-    expect([0, 0.3, 0.99].map(schedule)).toEqual([MINUTE, MINUTE, MINUTE]);
-  });
-
-  test("never leaves its bounds", () => {
-    const random = fc.double({ min: 0, max: 1, maxExcluded: true, noNaN: true });
-    fc.assert(
-      fc.property(
-        fc.nat({ max: DAY }),
-        fc.nat({ max: DAY }),
-        random,
-        (interval, jitter, chance) => {
-          const wait = scheduleOf({ kind: "interval", interval, jitter })(chance);
-          expect(Number.isInteger(wait)).toBe(true);
-          expect(wait).toBeGreaterThanOrEqual(interval);
-          expect(wait).toBeLessThanOrEqual(interval + jitter);
-        },
-      ),
-    );
+describe("a window from 02:00 for two hours", () => {
+  test.each([
+    ["01:59:59.999", false],
+    ["02:00:00.000", true],
+    ["03:00:30.000", true],
+    ["03:59:59.999", true],
+    ["04:00:00.000", false],
+    ["14:00:00.000", false],
+  ])("at %s is open: %s", (time, expected) => {
+    expect(open({}, `2026-02-01T${time}Z`)).toBe(expected);
   });
 });
 
-describe("a cron expression", () => {
-  test("waits until its next time, and adds its jitter", () => {
-    at("2026-01-31T03:10:00.000Z");
-    const schedule = scheduleOf({
-      ...{ kind: "cron", cron: "0 4 * * *", timezone: "UTC", jitter: 10 * MINUTE },
-    });
-    expect(schedule(0)).toBe(50 * MINUTE);
-    expect(schedule(0.5)).toBe(55 * MINUTE);
-    vi.setSystemTime(new Date("2026-01-31T04:00:00.500Z"));
-    expect(schedule(0)).toBe(DAY - 500);
-  });
-
-  test("may have a field for seconds", () => {
-    expect(next("*/20 * * * * *", "UTC", "2026-01-31T03:10:01.000Z")).toBe(
-      "2026-01-31T03:10:20.000Z",
-    );
-  });
-
-  test("counts in its time zone", () => {
-    const now = "2026-01-31T00:00:00.000Z";
-    expect(next("0 4 * * *", "Europe/Berlin", now)).toBe("2026-01-31T03:00:00.000Z");
-    expect(next("0 4 * * *", "America/New_York", now)).toBe("2026-01-31T09:00:00.000Z");
-    expect(next("0 4 * * *", "Asia/Kolkata", now)).toBe("2026-01-31T22:30:00.000Z");
-  });
-
-  test("follows the change to daylight saving time and back", () => {
-    const berlin = (now: string): string => next("0 4 * * *", "Europe/Berlin", now);
-    // The clocks go forward on 29 March at 01:00 UTC, and back on 25 October.
-    expect(berlin("2026-03-28T12:00:00.000Z")).toBe("2026-03-29T02:00:00.000Z");
-    expect(berlin("2026-03-29T12:00:00.000Z")).toBe("2026-03-30T02:00:00.000Z");
-    expect(berlin("2026-10-24T12:00:00.000Z")).toBe("2026-10-25T03:00:00.000Z");
-    expect(berlin("2026-10-25T12:00:00.000Z")).toBe("2026-10-26T03:00:00.000Z");
-  });
-
-  test("in the hour that the change leaves out still comes that week", () => {
-    const found = next("30 2 * * *", "Europe/Berlin", "2026-03-28T12:00:00.000Z");
-    expect(Date.parse(found)).toBeGreaterThanOrEqual(Date.parse("2026-03-29T00:30:00.000Z"));
-    expect(Date.parse(found)).toBeLessThanOrEqual(Date.parse("2026-03-30T00:30:00.000Z"));
-  });
-
-  test("of the past moment waits for the next one and not for nothing", () => {
-    const found = next("* * * * *", "UTC", "2026-01-31T03:10:00.000Z");
-    expect(found).toBe("2026-01-31T03:11:00.000Z");
-  });
-
+describe("a window over midnight, on Saturdays from 23:00 for three hours", () => {
   test.each([
-    ["* * * *", "expected 5 or 6 fields but got 4"],
-    ["61 * * * *", "61"],
-    ["0 25 * * *", "25"],
-    ["0 0 32 * *", "32"],
-    ["0 0 30 2 *", "impossible day of month"],
-    ["every day", "fields"],
-    ["", ""],
-  ])("that reads %j is refused, with the reason", (cron, words) => {
-    const failure = failureOf(() => scheduleOf({ kind: "cron", cron, timezone: "UTC", jitter: 0 }));
-    expect(failure.code).toBe("CONFIG_INVALID");
-    expect(failure.message).toContain("poll.cron: ");
-    expect(failure.message).toContain(words);
-    expect(failure.message).toContain(`found ${JSON.stringify(cron)}`);
+    // 2026-02-07 is a Saturday.
+    ["2026-02-07T22:59:00Z", false],
+    ["2026-02-07T23:00:00Z", true],
+    ["2026-02-08T00:00:00Z", true],
+    ["2026-02-08T01:59:59Z", true],
+    ["2026-02-08T02:00:00Z", false],
+    ["2026-02-08T23:30:00Z", false],
+    ["2026-02-07T01:00:00Z", false],
+  ])("at %s is open: %s", (now, expected) => {
+    expect(open({ cron: "0 23 * * 6", duration: 3 * HOUR_MS }, now)).toBe(expected);
   });
+});
 
-  test.each(["Mars/Olympus", "", "Europe", "UTC+25"])(
-    "in the time zone %j is refused",
-    (timezone) => {
-      const failure = failureOf(() =>
-        scheduleOf({ kind: "cron", cron: "0 4 * * *", timezone, jitter: 0 }),
-      );
-      expect(failure.code).toBe("CONFIG_INVALID");
-      expect(failure.message).toBe(
-        `poll.timezone: expected an IANA time zone, found ${JSON.stringify(timezone)}`,
-      );
-    },
-  );
+describe("a window in another time zone", () => {
+  test.each([
+    // 02:00 in Kolkata is 20:30 the day before.
+    ["Asia/Kolkata", "2026-01-31T20:29:59Z", false],
+    ["Asia/Kolkata", "2026-01-31T20:30:00Z", true],
+    ["Asia/Kolkata", "2026-01-31T22:29:59Z", true],
+    ["Asia/Kolkata", "2026-02-01T02:30:00Z", false],
+    // 02:00 in New York is 07:00 in winter and 06:00 in summer.
+    ["America/New_York", "2026-02-01T06:30:00Z", false],
+    ["America/New_York", "2026-02-01T07:00:00Z", true],
+    ["America/New_York", "2026-07-01T06:00:00Z", true],
+    ["America/New_York", "2026-07-01T08:00:00Z", false],
+  ])("%s at %s is open: %s", (timezone, now, expected) => {
+    expect(open({ timezone }, now)).toBe(expected);
+  });
+});
 
-  test("that comes once in years says how long that is", () => {
-    const found = next("0 4 29 2 *", "UTC", "2026-03-01T12:00:00.000Z");
-    expect(found).toBe("2028-02-29T04:00:00.000Z");
+test("a window lasts at most a day", () => {
+  const changes = { cron: "0 2 1 * *", duration: 72 * HOUR_MS };
+  expect(open(changes, "2026-02-02T01:59:00Z")).toBe(true);
+  expect(open(changes, "2026-02-02T02:00:00Z")).toBe(false);
+});
+
+test("a window that opens at a second opens", () => {
+  expect(open({ cron: "30 0 2 * * *" }, "2026-02-01T02:30:00Z")).toBe(true);
+});
+
+describe("a window that is none is refused, by its key", () => {
+  test.each<[Partial<Window>, string]>([
+    [{ cron: "sometimes" }, "reboot.window.cron: "],
+    [{ cron: "0 25 * * *" }, "reboot.window.cron: "],
+    [{ timezone: "Mars/Olympus" }, "reboot.window.timezone: expected an IANA time zone"],
+  ])("%j", (changes, words) => {
+    const failure = failureOf(() => open(changes, "2026-02-01T02:30:00Z"));
+    expect(failure.code).toBe("CONFIG_INVALID");
+    expect(failure.message).toContain(words);
   });
 });

@@ -29,18 +29,23 @@ const RECORD: AgentRecord = {
 
 /** A state directory, and a new agent's view of it each time. */
 async function stateDirectory() {
-  const directory = join(await temporaryDirectory(), "state");
+  const parent = await temporaryDirectory();
+  const [directory, runtime] = [join(parent, "state"), join(parent, "run")];
   const history = new History(directory);
   const log = recordingLog();
-  const open = () => new StateFile(directory, history, log);
+  const open = () => new StateFile({ state: directory, runtime }, history, log);
   await open().prepare();
   return {
-    ...{ directory, history, log, open },
+    ...{ directory, runtime, history, log, open },
     record: join(directory, "state.json"),
     trust: join(directory, "trust.json"),
-    /** Saves the sample record and puts its memories into the history, as the agent does. */
-    async live() {
+    /**
+     * Saves the sample record and puts its memories into the history, as the agent does;
+     * then the host is booted, which the record's copy does not outlive.
+     */
+    async live({ thenBoots = true } = {}) {
       await open().save(RECORD);
+      if (thenBoots) await rm(runtime, { recursive: true });
       for (const one of TRUST) {
         await history.append({ at: AT, event: "ManifestAccepted", state: "Idle", trust: one });
       }
@@ -103,7 +108,7 @@ describe.each(DAMAGES)("where a file was %s", (how, damage) => {
     await live();
     await damage(trust);
     expect(await open().load()).toEqual(RECORD);
-    expect(alarms()).toEqual(how === "lost" ? [] : ["STATE_CORRUPT"]);
+    expect(alarms()).toEqual([how === "lost" ? "STATE_LOST" : "STATE_CORRUPT"]);
   });
 
   test("the next save mends the memories' file", async () => {
@@ -144,8 +149,9 @@ describe.each(DAMAGES)("where a file was %s", (how, damage) => {
   });
 
   test("losing both with a history that remembers nothing is refused, unless it is accepted", async () => {
-    const { open, record, trust, history, alarms } = await stateDirectory();
+    const { open, record, trust, runtime, history, alarms } = await stateDirectory();
     await open().save(RECORD);
+    await rm(runtime, { recursive: true });
     await history.append({ at: AT, event: "FetchBegun", state: "Fetching" });
     await damage(record);
     await damage(trust);
@@ -198,8 +204,112 @@ describe("memories in several copies", () => {
   });
 });
 
+describe("a copy outside of the state directory", () => {
+  async function twoDisks() {
+    const made = await stateDirectory();
+    const elsewhere = join(made.directory, "../other-disk/trust.json");
+    const paths = { state: made.directory, runtime: made.runtime, memories: elsewhere };
+    const open = () => new StateFile(paths, made.history, made.log);
+    return { ...made, elsewhere, open };
+  }
+
+  test("is written with the memories, and alone is enough to remember them", async () => {
+    const { open, directory, runtime, alarms } = await twoDisks();
+    await open().save(RECORD);
+    await rm(directory, { recursive: true });
+    await rm(runtime, { recursive: true });
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+    expect(alarms()).toEqual(["STATE_LOST"]);
+  });
+
+  test("is made for a host that did not have it, without an alarm", async () => {
+    const { open, live, elsewhere, alarms } = await twoDisks();
+    await live();
+    await rm(elsewhere, { force: true });
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    expect((await stat(elsewhere)).mode & 0o777).toBe(0o600);
+    expect(alarms()).toEqual([]);
+  });
+
+  test("counts where it is higher", async () => {
+    const { open, elsewhere } = await twoDisks();
+    await open().save(RECORD);
+    await writeChecked(elsewhere, [memory("stable", 70)]);
+    expect(sequences((await open().load()).trust)).toEqual({ stable: 70, canary: 100 });
+  });
+});
+
+describe("mending", () => {
+  test("writes all copies again, once, and leaves a line in the history", async () => {
+    const { open, live, record, trust, history, alarms } = await stateDirectory();
+    await live();
+    await writeFile(record, "#");
+    await writeFile(trust, "#");
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    const told = alarms().length;
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+    expect(alarms()).toHaveLength(told);
+    const mended = (await history.read()).filter(({ event }) => event === "StateMended");
+    expect(mended.map(({ code }) => code)).toEqual(Array(3).fill("STATE_CORRUPT"));
+  });
+
+  test("writes nothing where nothing is wrong", async () => {
+    const { open, live, record, history } = await stateDirectory();
+    await live();
+    const before = (await stat(record)).ino;
+    const state = open();
+    await state.mend(await state.load(), new Date(AT));
+    expect((await stat(record)).ino).toBe(before);
+    expect((await history.read()).map(({ event }) => event)).not.toContain("StateMended");
+  });
+});
+
 test("a state file that cannot be read for another reason is that error and no loss", async () => {
   const { open, record } = await stateDirectory();
   await mkdir(record);
   await expect(open().load({ acceptLoss: true })).rejects.toMatchObject({ code: "EISDIR" });
+});
+
+describe("the record's copy", () => {
+  test.each([
+    ["the record", ["state.json"]],
+    ["the record and the memories", ["state.json", "trust.json"]],
+    ["the whole directory", ["state.json", "trust.json", "history.jsonl"]],
+  ])("is used, with an alarm, where %s is lost", async (_, lost) => {
+    const { directory, open, live, alarms } = await stateDirectory();
+    await live({ thenBoots: false });
+    for (const name of lost) await rm(join(directory, name));
+    expect(await open().load()).toEqual(RECORD);
+    expect(alarms()).toEqual(["STATE_LOST"]);
+  });
+
+  test("is used where the record is torn, and never where it is whole", async () => {
+    const { record, runtime, open, live, alarms } = await stateDirectory();
+    await live({ thenBoots: false });
+    await writeChecked(join(runtime, "state.json"), EMPTY_RECORD);
+    expect((await open().load()).state).toEqual(RECORD.state);
+    expect(alarms()).toEqual([]);
+    await open().save(RECORD);
+    await writeFile(record, (await readFile(record)).subarray(0, 100));
+    expect(await open().load()).toEqual(RECORD);
+    expect(alarms()).toEqual(["STATE_CORRUPT", "STATE_CORRUPT"]);
+  });
+
+  test("never takes the memories back", async () => {
+    const { directory, runtime, open, live } = await stateDirectory();
+    await live({ thenBoots: false });
+    await writeChecked(join(runtime, "state.json"), { ...RECORD, trust: [memory("stable", 6)] });
+    await rm(join(directory, "state.json"));
+    expect(sequences((await open().load()).trust)).toEqual(BOTH);
+  });
+
+  test("that cannot be written leaves the record as good as it was", async () => {
+    const { runtime, open, log } = await stateDirectory();
+    await writeFile(runtime, "in the way");
+    await open().save(RECORD);
+    expect(await open().load()).toEqual(RECORD);
+    expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
+  });
 });

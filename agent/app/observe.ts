@@ -1,0 +1,8 @@
+import type { Observation } from "../core/plan.ts";
+import type { NixStore } from "../core/ports.ts";
+
+/** What the host is at this moment. */
+export async function observe(store: NixStore): Promise<Observation> {
+  const [profile, running] = await Promise.all([store.profileToplevel(), store.runningToplevel()]);
+  return { profile, running };
+}

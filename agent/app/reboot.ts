@@ -1,0 +1,61 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { formatDuration } from "../core/duration.ts";
+import { PullError, toPullError } from "../core/errors.ts";
+import { isOpen } from "../effects/schedule.ts";
+import type { AgentTools } from "./agent.ts";
+import type { ReleaseRun } from "./release-run.ts";
+
+/** A host that does not come up as the pending system is not rebooted for ever. */
+const MAX_REBOOTS = 3;
+
+/**
+ * Reboots for a pending system where the policy allows it now, after the grace period;
+ * with FleetLock only while holding a slot. Gives the error that stood in the way.
+ */
+export async function rebootIfDue(
+  run: ReleaseRun,
+  tools: AgentTools,
+  signal: AbortSignal | undefined,
+): Promise<PullError | null> {
+  const { settings, log, services, rebootLock, clock } = tools;
+  const { pendingReboot } = run.record;
+  const { policy, window, grace } = settings.reboot;
+  if (pendingReboot === null || policy === "never") return null;
+  const { wayBack, release, requested } = pendingReboot;
+  // A system that failed does its work badly or not at all: leaving it waits for nothing.
+  if (policy === "window" && !wayBack && !(window && isOpen(window, clock.now()))) return null;
+  const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
+  if (requested >= MAX_REBOOTS) {
+    return new PullError(
+      "REBOOT_LOOP",
+      `${name}: a reboot was asked for ${MAX_REBOOTS} times and did not come`,
+    );
+  }
+  try {
+    if (rebootLock) {
+      // Noted first: a slot that nobody knows of would be held for ever.
+      if (!run.record.holdsRebootSlot) await run.happened({ type: "RebootSlotTaken" });
+      await rebootLock.take();
+    }
+    log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
+    await sleep(grace, undefined, signal ? { signal } : {});
+    await run.happened({ type: "RebootRequested" });
+    await services.reboot();
+    return null;
+  } catch (error) {
+    return toPullError(error);
+  }
+}
+
+/** Gives a reboot slot back once nothing is pending any more; tried again at the next poll. */
+export async function releaseRebootSlot(run: ReleaseRun, tools: AgentTools): Promise<void> {
+  const { rebootLock, log } = tools;
+  if (!rebootLock || !run.record.holdsRebootSlot || run.record.pendingReboot !== null) return;
+  try {
+    await rebootLock.release();
+    await run.happened({ type: "RebootSlotReleased" });
+  } catch (error) {
+    const { code, message } = toPullError(error);
+    log.warn(`the reboot slot is still held: ${message}`, { code });
+  }
+}

@@ -1,0 +1,17 @@
+import { Agent } from "../app/agent.ts";
+import { composeTools } from "../app/compose.ts";
+import { EXIT } from "../core/errors.ts";
+import { createLog } from "../effects/log.ts";
+import type { CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+
+export interface DeadlineOptions extends HostOptions {
+  readonly system: string;
+}
+
+/** `nixos-pull deadline`: run by the timer that an activation arms, not by people. */
+export async function deadline(options: DeadlineOptions): CommandResult {
+  const settings = await loadSettings(options.config);
+  await new Agent(composeTools(settings, createLog(settings.log))).passDeadline(options.system);
+  return EXIT.ok;
+}
