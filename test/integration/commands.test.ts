@@ -570,7 +570,7 @@ test("a command line that is not understood exits with 2 and says so; help exits
     ["publish --key k", 2, /required option '-m, --mirror/],
     ["publish -m m --mode reboot", 2, /Allowed choices are switch, boot, test, dry-activate/],
     ["publish -m m --expires soon", 2, /expected a duration/],
-    ["verify", 2, /missing required argument 'mirror'/],
+    ["verify", 2, /missing required argument 'target'/],
   ];
   await Promise.all(
     rows.map(async ([args, exitCode, output]) => {
