@@ -1,10 +1,11 @@
-import { chmod, mkdir } from "node:fs/promises";
+import { chmod, mkdir, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { mergeMemories, trustMemoriesSchema, type TrustMemories } from "../core/acceptance.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../core/machine.ts";
 import type { Log } from "../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "./checked-file.ts";
+import { TEMPORARY, isNotFound } from "./durable-file.ts";
 import type { History } from "./history.ts";
 
 /** What the state directory holds of the record, and what is wrong with it. */
@@ -56,6 +57,19 @@ export class StateFile {
   async prepare(): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
     await chmod(this.#directory, 0o700);
+  }
+
+  /** Removes files that were never finished; only for who holds the lock. */
+  async removeUnfinished(): Promise<void> {
+    for (const directory of [this.#directory, this.#copyDirectory]) {
+      const names = await readdir(directory).catch((error: unknown) => {
+        if (isNotFound(error)) return [];
+        throw error;
+      });
+      for (const name of names.filter((it) => TEMPORARY.test(it))) {
+        await rm(join(directory, name), { force: true });
+      }
+    }
   }
 
   /**

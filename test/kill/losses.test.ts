@@ -1,0 +1,24 @@
+import { inject } from "vitest";
+import { LOSSES, LOST_FILES, type Crash } from "./support/crash.ts";
+import { randomFor, surviveEach } from "./support/runs.ts";
+import { afterImport, SCENARIOS, type ScenarioKey } from "./support/scenario.ts";
+import { pick } from "./support/seeded.ts";
+
+const RUNS = 36;
+
+const { points, everyPoint } = inject("kill");
+const random = randomFor("losses");
+const keys = ["good", "boot", "test", "switchFails", "unhealthy", "unhealthyTest"] as const;
+
+surviveEach(
+  Array.from({ length: everyPoint ? 4 * RUNS : RUNS }, (): Crash => {
+    const key: ScenarioKey = pick(keys, random);
+    const among = key === "good" ? points[key] : afterImport(points[key]);
+    return {
+      scenario: SCENARIOS[key],
+      at: pick(among, random),
+      loss: { file: pick(LOST_FILES, random), how: pick(LOSSES, random) },
+      replays: random() < 0.5,
+    };
+  }),
+);
