@@ -91,6 +91,11 @@ export class StateFile {
       if (memories.length > 0 && trust[0]?.kind === "missing") {
         this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
       }
+      // Its first line comes after the first record, and before the second.
+      const hasPast = record.value.state.name !== "Idle" || record.value.committed !== null;
+      if (hasPast && (await this.#history.isEmpty())) {
+        this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
+      }
       return { record: { ...record.value, trust: memories }, alarms: this.#alarms };
     }
     const copy = await readChecked(this.#copyPath, recordSchema);
