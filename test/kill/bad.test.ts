@@ -1,6 +1,6 @@
-import { killsDuring, randomFor, surviveEach } from "./support/runs.ts";
+import { killsAfterImport, randomFor, surviveEach } from "./support/runs.ts";
 
 const random = randomFor("bad");
-surviveEach(killsDuring("switchFails", random, { from: "import" }));
-surviveEach(killsDuring("unhealthy", random, { from: "import" }));
-surviveEach(killsDuring("unhealthyTest", random, { from: "import" }));
+surviveEach(killsAfterImport("switchFails", random));
+surviveEach(killsAfterImport("unhealthy", random));
+surviveEach(killsAfterImport("unhealthyTest", random));

@@ -1,6 +1,5 @@
-import { killsDuring, randomFor, surviveEach } from "./support/runs.ts";
+import { killsAfterImport, randomFor, surviveEach } from "./support/runs.ts";
 
 const random = randomFor("modes");
-// Until the closure is in the store, all modes are the same.
-surviveEach(killsDuring("boot", random, { from: "import" }));
-surviveEach(killsDuring("test", random, { from: "import" }));
+surviveEach(killsAfterImport("boot", random));
+surviveEach(killsAfterImport("test", random));

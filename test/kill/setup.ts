@@ -21,7 +21,7 @@ declare module "vitest" {
   }
 }
 
-/** One file for all workers, to which each run adds a line: how many kills it had. */
+/** One file for all workers, to which each run, and each kill during a recovery, adds a line. */
 export const COUNT_FILE = "runs";
 
 /**
@@ -39,13 +39,14 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const everyPoint = process.env["KILL_EVERY_POINT"] === "1";
   project.provide("kill", { world, points: points as KillContext["points"], everyPoint });
   const started = performance.now();
-  console.log(`kill: seed ${seed}`);
+  const counts = Object.entries(points).map(([key, names]) => `${key} ${names.length}`);
+  console.log(`kill: seed ${seed}; points: ${counts.join(", ")}`);
   return async () => {
     const text = await readFile(join(directory, COUNT_FILE), "utf8").catch(() => "");
-    const runs = text.split("\n").filter((line) => line !== "");
-    const kills = runs.reduce((sum, line) => sum + Number(line), 0);
+    const lines = text.split("\n").filter((line) => line !== "");
+    const runs = lines.filter((line) => line === "run").length;
     const seconds = Math.round((performance.now() - started) / 1000);
-    console.log(`kill: ${runs.length} runs survived ${kills} kills in ${seconds} s, seed ${seed}`);
+    console.log(`kill: ${runs} runs with ${lines.length} kills in ${seconds} s, seed ${seed}`);
     await removeTree(directory);
   };
 }

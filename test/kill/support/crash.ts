@@ -113,22 +113,31 @@ async function surviveOn(
     alarms += applied.stderr;
     expect([0, 8], applied.stderr).toContain(applied.exitCode);
     const answer = JSON.parse(applied.stdout) as Answer;
-    if (!isAtRest(answer) && applies < MAX_APPLIES) continue;
     await host.settle();
     const observed = await host.observe();
+    // What was begun may have been finished before it found nothing to do.
+    const isAtRest = isDone(answer) && observed.switches.length === before.switches.length;
+    if (!isAtRest && applies < MAX_APPLIES) continue;
     expectWhole(observed, world);
     expect(observed.damage).toEqual([]);
-    expect(observed.switches.slice(before.switches.length), "a host at rest switches").toEqual([]);
-    expectEnd(observed, answer, applied.exitCode, world, scenario, loss !== undefined);
+    expect(isAtRest, `at rest after ${applies} times apply`).toBe(true);
+    expectEnd(observed, answer, applied.exitCode, world, scenario, loss?.file === "state.json");
     // Between a state and its line in the history, a kill loses the line.
     expect(historyGaps(observed)).toBeLessThanOrEqual(kills + (loss ? 1 : 0));
     break;
   }
-  if (loss) expect(alarms, "the loss raises an alarm").toMatch(/STATE_(LOST|CORRUPT)/);
+  if (loss && isNoticeable(loss)) {
+    expect(alarms, "the loss raises an alarm").toMatch(/STATE_(LOST|CORRUPT)/);
+  }
   return kills;
 }
 
-function isAtRest({ updated, decision, state }: Answer): boolean {
+/** A history that is merely shorter looks like one of a host that did less. */
+function isNoticeable({ file, how }: NonNullable<Crash["loss"]>): boolean {
+  return file !== "history.jsonl" || how !== "cut in half";
+}
+
+function isDone({ updated, decision, state }: Answer): boolean {
   return !updated && state.name === "Idle" && (decision === "active" || decision === "denied");
 }
 
@@ -172,9 +181,7 @@ function expectEnd(
   expect(record?.denied.map(({ toplevel }) => toplevel)).toEqual(isDenied ? [systems.new] : []);
   if (!isDenied) expect(record?.committed?.toplevel).toBe(systems.new);
   else if (isBad && !isStateLost) expect(record?.committed?.toplevel).toBe(systems.old);
-  expect(record?.pendingReboot?.release.toplevel).toBe(
-    mode === "boot" && !isStateLost ? systems.new : undefined,
-  );
+  expect(record?.pendingReboot?.release.toplevel).toBe(mode === "boot" ? systems.new : undefined);
   expect(record?.trust.map(({ sequence }) => sequence)).toEqual([2]);
   expect(observed.trust).toEqual(record?.trust);
 
@@ -194,9 +201,9 @@ function expectNoDowngrade(
   { systems }: World,
   { defect }: Scenario,
 ): void {
-  expect(after.record?.committed?.sequence, "release 1 is committed again").not.toBe(
-    before.record?.committed?.sequence === 2 ? 1 : undefined,
-  );
+  if (before.record?.committed?.sequence === 2) {
+    expect(after.record?.committed?.sequence, "release 1 is committed again").not.toBe(1);
+  }
   if (defect === "none" && before.profile === systems.new && before.running === systems.new) {
     expect(after.profile).toBe(systems.new);
   }

@@ -31,12 +31,12 @@ if [ "$mode" = boot ]; then exit 0; fi
 echo $generation > "$root/part-a"
 sleep 0.05 9>&-
 if grep -qsx $$ "$root/left-behind" 9>&-; then sleep 1 9>&-; fi
-if [ $generation = 2 ] && [ -e "$root/switch-fails" ]; then exit 1; fi
+if [ "$generation $(cat "$root/defect")" = "2 switch fails" ]; then exit 1; fi
 echo $generation > "$root/part-b"
 `;
 
 /** Passes with release 1, and with release 2 unless that is unhealthy. */
-const HEALTH_CHECK = 'test -e "$0/healthy" || test "$(cat "$0/part-b")" = 1';
+const HEALTH_CHECK = 'test "$(cat "$0/part-b" "$0/defect" | tr "\\n" " ")" != "2 unhealthy "';
 
 export interface HostOptions {
   readonly mode: ActivationMode;
@@ -95,8 +95,7 @@ export async function createSimulatedHost(
   if (template === null) await mkdir(join(root, "nix"));
   else await runTool("cp", "-a", "--reflink=auto", `${world.templates[template]}/.`, root);
   await writeFile(join(root, "switch-hook"), SWITCH_HOOK);
-  if (defect === "switch fails") await writeFile(join(root, "switch-fails"), "");
-  if (defect !== "unhealthy") await writeFile(join(root, "healthy"), "");
+  await writeFile(join(root, "defect"), `${defect}\n`);
   const configFor = (mirror: "old" | "new"): string => join(root, `config-${mirror}.json`);
   for (const mirror of ["old", "new"] as const) {
     const check = { kind: "command", name: "parts", command: ["sh", "-c", HEALTH_CHECK, root] };
