@@ -20,6 +20,13 @@ function suite(name: string, options: { testTimeout: number; parallel: boolean }
   };
 }
 
+/** What a crash leaves behind is not a matter of a busy moment: nothing is tried twice. */
+function killSuite() {
+  const { test } = suite("kill", { testTimeout: 120_000, parallel: true });
+  const globalSetup = [...test.globalSetup, `${ROOT}test/kill/setup.ts`];
+  return { test: { ...test, globalSetup, retry: 0, maxWorkers: 2, maxConcurrency: 2 } };
+}
+
 export default defineConfig({
   root: ROOT,
   test: {
@@ -28,6 +35,7 @@ export default defineConfig({
       suite("nixos-module", { testTimeout: 60_000, parallel: true }),
       suite("integration", { testTimeout: 60_000, parallel: true }),
       suite("hosts", { testTimeout: 10 * 60_000, parallel: false }),
+      killSuite(),
       suite("slow", { testTimeout: 20 * 60_000, parallel: false }),
     ],
   },

@@ -334,6 +334,7 @@ export class Agent {
       );
     }
     try {
+      await state.removeUnfinished();
       return await work();
     } finally {
       await lock.release();

@@ -11,9 +11,12 @@ export const SWITCH_PROGRAM = "bin/switch-to-configuration";
 const USAGE_TIMEOUT_MS = 10_000;
 
 /** Whether switch-to-configuration lists the action `check` in its usage text. */
-export async function usageKnowsCheck(program: string): Promise<boolean> {
+export async function usageKnowsCheck(
+  program: string,
+  env: Readonly<Record<string, string>> = childEnvironment(),
+): Promise<boolean> {
   const usage = await runProcess(program, [], {
-    env: childEnvironment(),
+    env,
     timeoutMs: USAGE_TIMEOUT_MS,
     mergeOutput: true,
   });
@@ -32,6 +35,8 @@ export function childActivator(
   log: Log,
 ): Activator {
   const root = storeRoot(settings.store);
+  // In a sandbox the system's files lie below the root, and only it can tell where.
+  const env = childEnvironment(root === null ? {} : { NIXOS_PULL_SANDBOX_ROOT: root });
   const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH_PROGRAM);
   return {
     async canActivate(toplevel) {
@@ -42,11 +47,10 @@ export function childActivator(
         return false;
       }
     },
-    hasCheck: (toplevel) => usageKnowsCheck(program(toplevel)),
+    hasCheck: (toplevel) => usageKnowsCheck(program(toplevel), env),
     async activate(toplevel, mode) {
       const result = await runProcess(program(toplevel), [mode], {
-        // In a sandbox the system's files lie below the root, and only it can tell where.
-        env: childEnvironment(root === null ? {} : { NIXOS_PULL_SANDBOX_ROOT: root }),
+        env,
         timeoutMs: settings.activation.timeout,
         mergeOutput: true,
         onErrorLine: (line) => {

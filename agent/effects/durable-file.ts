@@ -2,6 +2,9 @@ import { randomBytes } from "node:crypto";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 
+/** What a name that `writeDurably` makes ends with; a kill leaves it behind. */
+export const TEMPORARY = /\.tmp-[0-9a-f]{12}$/;
+
 /**
  * Replaces a file so that, whenever the power fails, it holds the old contents or the
  * new: temporary name, fsync, rename, fsync of the directory (fsync(2), rename(2)).

@@ -86,20 +86,29 @@ export class History {
       });
   }
 
-  /** Whether anything was ever written. */
+  /** Whether there are files for it. */
   async exists(): Promise<boolean> {
-    const found = await Promise.all(
+    return (await this.#sizes()).some((size) => size !== null);
+  }
+
+  /** Whether nothing was ever written, or all of it was lost. */
+  async isEmpty(): Promise<boolean> {
+    return (await this.#sizes()).every((size) => (size ?? 0) === 0);
+  }
+
+  /** Sizes of both files; null for one that is not there. */
+  async #sizes(): Promise<(number | null)[]> {
+    return Promise.all(
       [OLDER, FILE].map((name) =>
         stat(join(this.#directory, name)).then(
-          () => true,
+          ({ size }) => size,
           (error: unknown) => {
-            if (isNotFound(error)) return false;
+            if (isNotFound(error)) return null;
             throw error;
           },
         ),
       ),
     );
-    return found.includes(true);
   }
 
   async #readFile(name: string): Promise<string> {

@@ -1,10 +1,11 @@
-import { chmod, mkdir } from "node:fs/promises";
+import { chmod, mkdir, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { mergeMemories, trustMemoriesSchema, type TrustMemories } from "../core/acceptance.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../core/machine.ts";
 import type { Log } from "../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "./checked-file.ts";
+import { TEMPORARY, isNotFound } from "./durable-file.ts";
 import type { History } from "./history.ts";
 
 /** What the state directory holds of the record, and what is wrong with it. */
@@ -58,6 +59,19 @@ export class StateFile {
     await chmod(this.#directory, 0o700);
   }
 
+  /** Removes files that were never finished; only for who holds the lock. */
+  async removeUnfinished(): Promise<void> {
+    for (const directory of [this.#directory, this.#copyDirectory]) {
+      const names = await readdir(directory).catch((error: unknown) => {
+        if (isNotFound(error)) return [];
+        throw error;
+      });
+      for (const name of names.filter((it) => TEMPORARY.test(it))) {
+        await rm(join(directory, name), { force: true });
+      }
+    }
+  }
+
   /**
    * Reads the record; what is damaged or missing is put together again from the other
    * copies. Throws only the operating system's errors.
@@ -76,6 +90,11 @@ export class StateFile {
       const memories = mergeMemories([...record.value.trust, ...known]);
       if (memories.length > 0 && trust[0]?.kind === "missing") {
         this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
+      }
+      // Its first line comes after the first record, and before the second.
+      const hasPast = record.value.state.name !== "Idle" || record.value.committed !== null;
+      if (hasPast && (await this.#history.isEmpty())) {
+        this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
       }
       return { record: { ...record.value, trust: memories }, alarms: this.#alarms };
     }

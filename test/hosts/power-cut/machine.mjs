@@ -84,8 +84,18 @@ export async function createMachine(directory) {
         ],
         { stdio: ["ignore", "ignore", "inherit"] },
       );
-      const ended = new Promise((resolve) => child.once("close", resolve));
-      qemu = { child, ended };
+      const started = { child, ended: null, why: null };
+      started.ended = new Promise((resolve) => {
+        child.once("error", (error) => {
+          started.why = error.message;
+          resolve();
+        });
+        child.once("close", (code, signal) => {
+          started.why ??= `QEMU ended with ${signal ?? `exit code ${code}`}`;
+          resolve();
+        });
+      });
+      qemu = started;
     },
 
     /** Cuts the power: at once, in the middle of whatever it does. */
@@ -109,9 +119,11 @@ export async function createMachine(directory) {
         const lines = text.split("\n").slice(0, -1);
         const found = lines.findLast(match);
         if (found !== undefined) return found;
-        if (text.includes("Kernel panic") || performance.now() > end) {
+        const why = qemu === null ? "the machine is off" : qemu.why;
+        if (why !== null || text.includes("Kernel panic") || performance.now() > end) {
           throw new Error(
-            `expected ${description} within ${timeoutMs / 1000} s; the console's end:\n${lines.slice(-15).join("\n")}`,
+            `expected ${description} within ${timeoutMs / 1000} s${why === null ? "" : `, but ${why}`}; ` +
+              `the console's end:\n${lines.slice(-15).join("\n")}`,
           );
         }
         await delay(200);

@@ -1,11 +1,13 @@
 // Cuts the power of a machine at random moments of updates and checks after each that it
-// boots the old or the new system, and then gets to the new one by itself.
+// boots the old or the new system, and then gets to the new one by itself, or back to the
+// old one where the new one is bad.
 //
-//   node test/hosts/power-cut/run.mjs [CUTS] [SEED]
+//   npm run test:power-cut -- [CUTS] [SEED]
 //
 // NIXOS_PULL_BUNDLE: a bundle instead of one built from the sources.
 import { spawn } from "node:child_process";
-import { mkdir, mkdtemp, readFile } from "node:fs/promises";
+import { createHash } from "node:crypto";
+import { mkdir, mkdtemp, readdir, readFile, readlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -15,9 +17,12 @@ import { buildAgent } from "../../../scripts/build.mjs";
 import { createMachine, run } from "./machine.mjs";
 
 const BOOT_TIMEOUT_MS = 4 * 60_000;
-const UPDATE_TIMEOUT_MS = 10 * 60_000;
+/** An emulated machine on a busy one is slow: 2 to 7 minutes are usual. */
+const UPDATE_TIMEOUT_MS = 20 * 60_000;
 /** Of the cuts, how many are followed by one more before the update is finished. */
 const SECOND_CUTS = 0.25;
+/** Of the releases, how many have a system whose unit fails. */
+const BAD_RELEASES = 0.25;
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 const cuts = Number(process.argv[2] ?? 5);
@@ -58,33 +63,37 @@ try {
 await end(finished ? 0 : 1);
 
 async function main() {
-  const systems = [null, await build(1)];
-  await machine.install(systems[1]);
+  let from = await build(1, false);
+  await machine.install(from);
   let started = performance.now();
   machine.start();
   await machine.waitForReport(() => true, "the first boot", BOOT_TIMEOUT_MS);
   console.log(`boot: ${seconds(started)} s`);
 
   // One update without a cut says how long the moments are from which a cut is chosen.
-  systems.push(await build(2));
+  let to = await build(2, false);
   started = performance.now();
-  await publish(systems[2]);
-  await machine.waitForReport(isFinished(systems[2]), "the first update", UPDATE_TIMEOUT_MS);
+  await publish(to);
+  await machine.waitForReport(isFinished(to), "the first update", UPDATE_TIMEOUT_MS);
   const updateMs = performance.now() - started;
   console.log(`update: ${seconds(started)} s`);
+  from = to;
 
-  const counts = { old: 0, new: 0 };
+  const phases = new Map();
+  const counts = { old: 0, new: 0, bad: 0 };
+  const releases = { good: 0, bad: 0 };
   let done = 0;
   for (let generation = 3; done < cuts; generation++) {
-    const from = systems[generation - 1];
-    const to = await build(generation);
-    systems.push(to);
+    const isBad = random() < BAD_RELEASES;
+    to = await build(generation, isBad);
+    releases[isBad ? "bad" : "good"]++;
     await publish(to);
     do {
       const after = random() * updateMs * 1.1;
       await delay(after);
       await machine.cut();
       done++;
+      const disk = await machine.withDisk((root) => inspectDisk(root, [from, to]));
       started = performance.now();
       machine.start();
       const report = await machine.waitForReport(
@@ -92,30 +101,99 @@ async function main() {
         "a boot after the cut",
         BOOT_TIMEOUT_MS,
       );
-      const found = report.booted === from ? "old" : report.booted === to ? "new" : null;
-      if (found === null)
-        throw new Error(`cut ${done}: booted ${report.booted}, neither ${from} nor ${to}`);
+      // What was the boot default when the power went is what is booted.
+      if (report.booted !== disk.bootDefault) {
+        throw new Error(`cut ${done}: booted ${report.booted}, not ${disk.bootDefault}`);
+      }
+      for (const what of ["current", "bootDefault", "profile"]) {
+        if (![from, to].includes(report[what])) {
+          throw new Error(`cut ${done}: ${what} is ${report[what]}, neither ${from} nor ${to}`);
+        }
+      }
+      const found = report.booted === from ? "old" : isBad ? "bad" : "new";
       counts[found]++;
-      const state = report.record?.state.name ?? "none";
+      phases.set(disk.state, (phases.get(disk.state) ?? 0) + 1);
       console.log(
-        `cut ${done} after ${(after / 1000).toFixed(1)} s: booted the ${found} system in ${seconds(started)} s, state ${state}`,
+        `cut ${done} after ${(after / 1000).toFixed(1)} s in ${disk.state}, ${isBad ? "bad" : "good"} release: ` +
+          `booted the ${found} system in ${seconds(started)} s` +
+          disk.damaged.map((path) => `; damaged: ${path}`).join(""),
       );
+      if (found === "bad") throw new Error(`cut ${done}: a bad system had become the boot default`);
     } while (done < cuts && random() < SECOND_CUTS);
     await machine.waitForReport(
-      isFinished(to),
-      `the end of the update to ${to}`,
+      isBad ? isBack(from, to) : isFinished(to),
+      isBad ? `${from} again, and ${to} denied` : `the end of the update to ${to}`,
       UPDATE_TIMEOUT_MS,
     );
     console.log(`  finished ${seconds(started)} s after power was back`);
+    if (!isBad) from = to;
   }
 
   await machine.cut();
   await machine.withDisk(async (root) => {
-    const said = await run("chroot", root, "/usr/bin/nix-store", "--verify", "--check-contents");
+    const said = await run(...nixStoreIn(root), "--verify", "--check-contents");
     if (said !== "") throw new Error(`the store is damaged: ${said}`);
   });
-  console.log(`${cuts} power cuts: ${counts.old} booted the old system, ${counts.new} the new one`);
-  console.log(`${cuts} passed, 0 failed`);
+  const hit = [...phases].map(([state, count]) => `${state} ${count}`).sort();
+  console.log(`releases: ${releases.good} good, ${releases.bad} bad; cut in: ${hit.join(", ")}`);
+  console.log(
+    `${done} power cuts (seed ${seed}): ${counts.old} booted the old system, ${counts.new} the new one, ${counts.bad} a bad one`,
+  );
+  console.log(`${done} passed, 0 failed`);
+}
+
+/**
+ * What is on the disk of a machine that was cut off, its journal replayed as the boot
+ * does it. Throws where the boot default, the profile, a root, a memory or the history is
+ * not what one of the two systems' hosts may have.
+ */
+async function inspectDisk(root, systems) {
+  const link = (path) => readlink(join(root, path));
+  const expectOneOf = (what, found) => {
+    if (!systems.includes(found)) {
+      throw new Error(`cut off: ${what} is ${found}, none of ${systems.join(", ")}`);
+    }
+  };
+  const bootDefault = (await readFile(join(root, "boot/loader/default"), "utf8")).trim();
+  expectOneOf("the boot default", bootDefault);
+  const profiles = "nix/var/nix/profiles";
+  expectOneOf("the profile", await link(join(profiles, await link(join(profiles, "system")))));
+  const roots = "nix/var/nix/gcroots/nixos-pull";
+  for (const name of await readdir(join(root, roots)).catch(() => [])) {
+    const target = await link(join(roots, name));
+    if (!/^(agent|\..*\.tmp)$/.test(name)) expectOneOf(`root ${name}`, target);
+  }
+  const state = join(root, "var/lib/nixos-pull");
+  const read = async (name) => {
+    const text = await readFile(join(state, name), "utf8").catch(() => null);
+    if (text === null) return null;
+    const { sha256, value } = JSON.parse(text);
+    if (createHash("sha256").update(JSON.stringify(value)).digest("hex") !== sha256) {
+      throw new Error(`cut off: ${name} does not have its checksum`);
+    }
+    return value;
+  };
+  const record = await read("state.json");
+  await read("trust.json");
+  const history = await readFile(join(state, "history.jsonl"), "utf8").catch(() => "");
+  // Only the last line may be torn.
+  for (const line of history.split("\n").slice(0, -1)) JSON.parse(line);
+
+  const closure = (await run("nix-store", "--query", "--requisites", ...systems)).split("\n");
+  const nixStore = nixStoreIn(root);
+  const said = await run(...nixStore, "--check-validity", "--print-invalid", ...closure);
+  const invalid = said.split("\n");
+  const valid = closure.filter((path) => !invalid.includes(path));
+  const damaged = [];
+  for (const path of valid) {
+    await run(...nixStore, "--verify-path", path).catch(() => damaged.push(path));
+  }
+  return { bootDefault, state: record?.state.name ?? "no state", damaged };
+}
+
+/** This machine's Nix, on a store below a directory. */
+function nixStoreIn(root) {
+  return ["nix-store", "--store", `local?root=${root}`];
 }
 
 /** Whether a report is of a host that is `toplevel` and nothing else. */
@@ -130,11 +208,17 @@ function isFinished(toplevel) {
     staging.length === 0;
 }
 
-/** A system that differs from all others in a service and in 2 MB that do not compress. */
-function build(generation) {
+/** Whether a report is of a host that is back at `toplevel` and does not take `denied` again. */
+function isBack(toplevel, denied) {
+  return (report) =>
+    isFinished(toplevel)(report) && report.record.denied.some((it) => it.toplevel === denied);
+}
+
+/** A system that differs from all others in a service and in 2 MB that do not compress; a bad one's service fails. */
+function build(generation, isBad) {
   const service = [
     "[Service]",
-    "ExecStart=/bin/sleep infinity",
+    `ExecStart=/bin/${isBad ? "false" : "sleep infinity"}`,
     `Environment=GENERATION=${generation}`,
     "[Install]",
     "WantedBy=multi-user.target",
@@ -145,6 +229,7 @@ function build(generation) {
     publicKeys: [publicKey],
     poll: { interval: "2s", jitter: "0s" },
     limits: { retryBase: "2s", retryMax: "20s" },
+    health: { settle: "2s", timeout: "10s", interval: "2s" },
   };
   const json = JSON.stringify({
     generation: String(generation),

@@ -1,4 +1,4 @@
-import { chmod, mkdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { TrustMemories, TrustMemory } from "../../../agent/core/acceptance.ts";
@@ -91,6 +91,25 @@ test("the memories' own file is only written where they changed", async () => {
   expect((await stat(trust)).ino).toBe(before);
   await state.save({ ...RECORD, trust: [memory("stable", 8)] });
   expect((await stat(trust)).ino).not.toBe(before);
+});
+
+test("a history that was lost raises an alarm", async () => {
+  const { open, live, directory, alarms } = await stateDirectory();
+  await live();
+  await rm(join(directory, "history.jsonl"));
+  expect(await open().load()).toEqual(RECORD);
+  expect(alarms()).toEqual(["STATE_LOST"]);
+});
+
+test("files that a kill left unfinished are removed, and nothing else", async () => {
+  const { open, live, directory, runtime } = await stateDirectory();
+  await live({ thenBoots: false });
+  const before = [await readdir(directory), await readdir(runtime)];
+  for (const where of [directory, runtime]) {
+    await writeFile(join(where, "state.json.tmp-0123456789ab"), "{");
+  }
+  await open().removeUnfinished();
+  expect([await readdir(directory), await readdir(runtime)]).toEqual(before);
 });
 
 const DAMAGES: [string, (path: string) => Promise<void>][] = [

@@ -1,0 +1,3 @@
+import { killsDuring, randomFor, surviveEach } from "./support/runs.ts";
+
+surviveEach(killsDuring("good", randomFor("good")));

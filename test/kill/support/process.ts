@@ -1,0 +1,35 @@
+import { fileURLToPath } from "node:url";
+import { runProcess, type ProcessResult } from "../../../agent/effects/subprocess.ts";
+import { testEnvironment } from "../../support/nixos-pull.ts";
+
+const BUNDLE = fileURLToPath(new URL("../../../dist/nixos-pull.cjs", import.meta.url));
+const CRASH_POINTS = new URL("crash-points.mjs", import.meta.url).href;
+/** Longer than any run, other than one that hangs. */
+const TIMEOUT_MS = 60_000;
+
+/** Runs the shipped bundle; with `crash`, under crash-points.mjs with these variables. */
+export function runAgent(
+  args: readonly string[],
+  crash: Readonly<Record<string, string>> | null = null,
+): Promise<ProcessResult> {
+  const preload = crash === null ? [] : ["--import", CRASH_POINTS];
+  return runProcess(process.execPath, [...preload, BUNDLE, ...args], {
+    env: { ...testEnvironment(), ...crash },
+    timeoutMs: TIMEOUT_MS,
+  });
+}
+
+/** Runs the bundle where it has to succeed; gives what it printed. */
+export async function runBundle(...args: string[]): Promise<string> {
+  return succeeded(await runAgent(args));
+}
+
+/** Runs any program where it has to succeed; gives what it printed. */
+export async function runTool(program: string, ...args: string[]): Promise<string> {
+  return succeeded(await runProcess(program, args, { env: testEnvironment(), timeoutMs: 60_000 }));
+}
+
+function succeeded(result: ProcessResult): string {
+  if (result.exitCode === 0) return result.stdout;
+  throw new Error(`${result.command} ${result.args.join(" ")}: ${result.stderr}`);
+}
