@@ -107,7 +107,7 @@ function settingsTable(schema) {
       const isSection = property.properties !== undefined;
       const given = required.includes(name)
         ? "required"
-        : property.default === undefined || isSection
+        : property.default === undefined || isSection || typeof property.default === "object"
           ? ""
           : code(property.default);
       rows.push([
@@ -126,6 +126,7 @@ function settingsTable(schema) {
 }
 
 function typeName(property, key) {
+  if (property.additionalProperties?.properties) return "by address";
   if (property.enum) return property.enum.map(code).join(", ");
   if (property.type === "array") return `list of ${typeName(property.items, key)}`;
   if (property.type === "integer") return key.endsWith("Bytes") ? "bytes" : "integer";

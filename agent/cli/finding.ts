@@ -46,8 +46,9 @@ export function describeVerdict({ code, message, epoch = 0, sequence = 0 }: Mirr
     : `${code}: ${message}`;
 }
 
-export function releaseName(release: Pick<Release, "channel" | "sequence">): string {
-  return `release ${release.sequence} of ${release.channel}`;
+export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequence">): string {
+  const { channel, epoch = 0, sequence } = release;
+  return `release ${sequence} of ${channel}${epoch === 0 ? "" : `, epoch ${epoch}`}`;
 }
 
 /** A finding for `--json`. */

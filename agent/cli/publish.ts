@@ -127,17 +127,21 @@ function printPublished(published: Published, options: PublishCommandOptions): v
       `${epoch === 0 ? "" : `, epoch ${epoch}`}, signed by ${signedBy.join(", ") || "nobody yet"}, ` +
       `good until ${expiresAt}.`,
   );
-  printLine(
-    formatTable(
-      Object.entries(published.hosts).map(([hostname, host]) => [
-        hostname,
-        host.mode,
-        `${host.paths} paths`,
-        `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
-        host.toplevel,
-      ]),
-    ),
-  );
+  const hosts = Object.entries(published.hosts);
+  // A refresh or a draft that comes into force packs nothing.
+  if (hosts.length > 0) {
+    printLine(
+      formatTable(
+        hosts.map(([hostname, host]) => [
+          hostname,
+          host.mode,
+          `${host.paths} paths`,
+          `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
+          host.toplevel,
+        ]),
+      ),
+    );
+  }
   printLine(manifest);
 }
 

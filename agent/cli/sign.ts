@@ -30,15 +30,16 @@ export async function sign(
     return EXIT.ok;
   }
   const position = describePosition(positionOf(manifest));
+  const count = Object.keys(hosts).length;
   printLine(
     added.length > 0
       ? `Signed release ${position} of ${channel} with ${added.join(", ")}; signatures now: ${claimed.join(", ")}.`
       : `Release ${position} of ${channel} has these signatures already: ${claimed.join(", ")}.`,
   );
   printLine(`Digest ${digest}`);
-  if (epoch) printLine(`Epoch ${epoch.number} begins or goes on: ${epoch.reason}`);
+  if (epoch) printLine(`Epoch ${epoch.number}, begun because: ${epoch.reason}`);
   printLine(
-    `Created ${createdAt}, good until ${expiresAt}, for ${Object.keys(hosts).length} hosts:`,
+    `Created ${createdAt}, good until ${expiresAt}, for ${count} host${count === 1 ? "" : "s"}:`,
   );
   printLine(
     formatTable(

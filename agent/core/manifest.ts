@@ -129,6 +129,8 @@ export interface SignedManifest {
 /** One host's part of a release: all that the agent needs to become it. */
 export const releaseSchema = z.strictObject({
   channel: channelSchema,
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
   sequence: z.int().positive(),
   digest: sha256Schema,
   hostname: hostnameSchema,
@@ -215,6 +217,7 @@ export function releaseFor(
   }
   return {
     channel: manifest.channel,
+    ...(manifest.epoch && { epoch: manifest.epoch.number }),
     sequence: manifest.sequence,
     digest,
     hostname,

@@ -207,7 +207,10 @@ export class HttpMirror implements Mirror {
     const missing = response.statusCode === 404 || response.statusCode === 410;
     throw new PullError(
       missing ? "MIRROR_NOT_FOUND" : "MIRROR_STATUS",
-      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}`,
+      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}` +
+        (response.statusCode === 401 || response.statusCode === 403
+          ? "; are the settings credentials and tls right for this mirror?"
+          : ""),
     );
   }
 }

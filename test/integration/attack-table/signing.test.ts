@@ -95,7 +95,7 @@ describe("signing at several places", () => {
     const draft = join(world.directory, "epoch.json");
     await world.publish(["--refresh", "--new-epoch", "key stolen", "--unsigned", draft]);
     const signed = await world.command(["sign", draft, "--key", other.secretFile]);
-    expect(signed.stdout).toContain("Epoch 1 begins or goes on: key stolen");
+    expect(signed.stdout).toContain("Epoch 1, begun because: key stolen");
     expect(signed.stdout).toMatch(/^Digest [0-9a-f]{64}$/m);
     const envelope = JSON.parse(await readFile(draft, "utf8")) as Envelope;
     const evil = [{ ...envelope.signatures[0], keyid: "\u001b[2Jall is well" }];
