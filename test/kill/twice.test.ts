@@ -1,5 +1,5 @@
 import { inject } from "vitest";
-import { LOSSES, type Crash } from "./support/crash.ts";
+import { LOSSES, LOST_FILES, type Crash } from "./support/crash.ts";
 import { randomFor, surviveEach } from "./support/runs.ts";
 import { afterImport, SCENARIOS, type ScenarioKey } from "./support/scenario.ts";
 import { pick } from "./support/seeded.ts";
@@ -19,8 +19,7 @@ surviveEach(
       at: pick(afterImport(points[key]), random),
       againAt: 1 + Math.floor(random() * 60),
       collectsGarbage: random() < 0.2,
-      // What losing state.json does is in losses.test.ts.
-      ...(loses && { loss: { file: "trust.json", how: pick(LOSSES, random) } }),
+      ...(loses && { loss: { file: pick(LOST_FILES, random), how: pick(LOSSES, random) } }),
     };
   }),
 );

@@ -56,19 +56,6 @@ export function isQuestion(point: string): boolean {
   return /^spawn (switch-to-configuration (usage|check)|flock|nix-store|sh)/.test(point);
 }
 
-/** Whether a point lies between two others, the two included. */
-export function isBetween(
-  points: readonly string[],
-  point: string,
-  first: RegExp,
-  last: RegExp,
-): boolean {
-  const at = points.indexOf(point);
-  const from = points.findIndex((it) => first.test(it));
-  const to = points.findLastIndex((it) => last.test(it));
-  return from !== -1 && to !== -1 && from <= at && at <= to;
-}
-
 /** What comes after the closure is in the store, where scenarios begin to differ. */
 export function afterImport(points: readonly string[]): readonly string[] {
   return points.slice(points.findIndex((point) => point.startsWith("rename state.json (Staged)")));
