@@ -5,6 +5,7 @@ import { generateKey } from "../../agent/core/signing-key.ts";
 import { buildSystem } from "../support/closure.ts";
 import { nixosPull } from "../support/nixos-pull.ts";
 import { createHost, createOperator, type SandboxHost } from "../support/sandbox.ts";
+import { runsOf } from "../support/scripted-system.ts";
 
 /** What the closure of a release does on a NixOS host: it brings another configuration. */
 async function reconfigure(host: SandboxHost, settings: Record<string, unknown>): Promise<void> {
@@ -65,12 +66,12 @@ test("hosts that were away for a year follow to new keys, as long as releases ca
   await nixosPull(["sign", operator.mirror, "--key", operator.keyFile]);
   const half = await awayLonger.json("apply");
   expect(half).toMatchObject({ exitCode: 6, value: { error: { code: "PATH_SIGNATURE" } } });
-  expect(await awayLonger.switchLog()).toEqual([`switch ${first}`]);
+  expect(await awayLonger.switchLog()).toEqual(runsOf(first));
   expect(await awayLonger.stagingIsClean()).toBe(true);
   // One release with both keys brings it back, and changes nothing for the others.
   await operator.publish({ web1: fifth }, "--key", newKey);
   expect((await awayLonger.run("apply")).exitCode).toBe(0);
   expect(await awayLonger.profileToplevel()).toBe(fifth);
   expect((await away.json("apply")).value).toMatchObject({ decision: "adopt", updated: false });
-  expect(await away.switchLog()).toHaveLength(3);
+  expect(await away.switchLog()).toHaveLength(6);
 });

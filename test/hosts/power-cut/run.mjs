@@ -21,6 +21,16 @@ const BOOT_TIMEOUT_MS = 4 * 60_000;
 const UPDATE_TIMEOUT_MS = 20 * 60_000;
 /** Of the cuts, how many are followed by one more before the update is finished. */
 const SECOND_CUTS = 0.25;
+
+/** States of an update in which nothing but the old system may be the boot default. */
+const UNPROVEN = new Set([
+  "Candidate",
+  "Fetching",
+  "Imported",
+  "Staged",
+  "Activating",
+  "Verifying",
+]);
 /** Of the releases, how many have a system whose unit fails. */
 const BAD_RELEASES = 0.25;
 const here = (path) => fileURLToPath(new URL(path, import.meta.url));
@@ -104,6 +114,9 @@ async function main() {
       // What was the boot default when the power went is what is booted.
       if (report.booted !== disk.bootDefault) {
         throw new Error(`cut ${done}: booted ${report.booted}, not ${disk.bootDefault}`);
+      }
+      if (UNPROVEN.has(disk.state) && disk.bootDefault !== from) {
+        throw new Error(`cut ${done} in ${disk.state}: the boot default is ${disk.bootDefault}`);
       }
       for (const what of ["current", "bootDefault", "profile"]) {
         if (![from, to].includes(report[what])) {
