@@ -43,9 +43,9 @@ const ROOT = {
   agent: "agent",
 } as const;
 
-/** How long another switch-to-configuration is waited for: two minutes. */
-const LOCK_WAIT_MS = 5_000;
-const LOCK_TRIES = 24;
+/** How long another switch-to-configuration is waited for: half a minute. */
+const LOCK_WAIT_MS = 3_000;
+const LOCK_TRIES = 10;
 
 /** An agent that is ended this often in one state is being ended by what it does. */
 const MAX_RESTARTS = 10;

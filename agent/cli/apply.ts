@@ -41,6 +41,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
       ...findingJson(outcome),
       state: record.state,
       committed: record.committed,
+      pendingReboot: record.pendingReboot,
     });
   } else if (updated && release) {
     printLine(`Applied ${releaseName(release)}: ${release.mode} ${release.toplevel}`);

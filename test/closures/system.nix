@@ -98,6 +98,7 @@ in
     cat > $out/bin/switch-to-configuration <<EOF
     #!/bin/sh
     PATH=/usr/bin:/bin
+    if [ \$# -ne 1 ]; then echo "usage: \$0 [switch|boot|test|dry-activate]" >&2; exit 1; fi
     root=\''${NIXOS_PULL_SANDBOX_ROOT:-}
     echo "switching to generation ${generation} of ${name}: \$1"
     sleep ${toString seconds}

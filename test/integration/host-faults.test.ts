@@ -28,7 +28,7 @@ import {
   unmount,
   whyNoMounts,
 } from "../support/scratch-mount.ts";
-import { hookSwitches } from "../support/scripted-system.ts";
+import { hookSwitches, runsOf } from "../support/scripted-system.ts";
 import { suiteDirectory } from "../support/suite-directory.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
@@ -340,7 +340,7 @@ describe("two agents on one host", () => {
     await open();
     const updated = await first.ended;
     expect(updated.exitCode, updated.stderr).toBe(0);
-    expect(await host.switchLog()).toHaveLength(2);
+    expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1], series.toplevels[2]));
   });
 });
 
@@ -394,6 +394,7 @@ describe("a host at release 2 whose memory was damaged", () => {
     const before = await snapshotOf(host);
     for (const file of ["trust.json", "history.jsonl"]) await rm(join(host.state, file));
     await rm(join(host.root, "nix/var/nix/gcroots/nixos-pull.trust.json"));
+    await rm(`${host.state}.run`, { recursive: true });
     await truncate(join(host.state, "state.json"), 100);
     const refused = await host.run("apply");
     expect(refused.exitCode).toBe(7);
@@ -452,11 +453,14 @@ describe("a link in the place of", () => {
   );
 });
 
-/** Makes the switch to generation 2 wait until the function that it gives is called. */
+/** Makes the first run of generation 2 wait until the function that it gives is called. */
 async function gateSwitches(host: SandboxHost): Promise<() => Promise<void>> {
   const gate = join(host.root, "gate");
   await runProcess("mkfifo", [gate], { env: testEnvironment(), timeoutMs: 10_000 });
-  await hookSwitches(host, `if [ $generation = 2 ]; then read line < "$root/gate"; fi`);
+  await hookSwitches(
+    host,
+    `if [ "$generation $mode" = "2 test" ]; then read line < "$root/gate"; fi`,
+  );
   return () => writeFile(gate, "go\n");
 }
 
@@ -468,12 +472,19 @@ describe("a switch to release 2 that", () => {
     readonly hook: string;
     readonly code: string;
     readonly settings?: Record<string, unknown>;
+    /** Whether that comes out only once the system is proven and becomes the boot default. */
+    readonly committing?: boolean;
   }
   const FAILURES: Failure[] = [
     { name: "fails with exit code 1", hook: "exit 1", code: "ACTIVATION_FAILED" },
     { name: "fails with exit code 2", hook: "exit 2", code: "ACTIVATION_FAILED" },
     { name: "fails with exit code 4", hook: "exit 4", code: "ACTIVATION_FAILED" },
-    { name: "crashes", hook: "kill -SEGV $$", code: "ACTIVATION_FAILED" },
+    {
+      name: "is ended by a signal, as often as it may be",
+      hook: "kill -SEGV $$",
+      code: "ACTIVATION_INTERRUPTED",
+      settings: { activation: { attempts: 1 } },
+    },
     {
       name: "takes too long",
       hook: "sleep 300",
@@ -496,6 +507,7 @@ describe("a switch to release 2 that", () => {
       name: "moves the profile elsewhere",
       hook: `ln -sfn system-1-link "$root/nix/var/nix/profiles/system"`,
       code: "HEALTH_FAILED",
+      committing: true,
     },
   ];
 
@@ -505,7 +517,12 @@ describe("a switch to release 2 that", () => {
     await hookSwitches(host, onTwo(failure.hook));
     const failed = await answerOf(host, "apply");
     expect(failed).toMatchObject({ exitCode: 8, updated: false, error: { code: failure.code } });
-    const log = [1, 2, 1].map((n) => `switch ${series.toplevels[n as 1 | 2]}`);
+    const { 1: first, 2: second } = series.toplevels;
+    const log = [
+      ...runsOf(first),
+      ...(failure.committing ? runsOf(second) : [`test ${second}`]),
+      `switch ${first}`,
+    ];
     expect(await snapshotOf(host)).toEqual({ ...before, switchLog: log });
     expect(await rootsOf(host)).toEqual(before.roots);
     expect(await host.stagingIsClean()).toBe(true);
@@ -519,6 +536,21 @@ describe("a switch to release 2 that", () => {
     expect((await snapshotOf(host)).switchLog).toEqual(log);
     await mirror.release(3);
     await expectRecovery(host, 3);
+  });
+
+  test("is ended by a signal is undone, not denied, and tried again", async () => {
+    const { host } = await servedRelease(series);
+    const before = await snapshotOf(host);
+    await hookSwitches(host, onTwo("kill -KILL $$"));
+    const cut = await answerOf(host, "apply");
+    expect(cut).toMatchObject({
+      ...{ exitCode: 8, updated: false, error: { code: "ACTIVATION_INTERRUPTED" } },
+      state: { name: "Failed", attempts: 1 },
+    });
+    const after = await snapshotOf(host);
+    expect({ ...after, switchLog: [] }).toEqual({ ...before, switchLog: [] });
+    await hookSwitches(host, "");
+    await expectRecovery(host);
   });
 
   test("failed is tried again where a person insists", async () => {
@@ -541,7 +573,8 @@ describe("a switch to release 2 that", () => {
     expect(updated).toMatchObject({
       exitCode: 0,
       updated: true,
-      committed: { sequence: 2, rebootNeeded: true },
+      committed: { sequence: 2 },
+      pendingReboot: { release: { sequence: 2 } },
     });
     expect((await host.run("status")).stdout).toContain("REBOOT NEEDED");
     expect(await host.profileToplevel()).toBe(series.toplevels[2]);
@@ -569,6 +602,22 @@ describe("a switch to release 2 that", () => {
     const after = await snapshotOf(host);
     expect({ ...after, switchLog: [] }).toEqual({ ...before, switchLog: [] });
   });
+
+  test("finds the lock of another one held all the time undoes nothing and is tried later", async () => {
+    const { host } = await servedRelease(series);
+    const before = await snapshotOf(host);
+    await hookSwitches(host, onTwo("exit 11"));
+    const locked = await answerOf(host, "apply");
+    expect(locked).toMatchObject({
+      ...{ exitCode: 8, updated: false, error: { code: "SWITCH_LOCKED" } },
+      state: { name: "Failed", attempts: 1 },
+    });
+    const after = await snapshotOf(host);
+    expect(after.switchLog).not.toContain(`switch ${series.toplevels[1]}`);
+    expect({ ...after, switchLog: [] }).toEqual({ ...before, switchLog: [] });
+    await hookSwitches(host, "");
+    await expectRecovery(host);
+  }, 120_000);
 
   test("finds the lock of another one held waits for it", async () => {
     const { host } = await servedRelease(series);
@@ -645,7 +694,8 @@ describe("the garbage collector", () => {
     const { exitCode, stderr } = await applying.ended;
     expect(exitCode, stderr).toBe(0);
     await collect(host);
-    expect(await host.switchLog()).toHaveLength(2);
+    const { 1: first, 2: second } = series.toplevels;
+    expect(await host.switchLog()).toEqual([...runsOf(first), `test ${second}`]);
     for (const toplevel of [series.toplevels[1], series.toplevels[2]]) {
       expect(await readdir(join(host.root, toplevel))).toContain("bin");
     }

@@ -296,7 +296,7 @@ const ALSO_IN_A_DIRECTORY = [
   "a manifest longer than the limit",
 ];
 
-const quick = (): Record<string, unknown> => ({ limits: { stallTimeout: "1s" } });
+const quick = (): Record<string, unknown> => ({ limits: { stallTimeout: "1s", rateWindow: "1s" } });
 
 const HTTP: Attack[] = [
   { name: "HTTP 404", code: "MIRROR_NOT_FOUND", attack: serves(() => manifestStatus(404)) },

@@ -20,8 +20,8 @@ export interface Answer {
   readonly committed: {
     readonly sequence: number;
     readonly toplevel: string;
-    readonly rebootNeeded: boolean;
   } | null;
+  readonly pendingReboot: { readonly release: { readonly sequence: number } } | null;
   readonly preview: {
     readonly paths: number;
     readonly newPaths: number;

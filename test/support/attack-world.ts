@@ -148,6 +148,8 @@ export class AttackWorld {
       await rm(join(this.directory, name), { recursive: true, force: true });
       await cp(join(this.#snapshot, name), join(this.directory, name), COPIED);
     }
+    // As after a boot: the record's copy would hide what a case does to the record.
+    await rm(`${this.state}.run`, { recursive: true, force: true });
   }
 
   /** In this test the download is right to stay: it is broken off and can be resumed. */

@@ -79,6 +79,8 @@ export async function createHost(
     store: `local?root=${root}`,
     log: { format: "text" },
     ...others,
+    // One look: here no unit needs time to come up.
+    health: { timeout: "1s", interval: "1s", ...(settings["health"] as object | undefined) },
     // The tests' own disk is nobody's to reserve.
     limits: { reserveBytes: 0, ...(settings["limits"] as object | undefined) },
     paths: {
@@ -87,6 +89,7 @@ export async function createHost(
       gcRoots: join(root, "nix/var/nix/gcroots/nixos-pull"),
       currentSystem: join(root, "run/current-system"),
       bootedSystem: join(root, "run/booted-system"),
+      boot: join(root, "boot"),
       ...paths,
     },
   };

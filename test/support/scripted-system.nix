@@ -47,6 +47,7 @@ build "nixos-system-${name}-${generation}" ''
   cat > $out/bin/switch-to-configuration <<EOF
   #!/bin/sh
   PATH=/usr/bin:/bin
+  if [ \$# -ne 1 ]; then echo "usage: \$0 [switch|boot|test|dry-activate]" >&2; exit 1; fi
   mode=\$1 generation=${generation} out=$out root=\''${NIXOS_PULL_SANDBOX_ROOT:-}
   echo "switching to generation ${generation} of ${name}: \$mode"
   echo "\$mode \$out" >> "\$root/switch.log"

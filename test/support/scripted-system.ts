@@ -25,6 +25,11 @@ export async function buildScriptedSystem(
   return result.stdout.trim();
 }
 
+/** What a host's switch log shows of a release in mode `switch`: it is proven, then committed. */
+export function runsOf(...toplevels: string[]): string[] {
+  return toplevels.flatMap((toplevel) => [`test ${toplevel}`, `boot ${toplevel}`]);
+}
+
 /** What a host's switch-to-configuration does from now on, in shell. */
 export async function hookSwitches(host: SandboxHost, script: string): Promise<void> {
   await writeFile(join(host.root, "switch-hook"), `${script}\n`);
