@@ -279,7 +279,9 @@ export class AttackWorld {
     const generation = await readlink(profile);
     expect(await readlink(join(profile, "..", generation))).toBe(this.first);
     expect(await readlink(join(this.root, "run/current-system"))).toBe(this.first);
-    expect(await readFile(join(this.root, "switch.log"), "utf8")).toBe(`switch ${this.first}\n`);
+    expect(await readFile(join(this.root, "switch.log"), "utf8")).toBe(
+      `test ${this.first}\nboot ${this.first}\n`,
+    );
     expect(await this.exists(join(this.root, this.second))).toBe(false);
     if (this.#stagingMayStay) return;
     expect(await readdir(join(this.state, "staging")).catch(() => [])).toEqual([]);
