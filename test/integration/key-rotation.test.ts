@@ -1,4 +1,4 @@
-import { readFile, readdir, rm, writeFile } from "node:fs/promises";
+import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
 import { generateKey } from "../../agent/core/signing-key.ts";
@@ -40,12 +40,11 @@ test("hosts that were away for a year follow to new keys, as long as releases ca
     await operator.publish({ web1: toplevel }, "--key", newKey);
   }
   // Nothing of the time between is left on the mirror.
-  const manifest = await readFile(join(operator.mirror, "channels/stable/manifest.json"), "utf8");
-  const { payload } = JSON.parse(manifest) as { payload: string };
-  for (const name of await readdir(join(operator.mirror, "archives"))) {
-    const isNamed = Buffer.from(payload, "base64").includes(name.replace(".tar", ""));
-    if (!isNamed) await rm(join(operator.mirror, "archives", name));
-  }
+  const before = await readdir(join(operator.mirror, "archives"));
+  const pruned = await nixosPull(["prune", operator.mirror, "--keep", "1"]);
+  expect(pruned.exitCode, pruned.stderr).toBe(0);
+  const left = await readdir(join(operator.mirror, "archives"));
+  expect(left.length).toBeLessThan(before.length);
 
   const back = await away.run("apply");
   expect(back.exitCode, back.stderr).toBe(0);
@@ -73,5 +72,5 @@ test("hosts that were away for a year follow to new keys, as long as releases ca
   expect((await awayLonger.run("apply")).exitCode).toBe(0);
   expect(await awayLonger.profileToplevel()).toBe(fifth);
   expect((await away.json("apply")).value).toMatchObject({ decision: "adopt", updated: false });
-  expect(await away.switchLog()).toHaveLength(6);
+  expect(await away.switchLog()).toEqual(runsOf(first, fourth, fifth));
 });

@@ -24,7 +24,6 @@ import { encodeManifest, parseManifest, type Manifest } from "../../agent/core/m
 import { generateKey, parseSecretKey, type SecretKey } from "../../agent/core/signing-key.ts";
 import { buildSystem } from "./closure.ts";
 import { testEnvironment, type CommandOutput } from "./nixos-pull.ts";
-import { runsOf } from "./scripted-system.ts";
 import { removeTree } from "./temporary.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/nixos-pull.cjs", import.meta.url));
@@ -280,8 +279,9 @@ export class AttackWorld {
     const generation = await readlink(profile);
     expect(await readlink(join(profile, "..", generation))).toBe(this.first);
     expect(await readlink(join(this.root, "run/current-system"))).toBe(this.first);
-    const switched = await readFile(join(this.root, "switch.log"), "utf8");
-    expect(switched.trim().split("\n")).toEqual(runsOf(this.first));
+    expect(await readFile(join(this.root, "switch.log"), "utf8")).toBe(
+      `test ${this.first}\nboot ${this.first}\n`,
+    );
     expect(await this.exists(join(this.root, this.second))).toBe(false);
     if (this.#stagingMayStay) return;
     expect(await readdir(join(this.state, "staging")).catch(() => [])).toEqual([]);
