@@ -1,7 +1,8 @@
 # A system that shares nothing with its other generations, so that a host has to read the
 # whole archive, and whose switch-to-configuration does what a test tells it at run time:
 # it runs $NIXOS_PULL_SANDBOX_ROOT/switch-hook, a snippet of shell that sees $mode,
-# $generation, $out and $root and may wait, fail or exit as it likes.
+# $generation, $out and $root and may wait, fail or exit as it likes. What it says of its
+# usage may stand in $NIXOS_PULL_SANDBOX_ROOT/switch-usage.
 {
   name ? "web1",
   generation ? "1",
@@ -47,8 +48,11 @@ build "nixos-system-${name}-${generation}" ''
   cat > $out/bin/switch-to-configuration <<EOF
   #!/bin/sh
   PATH=/usr/bin:/bin
-  if [ \$# -ne 1 ]; then echo "usage: \$0 [switch|boot|test|dry-activate]" >&2; exit 1; fi
-  mode=\$1 generation=${generation} out=$out root=\''${NIXOS_PULL_SANDBOX_ROOT:-}
+  mode=\''${1-} generation=${generation} out=$out root=\''${NIXOS_PULL_SANDBOX_ROOT:-}
+  if [ \$# -ne 1 ]; then
+    cat "\$root/switch-usage" 2>/dev/null || echo "usage: \$0 [switch|boot|test|dry-activate]"
+    exit 1
+  fi
   echo "switching to generation ${generation} of ${name}: \$mode"
   echo "\$mode \$out" >> "\$root/switch.log"
   if [ -e "\$root/switch-hook" ]; then . "\$root/switch-hook"; fi

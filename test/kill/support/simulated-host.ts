@@ -19,7 +19,6 @@ export type Defect = "none" | "switch fails" | "unhealthy";
  * killed takes longer, so that the next agent meets it.
  */
 const SWITCH_HOOK = `
-if [ -z "$mode" ]; then echo "check: run pre-switch checks and exit" >&2; exit 1; fi
 if [ "$mode" = check ]; then exit 0; fi
 exec 9>>"$root/switch.lock"
 flock --nonblock 9 || exit 11
@@ -95,6 +94,7 @@ export async function createSimulatedHost(
   if (template === null) await mkdir(join(root, "nix"));
   else await runTool("cp", "-a", "--reflink=auto", `${world.templates[template]}/.`, root);
   await writeFile(join(root, "switch-hook"), SWITCH_HOOK);
+  await writeFile(join(root, "switch-usage"), "check: run pre-switch checks and exit\n");
   await writeFile(join(root, "defect"), `${defect}\n`);
   const configFor = (mirror: "old" | "new"): string => join(root, `config-${mirror}.json`);
   for (const mirror of ["old", "new"] as const) {
