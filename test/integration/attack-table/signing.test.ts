@@ -114,7 +114,7 @@ describe("signing at several places", () => {
     const output = await world.command([
       ...["publish", "--mirror", world.mirror, "--from-draft", draft, ...trusted],
     ]);
-    expect(output.stderr).toContain("PUBLISH_FAILED: web1: expected its archive");
+    expect(output.stderr).toContain("PUBLISH_FAILED: web1: expected an archive of ");
   });
 
   test("what is no release is not signed", async () => {
