@@ -91,7 +91,10 @@ for (const call of ["rm", "unlink", "rmdir"]) {
     const name = nameOf(path);
     if (name !== null && exists(path)) {
       point(`remove ${name}`, "before");
-      if (options[0]?.recursive) point(`remove ${name}`, "in the middle", () => removeSome(path));
+      // A link goes at once; what it points to is another host's too.
+      if (options[0]?.recursive && fs.lstatSync(path).isDirectory()) {
+        point(`remove ${name}`, "in the middle", () => removeSome(path));
+      }
     }
     return real[call](path, ...options);
   };

@@ -148,12 +148,15 @@ function isDone({ updated, decision, state }: Answer): boolean {
 }
 
 /** Whatever happens: every place names one of the two systems, and no file is torn. */
-function expectWhole(observed: Observed, { systems }: World): void {
+function expectWhole(observed: Observed, { systems, closure }: World): void {
   const known: (string | null)[] = [systems.old, systems.new];
   const { profile, running, bootDefault, roots } = observed;
   for (const [what, toplevel] of Object.entries({ profile, running, bootDefault, ...roots })) {
     expect(known, what).toContain(toplevel);
   }
+  expect(closure, "roots of the import").toEqual(
+    expect.arrayContaining([...(observed.importedRoots ?? [])]),
+  );
 }
 
 /** What the host is in the end, and that nothing of the way there is left. */
@@ -196,6 +199,7 @@ function expectEnd(
     expect(current, "root current").toBe(isDenied ? systems.old : systems.new);
   expect([undefined, systems.old], "root previous").toContain(previous);
   expect(others, "other roots").toEqual({});
+  expect(observed.importedRoots, "roots of the import").toBeNull();
   expect(observed.staging).toEqual([]);
   // What rolls back a system that does not come up after its boot, until it was booted.
   const files = mode === "boot" ? [...STATE_FILES, "boot-deadline"] : STATE_FILES;

@@ -1,6 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { IMPORTED_ROOTS } from "../../../agent/app/closure-fetch.ts";
 import { readChecked } from "../../../agent/effects/checked-file.ts";
 import { trustMemoriesSchema, type TrustMemories } from "../../../agent/core/acceptance.ts";
 import { recordSchema, type AgentRecord } from "../../../agent/core/machine.ts";
@@ -50,6 +51,8 @@ export interface Observed {
   /** Generations of the two things that an activation changes. */
   readonly parts: readonly string[];
   readonly roots: Readonly<Record<string, string>>;
+  /** What the directory of roots of a begun import holds; null without one. */
+  readonly importedRoots: readonly string[] | null;
   readonly staging: readonly string[];
   /** Names in the state directory. */
   readonly files: readonly string[];
@@ -138,11 +141,13 @@ export async function createSimulatedHost(
       ),
     async observe() {
       const generation = await link(join(profiles, "system"));
-      const roots = await Promise.all(
-        (await names(gcRoots)).map(
-          async (name) => [name, (await link(join(gcRoots, name))) ?? "no link"] as const,
-        ),
-      );
+      const linksIn = async (directory: string): Promise<Record<string, string>> => {
+        const links = (await names(directory)).map(
+          async (name) => [name, (await link(join(directory, name))) ?? "no link"] as const,
+        );
+        return Object.fromEntries(await Promise.all(links));
+      };
+      const { [IMPORTED_ROOTS]: imported, ...roots } = await linksIn(gcRoots);
       const [record, trust] = await Promise.all([
         readChecked(join(state, "state.json"), recordSchema),
         readChecked(join(state, "trust.json"), trustMemoriesSchema),
@@ -152,7 +157,11 @@ export async function createSimulatedHost(
         running: await link(join(root, "run/current-system")),
         bootDefault: await read("boot-default"),
         parts: [(await read("part-a")) ?? "", (await read("part-b")) ?? ""],
-        roots: Object.fromEntries(roots),
+        roots,
+        importedRoots:
+          imported === undefined
+            ? null
+            : Object.values(await linksIn(join(gcRoots, IMPORTED_ROOTS))),
         staging: await names(join(state, "staging")),
         files: await names(state),
         record: record.kind === "read" ? record.value : null,

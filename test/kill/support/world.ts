@@ -13,6 +13,8 @@ export interface World {
   readonly publicKey: string;
   /** Store paths of release 1, which hosts have, and of release 2, which they are to take. */
   readonly systems: { readonly old: string; readonly new: string };
+  /** Store paths of release 2's closure. */
+  readonly closure: readonly string[];
   /** Mirrors that offer release 2, and release 1 still. */
   readonly mirrors: { readonly new: string; readonly old: string };
   /** Roots of hosts that run release 1, and release 2 after it. */
@@ -40,6 +42,7 @@ export async function createWorld(directory: string, seed: number): Promise<Worl
     seed,
     publicKey: pair.public,
     systems: { old: first, new: second },
+    closure: (await runTool("nix-store", "--query", "--requisites", second)).trim().split("\n"),
     mirrors: { old: pathToFileURL(mirrors.old).href, new: pathToFileURL(mirrors.new).href },
     templates: { old: join(directory, "template-old"), new: join(directory, "template-new") },
   };
