@@ -139,6 +139,11 @@ function logOutcome(outcome: TickOutcome, { log }: AgentTools): void {
     case "drifted":
       log.warn(`this host was changed by hand and is left alone: found ${decision.found}`);
       break;
+    case "waiting":
+      for (const { reason, message } of decision.waits) {
+        log.info(`release ${release?.sequence} waits: ${message}`, { code: reason });
+      }
+      break;
     case "active":
     case "adopt":
     case "backoff":

@@ -172,6 +172,7 @@ export class ReleaseRun {
         await this.#withdraw(`release ${release.sequence} is ${decision.kind}`);
         return untouched();
       case "backoff":
+      case "waiting":
         return untouched();
       case "update": {
         if (!this.#isUnderWay(release) || this.#isBarred()) {

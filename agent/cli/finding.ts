@@ -2,6 +2,7 @@ import { EXIT } from "../core/errors.ts";
 import type { Finding } from "../app/agent.ts";
 import type { MirrorVerdict } from "../app/poll.ts";
 import { describePosition, type Release } from "../core/manifest.ts";
+import { endOf } from "../core/waiting.ts";
 
 /** One sentence about what a poll found and what follows from it. */
 export function describeFinding({ release, decision, error }: Finding): string {
@@ -32,6 +33,8 @@ export function describeFinding({ release, decision, error }: Finding): string {
         `Waiting until ${decision.until} to try ${name} again: ` +
         `${decision.reason.code}: ${decision.reason.message}`
       );
+    case "waiting":
+      return `Nothing to do yet: ${name} waits: ${decision.waits.map(({ message }) => message).join("; ")}`;
     case "update":
       return `${name} would be applied: ${release.mode} ${release.toplevel}`;
     default:
@@ -57,6 +60,9 @@ export function findingJson({ release, decision, error, verdicts }: Finding): ob
     decision: decision?.kind ?? null,
     ...(decision && "reason" in decision ? { reason: decision.reason } : {}),
     ...(decision?.kind === "backoff" ? { until: decision.until } : {}),
+    ...(decision?.kind === "waiting"
+      ? { waits: decision.waits, until: endOf(decision.waits) }
+      : {}),
     ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
     error: error ? { code: error.code, message: error.message } : null,
     release,

@@ -1,6 +1,7 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import { denialOf, type AgentRecord, type Reason } from "./machine.ts";
 import type { Release } from "./manifest.ts";
+import type { Wait } from "./waiting.ts";
 
 /** What the agent sees of its host. */
 export interface Observation {
@@ -22,6 +23,8 @@ export type Decision =
   | { readonly kind: "denied"; readonly reason: Reason }
   /** The last attempt failed; the next one comes at `until`. */
   | { readonly kind: "backoff"; readonly until: string; readonly reason: Reason }
+  /** It is this host's, but not yet; at least one thing is waited for. */
+  | { readonly kind: "waiting"; readonly waits: readonly Wait[] }
   | { readonly kind: "update" };
 
 /**
@@ -30,13 +33,17 @@ export type Decision =
  */
 export type Insistence = "patient" | "retry" | "again";
 
-/** Decides about a release. Pure: same record, host and time, same decision. */
+/**
+ * Decides about a release. `waits` is what the release's rollout and the host's own rules
+ * have against applying it now. Pure: same record, host and time, same decision.
+ */
 export function decide(
   record: AgentRecord,
   release: Release,
   host: Observation,
   now: Date,
   insistence: Insistence = "patient",
+  waits: readonly Wait[] = [],
 ): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
@@ -44,7 +51,10 @@ export function decide(
   const asked = committed?.toplevel === release.toplevel && committed.mode === release.mode;
   const active = isActive(record, release, host);
   if (active) return { kind: recorded ? "active" : "adopt" };
-  if (insistence === "again") return { kind: "update" };
+  const binding = waits.filter(({ binds }) => insistence === "patient" || binds === "everyone");
+  const go: Decision =
+    binding.length > 0 ? { kind: "waiting", waits: binding } : { kind: "update" };
+  if (insistence === "again") return go;
   const denial = denialOf(record, release.toplevel);
   if (denial) return { kind: "denied", reason: denial.reason };
   if (asked) {
@@ -59,7 +69,7 @@ export function decide(
   ) {
     return { kind: "backoff", until: state.retryAt, reason: state.reason };
   }
-  return { kind: "update" };
+  return go;
 }
 
 function isActive(record: AgentRecord, release: Release, host: Observation): boolean {
