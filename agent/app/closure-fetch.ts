@@ -1,9 +1,4 @@
-import {
-  narMembersOf,
-  readIndex,
-  type ArchiveContents,
-  type NarMember,
-} from "../core/archive-index.ts";
+import { narMembersOf, type ArchiveContents, type NarMember } from "../core/archive-index.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { DEFAULT_GAP, bytesOf, planRuns, wantedBytesOf, type Run } from "../core/fetch-plan.ts";
 import { topmost, type QueuedPath } from "../core/import-queue.ts";
@@ -12,11 +7,12 @@ import type { Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
 import type { Release } from "../core/manifest.ts";
 import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY } from "../core/store-path.ts";
-import { TAR_BLOCK } from "../core/tar-layout.ts";
-import { ByteReader } from "../effects/byte-reader.ts";
+import type { IndexCache } from "../effects/index-cache.ts";
 import { Staging } from "../effects/staging.ts";
 import { fetchDeltas, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
 import { ImportStream } from "./import-stream.ts";
+import { fetchIndex } from "./index-fetch.ts";
+import { fromMirrors } from "./try-mirrors.ts";
 
 /** How far a fetch is, for progress. */
 export interface FetchProgress {
@@ -31,6 +27,7 @@ export interface FetchTools {
   readonly store: NixStore;
   readonly roots: GcRoots;
   readonly disk: Disk;
+  readonly indexes: IndexCache;
   readonly log: Log;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
   /** Hears how each mirror served an archive: null where it served what was asked. */
@@ -71,9 +68,7 @@ export async function fetchClosure(
   let imports: ImportStream | null = null;
   try {
     await staging.prepare();
-    const contents =
-      (await stagedIndex(release, staging, tools)) ??
-      (await mirroredIndex(release, tools, signal, (bytes) => staging.writeIndex(bytes)));
+    const { contents, json } = await fetchIndex(release, staging, tools, signal);
     const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
     const invalid = new Set(await store.invalidPaths(paths));
     const deltas = await planDeltas(contents, invalid, tools);
@@ -101,6 +96,10 @@ export async function fetchClosure(
     // The store has it now, and the root of the whole closure holds it.
     await staging.remove();
     await roots.release(IMPORTED_ROOTS);
+    // What the next release's patch is applied to; without it that costs a whole index.
+    await tools.indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
+      tools.log.debug(`the index is not kept: ${toPullError(error).message}`);
+    });
     return { paths: paths.length, newPaths: invalid.size, ...read };
   } catch (thrown) {
     // The import's own error, where it is what ended the download.
@@ -256,44 +255,6 @@ function wantedNars(
   );
 }
 
-/** The index that an earlier attempt left in staging, if it is still the right one. */
-async function stagedIndex(
-  release: Release,
-  staging: Staging,
-  { settings, log }: FetchTools,
-): Promise<ArchiveContents | null> {
-  const staged = await staging.readIndex();
-  if (!staged) return null;
-  try {
-    return readIndex(staged, release, settings.storeKeys);
-  } catch (error) {
-    log.debug(`the staged index is read again: ${toPullError(error).message}`);
-    return null;
-  }
-}
-
-/** Reads and checks the index from the first mirror that gives the right one. */
-async function mirroredIndex(
-  release: Release,
-  tools: FetchTools,
-  signal: AbortSignal | undefined,
-  keep: (compressed: Uint8Array) => Promise<void>,
-): Promise<ArchiveContents> {
-  const { sha256, index } = release.archive;
-  const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
-  return fromMirrors(tools, async (mirror) => {
-    const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
-    try {
-      const compressed = await reader.take(index.size);
-      const contents = readIndex(compressed, release, tools.settings.storeKeys);
-      await keep(compressed);
-      return contents;
-    } finally {
-      await reader.close();
-    }
-  });
-}
-
 /** What bringing in a release would take. */
 export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
   /** Bytes to download, with nothing staged yet. */
@@ -308,7 +269,7 @@ export async function previewFetch(
   tools: FetchTools,
   signal?: AbortSignal,
 ): Promise<FetchPreview> {
-  const contents = await mirroredIndex(release, tools, signal, () => Promise.resolve());
+  const { contents } = await fetchIndex(release, null, tools, signal);
   const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
   const invalid = new Set(await tools.store.invalidPaths(paths));
   const wanted = wantedNars(contents, invalid);
@@ -560,56 +521,4 @@ async function readNars(
       }
     }
   }
-}
-
-/** What another mirror may do better; everything else would fail there too. */
-function isMirrorsFault(code: ErrorCode): boolean {
-  switch (code) {
-    case "MIRROR_UNREACHABLE":
-    case "MIRROR_NOT_FOUND":
-    case "MIRROR_STATUS":
-    case "MIRROR_STALLED":
-    case "MIRROR_SLOW":
-    case "MIRROR_TLS":
-    case "MIRROR_REDIRECT":
-    case "MIRROR_OVERSIZE":
-    case "ARCHIVE_TRUNCATED":
-    case "ARCHIVE_CORRUPT":
-    case "ARCHIVE_MEMBER":
-    case "NARINFO_MISMATCH":
-    case "IO_FAILED": // A stick that was pulled out,
-    case "PERMISSION_DENIED": // or one that may not be read.
-      return true;
-    default:
-      return false;
-  }
-}
-
-/** Tries the mirrors in order. Throws the last one's error, naming what all of them did. */
-async function fromMirrors<T>(
-  { mirrors, log, onArchiveRead }: FetchTools,
-  read: (mirror: Mirror) => Promise<T>,
-): Promise<T> {
-  const failures: string[] = [];
-  for (const [at, mirror] of mirrors.entries()) {
-    try {
-      const result = await read(mirror);
-      onArchiveRead?.(mirror.address, null);
-      return result;
-    } catch (thrown) {
-      const error = toPullError(thrown);
-      if (!isMirrorsFault(error.code)) throw error;
-      onArchiveRead?.(mirror.address, error);
-      failures.push(`${mirror.address}: ${error.message}`);
-      if (at === mirrors.length - 1) {
-        throw failures.length === 1
-          ? error
-          : new PullError(error.code, failures.join("; "), { cause: error });
-      }
-      log.warn(`${mirror.address}: ${error.message}; the next mirror is tried`, {
-        code: error.code,
-      });
-    }
-  }
-  throw new PullError("MIRROR_UNREACHABLE", "no mirror is configured");
 }
