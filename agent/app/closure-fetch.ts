@@ -11,6 +11,7 @@ import type { IndexCache } from "../effects/index-cache.ts";
 import { Staging } from "../effects/staging.ts";
 import { fetchDeltas, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
 import { ImportStream } from "./import-stream.ts";
+import { IMPORTED_ROOTS, mendImported, releaseImported } from "./imported-paths.ts";
 import { fetchIndex } from "./index-fetch.ts";
 import { fromMirrors } from "./try-mirrors.ts";
 
@@ -47,9 +48,6 @@ export interface FetchSummary {
   readonly deltasFailed: number;
 }
 
-/** Name of the garbage collector roots that hold the imported part of an unfinished closure. */
-export const IMPORTED_ROOTS = "pending-paths";
-
 /**
  * Brings a release's closure into the store: reads the index, asks the store what it
  * lacks, reserves disk, reads the missing NARs from the first mirror that serves them,
@@ -61,13 +59,14 @@ export async function fetchClosure(
   tools: FetchTools,
   signal?: AbortSignal,
 ): Promise<FetchSummary> {
-  const { settings, store, roots } = tools;
+  const { settings, store } = tools;
   const staging = new Staging(settings.paths.staging, release.archive.sha256);
   // An import that fails ends the download too.
   const stop = new AbortController();
   let imports: ImportStream | null = null;
   try {
     await staging.prepare();
+    await mendImported(tools);
     const { contents, json } = await fetchIndex(release, staging, tools, signal);
     const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
     const invalid = new Set(await store.invalidPaths(paths));
@@ -77,7 +76,7 @@ export async function fetchClosure(
     const budget = stagingBudget(release, settings);
     await reserveDisk(
       storeBytes(contents, invalid),
-      Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+      mostStaged(wanted, missing, deltas, budget),
       tools,
     );
     const all = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
@@ -94,8 +93,8 @@ export async function fetchClosure(
     const read = await readNars(contents, staging, wanted, deltas, imports, tools, all);
     await imports.finish();
     // The store has it now, and the root of the whole closure holds it.
+    await releaseImported(tools);
     await staging.remove();
-    await roots.release(IMPORTED_ROOTS);
     // What the next release's patch is applied to; without it that costs a whole index.
     await tools.indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
       tools.log.debug(`the index is not kept: ${toPullError(error).message}`);
@@ -107,7 +106,7 @@ export async function fetchClosure(
     const resumable = KEEPS_STAGING.has(error.code);
     if (!resumable || !(await staging.holdsNars())) await staging.remove().catch(() => undefined);
     // What is refused, or fills the disk, is left to the garbage collector.
-    if (!resumable) await roots.release(IMPORTED_ROOTS).catch(() => undefined);
+    if (!resumable) await releaseImported(tools).catch(() => undefined);
     throw error;
   }
 }
@@ -124,12 +123,29 @@ function stagingBudget(release: Release, { limits }: Settings): number {
   return Math.max(limits.stagingBytes === 0 ? part : limits.stagingBytes, MIN_STAGING_BYTES);
 }
 
-/** The most that staging will take: the budget, or one NAR that is larger. */
-function largest(wanted: ReadonlyMap<string, NarMember>, budget: number): number {
-  let bytes = budget;
-  for (const { size } of wanted.values()) bytes = Math.max(bytes, size);
-  return bytes;
+/**
+ * The most bytes that staging will take at once: the budget, or one NAR that is larger,
+ * or one delta's base and result; less where that is all there is.
+ */
+function mostStaged(
+  wanted: ReadonlyMap<string, NarMember>,
+  missing: ReadonlyMap<string, number>,
+  deltas: ReadonlyMap<string, PlannedDelta>,
+  budget: number,
+): number {
+  const pieces = [
+    ...[...wanted.values()].map(({ size }) => size),
+    ...[...deltas.values()].map(({ narInfo }) => BASE_AND_RESULT * narInfo.narSize),
+  ];
+  let most = budget;
+  let all = missingBytes(wanted, missing);
+  for (const bytes of pieces) most = Math.max(most, bytes);
+  for (const { narInfo } of deltas.values()) all += BASE_AND_RESULT * narInfo.narSize;
+  return Math.min(all, most);
 }
+
+/** A delta's base lies beside the NAR for a while; it is about as large. */
+const BASE_AND_RESULT = 2;
 
 /** Imports the invalid paths as their NARs arrive, each batch held by roots of its own. */
 function importStream(
@@ -275,15 +291,19 @@ export async function previewFetch(
   const wanted = wantedNars(contents, invalid);
   const missing = new Map([...wanted.keys()].map((name) => [name, 0]));
   const budget = stagingBudget(release, tools.settings);
+  const deltas = await planDeltas(contents, invalid, tools);
   await reserveDisk(
     storeBytes(contents, invalid),
-    Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+    mostStaged(wanted, missing, deltas, budget),
     tools,
   );
+  for (const name of deltaNars(contents, deltas)) missing.delete(name);
+  let downloadBytes = bytesOf(planRuns(contents, missing));
+  for (const { delta } of deltas.values()) downloadBytes += delta.size;
   return {
     paths: paths.length,
     newPaths: invalid.size,
-    downloadBytes: bytesOf(planRuns(contents, missing)),
+    downloadBytes,
     storeBytes: storeBytes(contents, invalid),
   };
 }
@@ -440,9 +460,8 @@ async function readNars(
         {
           ...{ mirror, staging: staging.directory, tools, signal, onBytes },
           async reserve({ narInfo }) {
-            // The base lies beside the NAR for a while; it is about as large.
-            await imports.reserve(2 * narInfo.narSize);
-            held = 2 * narInfo.narSize;
+            await imports.reserve(BASE_AND_RESULT * narInfo.narSize);
+            held = BASE_AND_RESULT * narInfo.narSize;
           },
           onMade(planned) {
             settled.add(planned.path);

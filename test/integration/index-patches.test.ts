@@ -116,7 +116,7 @@ describe("the index of a release that changes little", () => {
 
   test("is read whole where zstd is missing", async () => {
     const { host, toplevel, readWhole } = await world();
-    const env = { PATH: await pathWith(["flock", "nix", "nix-store", "nix-env"]) };
+    const env = { PATH: await pathWith(["flock", "nix", "nix-store", "nix-env", "sync"]) };
     const applied = await startCommand(["apply", "--config", host.configFile], env).ended;
     expect(applied.exitCode, applied.stderr).toBe(0);
     expect(await host.profileToplevel()).toBe(toplevel);
