@@ -3,6 +3,7 @@ import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
+import { passageOf, stageRelease } from "../core/barrier.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
 import type {
@@ -19,7 +20,9 @@ import type {
   ServiceManager,
   Successor,
 } from "../core/ports.ts";
+import { rolloutWaits } from "../core/rollout.ts";
 import type { Settings } from "../core/settings.ts";
+import { waitSchema } from "../core/waiting.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
 import type { History } from "../effects/history.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
@@ -72,6 +75,8 @@ export interface Finding {
   readonly verdicts: readonly MirrorVerdict[];
   /** Null where no release was accepted or it does not name this host. */
   readonly release: Release | null;
+  /** The release that comes after `release`, where that stands before it as a barrier. */
+  readonly next?: Release | undefined;
   readonly decision: Decision | null;
   readonly error: PullError | null;
 }
@@ -96,6 +101,8 @@ export const pollReportSchema = z.strictObject({
   sequence: z.int().positive().nullable(),
   code: z.enum(ERROR_CODES).nullable(),
   message: z.string().nullable(),
+  /** What the release waits for, where that was decided. */
+  waits: z.array(waitSchema).optional(),
   /** How each mirror last served an archive. */
   archives: z
     .array(
@@ -287,10 +294,25 @@ export class Agent {
     const memories = mergeMemories([...record.trust, accepted.memory]);
     try {
       const machineId = await this.#tools.machineId?.();
+      const { manifest } = accepted.signed;
       const entry = releaseFor(accepted.signed, settings.hostname, machineId);
       const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
-      const decision = decide(record, release, await observe(this.#tools.store), now, insistence);
-      return { verdicts, release, decision, error: null, memories };
+      const host = await observe(this.#tools.store);
+      const waits = rolloutWaits(manifest, settings.hostname, record, now);
+      const decision = decide(record, release, host, now, insistence, waits);
+      const found = { verdicts, error: null, memories };
+      const passage = passageOf(manifest, settings.hostname, record);
+      // What the host is already, it need not become by way of another one.
+      const isThere = decision.kind === "active" || decision.kind === "adopt";
+      if (passage.kind !== "through" || isThere) return { ...found, release, decision };
+      const earlier = stageRelease(passage.stage, release);
+      const stage = { ...earlier, mode: settings.activation.mode ?? earlier.mode };
+      return {
+        ...found,
+        release: stage,
+        next: release,
+        decision: decide(record, stage, host, now, insistence, waits),
+      };
     } catch (thrown) {
       return {
         verdicts,
@@ -316,6 +338,7 @@ export class Agent {
       sequence: outcome.release?.sequence ?? null,
       code: outcome.error?.code ?? null,
       message: outcome.error?.message ?? null,
+      ...(outcome.decision?.kind === "waiting" && { waits: [...outcome.decision.waits] }),
       // In the configuration's order, without mirrors that it no longer names.
       archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
     };

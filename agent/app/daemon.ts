@@ -2,6 +2,7 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
+import { endOf } from "../core/waiting.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
@@ -11,6 +12,9 @@ import { readStatus, statusJson } from "./host-status.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 
 const LOCK = "agent.lock";
+
+/** Two ticks are never closer than this. */
+const SOONEST_MS = 1_000;
 
 /** Wait after a tick that found another process at work. */
 const BUSY_WAIT_MS = 10_000;
@@ -109,9 +113,14 @@ async function tickOnce(
     const outcome = await agent.tick({ insistence: "patient", signal });
     logOutcome(outcome, tools);
     const { state } = outcome.record;
-    const retry =
-      state.name === "Failed" ? Date.parse(state.retryAt) - clock.now().getTime() : Infinity;
-    return Math.min(schedule(), Math.max(retry, 1_000));
+    const from = (time: string | null): number =>
+      time === null ? Infinity : Date.parse(time) - clock.now().getTime();
+    const retry = state.name === "Failed" ? from(state.retryAt) : Infinity;
+    const { decision } = outcome;
+    const turn = decision?.kind === "waiting" ? from(endOf(decision.waits)) : Infinity;
+    // Past a barrier the release behind it comes next.
+    const isPast = outcome.next && (outcome.updated || decision?.kind === "adopt");
+    return Math.min(schedule(), Math.max(isPast ? 0 : Math.min(retry, turn), SOONEST_MS));
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code === "INTERRUPTED") return 0;

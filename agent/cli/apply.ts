@@ -33,7 +33,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     signal,
   });
   progress.clear();
-  const { release, updated, error, record } = outcome;
+  const { release, next, updated, error, record } = outcome;
   if (options.json) {
     printJson({
       hostname: settings.hostname,
@@ -45,6 +45,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     });
   } else if (updated && release) {
     printLine(`Applied ${releaseName(release)}: ${release.mode} ${release.toplevel}`);
+    if (next) printLine(`${releaseName(next)} comes next: run \`nixos-pull apply\` again.`);
   } else if (!error || outcome.decision?.kind !== "update") {
     printLine(describeFinding(outcome));
   }

@@ -69,6 +69,9 @@ function describeStatus(status: HostStatus): string {
         ? `release ${lastPoll.sequence}: ${lastPoll.decision}`
         : `${lastPoll.code}: ${lastPoll.message}`;
     rows.push(["last poll", `${lastPoll.at}, ${found}`]);
+    for (const { reason, message } of lastPoll.waits ?? []) {
+      rows.push(["waits", `${reason}: ${message}`]);
+    }
     for (const verdict of lastPoll.verdicts) {
       rows.push(["mirror", `${verdict.mirror}: ${describeVerdict(verdict)}`]);
     }
