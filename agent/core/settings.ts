@@ -271,7 +271,7 @@ export const settingsSchema = z
         windows: z
           .array(windowSchema)
           .max(MAX_WINDOWS)
-          .default([])
+          .prefault([])
           .describe(
             "When the service may activate releases, which it fetches at any time; always where empty.",
           ),
