@@ -53,6 +53,13 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     if (options.json || outcome.decision?.kind !== "update") return error.exitCode;
     throw error;
   }
-  // Denied here before: the command did not do what it was asked.
-  return outcome.decision?.kind === "denied" ? EXIT.activation : EXIT.ok;
+  // The command did not do what it was asked.
+  switch (outcome.decision?.kind) {
+    case "denied":
+      return EXIT.activation;
+    case "waiting":
+      return EXIT.busy;
+    default:
+      return EXIT.ok;
+  }
 }

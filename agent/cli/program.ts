@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import { z } from "zod";
 import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
 import { COMPRESSIONS } from "../core/narinfo.ts";
@@ -8,8 +9,10 @@ import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { confirm, type ConfirmOptions } from "./confirm.ts";
 import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { history, type HistoryOptions } from "./history.ts";
+import { hold, unhold, type HoldOptions } from "./hold.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { prune, type PruneCommandOptions } from "./prune.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
@@ -105,6 +108,25 @@ export function createProgram(
     .option("-g, --generation <number>", "go to this generation instead", positive)
     .action((options: RollbackOptions) => {
       finish(rollback(options));
+    });
+
+  host("hold", "keep this host as it is: no release is fetched or activated, no reboot")
+    .addOption(
+      new Option("--until <time>", "until then, such as 2026-12-24T18:00:00Z").argParser(time),
+    )
+    .addOption(new Option("--for <duration>", "for so long, such as 3d").argParser(duration))
+    .option("--reason <text>", "why, for whoever looks")
+    .action((options: HoldOptions) => {
+      finish(hold(options));
+    });
+  host("unhold", "end that").action((options: HostOptions) => {
+    finish(unhold(options));
+  });
+  host("confirm", "allow the release that waits for it to be activated here")
+    .argument("[release]", "its sequence number, or the beginning of its digest, to be sure")
+    .option("--json", "print JSON")
+    .action((release: string | undefined, options: ConfirmOptions) => {
+      finish(confirm(release, options));
     });
 
   program
@@ -364,6 +386,14 @@ function positive(value: string): number {
 function natural(value: string): number {
   if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("expected a number");
   return Number(value);
+}
+
+function time(value: string): string {
+  const parsed = z.iso.datetime({ offset: true }).safeParse(value);
+  if (!parsed.success) {
+    throw new InvalidArgumentError("expected a time with its zone, such as 2026-12-24T18:00:00Z");
+  }
+  return new Date(parsed.data).toISOString();
 }
 
 function duration(value: string): number {

@@ -201,7 +201,7 @@ test.each(DOCUMENTS)("%s: every link leads somewhere", async (document) => {
   }
 });
 
-test.each(DOCUMENTS)("%s: every error code that it names exists", async (document) => {
+test.each(DOCUMENTS)("%s: every code that it names exists", async (document) => {
   const others = new Set(["NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "CREDENTIALS_DIRECTORY"]);
   const foreign = /^(NIX|NIXOS|NODE|MAX)_/;
   for (const [, name = ""] of (await read(document)).matchAll(/`([A-Z]+_[A-Z_]+)`/g)) {
