@@ -148,10 +148,14 @@ in
         '';
       }
       {
-        assertion = settings.reboot.policy != "window" || settings.reboot.window != null;
+        assertion =
+          settings.reboot.policy != "window"
+          || settings.reboot.window != null
+          || settings.maintenance.windows != [ ];
         message = ''
-          ${option "reboot.policy"} is "window", but ${option "reboot.window"} is not set, so
-          the host would never reboot. Say when the window opens and how long it lasts.
+          ${option "reboot.policy"} is "window", but neither ${option "reboot.window"} nor
+          ${option "maintenance.windows"} is set, so the host would never reboot. Say when
+          the window opens and how long it lasts.
         '';
       }
       {

@@ -83,6 +83,39 @@ let
       };
     };
   };
+  window = types.submodule {
+    options = {
+      cron = mkOption {
+        type = types.str;
+        example = "0 3 * * *";
+        description = "Cron expression: when the window opens.";
+      };
+
+      timezone = mkOption {
+        type = types.str;
+        default = "UTC";
+        example = "Europe/Berlin";
+        description = "IANA time zone of the expression.";
+      };
+
+      duration = mkOption {
+        type = duration;
+        example = "2h";
+        description = "How long the window stays open; at most 7d.";
+      };
+    };
+  };
+  command = types.addCheck (types.listOf types.str) (words: words != [ ]) // {
+    description = "list of a program and its arguments";
+  };
+  hook =
+    description:
+    mkOption {
+      type = types.nullOr command;
+      default = null;
+      example = literalExpression ''[ "''${pkgs.systemd}/bin/systemctl" "start" "drain.service" ]'';
+      inherit description;
+    };
   directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
   file = matching "absolute path" "/.+";
   inbox = matching "https:// or http:// address without query or fragment" "https?://[^/?#[:space:]][^?#[:space:]]*";
@@ -404,6 +437,69 @@ in
                 it is denied.
               '';
             };
+
+            confirm = mkOption {
+              type = types.enum [
+                "none"
+                "required"
+              ];
+              default = "none";
+              example = "required";
+              description = ''
+                `required`: the service fetches a release, and activates it only after
+                {command}`nixos-pull confirm` on this host.
+              '';
+            };
+          };
+
+          maintenance = {
+            windows = mkOption {
+              type = types.listOf window;
+              default = [ ];
+              example = [
+                {
+                  cron = "0 2 * * 6,0";
+                  timezone = "Europe/Berlin";
+                  duration = "3h";
+                }
+              ];
+              description = ''
+                When the service may activate releases, which it fetches at any time; always
+                where empty. {command}`nixos-pull apply` does not wait.
+              '';
+            };
+          };
+
+          hooks = {
+            preActivate = hook ''
+              Runs as root before a release is activated: program and arguments, no shell.
+              While it fails, the release is not activated.
+            '';
+
+            postCommit = hook "Runs once this host is what a release says; a failure is a warning.";
+
+            postRollback = hook "Runs once this host has gone back; a failure is a warning.";
+
+            timeout = mkOption {
+              type = duration;
+              default = "5m";
+              example = "30s";
+              description = "How long one hook may take before it is ended.";
+            };
+          };
+
+          drift = mkOption {
+            type = types.enum [
+              "keep"
+              "revert"
+            ];
+            default = "keep";
+            example = "revert";
+            description = ''
+              What becomes of this host after it was changed by hand, as by
+              {command}`nixos-rebuild`. `keep`: it is left alone until another system is
+              released. `revert`: the release is activated again.
+            '';
           };
 
           health = {
@@ -479,31 +575,10 @@ in
                 timezone = "Europe/Berlin";
                 duration = "2h";
               };
-              description = "When the policy `window` may reboot.";
-              type = types.nullOr (
-                types.submodule {
-                  options = {
-                    cron = mkOption {
-                      type = types.str;
-                      example = "0 3 * * *";
-                      description = "Cron expression: when the window opens.";
-                    };
-
-                    timezone = mkOption {
-                      type = types.str;
-                      default = "UTC";
-                      example = "Europe/Berlin";
-                      description = "IANA time zone of the expression.";
-                    };
-
-                    duration = mkOption {
-                      type = duration;
-                      example = "2h";
-                      description = "How long the window stays open; at most 24h.";
-                    };
-                  };
-                }
-              );
+              description = ''
+                When the policy `window` may reboot; in `maintenance.windows` where `null`.
+              '';
+              type = types.nullOr window;
             };
 
             grace = mkOption {

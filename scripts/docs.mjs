@@ -173,10 +173,13 @@ function errorTable({ ERROR_KINDS }) {
 
 function commandHelp({ createProgram }) {
   const program = createProgram({ signal: null }, () => undefined);
-  return [program, ...program.commands]
-    .map((command) => {
+  const withSubcommands = (command, title) => [
+    { command, title },
+    ...command.commands.flatMap((it) => withSubcommands(it, `${title} ${it.name()}`)),
+  ];
+  return withSubcommands(program, "nixos-pull")
+    .map(({ command, title }) => {
       command.configureOutput({ getOutHelpWidth: () => 80, getOutHasColors: () => false });
-      const title = command === program ? "nixos-pull" : `nixos-pull ${command.name()}`;
       return `## ${title}\n\n\`\`\`text\n${command.helpInformation().trimEnd()}\n\`\`\``;
     })
     .join("\n\n");

@@ -3,7 +3,17 @@ import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
-import { releaseFor, type Release } from "../core/manifest.ts";
+import { passageOf, stageRelease } from "../core/barrier.ts";
+import { driftOf, type Drift } from "../core/drift.ts";
+import { isHeld, type HoldRead } from "../core/hold.ts";
+import { hostWaits } from "../core/host-rules.ts";
+import {
+  ACTIVATION_MODES,
+  releaseFor,
+  sha256Schema,
+  type Manifest,
+  type Release,
+} from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
 import type {
   Activator,
@@ -12,6 +22,7 @@ import type {
   Disk,
   GcRoots,
   HealthProbe,
+  HookRunner,
   Log,
   Mirror,
   NixStore,
@@ -19,9 +30,14 @@ import type {
   ServiceManager,
   Successor,
 } from "../core/ports.ts";
+import { rolloutWaits } from "../core/rollout.ts";
 import type { Settings } from "../core/settings.ts";
+import { storePathSchema } from "../core/store-path.ts";
+import { waitSchema, type Wait } from "../core/waiting.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
+import { readConfirmation } from "../effects/confirmation-file.ts";
 import type { History } from "../effects/history.ts";
+import { readHold } from "../effects/hold-file.ts";
 import type { IndexCache } from "../effects/index-cache.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
 import { tryLock } from "../effects/process-lock.ts";
@@ -47,6 +63,7 @@ export interface AgentTools {
   readonly activator: Activator;
   readonly services: ServiceManager;
   readonly probe: HealthProbe;
+  readonly runHook: HookRunner;
   /** Null where no FleetLock server is configured. */
   readonly rebootLock: RebootLock | null;
   /** The program and script that this process runs. */
@@ -74,13 +91,24 @@ export interface Finding {
   readonly verdicts: readonly MirrorVerdict[];
   /** Null where no release was accepted or it does not name this host. */
   readonly release: Release | null;
+  /** The release that comes after `release`, where that stands before it as a barrier. */
+  readonly next?: Release | undefined;
   readonly decision: Decision | null;
   readonly error: PullError | null;
+}
+
+/** Which release of a manifest a host follows now, and what it does about it. */
+interface Choice {
+  readonly release: Release;
+  readonly next?: Release | undefined;
+  readonly decision: Decision;
 }
 
 /** A finding with what is to be remembered of it. */
 export interface FoundRelease extends Finding {
   readonly memories: TrustMemories;
+  /** Decides about the release once more: fetching it may have taken hours. */
+  readonly decideAgain: (record: AgentRecord) => Promise<Decision | null>;
 }
 
 /** What a tick did. */
@@ -88,6 +116,15 @@ export interface TickOutcome extends Finding {
   readonly record: AgentRecord;
   /** True where this tick made the host into the release. */
   readonly updated: boolean;
+}
+
+/** What a tick would do, with what else stands in its way. */
+export interface CheckOutcome extends Finding {
+  readonly record: AgentRecord;
+  /** Null where nothing would be brought in. */
+  readonly preview: FetchPreview | null;
+  readonly drift: Drift | null;
+  readonly hold: HoldRead;
 }
 
 /** What `status` shows of the last poll. */
@@ -98,6 +135,18 @@ export const pollReportSchema = z.strictObject({
   sequence: z.int().positive().nullable(),
   code: z.enum(ERROR_CODES).nullable(),
   message: z.string().nullable(),
+  /** The release that waits, and what for. */
+  waiting: z
+    .strictObject({
+      release: z.strictObject({
+        sequence: z.int().positive(),
+        digest: sha256Schema,
+        toplevel: storePathSchema,
+        mode: z.enum(ACTIVATION_MODES),
+      }),
+      waits: z.array(waitSchema),
+    })
+    .optional(),
   /** How each mirror last served an archive. */
   archives: z
     .array(
@@ -113,6 +162,10 @@ export const pollReportSchema = z.strictObject({
 });
 export type ArchiveVerdict = NonNullable<PollReport["archives"]>[number];
 export type PollReport = z.infer<typeof pollReportSchema>;
+
+async function undecided(): Promise<null> {
+  return null;
+}
 
 const POLL_REPORT = "poll.json";
 const LOCK = "update.lock";
@@ -177,17 +230,22 @@ export class Agent {
   async check(options: {
     insistence: Insistence;
     signal?: AbortSignal | undefined;
-  }): Promise<Finding & { record: AgentRecord; preview: FetchPreview | null }> {
-    const record = await this.#tools.state.load();
+  }): Promise<CheckOutcome> {
+    const { state, settings, store, clock } = this.#tools;
+    const record = await state.load();
     const finding = await this.#find(record, options.insistence, options.signal);
+    const drift = isPastTheLine(record.state) ? null : driftOf(record, await observe(store));
+    const found = await readHold(settings.paths.state);
+    const hold: HoldRead = isHeld(found, clock.now()) ? found : { kind: "none" };
+    const outcome = { ...finding, record, drift, hold };
     if (finding.decision?.kind !== "update" || !finding.release) {
-      return { ...finding, record, preview: null };
+      return { ...outcome, preview: null };
     }
     try {
       const preview = await previewFetch(finding.release, this.#tools, options.signal);
-      return { ...finding, record, preview };
+      return { ...outcome, preview };
     } catch (error) {
-      return { ...finding, record, preview: null, error: toPullError(error) };
+      return { ...outcome, preview: null, error: toPullError(error) };
     }
   }
 
@@ -283,25 +341,54 @@ export class Agent {
       now,
       signal,
     );
-    if (!accepted) {
-      return { verdicts, release: null, decision: null, error, memories: record.trust };
-    }
+    const nothing = { verdicts, release: null, decision: null, decideAgain: undecided };
+    if (!accepted) return { ...nothing, error, memories: record.trust };
     const memories = mergeMemories([...record.trust, accepted.memory]);
     try {
       const machineId = await this.#tools.machineId?.();
+      const { manifest } = accepted.signed;
       const entry = releaseFor(accepted.signed, settings.hostname, machineId);
       const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
-      const decision = decide(record, release, await observe(this.#tools.store), now, insistence);
-      return { verdicts, release, decision, error: null, memories };
+      const choose = (current: AgentRecord): Promise<Choice> =>
+        this.#choose(current, manifest, release, insistence);
+      const decideAgain = async (current: AgentRecord): Promise<Decision> =>
+        (await choose(current)).decision;
+      return { verdicts, error: null, memories, decideAgain, ...(await choose(record)) };
     } catch (thrown) {
-      return {
-        verdicts,
-        release: null,
-        decision: null,
-        error: toPullError(thrown),
-        memories,
-      };
+      return { ...nothing, error: toPullError(thrown), memories };
     }
+  }
+
+  /** Decides about a release, or about one that stands before it, as things are at this moment. */
+  async #choose(
+    record: AgentRecord,
+    manifest: Manifest,
+    release: Release,
+    insistence: Insistence,
+  ): Promise<Choice> {
+    const { settings, store, clock } = this.#tools;
+    const { state } = settings.paths;
+    const now = clock.now();
+    const orders = { hold: await readHold(state), confirmation: await readConfirmation(state) };
+    if (orders.hold.kind === "damaged") {
+      this.#tools.log.error(`hold: ${orders.hold.why}; this host counts as held`, {
+        code: "STATE_CORRUPT",
+      });
+    }
+    const host = await observe(store);
+    const policy = rolloutWaits(manifest, settings.hostname, record, now);
+    const decideOn = (one: Release): Decision => {
+      const waits: Wait[] = [...policy, ...hostWaits(settings, orders, one, now)];
+      return decide(record, one, host, now, insistence, waits, settings.drift);
+    };
+    const decision = decideOn(release);
+    const passage = passageOf(manifest, settings.hostname, record);
+    // What the host is already, it need not become by way of another one.
+    const isThere = decision.kind === "active" || decision.kind === "adopt";
+    if (passage.kind !== "through" || isThere) return { release, decision };
+    const earlier = stageRelease(passage.stage, release);
+    const stage = { ...earlier, mode: settings.activation.mode ?? earlier.mode };
+    return { release: stage, next: release, decision: decideOn(stage) };
   }
 
   async #report(
@@ -309,8 +396,10 @@ export class Agent {
     archives: ReadonlyMap<string, ArchiveVerdict>,
   ): Promise<void> {
     const { settings, clock } = this.#tools;
-    const before = (await this.lastPoll())?.archives ?? [];
+    const last = await this.lastPoll();
+    const before = last?.archives ?? [];
     const known = new Map([...before.map((it) => [it.mirror, it] as const), ...archives]);
+    const waiting = waitingOf(outcome);
     const report: PollReport = {
       at: clock.now().toISOString(),
       verdicts: [...outcome.verdicts],
@@ -318,10 +407,21 @@ export class Agent {
       sequence: outcome.release?.sequence ?? null,
       code: outcome.error?.code ?? null,
       message: outcome.error?.message ?? null,
+      ...(waiting && { waiting }),
       // In the configuration's order, without mirrors that it no longer names.
       archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
     };
     await writeChecked(join(settings.paths.state, POLL_REPORT), report);
+    if (waiting && namesOf(waiting) !== namesOf(last?.waiting)) {
+      const { sequence, toplevel, mode } = waiting.release;
+      const [first] = waiting.waits;
+      await this.#tools.history.append({
+        ...{ at: report.at, event: "ReleaseWaits", state: outcome.record.state.name },
+        ...{ sequence, toplevel, mode },
+        ...(first && { code: first.reason }),
+        message: waiting.waits.map(({ message }) => message).join("; "),
+      });
+    }
   }
 
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {
@@ -342,4 +442,16 @@ export class Agent {
       await lock.release();
     }
   }
+}
+
+/** What a tick found to be waiting. */
+function waitingOf({ release, decision }: TickOutcome): PollReport["waiting"] {
+  if (!release || decision?.kind !== "waiting") return undefined;
+  const { sequence, digest, toplevel, mode } = release;
+  return { release: { sequence, digest, toplevel, mode }, waits: [...decision.waits] };
+}
+
+/** Two polls that found this to be the same have nothing new for the history. */
+function namesOf(waiting: PollReport["waiting"]): string {
+  return JSON.stringify(waiting && [waiting.release.digest, waiting.waits.map((it) => it.reason)]);
 }

@@ -5,6 +5,7 @@ import { childActivator } from "../effects/activator.ts";
 import { deadlineOf } from "../effects/deadline.ts";
 import { fleetLock } from "../effects/fleet-lock.ts";
 import { systemProbe } from "../effects/health-probe.ts";
+import { systemHookRunner } from "../effects/hook-runner.ts";
 import { sandboxManager, systemdManager } from "../effects/service-manager.ts";
 import { systemdActivator } from "../effects/systemd-activator.ts";
 import { storeRoot } from "../effects/nix-environment.ts";
@@ -68,6 +69,7 @@ export function composeTools(
     activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
     services: managed ? systemdManager : sandboxManager,
     probe: systemProbe,
+    runHook: systemHookRunner,
     rebootLock: fleetLockSettings
       ? fleetLock(
           { ...fleetLockSettings, id: fleetLockSettings.id ?? settings.hostname },

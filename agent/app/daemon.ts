@@ -2,15 +2,21 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
+import { endOf } from "../core/waiting.ts";
+import { nextOpening } from "../core/window.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { serveStatus } from "../effects/status-socket.ts";
 import { sendReport } from "./host-report.ts";
+import { rebootWindows } from "./reboot.ts";
 import { readStatus, statusJson } from "./host-status.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 
 const LOCK = "agent.lock";
+
+/** Two ticks are never closer than this. */
+const SOONEST_MS = 1_000;
 
 /** Wait after a tick that found another process at work. */
 const BUSY_WAIT_MS = 10_000;
@@ -108,10 +114,9 @@ async function tickOnce(
   try {
     const outcome = await agent.tick({ insistence: "patient", signal });
     logOutcome(outcome, tools);
-    const { state } = outcome.record;
-    const retry =
-      state.name === "Failed" ? Date.parse(state.retryAt) - clock.now().getTime() : Infinity;
-    return Math.min(schedule(), Math.max(retry, 1_000));
+    const next = nextOccasion(outcome, tools);
+    const wait = next === null ? Infinity : next - clock.now().getTime();
+    return Math.min(schedule(), Math.max(wait, SOONEST_MS));
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code === "INTERRUPTED") return 0;
@@ -119,6 +124,28 @@ async function tickOnce(
     log.error(error.message, { code: error.code, stack: error.stack });
     return schedule();
   }
+}
+
+/**
+ * When there will be something to do again before the next poll, if that is known: a retry,
+ * the end of a wait, a window for a reboot. What is overdue and could not be done is not.
+ */
+function nextOccasion(outcome: TickOutcome, tools: AgentTools): number | null {
+  const { record, decision } = outcome;
+  const { state, pendingReboot } = record;
+  const { settings, clock } = tools;
+  const now = clock.now();
+  // Past a barrier the release behind it comes next.
+  if (outcome.next && (outcome.updated || decision?.kind === "adopt")) return now.getTime();
+  const reboots = pendingReboot !== null && settings.reboot.policy === "window";
+  const occasions = [
+    decision?.kind === "waiting" ? endOf(decision.waits) : null,
+    reboots ? (nextOpening(rebootWindows(settings), now)?.toISOString() ?? null) : null,
+    state.name === "Failed" ? state.retryAt : null,
+  ].flatMap((at) => (at === null ? [] : Date.parse(at)));
+  const tried = state.name === "Failed" && decision?.kind === "update";
+  const open = tried ? occasions : occasions.filter((at) => at > now.getTime());
+  return open.length === 0 ? null : Math.min(...open);
 }
 
 function logOutcome(outcome: TickOutcome, { log }: AgentTools): void {

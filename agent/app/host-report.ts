@@ -1,30 +1,38 @@
 import { BUILD } from "../core/build.ts";
 import { memoryOf } from "../core/acceptance.ts";
 import { toPullError } from "../core/errors.ts";
-import { EMPTY_RECORD } from "../core/machine.ts";
+import { driftOf } from "../core/drift.ts";
+import { EMPTY_RECORD, isPastTheLine } from "../core/machine.ts";
 import { sealReport, type Report } from "../core/report.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { deliverReport } from "../effects/report-outbox.ts";
 import { Transport } from "../effects/transport.ts";
 import { Agent, type AgentTools } from "./agent.ts";
+import { currentHold, holdAlarms } from "./host-status.ts";
+import { observe } from "./observe.ts";
 
 /** Longer texts are for the host's own log. */
 const MAX_MESSAGE = 500;
 
+const UNREADABLE_HOLD = { at: null, until: null, reason: null };
+
 /** What this host has to say about itself, from disk alone. */
 export async function makeReport(tools: AgentTools): Promise<Report> {
   const { settings, state, store, clock } = tools;
-  const [{ record: found, alarms }, lastPoll, profile, running, booted, machineId] =
-    await Promise.all([
-      state.recall(),
-      new Agent(tools).lastPoll(),
-      store.profileToplevel(),
-      store.runningToplevel(),
-      store.bootedToplevel(),
-      tools.machineId?.() ?? null,
-    ]);
+  const [{ record: found, alarms: recalled }, lastPoll, host, hold, machineId] = await Promise.all([
+    state.recall(),
+    new Agent(tools).lastPoll(),
+    observe(store),
+    currentHold(tools),
+    tools.machineId?.() ?? null,
+  ]);
+  const alarms = [...holdAlarms(hold), ...recalled];
   const record = found ?? EMPTY_RECORD;
   const { committed } = record;
+  const drift = isPastTheLine(record.state) ? null : driftOf(record, host);
+  const waits = (lastPoll?.waiting?.waits ?? []).map(({ reason, message, until }) => ({
+    ...{ reason, message: message.slice(0, MAX_MESSAGE), until },
+  }));
   const trust = memoryOf(record.trust, settings.channel);
   // A host that forgot what it accepted says so before anything else.
   const reason = alarms.at(-1) ?? ("reason" in record.state ? record.state.reason : lastPoll);
@@ -44,9 +52,10 @@ export async function makeReport(tools: AgentTools): Promise<Report> {
     state: record.state.name,
     code: reason?.code ?? null,
     message: reason?.message?.slice(0, MAX_MESSAGE) ?? null,
-    profile,
-    running,
-    booted,
+    ...{ profile: host.profile, running: host.running, booted: host.booted ?? null },
+    ...(waits.length > 0 && { waits }),
+    ...(hold.kind !== "none" && { hold: hold.kind === "held" ? hold.hold : UNREADABLE_HOLD }),
+    ...(drift && { drift }),
     agentVersion: BUILD.version,
   };
 }

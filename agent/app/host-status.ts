@@ -1,7 +1,17 @@
-import { EMPTY_RECORD, type AgentRecord, type EventType, type Reason } from "../core/machine.ts";
+import { driftOf, type Drift } from "../core/drift.ts";
+import { isHeld, type HoldRead } from "../core/hold.ts";
+import {
+  EMPTY_RECORD,
+  isPastTheLine,
+  type AgentRecord,
+  type EventType,
+  type Reason,
+} from "../core/machine.ts";
 import type { Observation } from "../core/plan.ts";
 import type { HistoryEntry } from "../effects/history.ts";
+import { readHold } from "../effects/hold-file.ts";
 import { Agent, type AgentTools, type PollReport } from "./agent.ts";
+import { observe } from "./observe.ts";
 
 const IMPORTED: EventType = "ClosureImported";
 
@@ -16,27 +26,31 @@ export interface HostStatus {
   readonly lastPoll: PollReport | null;
   /** The closure that was imported last, and what deltas did for it; null where none is known. */
   readonly lastImport: Pick<HistoryEntry, "at" | "sequence" | "toplevel" | "deltas"> | null;
-  /** What is wrong with the record of accepted releases. */
+  /** Whether somebody holds the host; a hold that has ended is none. */
+  readonly hold: HoldRead;
+  /** How the host differs from its release, and not by an update that is under way. */
+  readonly drift: Drift | null;
+  /** What is wrong with what the state directory remembers. */
   readonly alarms: readonly Reason[];
 }
 
 /** Reads the status, from disk alone. */
 export async function readStatus(tools: AgentTools): Promise<HostStatus> {
   const { settings, state, store } = tools;
-  const { record, alarms } = await state.recall();
+  const { record: found, alarms } = await state.recall();
+  const record = found ?? EMPTY_RECORD;
+  const [host, hold] = await Promise.all([observe(store), currentHold(tools)]);
   const history = await tools.history.read();
   const imported = history.findLast(({ event }) => event === IMPORTED);
   return {
     hostname: settings.hostname,
     channel: settings.channel,
     machineId: (await tools.machineId?.()) ?? null,
-    record: record ?? EMPTY_RECORD,
-    alarms: alarms.map(({ code, message }) => ({ code, message })),
-    host: {
-      profile: await store.profileToplevel(),
-      running: await store.runningToplevel(),
-      generation: await store.profileGeneration(),
-    },
+    record,
+    alarms: [...alarms.map(({ code, message }) => ({ code, message })), ...holdAlarms(hold)],
+    hold,
+    drift: isPastTheLine(record.state) ? null : driftOf(record, host),
+    host: { ...host, generation: await store.profileGeneration() },
     lastPoll: await new Agent(tools).lastPoll(),
     lastImport: imported
       ? {
@@ -47,6 +61,19 @@ export async function readStatus(tools: AgentTools): Promise<HostStatus> {
         }
       : null,
   };
+}
+
+/** The hold that counts now. */
+export async function currentHold({ settings, clock }: AgentTools): Promise<HoldRead> {
+  const hold = await readHold(settings.paths.state);
+  return isHeld(hold, clock.now()) ? hold : { kind: "none" };
+}
+
+/** What is wrong with a hold: a damaged one holds the host, and somebody has to look. */
+export function holdAlarms(hold: HoldRead): Reason[] {
+  return hold.kind === "damaged"
+    ? [{ code: "STATE_CORRUPT", message: `hold: ${hold.why}; the host counts as held` }]
+    : [];
 }
 
 /** The status as `status --json` prints it. */

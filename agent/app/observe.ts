@@ -3,6 +3,10 @@ import type { NixStore } from "../core/ports.ts";
 
 /** What the host is at this moment. */
 export async function observe(store: NixStore): Promise<Observation> {
-  const [profile, running] = await Promise.all([store.profileToplevel(), store.runningToplevel()]);
-  return { profile, running };
+  const [profile, running, booted] = await Promise.all([
+    store.profileToplevel(),
+    store.runningToplevel(),
+    store.bootedToplevel(),
+  ]);
+  return { profile, running, booted };
 }

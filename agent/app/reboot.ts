@@ -1,7 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
-import { isOpen } from "../effects/schedule.ts";
+import { isHeld } from "../core/hold.ts";
+import type { Settings } from "../core/settings.ts";
+import { isOpen, type Window } from "../core/window.ts";
+import { readHold } from "../effects/hold-file.ts";
 import type { AgentTools } from "./agent.ts";
 import type { ReleaseRun } from "./release-run.ts";
 
@@ -19,11 +22,17 @@ export async function rebootIfDue(
 ): Promise<PullError | null> {
   const { settings, log, services, rebootLock, clock } = tools;
   const { pendingReboot } = run.record;
-  const { policy, window, grace } = settings.reboot;
+  const { policy, grace } = settings.reboot;
   if (pendingReboot === null || policy === "never") return null;
   const { wayBack, release, requested } = pendingReboot;
   // A system that failed does its work badly or not at all: leaving it waits for nothing.
-  if (policy === "window" && !wayBack && !(window && isOpen(window, clock.now()))) return null;
+  if (!wayBack) {
+    if (policy === "window" && !isOpen(rebootWindows(settings), clock.now())) return null;
+    if (isHeld(await readHold(settings.paths.state), clock.now())) {
+      log.info("a reboot is pending, but this host is held", { code: "HELD" });
+      return null;
+    }
+  }
   const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
   if (requested >= MAX_REBOOTS) {
     return new PullError(
@@ -45,6 +54,14 @@ export async function rebootIfDue(
   } catch (error) {
     return toPullError(error);
   }
+}
+
+/** When a host whose policy is `window` may reboot. */
+export function rebootWindows({
+  reboot,
+  maintenance,
+}: Pick<Settings, "reboot" | "maintenance">): readonly Window[] {
+  return reboot.window ? [reboot.window] : maintenance.windows;
 }
 
 /** Gives a reboot slot back once nothing is pending any more; tried again at the next poll. */

@@ -10,6 +10,7 @@ import {
 } from "../core/activation.ts";
 import { backoffMs } from "../core/backoff.ts";
 import { judgeBootDefault } from "../core/health.ts";
+import { hookVariables, type HookFacts, type HookName } from "../core/hook.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import {
   advance,
@@ -25,6 +26,7 @@ import {
   type StateOf,
 } from "../core/machine.ts";
 import type { ActivationMode, Release } from "../core/manifest.ts";
+import { allowFetch } from "../core/waiting.ts";
 import { missingBootSpace, needsReboot } from "../effects/boot-links.ts";
 import type { HistoryEntry } from "../effects/history.ts";
 import { removeStaging } from "../effects/staging.ts";
@@ -173,22 +175,45 @@ export class ReleaseRun {
         await this.#withdraw(`release ${release.sequence} is ${decision.kind}`);
         return untouched();
       case "backoff":
-      case "waiting":
         return untouched();
-      case "update": {
-        if (!this.#isUnderWay(release) || this.#isBarred()) {
-          this.#tools.log.info(
-            `release ${release.sequence}: ${release.toplevel}, to ${release.mode}`,
-          );
-          await this.happened({ type: "ReleaseAccepted", release });
+      case "waiting":
+        // A host between two systems goes on trying to get back.
+        if (isPastTheLine(this.record.state)) return untouched();
+        if (!allowFetch(decision.waits)) {
+          if (!this.#isUnderWay(release)) await this.#withdraw(`release ${release.sequence} waits`);
+          return untouched();
         }
-        const error = await this.#runSteps();
-        const updated = error === null && this.record.committed?.digest === release.digest;
-        return { ...finding, record: this.record, updated, error };
-      }
+        return this.#bringIn(release, finding);
+      case "update":
+        return this.#bringIn(release, finding);
       default:
         return decision satisfies never;
     }
+  }
+
+  /**
+   * Fetches a release and activates it, unless at that moment something is waited for: the
+   * download may have outlasted a window, and somebody may have held the host meanwhile.
+   */
+  async #bringIn(release: Release, finding: FoundRelease): Promise<TickOutcome> {
+    if (!this.#isUnderWay(release) || this.#isBarred() || (await this.#isLost(release))) {
+      this.#tools.log.info(`release ${release.sequence}: ${release.toplevel}, to ${release.mode}`);
+      await this.happened({ type: "ReleaseAccepted", release });
+    }
+    const begun = await this.#runSteps("Imported");
+    const decision = begun === null ? await finding.decideAgain(this.record) : finding.decision;
+    if (begun !== null || decision?.kind !== "update") {
+      return { ...finding, decision, record: this.record, updated: false, error: begun };
+    }
+    const error = await this.#runSteps();
+    const updated = error === null && this.record.committed?.digest === release.digest;
+    return { ...finding, decision, record: this.record, updated, error };
+  }
+
+  /** Whether the store no longer has what was brought in: somebody removed its root. */
+  async #isLost({ toplevel }: Release): Promise<boolean> {
+    if (this.record.state.name !== "Imported") return false;
+    return (await this.#tools.store.invalidPaths([toplevel])).length > 0;
   }
 
   #isUnderWay(release: Release): boolean {
@@ -252,12 +277,16 @@ export class ReleaseRun {
     await this.#removeLeftovers();
   }
 
-  /** Executes states until there is nothing more to do now; gives the error that ended it. */
-  async #runSteps(): Promise<PullError | null> {
+  /**
+   * Executes states until there is nothing more to do now, or `until` is reached; gives the
+   * error that ended it.
+   */
+  async #runSteps(until?: StateName): Promise<PullError | null> {
     let failure: PullError | null = null;
     for (;;) {
       const { state } = this.record;
       if (state.name === "Idle" || state.name === "Failed") return failure;
+      if (state.name === until) return failure;
       if (this.#signal?.aborted) return new PullError("INTERRUPTED", `stopped in ${state.name}`);
       let event: Happening;
       try {
@@ -308,8 +337,13 @@ export class ReleaseRun {
     },
 
     Imported: async ({ release }) => {
-      const { store, services, roots } = this.#tools;
+      const { store, services, roots, settings } = this.#tools;
       await this.#requireBootSpace(release);
+      // Left of the line, so that one that fails costs nothing but the attempt.
+      await this.#runHook("preActivate", settings.hooks.preActivate, {
+        ...{ release, toplevel: release.toplevel, result: "" },
+        previous: await store.profileToplevel(),
+      });
       const host = await observe(store);
       const { profile } = host;
       // What failed here before, and could not be left, is nothing to go back to.
@@ -443,6 +477,10 @@ export class ReleaseRun {
       if (keep !== undefined && setsProfile(release.mode)) await store.pruneGenerations(keep);
       const reboot = this.record.pendingReboot === null ? "" : "; a reboot is needed";
       log.info(`release ${release.sequence} is active: ${release.toplevel}${reboot}`);
+      await this.#runLateHook("postCommit", settings.hooks.postCommit, {
+        ...{ release, toplevel: release.toplevel, previous: baseline.profile },
+        result: this.record.pendingReboot === null ? "committed" : "reboot-needed",
+      });
       return { type: "LeftoversRemoved", retryAt: this.#retryAt(1, "INTERNAL") };
     },
 
@@ -477,8 +515,8 @@ export class ReleaseRun {
       };
     },
 
-    Reverting: async ({ target: { toplevel, generation } }) => {
-      const { store, log } = this.#tools;
+    Reverting: async ({ from, target: { toplevel, generation } }) => {
+      const { store, log, settings } = this.#tools;
       if ((await store.profileGeneration()) !== generation) await store.restoreProfile(generation);
       log.info(`activating ${toplevel}, generation ${generation}`);
       const { verdict } = await this.#activate(toplevel, "switch");
@@ -488,12 +526,19 @@ export class ReleaseRun {
       }
       if (verdict.kind === "rebootNeeded") log.warn(`${toplevel} takes effect with a reboot`);
       await this.#removeLeftovers();
+      await this.#runLateHook("postRollback", settings.hooks.postRollback, {
+        ...{ release: null, toplevel, previous: from, result: "reverted" },
+      });
       return { type: "RevertSucceeded" };
     },
 
-    RolledBack: async ({ release, attempts, reason }) => {
+    RolledBack: async ({ release, attempts, reason, baseline }) => {
       await this.#removeLeftovers();
       this.#tools.log.warn(`release ${release.sequence} was rolled back`);
+      await this.#runLateHook("postRollback", this.#tools.settings.hooks.postRollback, {
+        ...{ release, toplevel: baseline.profile, previous: release.toplevel },
+        ...{ result: "rolled-back", code: reason.code },
+      });
       return { type: "LeftoversRemoved", retryAt: this.#retryAt(attempts + 1, reason.code) };
     },
   };
@@ -503,6 +548,48 @@ export class ReleaseRun {
     const event = await effect(state);
     if (!event) throw new Error(`state ${state.name} has nothing to do`);
     return event;
+  }
+
+  /** Runs a hook, where there is one and the release changes anything. Throws HOOK_FAILED, INTERRUPTED. */
+  async #runHook(
+    name: HookName,
+    command: readonly string[] | undefined,
+    facts: HookFacts,
+  ): Promise<void> {
+    if (command === undefined || facts.release?.mode === "dry-activate") return;
+    const { log, runHook, settings } = this.#tools;
+    log.info(`hook ${name}: ${command.join(" ")}`);
+    const variables = hookVariables(name, facts);
+    try {
+      await runHook({ command, variables, timeoutMs: settings.hooks.timeout }, this.#signal);
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      if (error.code !== "HOOK_FAILED") throw error;
+      throw new PullError("HOOK_FAILED", `${name}: ${error.message}`, { cause: error });
+    }
+  }
+
+  /** Runs a hook when all is done: where it fails, that is noted and changes nothing. */
+  async #runLateHook(
+    name: HookName,
+    command: readonly string[] | undefined,
+    facts: HookFacts,
+  ): Promise<void> {
+    try {
+      await this.#runHook(name, command, facts);
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code !== "HOOK_FAILED") throw thrown;
+      this.#tools.log.warn(message, { code });
+      const { release } = facts;
+      await this.#tools.history.append({
+        at: this.#tools.clock.now().toISOString(),
+        ...{ event: "HookFailed", state: this.record.state.name },
+        ...(release && { sequence: release.sequence, mode: release.mode }),
+        ...(facts.toplevel !== null && { toplevel: facts.toplevel }),
+        ...{ code, message },
+      });
+    }
   }
 
   /** What an error in a state means; null where the state stays and is tried again later. */

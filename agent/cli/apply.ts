@@ -33,7 +33,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     signal,
   });
   progress.clear();
-  const { release, updated, error, record } = outcome;
+  const { release, next, updated, error, record } = outcome;
   if (options.json) {
     printJson({
       hostname: settings.hostname,
@@ -45,6 +45,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     });
   } else if (updated && release) {
     printLine(`Applied ${releaseName(release)}: ${release.mode} ${release.toplevel}`);
+    if (next) printLine(`${releaseName(next)} comes next: run \`nixos-pull apply\` again.`);
   } else if (!error || outcome.decision?.kind !== "update") {
     printLine(describeFinding(outcome));
   }
@@ -52,6 +53,13 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     if (options.json || outcome.decision?.kind !== "update") return error.exitCode;
     throw error;
   }
-  // Denied here before: the command did not do what it was asked.
-  return outcome.decision?.kind === "denied" ? EXIT.activation : EXIT.ok;
+  // The command did not do what it was asked.
+  switch (outcome.decision?.kind) {
+    case "denied":
+      return EXIT.activation;
+    case "waiting":
+      return EXIT.busy;
+    default:
+      return EXIT.ok;
+  }
 }

@@ -1,6 +1,8 @@
 import { Agent } from "../app/agent.ts";
 import { composeTools } from "../app/compose.ts";
+import { describeDrift } from "../core/drift.ts";
 import { EXIT } from "../core/errors.ts";
+import { describeHold } from "../core/hold.ts";
 import { silentLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { loadSettings } from "./configuration.ts";
@@ -17,12 +19,15 @@ export async function check(options: CheckOptions, { signal }: CommandContext): 
   const settings = await loadSettings(options.config);
   const agent = new Agent(composeTools(settings, silentLog));
   const found = await agent.check({ insistence: "patient", signal });
-  const { preview, error, record, verdicts } = found;
+  const { preview, error, record, verdicts, drift, hold } = found;
   if (options.json) {
-    printJson({ hostname: settings.hostname, ...findingJson(found), preview, state: record.state });
+    const { hostname } = settings;
+    printJson({ hostname, ...findingJson(found), preview, state: record.state, drift, hold });
   } else {
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
     if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
+    if (hold.kind !== "none") note(`This host is ${describeHold(hold)}.`);
+    if (drift) note(`This host was changed by hand: ${describeDrift(drift)}.`);
     printLine(describeFinding(found));
     if (preview) {
       printLine(

@@ -5,7 +5,13 @@ import { describePosition, type Release } from "../core/manifest.ts";
 import { endOf } from "../core/waiting.ts";
 
 /** One sentence about what a poll found and what follows from it. */
-export function describeFinding({ release, decision, error }: Finding): string {
+export function describeFinding(finding: Finding): string {
+  const { next } = finding;
+  const said = describeOne(finding);
+  return next ? `${said}\nIt stands before ${releaseName(next)}, which comes next.` : said;
+}
+
+function describeOne({ release, decision, error }: Finding): string {
   if (!release || !decision) {
     if (!error) return "Nothing to do.";
     if (error.code === "MIRROR_STALE") return `Nothing to do: ${error.code}: ${error.message}`;
@@ -55,7 +61,7 @@ export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequen
 }
 
 /** A finding for `--json`. */
-export function findingJson({ release, decision, error, verdicts }: Finding): object {
+export function findingJson({ release, next, decision, error, verdicts }: Finding): object {
   return {
     decision: decision?.kind ?? null,
     ...(decision && "reason" in decision ? { reason: decision.reason } : {}),
@@ -66,6 +72,7 @@ export function findingJson({ release, decision, error, verdicts }: Finding): ob
     ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
     error: error ? { code: error.code, message: error.message } : null,
     release,
+    ...(next && { next }),
     mirrors: verdicts,
   };
 }

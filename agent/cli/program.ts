@@ -1,4 +1,5 @@
 import { Command, InvalidArgumentError, Option } from "commander";
+import { z } from "zod";
 import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
 import { COMPRESSIONS } from "../core/narinfo.ts";
@@ -8,11 +9,26 @@ import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { confirm, type ConfirmOptions } from "./confirm.ts";
 import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { history, type HistoryOptions } from "./history.ts";
+import { hold, unhold, type HoldOptions } from "./hold.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { prune, type PruneCommandOptions } from "./prune.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
+import {
+  abort,
+  edit,
+  pause,
+  promote,
+  resume,
+  type AbortOptions,
+  type ChangeCommandOptions,
+  type EditOptions,
+  type PromoteOptions,
+  type ResumeOptions,
+} from "./release.ts";
+import { show, type ShowOptions } from "./release-show.ts";
 import { report, type ReportOptions } from "./report.ts";
 import { rollback, type RollbackOptions } from "./rollback.ts";
 import { run } from "./run.ts";
@@ -94,6 +110,25 @@ export function createProgram(
       finish(rollback(options));
     });
 
+  host("hold", "keep this host as it is: no release is fetched or activated, no reboot")
+    .addOption(
+      new Option("--until <time>", "until then, such as 2026-12-24T18:00:00Z").argParser(time),
+    )
+    .addOption(new Option("--for <duration>", "for so long, such as 3d").argParser(duration))
+    .option("--reason <text>", "why, for whoever looks")
+    .action((options: HoldOptions) => {
+      finish(hold(options));
+    });
+  host("unhold", "end that").action((options: HostOptions) => {
+    finish(unhold(options));
+  });
+  host("confirm", "allow the release that waits for it to be activated here")
+    .argument("[release]", "its sequence number, or the beginning of its digest, to be sure")
+    .option("--json", "print JSON")
+    .action((release: string | undefined, options: ConfirmOptions) => {
+      finish(confirm(release, options));
+    });
+
   program
     .command("deadline", { hidden: true })
     .requiredOption("-c, --config <file>", "the configuration of the agent that armed it")
@@ -129,17 +164,14 @@ export function createProgram(
       ),
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
+    .addOption(repeatable("--group <host=groups>", "groups of a host, for the rollout"))
     .option("--channel <name>", "the channel", "stable")
     .addOption(
       new Option("--mode <mode>", "what hosts do with it")
         .choices(ACTIVATION_MODES)
         .default("switch"),
     )
-    .addOption(
-      new Option("--expires <duration>", "how long hosts may accept it")
-        .argParser(duration)
-        .default(duration("90d"), "90d"),
-    )
+    .addOption(expiresOption())
     .addOption(
       new Option("--compression <name>", "of the NARs").choices(COMPRESSIONS).default("zstd"),
     )
@@ -152,6 +184,13 @@ export function createProgram(
     .option("--refresh", "the current release again, with a new expiry; nothing is built")
     .option("--new-epoch <reason>", "restart the numbering, past one that was driven too high")
     .option("--epoch <number>", "number of the new epoch instead of the next one", positive)
+    .addOption(canaryOption())
+    .addOption(wavesOption())
+    .addOption(overOption())
+    .addOption(notBeforeOption())
+    .addOption(pausedOption())
+    .addOption(barrierOption())
+    .option("--no-barrier", "forget the barriers of the current release")
     .option("--draft <file>", "write the release here, for others to sign, not into force")
     .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
     .option("--from-draft <file>", "verify a signed draft and put it into force")
@@ -170,6 +209,7 @@ export function createProgram(
     .action((release: string, options: SignOptions) => {
       finish(sign(release, options, context));
     });
+  addReleaseCommands(operator("release", "show or change the release in force"), context, finish);
   operator("prune", "remove archives that no retained release needs")
     .argument("<mirror>", "the mirror's directory")
     .option(
@@ -204,6 +244,118 @@ export function createProgram(
   return program;
 }
 
+/** The commands that make the next release out of one that is there, without building. */
+function addReleaseCommands(
+  release: Command,
+  context: CommandContext,
+  finish: (result: CommandResult) => void,
+): void {
+  const reading = (name: string, summary: string): Command =>
+    release
+      .command(name)
+      .description(summary)
+      .requiredOption("-m, --mirror <directory>", "the mirror's directory")
+      .addOption(repeatable("-p, --public-key <key>", "a key of the current release"))
+      .option("--json", "print JSON");
+  const changing = (name: string, summary: string): Command =>
+    reading(name, summary)
+      .addOption(repeatable("-k, --key <file>", "secret key"))
+      .addOption(signerOption())
+      .addOption(signerKeyOption())
+      .addOption(expiresOption())
+      .option("--draft <file>", "write the release here, for others to sign, not into force")
+      .option("--unsigned <file>", "the same, signed by nobody");
+  const channel = (): Option => new Option("--channel <name>", "the channel").default("stable");
+  const withRollout = (command: Command): Command =>
+    command
+      .addOption(canaryOption())
+      .addOption(wavesOption())
+      .addOption(overOption())
+      .addOption(notBeforeOption())
+      .addOption(pausedOption())
+      .addOption(barrierOption())
+      .option("--no-barrier", "forget the barriers of the current release");
+
+  reading("show", "show the release in force, and when whose turn comes")
+    .addOption(channel())
+    .action((options: ShowOptions) => {
+      finish(show(options));
+    });
+  changing("pause", "let no host begin any more")
+    .addOption(channel())
+    .argument("<reason>", "why, for people")
+    .action((reason: string, options: ChangeCommandOptions) => {
+      finish(pause(reason, options, context));
+    });
+  changing("resume", "let the rollout go on where it was paused")
+    .addOption(channel())
+    .option("--catch-up", "as if it had not been paused")
+    .action((options: ResumeOptions) => {
+      finish(resume(options, context));
+    });
+  changing("abort", "give every host the system of an earlier release, at once")
+    .addOption(channel())
+    .option("--to <sequence>", "that release (default: the last one with other systems)", positive)
+    .action((options: AbortOptions) => {
+      finish(abort(options, context));
+    });
+  withRollout(changing("edit", "change the policy of the release, not its systems"))
+    .addOption(channel())
+    .option("--everyone", "end the rollout: every host may go at once")
+    .addOption(repeatable("--now <host>", "this host may go now, whatever the rollout says"))
+    .addOption(repeatable("--hold <host=reason>", "hold this host, also in later releases"))
+    .addOption(repeatable("--free <host>", "this host follows the rollout again"))
+    .addOption(repeatable("--group <host=groups>", "groups of a host, instead of those it has"))
+    .addOption(repeatable("--mode <host=mode>", "what this host does with it"))
+    .addOption(repeatable("--remove <host>", "a host that the release is to name no more"))
+    .action((options: EditOptions) => {
+      finish(edit(options, context));
+    });
+  withRollout(changing("promote", "make the release of one channel the next of another"))
+    .requiredOption("--from <channel>", "the channel whose release it is")
+    .requiredOption("--to <channel>", "the channel that gets it")
+    .option("--keep-hosts", "keep hosts of the other channel that the release does not name")
+    .action((options: PromoteOptions) => {
+      finish(promote(options, context));
+    });
+}
+
+function expiresOption(): Option {
+  return new Option("--expires <duration>", "how long hosts may accept it")
+    .argParser(duration)
+    .default(duration("90d"), "90d");
+}
+
+function canaryOption(): Option {
+  return repeatable("--canary <who>", "a host or @GROUP that goes first");
+}
+
+function wavesOption(): Option {
+  return new Option(
+    "--waves <who=after,…>",
+    "who goes how long after the start: 10%=2h,100%=6h+1d; WHO is hosts, @GROUPs and a share, joined by +; +OVER spreads the turns",
+  );
+}
+
+function overOption(): Option {
+  return new Option("--over <duration>", "all others evenly over this time, after the last wave");
+}
+
+function notBeforeOption(): Option {
+  return new Option("--not-before <time>", "when the rollout starts (default: at once)");
+}
+
+function pausedOption(): Option {
+  return new Option("--paused <reason>", "let no host begin before `release resume`");
+}
+
+function barrierOption(): Option {
+  return new Option(
+    "--barrier <sequence>",
+    "an earlier release that every host has to become first; later releases carry it on",
+  ).argParser(positive);
+}
+
 function signerOption(): Option {
   return new Option(
     "--signer <program>",
@@ -234,6 +386,14 @@ function positive(value: string): number {
 function natural(value: string): number {
   if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("expected a number");
   return Number(value);
+}
+
+function time(value: string): string {
+  const parsed = z.iso.datetime({ offset: true }).safeParse(value);
+  if (!parsed.success) {
+    throw new InvalidArgumentError("expected a time with its zone, such as 2026-12-24T18:00:00Z");
+  }
+  return new Date(parsed.data).toISOString();
 }
 
 function duration(value: string): number {

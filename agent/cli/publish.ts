@@ -13,15 +13,18 @@ import {
   type Published,
   type PublishProgress,
 } from "../publisher/publish.ts";
+import { parseGroups } from "../publisher/rollout-request.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
 import { ProgressLine, formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
+import { barrierRequest, rolloutRequest, type RolloutOptions } from "./rollout-options.ts";
 import { readSecretKey, signersOf, type SignerOptions } from "./signers.ts";
 
-export interface PublishCommandOptions extends SignerOptions {
+export interface PublishCommandOptions extends SignerOptions, RolloutOptions {
   readonly mirror: string;
   readonly channel: string;
   readonly host: readonly string[];
   readonly hosts?: string;
+  readonly group: readonly string[];
   readonly storeKey: readonly string[];
   readonly publicKey: readonly string[];
   readonly refresh?: boolean;
@@ -56,6 +59,7 @@ export async function publish(
   if (unsigned !== undefined && options.draft !== undefined) {
     throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
   }
+  const rollout = rolloutRequest(options);
   const signers = await signersOf(options, signal);
   const storeKeys = await Promise.all(
     (options.storeKey.length > 0 ? options.storeKey : options.key).map(readSecretKey),
@@ -73,7 +77,7 @@ export async function publish(
   const fromFile: HostSpec[] =
     options.hosts === undefined ? [] : await readHostsFile(options.hosts, context);
   const published = await publishRelease({
-    hosts: [...fromFile, ...options.host.map(parseHostOption)],
+    hosts: withGroups([...fromFile, ...options.host.map(parseHostOption)], options.group),
     mirror: resolve(options.mirror),
     channel: options.channel,
     signers: unsigned === undefined ? signers : [],
@@ -97,6 +101,8 @@ export async function publish(
     cache: options.cache === undefined ? undefined : resolve(options.cache),
     sequence: options.sequence,
     keepHosts: options.keepHosts ?? false,
+    rollout,
+    barrier: barrierRequest(options),
     clock: systemClock,
     signal,
     onProgress,
@@ -104,6 +110,19 @@ export async function publish(
   progress.clear();
   printPublished(published, options);
   return EXIT.ok;
+}
+
+/** The hosts with the groups that the command line puts them into. Throws USAGE. */
+function withGroups(hosts: readonly HostSpec[], options: readonly string[]): HostSpec[] {
+  const groups = parseGroups(options);
+  for (const hostname of groups.keys()) {
+    if (hosts.some((spec) => spec.hostname === hostname)) continue;
+    throw new PullError("USAGE", `--group: expected a host that is published, found ${hostname}`);
+  }
+  return hosts.map((spec) => {
+    const more = groups.get(spec.hostname);
+    return more ? { ...spec, groups: [...new Set([...(spec.groups ?? []), ...more])] } : spec;
+  });
 }
 
 /** The level of compression, where the program knows it. Throws USAGE. */
@@ -136,7 +155,11 @@ async function fromDraft(options: PublishCommandOptions, draft: string): Promise
   return EXIT.ok;
 }
 
-function printPublished(published: Published, options: PublishCommandOptions): void {
+/** Says what was published or drafted. */
+export function printPublished(
+  published: Published,
+  options: { readonly json?: boolean | undefined },
+): void {
   if (options.json) {
     printJson(published);
     return;

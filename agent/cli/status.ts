@@ -1,7 +1,9 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { composeTools } from "../app/compose.ts";
 import { readStatus, statusJson, type HostStatus } from "../app/host-status.ts";
+import { describeDrift } from "../core/drift.ts";
 import { EXIT } from "../core/errors.ts";
+import { describeHold } from "../core/hold.ts";
 import { memoryOf, rememberedPosition } from "../core/acceptance.ts";
 import type { AgentRecord } from "../core/machine.ts";
 import { describePosition } from "../core/manifest.ts";
@@ -63,12 +65,17 @@ function describeStatus(status: HostStatus): string {
     ["running", host.running ?? "unknown"],
     ["state", describeState(state)],
   ];
+  if (status.hold.kind !== "none") rows.push(["hold", describeHold(status.hold)]);
+  if (status.drift) rows.push(["drift", describeDrift(status.drift)]);
   if (lastPoll) {
     const found =
       lastPoll.code === null
         ? `release ${lastPoll.sequence}: ${lastPoll.decision}`
         : `${lastPoll.code}: ${lastPoll.message}`;
     rows.push(["last poll", `${lastPoll.at}, ${found}`]);
+    for (const { reason, message } of lastPoll.waiting?.waits ?? []) {
+      rows.push(["waits", `${reason}: ${message}`]);
+    }
     for (const verdict of lastPoll.verdicts) {
       rows.push(["mirror", `${verdict.mirror}: ${describeVerdict(verdict)}`]);
     }

@@ -108,6 +108,8 @@ export const ERROR_KINDS = {
   REBOOT_REFUSED: kind(EXIT.busy, "the FleetLock server gives no reboot slot now", true),
   ROLLBACK_FAILED: kind(EXIT.activation, "the previous system could not be restored", true),
   NOTHING_TO_ROLL_BACK: kind(EXIT.activation, "there is no previous system"),
+  NOTHING_TO_CONFIRM: kind(EXIT.activation, "that release does not wait for a confirmation here"),
+  HOOK_FAILED: kind(EXIT.host, "a hook of this host failed or did not finish in time", true),
 
   AGENT_RUNNING: kind(EXIT.busy, "another agent already runs with this state directory", true),
   AGENT_BUSY: kind(EXIT.busy, "an update is in progress", true),

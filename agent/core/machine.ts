@@ -123,6 +123,8 @@ const deniedSchema = z.strictObject({
 /** The release that this host last became. */
 const committedSchema = z.strictObject({
   channel: releaseSchema.shape.channel,
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
   sequence: z.int().positive(),
   digest: sha256Schema,
   toplevel: storePathSchema,
@@ -500,8 +502,12 @@ function committedOf(
   at: string,
   previous: string | null,
 ): NonNullable<AgentRecord["committed"]> {
-  const { channel, sequence, digest, toplevel, mode } = release;
-  return { channel, sequence, digest, toplevel, mode, at, previous };
+  const { channel, epoch, sequence, digest, toplevel, mode } = release;
+  return {
+    channel,
+    ...(epoch !== undefined && { epoch }),
+    ...{ sequence, digest, toplevel, mode, at, previous },
+  };
 }
 
 function deny(

@@ -1,4 +1,5 @@
 import { z } from "zod";
+import { parseDuration } from "./duration.ts";
 import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "./errors.ts";
 import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
@@ -75,12 +76,55 @@ const archiveSchema = z.strictObject({
   }),
 });
 
-const hostSchema = z.strictObject({
+/** Words of an operator, for whoever reads the manifest later. */
+const reasonSchema = printableSchema.min(1).max(500);
+
+/** Groups that one host may be in. */
+export const MAX_GROUPS = 32;
+
+/** A name for hosts that a rollout treats alike. */
+export const groupSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    "expected a group name of lower-case letters, digits, dots, dashes and underscores",
+  );
+
+/** A system of one host: what it is, and where it comes from. */
+const system = {
   toplevel: storePathSchema,
   /** Sum of the closure's NAR sizes in bytes: what the store grows by on an empty host. */
   closureSize: byteCountSchema,
   archive: archiveSchema,
+};
+
+/** The host's part of an earlier release that it has to become first: a barrier on its way. */
+const stageSchema = z.strictObject({
+  /** Of the earlier release; absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
+  digest: sha256Schema,
+  ...system,
+  activation: activationSchema,
+});
+export type Stage = z.infer<typeof stageSchema>;
+
+/** Barriers that one host may have before it. */
+export const MAX_STAGES = 8;
+
+/** What the operator says of one host's turn, whatever the rollout says. */
+const turnSchema = z.union([z.literal("now"), z.strictObject({ held: reasonSchema })], {
+  error: 'expected "now" or { held: REASON }',
+});
+
+const hostSchema = z.strictObject({
+  ...system,
   activation: activationSchema.partial().optional(),
+  /** What a rollout may call this host by, beside its name. */
+  groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
+  turn: turnSchema.optional(),
+  /** Releases that this host has to become before this one, the oldest first. */
+  through: z.array(stageSchema).max(MAX_STAGES).optional(),
   /** The one machine that may take this entry: its hashed machine-id (`status` shows it). */
   machineId: sha256Schema.optional(),
 });
@@ -94,7 +138,80 @@ const hostSchema = z.strictObject({
 export const epochSchema = z.strictObject({
   number: z.int().positive(),
   /** Why, in words, for whoever reads the manifest later. */
-  reason: printableSchema.min(1).max(500),
+  reason: reasonSchema,
+});
+
+const MAX_DELAY_MS = 366 * 86_400_000;
+
+/** A delay within a rollout. */
+const delaySchema = z
+  .string()
+  .regex(/^([0-9]+[smhd])+$/, "expected a duration such as 90s, 15m or 1d12h")
+  .refine((text) => (parseDuration(text) ?? Infinity) <= MAX_DELAY_MS, {
+    error: "expected a duration of at most 366d",
+  });
+
+/** Some of the hosts, and when their turn comes. */
+export const waveSchema = z
+  .strictObject({
+    hosts: z.array(hostnameSchema).min(1).max(1_000).optional(),
+    groups: z.array(groupSchema).min(1).max(32).optional(),
+    /** So much of all hosts, those of the waves before included, in the release's own order. */
+    share: z.number().positive().max(1).optional(),
+    /** Counted from the rollout's start. */
+    after: delaySchema,
+    /** Their turns are spread evenly over this time, instead of coming all at once. */
+    over: delaySchema.optional(),
+  })
+  .refine(({ hosts, groups, share }) => (hosts ?? groups ?? share) !== undefined, {
+    error: "expected hosts, groups or share",
+  });
+export type Wave = z.infer<typeof waveSchema>;
+
+export const MAX_WAVES = 64;
+
+/** When the turn of each host comes. Without waves it is the start for all. */
+export const rolloutSchema = z.strictObject({
+  /** Nothing happens before. */
+  start: timeSchema,
+  /**
+   * Decides the order of the hosts. Each release has its own, so that it is not always the
+   * same hosts that go first; a manifest with the same systems carries it on.
+   */
+  salt: printableSchema.min(1).max(100),
+  waves: z
+    .array(waveSchema)
+    .min(1)
+    .max(MAX_WAVES)
+    .refine(isAscending, {
+      error: "expected waves in the order of `after`, each with a greater share than those before",
+    })
+    .optional(),
+  /** While it is there, no host begins. */
+  paused: z.strictObject({ reason: reasonSchema, since: timeSchema }).optional(),
+});
+export type Rollout = z.infer<typeof rolloutSchema>;
+
+function isAscending(waves: readonly Wave[]): boolean {
+  let [share, after] = [0, 0];
+  return waves.every((wave) => {
+    const [before, delay] = [after, parseDuration(wave.after) ?? 0];
+    after = delay;
+    if (wave.share === undefined) return delay >= before;
+    const grows = wave.share > share;
+    share = wave.share;
+    return grows && delay >= before;
+  });
+}
+
+/**
+ * The release that every host must have become before this one. Every later release of
+ * the channel carries it on: a host may have been away for long.
+ */
+const barrierSchema = z.strictObject({
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
 });
 
 export const manifestSchema = z.strictObject({
@@ -107,6 +224,9 @@ export const manifestSchema = z.strictObject({
   expiresAt: timeSchema,
   /** Applies to every host that does not say otherwise. */
   defaults: z.strictObject({ activation: activationSchema }),
+  barrier: barrierSchema.optional(),
+  /** Absent where every host goes at once. */
+  rollout: rolloutSchema.optional(),
   hosts: z
     .record(hostnameSchema, hostSchema)
     .refine((hosts) => Object.keys(hosts).length <= MAX_HOSTS, {
@@ -208,6 +328,38 @@ export function encodeManifest(manifest: Manifest): Buffer {
   return Buffer.from(JSON.stringify({ ...manifest, hosts }));
 }
 
+/** A host's entry, whatever it is called. */
+export function entryOf(
+  { hosts }: Pick<Manifest, "hosts">,
+  hostname: string,
+): HostEntry | undefined {
+  return Object.hasOwn(hosts, hostname) ? hosts[hostname] : undefined;
+}
+
+/** What is asked of `switch-to-configuration` on a host, and which checks follow. */
+export function activationOf(
+  { defaults }: Pick<Manifest, "defaults">,
+  { activation }: Pick<HostEntry, "activation">,
+): z.infer<typeof activationSchema> {
+  const checks = activation?.checks ?? defaults.activation.checks;
+  return { mode: activation?.mode ?? defaults.activation.mode, ...(checks && { checks }) };
+}
+
+/** A system that a manifest names, and the archive that has it. */
+export type ReleasedSystem = Pick<HostEntry, "toplevel" | "closureSize" | "archive">;
+
+/** All systems that a host may need of the mirror: those on its way, then its own. */
+export function systemsOf(entry: HostEntry): readonly ReleasedSystem[] {
+  return [...(entry.through ?? []), entry];
+}
+
+/** Every system of a release, with the host that it is for. */
+export function systemsIn({ hosts }: Manifest): { hostname: string; system: ReleasedSystem }[] {
+  return Object.entries(hosts).flatMap(([hostname, entry]) =>
+    systemsOf(entry).map((system) => ({ hostname, system })),
+  );
+}
+
 /**
  * The host's part of a manifest. `machineId` is this machine's hash, null where it has
  * none, absent where it is nobody's question. Throws HOST_NOT_IN_RELEASE,
@@ -219,7 +371,7 @@ export function releaseFor(
   machineId?: string | null,
 ): Release {
   const { manifest, digest } = signed;
-  const entry = Object.hasOwn(manifest.hosts, hostname) ? manifest.hosts[hostname] : undefined;
+  const entry = entryOf(manifest, hostname);
   if (entry === undefined) {
     const names = Object.keys(manifest.hosts);
     const shown = names.slice(0, 5).join(", ");
@@ -236,6 +388,7 @@ export function releaseFor(
         `this one is ${machineId ?? "without a machine-id"}`,
     );
   }
+  const { mode, checks = [] } = activationOf(manifest, entry);
   return {
     channel: manifest.channel,
     ...(manifest.epoch && { epoch: manifest.epoch.number }),
@@ -245,7 +398,7 @@ export function releaseFor(
     toplevel: entry.toplevel,
     closureSize: entry.closureSize,
     archive: entry.archive,
-    mode: entry.activation?.mode ?? manifest.defaults.activation.mode,
-    checks: entry.activation?.checks ?? manifest.defaults.activation.checks ?? [],
+    mode,
+    checks,
   };
 }

@@ -1,4 +1,5 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
+import { driftOf } from "./drift.ts";
 import { denialOf, type AgentRecord, type Reason } from "./machine.ts";
 import type { Release } from "./manifest.ts";
 import type { Wait } from "./waiting.ts";
@@ -9,6 +10,8 @@ export interface Observation {
   readonly profile: string | null;
   /** What runs; null where it is not known (a sandbox without /run/current-system). */
   readonly running: string | null;
+  /** What was booted; absent or null where it is not known. */
+  readonly booted?: string | null;
 }
 
 /** What to do about an accepted release, and why. */
@@ -33,6 +36,9 @@ export type Decision =
  */
 export type Insistence = "patient" | "retry" | "again";
 
+/** What becomes of a host that was changed by hand: it is left alone, or the release comes back. */
+export type DriftPolicy = "keep" | "revert";
+
 /**
  * Decides about a release. `waits` is what the release's rollout and the host's own rules
  * have against applying it now. Pure: same record, host and time, same decision.
@@ -44,6 +50,7 @@ export function decide(
   now: Date,
   insistence: Insistence = "patient",
   waits: readonly Wait[] = [],
+  driftPolicy: DriftPolicy = "keep",
 ): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
@@ -58,8 +65,11 @@ export function decide(
   const denial = denialOf(record, release.toplevel);
   if (denial) return { kind: "denied", reason: denial.reason };
   if (asked) {
-    const found = setsProfile(release.mode) ? host.profile : host.running;
-    return { kind: "drifted", found };
+    const drift = driftOf(record, host);
+    // Whoever chose another system to boot, a person or the boot loader, had a reason.
+    if (driftPolicy === "keep" || drift?.what === "booted") {
+      return { kind: "drifted", found: drift?.found ?? null };
+    }
   }
   if (
     insistence === "patient" &&

@@ -210,6 +210,17 @@ export interface Successor {
 /** An operator's check, run once. Throws with what was expected and found. */
 export type HealthProbe = (check: HealthCheck, signal?: AbortSignal) => Promise<void>;
 
+/** One run of a program that this host's operator wants run around an activation. */
+export interface HookRun {
+  readonly command: readonly string[];
+  /** What it is told, as environment variables, beside the environment of every child. */
+  readonly variables: Readonly<Record<string, string>>;
+  readonly timeoutMs: number;
+}
+
+/** Runs a hook to its end. Throws HOOK_FAILED where that is not exit code 0 in time, INTERRUPTED. */
+export type HookRunner = (run: HookRun, signal?: AbortSignal) => Promise<void>;
+
 /** A server that lets so many hosts of a group reboot at a time (FleetLock protocol). */
 export interface RebootLock {
   /** Asks for a slot. Throws REBOOT_REFUSED where there is none now. */

@@ -1,10 +1,13 @@
 import { z } from "zod";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
 import { ERROR_CODES, PullError } from "./errors.ts";
+import { driftSchema } from "./drift.ts";
+import { MAX_HOLD_REASON } from "./hold.ts";
 import { channelSchema, hostnameSchema, sha256Schema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
 import { storePathSchema } from "./store-path.ts";
+import { WAIT_REASONS } from "./waiting.ts";
 
 /**
  * A host's statement about itself, in a DSSE envelope of its own payload type: a report
@@ -46,6 +49,28 @@ export const reportSchema = z.strictObject({
   running: storePathSchema.nullable(),
   /** What was booted: its kernel runs. */
   booted: storePathSchema.nullable(),
+  /** What the release found by the last poll waits for; absent where nothing waits. */
+  waits: z
+    .array(
+      z.strictObject({
+        reason: z.enum(WAIT_REASONS),
+        message: z.string().max(2000),
+        until: z.iso.datetime().nullable(),
+      }),
+    )
+    .max(20)
+    .optional(),
+  /** Absent where nobody holds the host. */
+  hold: z
+    .strictObject({
+      /** Null for a hold that cannot be read any more. */
+      at: z.iso.datetime().nullable(),
+      until: z.iso.datetime().nullable(),
+      reason: z.string().max(MAX_HOLD_REASON).nullable(),
+    })
+    .optional(),
+  /** How the host differs from its release by hand; absent where it does not. */
+  drift: driftSchema.optional(),
   agentVersion: z.string().max(50),
 });
 export type Report = z.infer<typeof reportSchema>;

@@ -7,6 +7,7 @@ import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
 import { hasUserInfo, httpAddressSchema, parseUrl } from "./web-address.ts";
+import { windowSchema } from "./window.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -88,6 +89,12 @@ const publicKeySchema = z.string().transform((text, context): PublicKey => {
 });
 
 const bytesSchema = z.int().nonnegative();
+
+/** Nobody has more maintenance windows than this. */
+const MAX_WINDOWS = 32;
+
+/** A program with its arguments; no shell. */
+const commandSchema = z.array(z.string().max(4096)).min(1).max(64);
 
 /** The agent's configuration file. Durations are text (`15m`), sizes are in bytes. */
 export const settingsSchema = z
@@ -216,6 +223,12 @@ export const settingsSchema = z
           .max(100)
           .default(5)
           .describe("Attempts at a system that is cut off again and again before it is denied."),
+        confirm: z
+          .enum(["none", "required"])
+          .default("none")
+          .describe(
+            "required: the service activates a release only after `nixos-pull confirm` on this host.",
+          ),
       })
       .prefault({})
       .describe("How a release is activated."),
@@ -228,16 +241,9 @@ export const settingsSchema = z
           .enum(["never", "window", "now"])
           .default("never")
           .describe("When to reboot for a new kernel, initrd or kernel modules."),
-        window: z
-          .strictObject({
-            cron: z.string().describe("Cron expression: when the window opens."),
-            timezone: z.string().default("UTC").describe("IANA time zone of the expression."),
-            duration: positiveDurationSchema.describe(
-              "How long the window stays open; at most 24h.",
-            ),
-          })
+        window: windowSchema
           .optional()
-          .describe("When policy window may reboot."),
+          .describe("When policy window may reboot; in maintenance.windows where absent."),
         grace: durationSchema
           .prefault("1m")
           .describe("Time between the announcement of a reboot and the reboot."),
@@ -259,10 +265,40 @@ export const settingsSchema = z
           .describe("Coordinates reboots with other hosts through a FleetLock server."),
       })
       .prefault({})
-      .refine((reboot) => reboot.policy !== "window" || reboot.window !== undefined, {
-        error: "expected a window together with the policy window",
-      })
       .describe("Reboots."),
+    maintenance: z
+      .strictObject({
+        windows: z
+          .array(windowSchema)
+          .max(MAX_WINDOWS)
+          .prefault([])
+          .describe(
+            "When the service may activate releases, which it fetches at any time; always where empty.",
+          ),
+      })
+      .prefault({})
+      .describe("Maintenance windows."),
+    hooks: z
+      .strictObject({
+        preActivate: commandSchema
+          .optional()
+          .describe("Runs before a release is activated; while it fails, the release is not."),
+        postCommit: commandSchema
+          .optional()
+          .describe("Runs once this host is what a release says."),
+        postRollback: commandSchema.optional().describe("Runs once this host has gone back."),
+        timeout: positiveDurationSchema
+          .prefault("5m")
+          .describe("How long one hook may take before it is ended."),
+      })
+      .prefault({})
+      .describe("Programs of this host's own around an activation."),
+    drift: z
+      .enum(["keep", "revert"])
+      .default("keep")
+      .describe(
+        "What becomes of a host that was changed by hand. keep: it is left alone until another system is released. revert: the release is activated again.",
+      ),
     generations: z
       .strictObject({
         keep: z
@@ -376,6 +412,14 @@ export const settingsSchema = z
       .prefault({})
       .describe("Logging."),
   })
+  .refine(
+    ({ reboot, maintenance }) =>
+      reboot.policy !== "window" || reboot.window !== undefined || maintenance.windows.length > 0,
+    {
+      error: "expected a window, or maintenance.windows, together with the policy window",
+      path: ["reboot"],
+    },
+  )
   .refine(
     ({ credentials, mirrors }) => Object.keys(credentials).every((it) => mirrors.includes(it)),
     { error: "expected addresses that stand in mirrors", path: ["credentials"] },

@@ -1,3 +1,5 @@
+import { z } from "zod";
+
 /** What an accepted release waits for on this host, as codes that reports and metrics share. */
 export const WAIT_REASONS = [
   "HELD",
@@ -11,17 +13,18 @@ export const WAIT_REASONS = [
 export type WaitReason = (typeof WAIT_REASONS)[number];
 
 /** One thing that keeps an accepted release from being applied now. */
-export interface Wait {
-  readonly reason: WaitReason;
+export const waitSchema = z.strictObject({
+  reason: z.enum(WAIT_REASONS),
   /** For people: what is waited for, and how it ends. */
-  readonly message: string;
+  message: z.string().max(2000),
   /** UTC time at which it ends by itself; null where somebody has to do something. */
-  readonly until: string | null;
+  until: z.iso.datetime().nullable(),
   /** Whether a person's `apply` waits too, or only the service. */
-  readonly binds: "service" | "everyone";
+  binds: z.enum(["service", "everyone"]),
   /** Whether the closure may be brought into the store meanwhile. */
-  readonly allowsFetch: boolean;
-}
+  allowsFetch: z.boolean(),
+});
+export type Wait = Readonly<z.infer<typeof waitSchema>>;
 
 /** When the last of them ends by itself; null where one does not, or there is none. */
 export function endOf(waits: readonly Wait[]): string | null {
@@ -31,4 +34,9 @@ export function endOf(waits: readonly Wait[]): string | null {
     if (last === null || Date.parse(until) > Date.parse(last)) last = until;
   }
   return last;
+}
+
+/** Whether the closure may be brought in while all of these are waited for. */
+export function allowFetch(waits: readonly Wait[]): boolean {
+  return waits.every(({ allowsFetch }) => allowsFetch);
 }

@@ -22,6 +22,20 @@ export async function writeChecked(path: string, value: unknown): Promise<void> 
   await writeDurably(path, `${text}\n`);
 }
 
+/**
+ * The same for who does not hold the update lock, such as a person's word that has to be
+ * heard in the middle of an update. Whoever takes the lock removes unfinished files, which
+ * happens once and not twice in a row.
+ */
+export async function writeCheckedUnlocked(path: string, value: unknown): Promise<void> {
+  try {
+    await writeChecked(path, value);
+  } catch (error) {
+    if (!isNotFound(error)) throw error;
+    await writeChecked(path, value);
+  }
+}
+
 /** Reads what `writeChecked` wrote. Throws only the operating system's errors. */
 export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promise<CheckedRead<T>> {
   let text: string;

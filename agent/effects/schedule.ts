@@ -14,7 +14,7 @@ export function scheduleOf(poll: PollSettings): Schedule {
   if (poll.kind === "interval") {
     return (random) => poll.interval + Math.round(random * poll.jitter);
   }
-  const task = cronTask(poll.cron, poll.timezone, "poll");
+  const task = cronTask(poll.cron, poll.timezone);
   return (random) => {
     const next = task.getNextRuns(1)[0];
     if (!next) throw new PullError("CONFIG_INVALID", `poll.cron: ${poll.cron} never comes`);
@@ -23,12 +23,12 @@ export function scheduleOf(poll: PollSettings): Schedule {
 }
 
 /** A checked cron expression. Throws CONFIG_INVALID, naming the key. */
-function cronTask(cron: string, timezone: string, key: string): ScheduledTask {
+function cronTask(cron: string, timezone: string): ScheduledTask {
   const { valid, errors } = validateDetailed(cron);
   if (!valid) {
     throw new PullError(
       "CONFIG_INVALID",
-      `${key}.cron: ${errors.map(({ message }) => message).join("; ")}, found ${JSON.stringify(cron)}`,
+      `poll.cron: ${errors.map(({ message }) => message).join("; ")}, found ${JSON.stringify(cron)}`,
     );
   }
   try {
@@ -36,38 +36,9 @@ function cronTask(cron: string, timezone: string, key: string): ScheduledTask {
   } catch (cause) {
     throw new PullError(
       "CONFIG_INVALID",
-      `${key}.timezone: expected an IANA time zone, found ${JSON.stringify(timezone)}`,
+      `poll.timezone: expected an IANA time zone, found ${JSON.stringify(timezone)}`,
       { cause },
     );
   }
   return createTask(cron, () => undefined, { timezone });
-}
-
-/** A time that comes again and again and lasts a while. */
-export interface Window {
-  readonly cron: string;
-  readonly timezone: string;
-  /** Milliseconds. */
-  readonly duration: number;
-}
-
-const MINUTE_MS = 60_000;
-const MAX_WINDOW_MS = 24 * 60 * MINUTE_MS;
-
-/** Whether `now` lies in the window: it opened at a time not longer ago than it lasts. */
-export function isOpen(window: Window, now: Date): boolean {
-  const task = cronTask(window.cron, window.timezone, "reboot.window");
-  const lasts = Math.min(window.duration, MAX_WINDOW_MS);
-  // With a sixth field in front, an expression names seconds.
-  const step = window.cron.trim().split(/\s+/).length > 5 ? 1_000 : MINUTE_MS;
-  const latest = Math.floor(now.getTime() / step) * step;
-  try {
-    for (let opened = latest; now.getTime() - opened < lasts; opened -= step) {
-      if (task.match(new Date(opened))) return true;
-    }
-    return false;
-  } finally {
-    // node-cron keeps every task that was not destroyed.
-    void task.destroy();
-  }
 }

@@ -1,6 +1,12 @@
 import { z } from "zod";
 import { PullError } from "../core/errors.ts";
-import { activationSchema, hostnameSchema, sha256Schema } from "../core/manifest.ts";
+import {
+  activationSchema,
+  MAX_GROUPS,
+  groupSchema,
+  hostnameSchema,
+  sha256Schema,
+} from "../core/manifest.ts";
 import { describeIssues } from "../core/schema-issues.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../core/store-path.ts";
 
@@ -21,6 +27,8 @@ export interface HostSpec {
   readonly activation?: { mode?: z.infer<typeof activationSchema>["mode"] | undefined } | undefined;
   /** The one machine that may take this entry, as `nixos-pull status` shows it there. */
   readonly machineId?: string | undefined;
+  /** What a rollout may call this host by. */
+  readonly groups?: readonly string[] | undefined;
 }
 
 const FILE_SPEC = /^(?<file>[^#]+\.nix)(?:(?:#|\s+-A\s+)(?<attribute>\S+))?$/;
@@ -77,9 +85,10 @@ const hostsFileSchema = z.record(
         system: z.string(),
         activation: activationSchema.partial().optional(),
         machineId: sha256Schema.optional(),
+        groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
       }),
     ],
-    { error: "expected a source as text, or { system, activation, machineId }" },
+    { error: "expected a source as text, or { system, activation, machineId, groups }" },
   ),
 );
 

@@ -5,7 +5,7 @@ import {
   type OtherArchive,
 } from "../core/archive-index.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
-import type { HostEntry, Manifest } from "../core/manifest.ts";
+import type { Manifest, ReleasedSystem } from "../core/manifest.ts";
 import { readManifest } from "../core/manifest.ts";
 import type { Compression, StorePathInfo } from "../core/narinfo.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
@@ -128,14 +128,14 @@ export class NarLibrary {
   }
 }
 
-/** The index of a host's archive, or null where it is gone or damaged; signatures are not asked for. */
+/** The index of a system's archive, or null where it is gone or damaged; signatures are not asked for. */
 export async function readContents(
   writer: MirrorWriter,
-  entry: HostEntry,
+  system: ReleasedSystem,
 ): Promise<ArchiveContents | null> {
   try {
-    const compressed = await writer.readIndex(entry.archive);
-    return readIndex(compressed, entry, null);
+    const compressed = await writer.readIndex(system.archive);
+    return readIndex(compressed, system, null);
   } catch {
     return null;
   }

@@ -2,7 +2,13 @@ import { readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { readIndex } from "../core/archive-index.ts";
 import { PullError } from "../core/errors.ts";
-import { comparePositions, positionOf, type HostEntry, type Manifest } from "../core/manifest.ts";
+import {
+  comparePositions,
+  positionOf,
+  systemsIn,
+  type Manifest,
+  type ReleasedSystem,
+} from "../core/manifest.ts";
 import type { Clock } from "../core/ports.ts";
 import { isNotFound, syncDirectory } from "../effects/durable-file.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
@@ -124,11 +130,11 @@ async function need(
   needed: Set<string>,
   what: string,
 ): Promise<void> {
-  for (const [hostname, entry] of Object.entries(manifest.hosts)) {
-    for (const { archive } of entry.archive.index.patches ?? []) needed.add(archive);
-    if (needed.has(entry.archive.sha256)) continue;
+  for (const { hostname, system } of systemsIn(manifest)) {
+    for (const { archive } of system.archive.index.patches ?? []) needed.add(archive);
+    if (needed.has(system.archive.sha256)) continue;
     try {
-      for (const sha256 of await archivesOf(writer, entry)) needed.add(sha256);
+      for (const sha256 of await archivesOf(writer, system)) needed.add(sha256);
     } catch (cause) {
       throw new PullError(
         "PUBLISH_FAILED",
@@ -149,9 +155,9 @@ async function isComplete(
   const archives = new Set<string>();
   try {
     const manifest = manifestIn(envelope);
-    for (const entry of Object.values(manifest.hosts)) {
-      for (const { archive } of entry.archive.index.patches ?? []) archives.add(archive);
-      for (const sha256 of await archivesOf(writer, entry)) archives.add(sha256);
+    for (const { system } of systemsIn(manifest)) {
+      for (const { archive } of system.archive.index.patches ?? []) archives.add(archive);
+      for (const sha256 of await archivesOf(writer, system)) archives.add(sha256);
     }
     for (const sha256 of archives) await stat(writer.archivePath(sha256));
   } catch {
@@ -161,8 +167,8 @@ async function isComplete(
   return true;
 }
 
-/** The archive of a host and those that its index names. */
-async function archivesOf(writer: MirrorWriter, entry: HostEntry): Promise<string[]> {
-  const contents = readIndex(await writer.readIndex(entry.archive), entry, null);
+/** The archive of a system and those that its index names. */
+async function archivesOf(writer: MirrorWriter, system: ReleasedSystem): Promise<string[]> {
+  const contents = readIndex(await writer.readIndex(system.archive), system, null);
   return [contents.sha256, ...contents.elsewhere.map(({ archive }) => archive.sha256)];
 }

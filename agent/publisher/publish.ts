@@ -1,14 +1,14 @@
-import { createHash } from "node:crypto";
 import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
-import { readIndex, type ArchiveContents, type OtherArchive } from "../core/archive-index.ts";
-import { encodeEnvelope, unsignedEnvelope, type TrustPolicy } from "../core/envelope.ts";
+import { readIndex, type OtherArchive } from "../core/archive-index.ts";
+import type { TrustPolicy } from "../core/envelope.ts";
 import { PullError } from "../core/errors.ts";
 import {
   MANIFEST_FORMAT_VERSION,
+  activationOf,
   comparePositions,
   describePosition,
-  encodeManifest,
+  entryOf,
   positionOf,
   readManifest,
   type ActivationMode,
@@ -18,8 +18,8 @@ import {
 import type { Compression } from "../core/narinfo.ts";
 import type { Clock } from "../core/ports.ts";
 import type { PublicKey, SecretKey } from "../core/signing-key.ts";
-import { writeDurably } from "../effects/durable-file.ts";
 import { hasZstd } from "../effects/nar-delta.ts";
+import { retainedReleases, withBarrier, type BarrierRequest } from "./barriers.ts";
 import {
   PathSigner,
   packArchive,
@@ -35,10 +35,12 @@ import type { HostSpec } from "./host-spec.ts";
 import { packIndexPatches } from "./index-patches.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { compressPaths } from "./nar-compressor.ts";
-import { NarLibrary, readContents } from "./nar-library.ts";
+import { NarLibrary } from "./nar-library.ts";
 import { buildSystem, readPathInfos, type BuildContext } from "./nix-builder.ts";
+import { archivesIn, checkArchives, putRelease, type PutRelease } from "./put-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
-import { readEnvelopeFile, signEnvelope } from "./sign-release.ts";
+import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
+import { readEnvelopeFile } from "./sign-release.ts";
 
 export interface PublishOptions {
   readonly hosts: readonly HostSpec[];
@@ -71,6 +73,9 @@ export interface PublishOptions {
   readonly sequence?: number | undefined;
   /** Hosts that are not named keep their entry of the current release. */
   readonly keepHosts: boolean;
+  /** When whose turn comes; a refresh carries the current one on. */
+  readonly rollout: RolloutRequest;
+  readonly barrier: BarrierRequest;
   /** Binary cache kept between publishes; a temporary one where absent. */
   readonly cache?: string | undefined;
   readonly clock: Clock;
@@ -97,18 +102,13 @@ export interface PublishedHost {
   readonly reused: boolean;
 }
 
-export interface Published {
+export interface Published extends PutRelease {
   readonly channel: string;
   readonly epoch: number;
   readonly sequence: number;
-  readonly digest: string;
   readonly createdAt: string;
   readonly expiresAt: string;
-  /** The file that was written: the manifest in force, or the draft. */
-  readonly manifest: string;
-  /** True where the release is not in force yet. */
-  readonly draft: boolean;
-  readonly signedBy: readonly string[];
+  /** What was packed; nothing where the systems are those of another release. */
   readonly hosts: Readonly<Record<string, PublishedHost>>;
   /** Hosts of the release before that this one no longer names. */
   readonly dropped: readonly string[];
@@ -140,6 +140,11 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const publicKeys = [...signers.map(({ publicKey }) => publicKey), ...options.publicKeys];
   const current = await readCurrent(writer, options, { publicKeys, threshold: 1 });
   const { epoch, sequence } = nextPosition(options, current);
+  const isKept = options.keepHosts || options.refresh;
+  checkWaves(options.rollout.waves, {
+    ...(isKept && current?.hosts),
+    ...Object.fromEntries(options.hosts.map((spec) => [spec.hostname, spec])),
+  });
 
   const toplevels = await buildAll(options, join(writer.work, "roots"));
   const trust = { publicKeys, threshold: 1 };
@@ -167,8 +172,11 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
       archive: host.archive,
       ...(host.mode === mode ? {} : { activation: { mode: host.mode } }),
       ...(spec.machineId !== undefined && { machineId: spec.machineId }),
+      ...(spec.groups !== undefined && { groups: [...spec.groups] }),
+      ...carriedOn(current ? entryOf(current, spec.hostname) : undefined),
     };
   }
+  warnOfPolicy(options, current, entries);
   const dropped = Object.keys(current?.hosts ?? {}).filter((name) => !(name in entries));
   if (dropped.length > 0) {
     onProgress({
@@ -176,50 +184,49 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
       message: `release ${sequence} no longer names ${dropped.join(", ")}; --keep-hosts keeps them`,
     });
   }
-  const createdAt = clock.now();
+  const now = clock.now();
+  const createdAt = now.toISOString();
+  const frame = { channel, ...(epoch && { epoch }), sequence, createdAt };
+  const before = options.refresh ? current?.rollout : undefined;
+  const rollout = rolloutFor(options.rollout, frame, before);
+  const retained = await retainedReleases(writer, channel, trust);
+  const { barrier, hosts } = withBarrier(options.barrier, entries, current, retained);
   const manifest: Manifest = {
     formatVersion: MANIFEST_FORMAT_VERSION,
-    channel,
-    ...(epoch && { epoch }),
-    sequence,
-    createdAt: createdAt.toISOString(),
-    expiresAt: new Date(createdAt.getTime() + options.expiresInMs).toISOString(),
+    ...frame,
+    expiresAt: new Date(now.getTime() + options.expiresInMs).toISOString(),
     defaults: options.refresh && current ? current.defaults : { activation: { mode } },
-    hosts: entries,
+    ...(barrier && { barrier }),
+    ...(rollout && { rollout }),
+    hosts,
   };
-  await checkArchives(writer, manifest);
-  const envelope = await signEnvelope(unsignedEnvelope(encodeManifest(manifest)), signers);
-  if (options.signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
-  const text = encodeEnvelope(envelope);
-  // What hosts will read is read as they read it before they can.
-  const written =
-    signers.length === 0
-      ? null
-      : readManifest(Buffer.from(text), {
-          publicKeys: signers.map(({ publicKey }) => publicKey),
-          threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
-        });
-  const digest = createHash("sha256").update(encodeManifest(manifest)).digest("hex");
-  if (options.draft === undefined) {
-    await writer.shelf.keep(manifest, text);
-    await writer.placeManifest(channel, text);
-  } else {
-    await writer.shelf.keepDraft(manifest, digest, text);
-    await writeDurably(options.draft, text, 0o644);
-  }
+  const put = await putRelease(writer, manifest, options);
   return {
     channel,
     epoch: epoch?.number ?? 0,
     sequence,
-    digest,
     createdAt: manifest.createdAt,
     expiresAt: manifest.expiresAt,
-    manifest: options.draft ?? writer.manifestPath(channel),
-    draft: options.draft !== undefined,
-    signedBy: written?.signedBy ?? [],
+    ...put,
     hosts: published,
     dropped,
   };
+}
+
+/** Tells what the operator may not think of: what is held stays so, what was paused does not. */
+function warnOfPolicy(
+  { refresh, onProgress }: PublishOptions,
+  current: Manifest | null,
+  entries: Readonly<Record<string, HostEntry>>,
+): void {
+  for (const [hostname, { turn }] of Object.entries(entries)) {
+    if (typeof turn !== "object") continue;
+    onProgress({ phase: "warning", message: `${hostname} is still held: ${turn.held}` });
+  }
+  const paused = refresh ? undefined : current?.rollout?.paused;
+  if (!paused) return;
+  const message = `release ${current?.sequence} was paused (${paused.reason}); this one is not`;
+  onProgress({ phase: "warning", message });
 }
 
 /** The release that is in force, or null where there is none or it is not to matter. */
@@ -268,42 +275,15 @@ function nextPosition(
   return { epoch, sequence };
 }
 
-/** The current release's entries, each with the mode that it has there. */
+/** The current release's entries, each with the activation that it has there. */
 function keptEntries(current: Manifest, newDefault: ActivationMode): Record<string, HostEntry> {
-  const oldDefault = current.defaults.activation.mode;
   return Object.fromEntries(
     Object.entries(current.hosts).map(([hostname, entry]) => {
-      const mode = entry.activation?.mode ?? oldDefault;
-      return [hostname, mode === newDefault ? entry : { ...entry, activation: { mode } }];
+      const activation = activationOf(current, entry);
+      const isDefault = activation.mode === newDefault && activation.checks === undefined;
+      return [hostname, isDefault ? entry : { ...entry, activation }];
     }),
   );
-}
-
-/** Hosts are kept from entries whose archives are gone. Throws PUBLISH_FAILED. */
-async function checkArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
-  const there = new Set<string>();
-  for (const [hostname, entry] of Object.entries(manifest.hosts)) {
-    const expectArchive = async (archive: OtherArchive): Promise<void> => {
-      if (there.has(archive.sha256)) return;
-      if (!(await writer.hasArchive(archive))) {
-        throw new PullError(
-          "PUBLISH_FAILED",
-          `${hostname}: expected an archive of ${archive.size} bytes at ${writer.archivePath(archive.sha256)}`,
-        );
-      }
-      there.add(archive.sha256);
-    };
-    if (there.has(entry.archive.sha256)) continue;
-    await expectArchive(entry.archive);
-    const contents = await readContents(writer, entry);
-    if (!contents) {
-      throw new PullError(
-        "PUBLISH_FAILED",
-        `${hostname}: the index in ${writer.archivePath(entry.archive.sha256)} is not its own`,
-      );
-    }
-    for (const archive of archivesIn(contents)) await expectArchive(archive);
-  }
 }
 
 export interface DraftOptions {
@@ -623,10 +603,6 @@ async function areWhole(writer: MirrorWriter, archives: readonly OtherArchive[])
     }
   }
   return true;
-}
-
-function archivesIn({ elsewhere }: ArchiveContents): OtherArchive[] {
-  return elsewhere.map(({ archive }) => archive);
 }
 
 /** Paths of an entry's archive, or null where one lacks a signature by one of the keys. */

@@ -9,7 +9,14 @@ import {
 import type { TrustPolicy } from "../core/envelope.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { planRuns, type Run } from "../core/fetch-plan.ts";
-import { readManifest, releaseFor, type Release, type SignedManifest } from "../core/manifest.ts";
+import {
+  entryOf,
+  readManifest,
+  releaseFor,
+  systemsOf,
+  type ReleasedSystem,
+  type SignedManifest,
+} from "../core/manifest.ts";
 import type { Mirror } from "../core/ports.ts";
 import type { PublicKey } from "../core/signing-key.ts";
 import { TAR_BLOCK, paddedSize } from "../core/tar-layout.ts";
@@ -68,12 +75,14 @@ export async function verifyMirror(
   const entries: { hostname: string; own: VerifiedArchive }[] = [];
   for (const hostname of names) {
     options.onHost(hostname);
-    const release = releaseFor(signed, hostname);
-    // Hosts with the same system share an archive; it is read once.
-    const key = `${release.archive.sha256} ${release.toplevel}`;
-    const own = verified.get(key) ?? (await verifyArchive(mirror, release, options));
-    verified.set(key, own);
-    entries.push({ hostname, own });
+    const entry = entryOf(signed.manifest, hostname);
+    for (const system of entry ? systemsOf(entry) : [releaseFor(signed, hostname)]) {
+      // Hosts with the same system share an archive; it is read once.
+      const key = `${system.archive.sha256} ${system.toplevel}`;
+      const own = verified.get(key) ?? (await verifyArchive(mirror, system, options));
+      verified.set(key, own);
+      entries.push({ hostname, own });
+    }
   }
   // The other archives are read once as well, for all hosts that have NARs in them.
   const others = otherArchives(entries.flatMap(({ own }) => own.elsewhere));
@@ -101,10 +110,10 @@ interface VerifiedArchive {
 
 async function verifyArchive(
   mirror: Mirror,
-  release: Release,
+  system: ReleasedSystem,
   { storeKeys, signal }: { storeKeys: readonly PublicKey[]; signal?: AbortSignal | undefined },
 ): Promise<VerifiedArchive> {
-  const { archive, toplevel } = release;
+  const { archive, toplevel } = system;
   const facts = { toplevel, archive: archive.sha256 };
   const hash = createHash("sha256");
   const whole = mirror.readArchive(archive.sha256, { from: 0, to: archive.size }, signal);
@@ -112,7 +121,7 @@ async function verifyArchive(
   try {
     await reader.skip(TAR_BLOCK);
     const compressed = await reader.take(archive.index.size);
-    const contents = readIndex(compressed, release, storeKeys);
+    const contents = readIndex(compressed, system, storeKeys);
     await reader.skip(endOfIndex(archive.index.size) - TAR_BLOCK - archive.index.size);
     const own = { ...contents, elsewhere: [] };
     const everything = new Map(contents.members.map(({ name }) => [name, 0]));

@@ -13,6 +13,10 @@ describe.skipIf(noNix)("the module's assertions", () => {
     ["a key with the newline of its file", `publicKeys = [ "${PUBLIC_KEY}\\n" ];`],
     ["two of two keys", `publicKeys = [ "${PUBLIC_KEY}" "${pair.public}" ]; threshold = 2;`],
     ["a cron expression alone", 'poll.cron = "0 3 * * *";'],
+    [
+      "reboots in the maintenance windows",
+      'reboot.policy = "window"; maintenance.windows = [ { cron = "0 3 * * *"; duration = "1h"; } ];',
+    ],
     ["a state directory that only begins like a volatile one", 'paths.state = "/runtime/pull";'],
   ])("accept %s", async (_, settings) => {
     expect(await failures(settings)).toEqual([]);
@@ -65,7 +69,7 @@ describe.skipIf(noNix)("the module's assertions", () => {
     [
       "reboots in a window that is never open",
       'reboot.policy = "window";',
-      /reboot\.policy` is "window", but .*reboot\.window` is not set.*Say when/s,
+      /reboot\.policy` is "window", but neither .*reboot\.window` nor\s.*maintenance\.windows` is set.*Say when/s,
     ],
     [
       "state in /run",

@@ -65,6 +65,7 @@ function keysOf(node: SchemaNode, prefix = ""): [string, Key][] {
     const own: [string, Key] = [prefix + name, key];
     const below = `${prefix}${name}.`;
     if (child.items?.oneOf) return [own, ...variantKeysOf(child.items.oneOf, below)];
+    if (child.items?.properties) return [own, ...keysOf(child.items, below)];
     if (child.properties === undefined) return [own];
     // An object without a default is an option itself: absent, or given with its keys.
     return [...(child.default === undefined ? [own] : []), ...keysOf(child, below)];
@@ -161,6 +162,11 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["reports.url", '"file:///mnt/usb"'],
     ["statusSocket.path", '"status.socket"'],
     ["clock", '"maybe"'],
+    ["activation.confirm", '"always"'],
+    ["hooks.preActivate", "[ ]"],
+    ["hooks.timeout", '"soon"'],
+    ["maintenance.windows", '"nightly"'],
+    ["drift", '"adopt"'],
   ])("refuses, as the agent does, %s = %s", async (name, value) => {
     await expect(configFile(configured(`${name} = ${value};`))).rejects.toThrow(
       `services.nixos-pull.settings.${name}`,
@@ -243,6 +249,33 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
         fleetLock: { url: "https://fleetlock.example.org", group: "gateways" },
       },
       generations: { keep: 10 },
+    });
+  });
+
+  it("holds the host's own rules", async () => {
+    const json = await configFile(
+      configured(`
+        maintenance.windows = [
+          { cron = "0 2 * * 6,0"; timezone = "Europe/Berlin"; duration = "3h"; }
+          { cron = "0 22 * * *"; duration = "30m"; }
+        ];
+        reboot.policy = "window";
+        activation.confirm = "required";
+        hooks = { preActivate = [ "/bin/drain" "--all" ]; timeout = "30s"; };
+        drift = "revert";
+      `),
+    );
+    expect(parseSettings(json, "gateway")).toMatchObject({
+      maintenance: {
+        windows: [
+          { cron: "0 2 * * 6,0", timezone: "Europe/Berlin", duration: 3 * 60 * 60_000 },
+          { cron: "0 22 * * *", timezone: "UTC", duration: 30 * 60_000 },
+        ],
+      },
+      reboot: { policy: "window" },
+      activation: { confirm: "required" },
+      hooks: { preActivate: ["/bin/drain", "--all"], timeout: 30_000 },
+      drift: "revert",
     });
   });
 

@@ -10,6 +10,7 @@ import { encodeManifest, manifestSchema } from "../../agent/core/manifest.ts";
 import { hasTrustedSignature, parseNarInfo, pathFingerprint } from "../../agent/core/narinfo.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
 import { parsePublicKey } from "../../agent/core/signing-key.ts";
+import { WAIT_REASONS } from "../../agent/core/waiting.ts";
 import { runProcess } from "../../agent/effects/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 import { samplePath, sampleManifest } from "../support/sample-release.ts";
@@ -200,11 +201,11 @@ test.each(DOCUMENTS)("%s: every link leads somewhere", async (document) => {
   }
 });
 
-test.each(DOCUMENTS)("%s: every error code that it names exists", async (document) => {
+test.each(DOCUMENTS)("%s: every code that it names exists", async (document) => {
   const others = new Set(["NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "CREDENTIALS_DIRECTORY"]);
   const foreign = /^(NIX|NIXOS|NODE|MAX)_/;
   for (const [, name = ""] of (await read(document)).matchAll(/`([A-Z]+_[A-Z_]+)`/g)) {
     if (others.has(name) || foreign.test(name)) continue;
-    expect(ERROR_CODES, document).toContain(name);
+    expect([...ERROR_CODES, ...WAIT_REASONS], document).toContain(name);
   }
 });

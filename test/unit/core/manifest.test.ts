@@ -70,7 +70,7 @@ describe("encoding", () => {
 
 describe("a field that the format does not know is refused", () => {
   test.each([
-    ["at the top", ["rollout"], 'top level: unknown key "rollout"'],
+    ["at the top", ["schedule"], 'top level: unknown key "schedule"'],
     ["in the defaults", ["defaults", "archive"], 'defaults: unknown key "archive"'],
     [
       "in the default activation",
@@ -275,6 +275,86 @@ describe("a host called __proto__", () => {
 
   test("is refused as any other impossible hostname", () => {
     expect(failureOf(() => read(payload)).code).toBe("MANIFEST_INVALID");
+  });
+});
+
+describe("a rollout", () => {
+  const START = "2026-01-31T12:00:00.000Z";
+  const stage = { ...sampleHost(), sequence: 3, digest: "0".repeat(64) };
+  const activation = { mode: "switch" };
+
+  test("with a barrier is read as it was encoded", () => {
+    const manifest = sampleManifest({
+      barrier: { epoch: 1, sequence: 3 },
+      rollout: {
+        ...{ start: START, salt: "stable 7" },
+        waves: [
+          { hosts: ["web1"], groups: ["canary"], after: "0s" },
+          { share: 0.1, after: "90m" },
+          { share: 1, after: "90m", over: "1d" },
+        ],
+        paused: { reason: "disks fill up", since: START },
+      },
+      hosts: {
+        web1: sampleHost({
+          groups: ["canary"],
+          turn: { held: "being repaired" },
+          through: [{ ...stage, activation: { mode: "switch" } }],
+        }),
+      },
+    });
+    expect(read(encodeManifest(manifest)).manifest).toEqual(manifest);
+  });
+
+  const waves = (...list: unknown[]) => ({ start: START, salt: "s", waves: list });
+  test.each<[string, readonly string[], unknown, string]>([
+    ["without a start", ["rollout"], { salt: "s" }, "rollout.start: missing"],
+    ["without a salt", ["rollout"], { start: START }, "rollout.salt: missing"],
+    ["with a key more", ["rollout"], { start: START, salt: "s", over: "1d" }, "unknown key"],
+    ["with no wave", ["rollout"], waves(), "rollout.waves: "],
+    ["with a wave of nobody", ["rollout"], waves({ after: "1h" }), "hosts, groups or share"],
+    ["with more than all", ["rollout"], waves({ share: 1.1, after: "1h" }), "waves[0].share"],
+    ["with a share of nothing", ["rollout"], waves({ share: 0, after: "1h" }), "waves[0].share"],
+    ["with no duration", ["rollout"], waves({ share: 1, after: "soon" }), "such as 90s"],
+    ["with an endless one", ["rollout"], waves({ share: 1, after: "367d" }), "at most 366d"],
+    [
+      "whose shares shrink",
+      ["rollout"],
+      waves({ share: 0.5, after: "1h" }, { share: 0.5, after: "2h" }),
+      "each with a greater share",
+    ],
+    [
+      "whose waves go back in time",
+      ["rollout"],
+      waves({ groups: ["a"], after: "2h" }, { share: 1, after: "119m" }),
+      "in the order of `after`",
+    ],
+    [
+      "with too many waves",
+      ["rollout"],
+      waves(...Array.from({ length: 65 }, () => ({ hosts: ["web1"], after: "1h" }))),
+      "rollout.waves: ",
+    ],
+    [
+      "paused for no reason",
+      ["rollout"],
+      { start: START, salt: "s", paused: { reason: "", since: START } },
+      "rollout.paused.reason",
+    ],
+    ["and a group of no name", ["hosts", "web1", "groups"], ["A B"], "hosts.web1.groups[0]"],
+    ["and a turn that is none", ["hosts", "web1", "turn"], "later", 'expected "now" or'],
+    [
+      "and too many barriers",
+      ["hosts", "web1", "through"],
+      Array(9).fill({ ...stage, activation }),
+      "through",
+    ],
+    ["and a barrier without a digest", ["hosts", "web1", "through"], [sampleHost()], "through[0]"],
+    ["and a barrier at 0", ["barrier"], { sequence: 0 }, "barrier.sequence"],
+  ])("%s is refused", (_, path, value, words) => {
+    const failure = failureOf(() => read(altered(path, value)));
+    expect(failure.code).toBe("MANIFEST_INVALID");
+    expect(failure.message).toContain(words);
   });
 });
 

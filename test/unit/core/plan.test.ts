@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { EMPTY_RECORD, type AgentRecord } from "../../../agent/core/machine.ts";
 import type { ActivationMode, Release } from "../../../agent/core/manifest.ts";
 import { decide, type Insistence, type Observation } from "../../../agent/core/plan.ts";
+import type { Wait } from "../../../agent/core/waiting.ts";
 import { sampleDigest, samplePath, sampleRelease } from "../../support/sample-release.ts";
 
 const NOW = new Date("2026-02-01T12:00:00.000Z");
@@ -21,6 +22,14 @@ function committed(changes: Partial<NonNullable<AgentRecord["committed"]>> = {})
     },
   };
 }
+
+const WINDOW: Wait = {
+  ...{ reason: "WINDOW_CLOSED", message: "closed", until: "2026-02-02T02:00:00.000Z" },
+  ...{ binds: "service", allowsFetch: true },
+};
+const HELD: Wait = {
+  ...{ reason: "HELD", message: "held", until: null, binds: "everyone", allowsFetch: false },
+};
 
 const OLDER = { digest: sampleDigest("release 6"), sequence: 6 };
 
@@ -127,7 +136,7 @@ describe("a release that was committed while the host is something else", () => 
   test.each<[string, ActivationMode, Observation, string | null]>([
     ["boots another system", "switch", at(OLD, NEW), OLD],
     ["has lost its profile", "switch", at(null, NEW), null],
-    ["runs another system", "switch", at(NEW, OLD), NEW],
+    ["runs another system", "switch", at(NEW, OLD), OLD],
     ["boots another system after a boot", "boot", at(OLD, NEW), OLD],
     ["runs another system after a test", "test", at(NEW, OLD), OLD],
   ])("drifted: it %s", (_, mode, host, found) => {
@@ -144,6 +153,74 @@ describe("a release that was committed while the host is something else", () => 
     expect(decision(committed({ mode: "boot" }), "switch", at(NEW, OLD))).toEqual({
       kind: "update",
     });
+  });
+});
+
+describe("where the policy is to revert what was changed by hand", () => {
+  const reverted = (
+    host: Observation,
+    insistence: Insistence = "patient",
+    waits: readonly Wait[] = [],
+    record = committed(),
+  ): ReturnType<typeof decide> =>
+    decide(record, sampleRelease({ mode: "switch" }), host, NOW, insistence, waits, "revert");
+
+  test.each<[string, Observation]>([
+    ["boots another system", at(OLD, NEW)],
+    ["boots and runs another system", at(OLD, OLD)],
+    ["was rebooted into another boot default", { ...at(OLD, OLD), booted: OLD }],
+    ["has lost its profile", at(null, NEW)],
+    ["runs another system for a test", { ...at(NEW, OLD), booted: NEW }],
+  ])("the release comes back to a host that %s", (_, host) => {
+    expect(reverted(host)).toEqual({ kind: "update" });
+    expect(reverted(host, "retry")).toEqual({ kind: "update" });
+  });
+
+  test("it waits as any other release does", () => {
+    expect(reverted(at(OLD, OLD), "patient", [WINDOW])).toEqual({
+      ...{ kind: "waiting", waits: [WINDOW] },
+    });
+  });
+
+  test("a host that booted another system than its default is left alone", () => {
+    const host = { profile: NEW, running: OLD, booted: OLD };
+    expect(reverted(host)).toEqual({ kind: "drifted", found: OLD });
+    expect(reverted(host, "again")).toEqual({ kind: "update" });
+  });
+
+  test("what failed here is not brought back", () => {
+    const record = denied(committed());
+    expect(reverted(at(OLD, OLD), "patient", [], record).kind).toBe("denied");
+  });
+
+  test("a release that fails to come back is tried again later", () => {
+    const until = "2026-02-01T13:00:00.000Z";
+    const record = failed(committed(), until);
+    expect(reverted(at(OLD, OLD), "patient", [], record)).toMatchObject({ kind: "backoff", until });
+  });
+});
+
+describe("a release that waits", () => {
+  const host = at(OLD, OLD);
+  const waiting = (insistence: Insistence, ...waits: Wait[]): ReturnType<typeof decide> =>
+    decide(EMPTY_RECORD, sampleRelease(), host, NOW, insistence, waits);
+
+  test("waits for everything where only the service wants it", () => {
+    expect(waiting("patient", WINDOW, HELD)).toEqual({ kind: "waiting", waits: [WINDOW, HELD] });
+  });
+
+  test("waits for a person only for what binds everyone", () => {
+    for (const insistence of ["retry", "again"] as const) {
+      expect(waiting(insistence, WINDOW)).toEqual({ kind: "update" });
+      expect(waiting(insistence, WINDOW, HELD)).toEqual({ kind: "waiting", waits: [HELD] });
+    }
+  });
+
+  test("is active or denied all the same", () => {
+    const of = (record: AgentRecord, now: Observation): string =>
+      decide(record, sampleRelease(), now, NOW, "patient", [HELD]).kind;
+    expect(of(committed(), at(NEW, NEW))).toBe("active");
+    expect(of(denied(EMPTY_RECORD), host)).toBe("denied");
   });
 });
 

@@ -96,7 +96,7 @@ describe("reboots", () => {
 
   test("have a window that must be there for the policy window", () => {
     expect(refusal({ reboot: { policy: "window" } })).toContain(
-      "reboot: expected a window together with the policy window",
+      "reboot: expected a window, or maintenance.windows, together with the policy window",
     );
     expect(parse({ reboot: { policy: "window", window } }).reboot.window).toEqual({
       ...{ cron: "0 2 * * *", timezone: "UTC", duration: 7_200_000 },
@@ -359,5 +359,40 @@ describe("the system's own hostname", () => {
       `hostname: the system's hostname ${JSON.stringify(hostname)}`,
     );
     expect(parse({ hostname: "web1" }, hostname).hostname).toBe("web1");
+  });
+});
+
+describe("the host's own rules", () => {
+  test("are none where none are given", () => {
+    const { maintenance, hooks, drift, activation } = parse({});
+    expect({ maintenance, hooks, drift, confirm: activation.confirm }).toEqual({
+      maintenance: { windows: [] },
+      hooks: { timeout: 300_000 },
+      drift: "keep",
+      confirm: "none",
+    });
+  });
+
+  test("may be given, and the windows are those of reboots too", () => {
+    const windows = [{ cron: "0 2 * * *", timezone: "Europe/Berlin", duration: "2h" }];
+    const hooks = { preActivate: ["/bin/drain", "--all"], timeout: "30s" };
+    const reboot = { policy: "window" };
+    expect(parse({ maintenance: { windows }, hooks, reboot, drift: "revert" })).toMatchObject({
+      maintenance: { windows: [{ ...windows[0], duration: 7_200_000 }] },
+      hooks: { preActivate: ["/bin/drain", "--all"], timeout: 30_000 },
+      drift: "revert",
+    });
+  });
+
+  test.each([
+    [{ maintenance: { windows: [{ cron: "0 2 * *", duration: "1h" }] } }, "windows[0].cron"],
+    [{ maintenance: { windows: [{ cron: "0 2 * * *" }] } }, "windows[0].duration"],
+    [{ reboot: { window: { cron: "0 26 * * *", duration: "1h" } } }, "reboot.window.cron"],
+    [{ hooks: { preActivate: [] } }, "hooks.preActivate"],
+    [{ hooks: { postCommit: "reboot" } }, "hooks.postCommit"],
+    [{ drift: "adopt" }, "drift"],
+    [{ activation: { confirm: true } }, "activation.confirm"],
+  ])("are refused by their key: %j", (settings, key) => {
+    expect(refusal(settings)).toContain(key);
   });
 });

@@ -20,7 +20,7 @@ async function hostWith(script: string, timeout = 8_000) {
   const log = recordingLog();
   const settings = {
     store: `local?root=${root}`,
-    activation: { timeout, runner: "child" as const, attempts: 3 },
+    activation: { timeout, runner: "child" as const, attempts: 3, confirm: "none" as const },
   };
   return { root, program, log, activator: childActivator(settings, store, log) };
 }

@@ -1,0 +1,26 @@
+import { composeTools } from "../app/compose.ts";
+import { confirmRelease } from "../app/orders.ts";
+import { EXIT } from "../core/errors.ts";
+import { createLog } from "../effects/log.ts";
+import type { CommandResult, HostOptions } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
+import { printJson, printLine } from "./output.ts";
+
+export interface ConfirmOptions extends HostOptions {
+  readonly json?: boolean;
+}
+
+/** `nixos-pull confirm`: the release that waits may be activated here. */
+export async function confirm(release: string | undefined, options: ConfirmOptions): CommandResult {
+  const settings = await loadSettings(options.config);
+  const tools = composeTools(settings, createLog(settings.log));
+  const confirmed = await confirmRelease(tools, release);
+  if (options.json) printJson(confirmed);
+  else {
+    printLine(
+      `Confirmed release ${confirmed.sequence}: ${confirmed.mode} ${confirmed.toplevel}\n` +
+        "The service activates it at its next poll; `nixos-pull apply` does so now.",
+    );
+  }
+  return EXIT.ok;
+}

@@ -1,0 +1,86 @@
+import { join, resolve } from "node:path";
+import { EXIT } from "../core/errors.ts";
+import { openEnvelope } from "../core/envelope.ts";
+import {
+  activationOf,
+  describePosition,
+  positionOf,
+  type HostEntry,
+  type Manifest,
+} from "../core/manifest.ts";
+import { turnOf } from "../core/rollout.ts";
+import { parsePublicKey } from "../core/signing-key.ts";
+import { systemClock } from "../effects/clock.ts";
+import { readEnvelopeFile } from "../publisher/sign-release.ts";
+import type { CommandResult } from "./command.ts";
+import { formatTable, printJson, printLine } from "./output.ts";
+
+export interface ShowOptions {
+  readonly mirror: string;
+  readonly channel: string;
+  readonly publicKey: readonly string[];
+  readonly json?: boolean;
+}
+
+/** When a host's turn is: at a time, or not until somebody does something. */
+type Turn = { readonly at: string } | { readonly waits: string };
+
+/** `nixos-pull release show`: the release in force, and when whose turn comes. */
+export async function show(options: ShowOptions): CommandResult {
+  const file = join(resolve(options.mirror), "channels", options.channel, "manifest.json");
+  const { bytes, envelope, manifest } = await readEnvelopeFile(file);
+  const publicKeys = options.publicKey.map(parsePublicKey);
+  // Without a key it is what somebody wrote there, and said to be so.
+  const signedBy =
+    publicKeys.length > 0 ? openEnvelope(bytes, { publicKeys, threshold: 1 }).signedBy : null;
+  const now = systemClock.now();
+  const turns = Object.entries(manifest.hosts).map(
+    ([hostname, entry]) => [hostname, entry, turnIn(manifest, hostname, entry)] as const,
+  );
+  const come = turns.filter(([, , turn]) => "at" in turn && Date.parse(turn.at) <= now.getTime());
+  if (options.json) {
+    printJson({
+      ...manifest,
+      signedBy,
+      turns: Object.fromEntries(turns.map(([hostname, , turn]) => [hostname, turn])),
+    });
+    return EXIT.ok;
+  }
+  const { channel, createdAt, expiresAt, rollout, barrier, epoch } = manifest;
+  const claimed = envelope.signatures.map(({ keyid }) => keyid ?? "unnamed").join(", ");
+  printLine(
+    `Release ${describePosition(positionOf(manifest))} of ${channel}, ` +
+      `${signedBy ? `signed by ${signedBy.join(", ")}` : `signatures not verified: ${claimed}`}, ` +
+      `created ${createdAt}, good until ${expiresAt}`,
+  );
+  if (epoch) printLine(`Epoch ${epoch.number}, begun because: ${epoch.reason}`);
+  if (barrier) printLine(`Hosts below release ${barrier.sequence} become that one first.`);
+  if (rollout?.paused) {
+    printLine(`PAUSED since ${rollout.paused.since}: ${rollout.paused.reason}`);
+  }
+  if (rollout) {
+    printLine(
+      `Rollout from ${rollout.start}: the turn of ${come.length} of ${turns.length} hosts has come.`,
+    );
+  }
+  printLine(
+    formatTable(
+      turns.map(([hostname, entry, turn]) => [
+        hostname,
+        activationOf(manifest, entry).mode,
+        (entry.groups ?? []).map((group) => `@${group}`).join(" "),
+        "at" in turn ? turn.at : turn.waits,
+        entry.toplevel,
+      ]),
+    ),
+  );
+  return EXIT.ok;
+}
+
+function turnIn({ rollout, createdAt }: Manifest, hostname: string, entry: HostEntry): Turn {
+  if (rollout?.paused) return { waits: "paused" };
+  if (typeof entry.turn === "object") return { waits: `held: ${entry.turn.held}` };
+  if (!rollout || entry.turn === "now") return { at: createdAt };
+  const at = turnOf(rollout, hostname, entry.groups);
+  return at === null ? { waits: "no wave yet" } : { at: new Date(at).toISOString() };
+}

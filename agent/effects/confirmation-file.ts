@@ -1,0 +1,21 @@
+import { join } from "node:path";
+import { confirmationSchema, type Confirmation } from "../core/confirmation.ts";
+import { readChecked, writeCheckedUnlocked } from "./checked-file.ts";
+
+function fileIn(stateDirectory: string): string {
+  return join(stateDirectory, "confirmation.json");
+}
+
+/** The release that was confirmed last; null where none was, or the file is damaged. */
+export async function readConfirmation(stateDirectory: string): Promise<Confirmation | null> {
+  const read = await readChecked(fileIn(stateDirectory), confirmationSchema);
+  return read.kind === "read" ? read.value : null;
+}
+
+/** Confirms a release, in place of any that was confirmed before. */
+export async function writeConfirmation(
+  stateDirectory: string,
+  confirmation: Confirmation,
+): Promise<void> {
+  await writeCheckedUnlocked(fileIn(stateDirectory), confirmation);
+}
