@@ -484,7 +484,7 @@ in
               type = duration;
               default = "5m";
               example = "30s";
-              description = "How long one hook may take before it is ended.";
+              description = "How long one hook may take before it is ended; at most 1h.";
             };
           };
 

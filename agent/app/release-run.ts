@@ -180,7 +180,7 @@ export class ReleaseRun {
         // A host between two systems goes on trying to get back.
         if (isPastTheLine(this.record.state)) return untouched();
         if (!allowFetch(decision.waits)) {
-          if (!this.#isUnderWay(release)) await this.#withdraw(`release ${release.sequence} waits`);
+          await this.#withdrawAllBut(release);
           return untouched();
         }
         return this.#bringIn(release, finding);
@@ -275,6 +275,13 @@ export class ReleaseRun {
     if (state.name === "Idle" || isPastTheLine(state)) return;
     await this.happened({ type: "ReleaseWithdrawn", message });
     await this.#removeLeftovers();
+  }
+
+  /** Withdraws what was begun for another release; what was begun for this one only pauses. */
+  async #withdrawAllBut({ digest, sequence }: Release): Promise<void> {
+    const { state } = this.record;
+    if ("release" in state && state.release.digest === digest) return;
+    await this.#withdraw(`release ${sequence} takes its place, and waits`);
   }
 
   /**

@@ -93,6 +93,9 @@ const bytesSchema = z.int().nonnegative();
 /** Nobody has more maintenance windows than this. */
 const MAX_WINDOWS = 32;
 
+/** While a hook runs, no other update can begin, nor the agent start after a deadline. */
+const MAX_HOOK_MS = 60 * 60 * 1000;
+
 /** A program with its arguments; no shell. */
 const commandSchema = z.array(z.string().max(4096)).min(1).max(64);
 
@@ -288,8 +291,9 @@ export const settingsSchema = z
           .describe("Runs once this host is what a release says."),
         postRollback: commandSchema.optional().describe("Runs once this host has gone back."),
         timeout: positiveDurationSchema
+          .refine((ms) => ms <= MAX_HOOK_MS, { error: "expected a duration of at most 1h" })
           .prefault("5m")
-          .describe("How long one hook may take before it is ended."),
+          .describe("How long one hook may take before it is ended; at most 1h."),
       })
       .prefault({})
       .describe("Programs of this host's own around an activation."),

@@ -184,9 +184,11 @@ test("status and history tell what the host is and what happened; --watch ends o
   const mirror = { mirror: expect.stringContaining(operator.mirror), unchanged: false };
   expect(await jsonOf(host, "status")).toEqual({
     exitCode: 0,
+    drift: null,
+    hold: { kind: "none" },
     hostname: "web1",
     channel: "stable",
-    host: { profile: first, running: first, generation: 1 },
+    host: { booted: null, profile: first, running: first, generation: 1 },
     lastPoll: {
       at: time,
       verdicts: [expect.objectContaining({ ...mirror, sequence: 2 })],

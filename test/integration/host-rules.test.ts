@@ -367,6 +367,12 @@ describe("hooks", () => {
       ...{ name: "Failed", attempts: 1, reason: { code: "HOOK_FAILED" } },
     });
     expect(await answerOf(host, "check")).toMatchObject({ decision: "backoff" });
+    // A hold pauses it, and the count of its attempts goes on.
+    await host.run("hold");
+    expect(await answerOf(host, "apply")).toMatchObject({
+      ...{ exitCode: 9, state: { name: "Failed", attempts: 1 } },
+    });
+    await host.run("unhold");
     await reconfigure(host, { hooks: { preActivate: ["/bin/sh", "-c", "exit 0"] } });
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
   });

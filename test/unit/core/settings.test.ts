@@ -390,6 +390,7 @@ describe("the host's own rules", () => {
     [{ reboot: { window: { cron: "0 26 * * *", duration: "1h" } } }, "reboot.window.cron"],
     [{ hooks: { preActivate: [] } }, "hooks.preActivate"],
     [{ hooks: { postCommit: "reboot" } }, "hooks.postCommit"],
+    [{ hooks: { timeout: "61m" } }, "hooks.timeout"],
     [{ drift: "adopt" }, "drift"],
     [{ activation: { confirm: true } }, "activation.confirm"],
   ])("are refused by their key: %j", (settings, key) => {
