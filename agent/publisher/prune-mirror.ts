@@ -131,6 +131,7 @@ async function need(
   what: string,
 ): Promise<void> {
   for (const { hostname, system } of systemsIn(manifest)) {
+    for (const { archive } of system.archive.index.patches ?? []) needed.add(archive);
     if (needed.has(system.archive.sha256)) continue;
     try {
       for (const sha256 of await archivesOf(writer, system)) needed.add(sha256);
@@ -155,6 +156,7 @@ async function isComplete(
   try {
     const manifest = manifestIn(envelope);
     for (const { system } of systemsIn(manifest)) {
+      for (const { archive } of system.archive.index.patches ?? []) archives.add(archive);
       for (const sha256 of await archivesOf(writer, system)) archives.add(sha256);
     }
     for (const sha256 of archives) await stat(writer.archivePath(sha256));

@@ -22,6 +22,9 @@ const UPDATE_TIMEOUT_MS = 20 * 60_000;
 /** Of the cuts, how many are followed by one more before the update is finished. */
 const SECOND_CUTS = 0.25;
 
+/** States in which valid paths need not be on the disk yet. */
+const IMPORTING = new Set(["Fetching", "Failed"]);
+
 /** States of an update in which nothing but the old system may be the boot default. */
 const UNPROVEN = new Set([
   "Candidate",
@@ -127,6 +130,14 @@ async function main() {
       if (report.booted !== disk.bootDefault) {
         throw new Error(`cut ${done}: booted ${report.booted}, not ${disk.bootDefault}`);
       }
+      // Until all is imported, the agent itself doubts what is new.
+      const old = (await run("nix-store", "--query", "--requisites", from)).split("\n");
+      const damaged = disk.damaged.filter(
+        (path) => old.includes(path) || !IMPORTING.has(disk.state),
+      );
+      if (damaged.length > 0) {
+        throw new Error(`cut ${done} in ${disk.state}: damaged: ${damaged.join(", ")}`);
+      }
       if (UNPROVEN.has(disk.state) && disk.bootDefault !== from) {
         throw new Error(`cut ${done} in ${disk.state}: the boot default is ${disk.bootDefault}`);
       }
@@ -185,6 +196,8 @@ async function inspectDisk(root, systems, earlier) {
   expectOneOf("the profile", await link(join(profiles, await link(join(profiles, "system")))));
   const roots = "nix/var/nix/gcroots/nixos-pull";
   for (const name of await readdir(join(root, roots)).catch(() => [])) {
+    // A directory: what of a begun import is in the store.
+    if (name === "pending-paths") continue;
     const target = await link(join(roots, name));
     // What was there before the last update stays held until this one is committed.
     if (name === "previous" && earlier.includes(target)) continue;
