@@ -20,6 +20,7 @@ import type {
   Successor,
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
+import { waitSchema } from "../core/waiting.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
 import type { History } from "../effects/history.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
@@ -96,6 +97,8 @@ export const pollReportSchema = z.strictObject({
   sequence: z.int().positive().nullable(),
   code: z.enum(ERROR_CODES).nullable(),
   message: z.string().nullable(),
+  /** What the release waits for, where that was decided. */
+  waits: z.array(waitSchema).optional(),
   /** How each mirror last served an archive. */
   archives: z
     .array(
@@ -316,6 +319,7 @@ export class Agent {
       sequence: outcome.release?.sequence ?? null,
       code: outcome.error?.code ?? null,
       message: outcome.error?.message ?? null,
+      ...(outcome.decision?.kind === "waiting" && { waits: [...outcome.decision.waits] }),
       // In the configuration's order, without mirrors that it no longer names.
       archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
     };

@@ -5,12 +5,55 @@ import { channelSchema, hostnameSchema, sha256Schema } from "./manifest.ts";
 import { describeIssues } from "./schema-issues.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
 import { storePathSchema } from "./store-path.ts";
+import { WAIT_REASONS } from "./waiting.ts";
 
 /**
  * A host's statement about itself, in a DSSE envelope of its own payload type: a report
  * can never be taken for a release, nor the other way round.
  */
 export const REPORT_PAYLOAD_TYPE = "application/vnd.nixos-pull.report+json";
+
+/** Longest report in bytes that is read; a host's own has 2 to 8 kB. */
+export const MAX_REPORT_BYTES = 64 * 1024;
+
+/** Last lines of a failed update that a report carries, and the longest of them. */
+export const MAX_FAILURE_LINES = 20;
+export const MAX_FAILURE_LINE = 300;
+/** Longer texts are for the host's own log. */
+export const MAX_REPORT_MESSAGE = 500;
+
+const timeSchema = z.iso.datetime();
+const textSchema = z.string().max(2000);
+
+/**
+ * Why the last update failed here, and what its switch said last; there until another
+ * release is committed.
+ */
+const failureSchema = z.strictObject({
+  at: timeSchema,
+  sequence: z.int().positive().nullable(),
+  toplevel: storePathSchema.nullable(),
+  code: z.enum(ERROR_CODES).nullable(),
+  message: textSchema.nullable(),
+  lastLines: z.array(z.string().max(MAX_FAILURE_LINE)).max(MAX_FAILURE_LINES),
+});
+
+/** What only a reboot completes, and whether this host reboots by itself for it. */
+const pendingRebootSchema = z.strictObject({
+  /** The release that it is about. */
+  sequence: z.int().positive(),
+  /** For people: what the reboot is for. */
+  message: textSchema,
+  policy: z.enum(["never", "window", "now"]),
+  /** Reboots that the agent asked for already. */
+  requested: z.int().nonnegative(),
+});
+
+/** What somebody made of a host by hand. */
+const driftSchema = z.strictObject({
+  expected: storePathSchema,
+  found: storePathSchema.nullable(),
+});
 
 export const reportSchema = z.strictObject({
   formatVersion: z.literal(1),
@@ -27,6 +70,8 @@ export const reportSchema = z.strictObject({
       digest: sha256Schema,
       toplevel: storePathSchema,
       rebootNeeded: z.boolean(),
+      /** When it became that: the stamp that a rollout's progress is drawn from. */
+      committedAt: timeSchema.optional(),
     })
     .nullable(),
   /** The highest release that it ever accepted, whatever came of it. */
@@ -47,6 +92,35 @@ export const reportSchema = z.strictObject({
   /** What was booted: its kernel runs. */
   booted: storePathSchema.nullable(),
   agentVersion: z.string().max(50),
+  /**
+   * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is there for
+   * whoever decides to trust a host at first sight.
+   */
+  publicKey: z.string().max(400).optional(),
+  lastPoll: z
+    .strictObject({
+      at: timeSchema,
+      /** What was decided about the release, such as `waiting`; null without one. */
+      decision: z.string().max(50).nullable(),
+      sequence: z.int().positive().nullable(),
+    })
+    .optional(),
+  /** What an accepted release waits for. */
+  waits: z
+    .array(
+      z.strictObject({
+        reason: z.enum(WAIT_REASONS),
+        message: textSchema,
+        until: timeSchema.nullable(),
+      }),
+    )
+    .max(16)
+    .optional(),
+  drift: driftSchema.optional(),
+  pendingReboot: pendingRebootSchema.optional(),
+  failure: failureSchema.optional(),
+  /** The file system of the store, in bytes; `free` is what an ordinary user may use. */
+  disk: z.strictObject({ free: z.int().nonnegative(), total: z.int().nonnegative() }).optional(),
 });
 export type Report = z.infer<typeof reportSchema>;
 

@@ -1,3 +1,5 @@
+import { z } from "zod";
+
 /** What an accepted release waits for on this host, as codes that reports and metrics share. */
 export const WAIT_REASONS = [
   "HELD",
@@ -22,6 +24,15 @@ export interface Wait {
   /** Whether the closure may be brought into the store meanwhile. */
   readonly allowsFetch: boolean;
 }
+
+/** A wait that was written down. */
+export const waitSchema = z.strictObject({
+  reason: z.enum(WAIT_REASONS),
+  message: z.string(),
+  until: z.iso.datetime().nullable(),
+  binds: z.enum(["service", "everyone"]),
+  allowsFetch: z.boolean(),
+}) satisfies z.ZodType<Wait>;
 
 /** When the last of them ends by itself; null where one does not, or there is none. */
 export function endOf(waits: readonly Wait[]): string | null {
