@@ -39,5 +39,5 @@ const ENTITIES: Readonly<Record<string, string>> = {
 
 /** Text for an element or a quoted attribute. */
 function escapeText(text: string): string {
-  return shownText(text).replace(/[&<>"'`]/g, (found) => ENTITIES[found] ?? "");
+  return shownText(text, Infinity).replace(/[&<>"'`]/g, (found) => ENTITIES[found] ?? "");
 }

@@ -65,17 +65,20 @@ button.chip:hover { border-color: var(--quiet); }
 .badge { display: inline-flex; align-items: center; gap: 6px; font-weight: 600; white-space: nowrap; }
 .code { font-family: ui-monospace, "SF Mono", Menlo, Consolas, "DejaVu Sans Mono", monospace; font-size: 13px; }
 .codes { display: flex; flex-wrap: wrap; gap: 4px 18px; margin: -4px 0 14px; padding: 0; list-style: none; }
-.troubles { display: grid; gap: 12px; grid-template-columns: repeat(auto-fill, minmax(min(100%, 380px), 1fr)); align-items: start; }
-.trouble { border: 1px solid var(--rule); border-left: 4px solid var(--failing); border-radius: 8px; padding: 12px 14px; min-width: 0; }
+.troubles { columns: 2 400px; column-gap: 12px; }
+.trouble { border: 1px solid var(--rule); border-left: 4px solid var(--failing); border-radius: 8px; padding: 12px 14px; margin-bottom: 12px; break-inside: avoid; }
 .trouble.distrusted { border-left-color: var(--distrusted); }
 .trouble .head { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; justify-content: space-between; }
 .trouble .facts { font-size: 13px; color: var(--quiet); margin-top: 2px; }
 .trouble .note { margin-top: 6px; overflow-wrap: anywhere; }
-.log { margin: 8px 0 0; background: var(--log); border-radius: 6px; padding: 8px 10px; font-size: 12.5px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; max-height: 190px; overflow-y: auto; }
+/* Reversed, so that it is scrolled to its end, where the reason mostly stands. */
+.log { display: flex; flex-direction: column-reverse; margin-top: 8px; background: var(--log); border-radius: 6px; padding: 8px 10px; max-height: 190px; overflow-y: auto; }
+.log pre { margin: 0; font-size: 12.5px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--accent); margin-top: 8px; }
 .more > summary { margin: 14px 0 12px; font-weight: 600; }
 .tools { display: flex; flex-wrap: wrap; gap: 8px 16px; align-items: center; justify-content: space-between; margin-bottom: 12px; }
 .tools h2 { margin: 0; }
+#count { margin-right: auto; }
 .tools label { display: flex; gap: 8px; align-items: center; flex: 0 1 300px; }
 .tools input { font: inherit; color: inherit; background: var(--field); border: 1px solid var(--rule); border-radius: 8px; padding: 7px 10px; width: 100%; min-width: 0; }
 table { border-collapse: collapse; width: 100%; font-size: 14px; }
@@ -83,7 +86,7 @@ th, td { text-align: left; padding: 8px 10px; border-top: 1px solid var(--rule);
 thead th { border-top: 0; color: var(--quiet); font-weight: 600; white-space: nowrap; padding-top: 0; }
 tbody tr:hover { background: color-mix(in srgb, var(--rule) 35%, transparent); }
 td.number { font-variant-numeric: tabular-nums; }
-td.host { font-weight: 600; overflow-wrap: anywhere; min-width: 120px; }
+td.host { font-weight: 600; overflow-wrap: anywhere; min-width: 230px; }
 td.why { color: var(--quiet); overflow-wrap: anywhere; min-width: 160px; max-width: 380px; }
 td.why .code { color: var(--ink); display: block; }
 .clip { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 2; overflow: hidden; }
@@ -111,12 +114,13 @@ footer { color: var(--quiet); font-size: 13px; }
   table, tbody { display: block; }
   tr { display: grid; grid-template-columns: 1fr auto; gap: 2px 12px; padding: 10px 0; border-top: 1px solid var(--rule); }
   td { display: block; border: 0; padding: 0; min-width: 0; }
-  td.host { grid-column: 1; } td.standing { grid-column: 2; text-align: right; }
+  td.host { grid-column: 1; min-width: 0; } td.standing { grid-column: 2; text-align: right; }
   td.release::before { content: "release "; color: var(--quiet); }
   td.seen { text-align: right; color: var(--quiet); }
-  td.why, td.flags { grid-column: 1 / -1; max-width: none; }
-  td.disk { grid-column: 1 / -1; color: var(--quiet); }
-  td.disk::before { content: "disk "; }
+  td.why, td.flags { grid-column: 1 / -1; max-width: none; order: 1; }
+  td.disk { grid-column: 1 / -1; color: var(--quiet); order: 2; }
+  td.disk::before { content: "disk, free "; }
+  td.seen::before { content: "seen "; }
   td:empty { display: none; }
   td.release:empty { display: block; } td.release:empty::before { content: "no release"; }
 }

@@ -97,7 +97,7 @@ ${progressChart(target, now)}
 }
 
 function standingsCard({ hosts, counts }: Fleet): Markup {
-  const present = STANDINGS.filter((standing) => counts[standing] > 0).toReversed();
+  const present = STANDINGS.filter((standing) => counts[standing] > 0);
   let left = 0;
   const parts = present.map((standing) => {
     const width = (counts[standing] / Math.max(1, hosts.length)) * 1000;
@@ -162,12 +162,12 @@ function troubleCard(host: FleetHost, now: Date): Markup {
 <div class="head"><h3>${host.host}</h3><span class="badge is-${standing}"><span class="code">${code}</span></span></div>
 <p class="facts">${release === null ? "no release yet" : `on release ${release}`} · seen ${timeText(lastSeen, now)}</p>
 <p class="note">${note}</p>
-${earlier && markup`<p class="note">${failure?.code}: ${failure?.message}</p>`}
+${earlier && markup`<p class="note">${failure.code}: ${failure.message}</p>`}
 ${
   lines.length > 0 &&
-  markup`<pre class="log code" tabindex="0" role="group" aria-label="Last lines of the update of ${host.host}">${lines.map(
+  markup`<div class="log" tabindex="0" role="group" aria-label="Last lines of the update of ${host.host}"><pre class="code">${lines.map(
     (line, at) => markup`${at > 0 && NEWLINE}${line}`,
-  )}</pre>`
+  )}</pre></div>`
 }
 </article>`;
 }

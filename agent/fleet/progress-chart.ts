@@ -27,10 +27,10 @@ export function progressChart(target: FleetTarget, now: Date): Markup {
   const y = (count: number): number => round(HEIGHT - (count / Math.max(1, target.hosts)) * HEIGHT);
   const steps = thinned(stamps).map(({ time, count }) => `H${x(time)}V${y(count)}`);
   const line = `M0 ${HEIGHT}${steps.join("")}H${WIDTH}`;
-  const middle = Math.ceil(target.hosts / 2);
+  const middle = target.hosts % 2 === 0 ? target.hosts / 2 : null;
   return markup`<figure class="chart">
   <div class="plot">
-    <div class="y" aria-hidden="true"><span>${target.hosts}</span><span>${middle === target.hosts ? "" : middle}</span><span>0</span></div>
+    <div class="y" aria-hidden="true"><span>${target.hosts}</span><span>${middle}</span><span>0</span></div>
     <svg viewBox="0 0 ${WIDTH} ${HEIGHT}" preserveAspectRatio="none" role="img" aria-label="${`${describeTarget(target)}; ${milestones(target, stamps, now)}`}">
       <path class="grid" d="M0 0.5H${WIDTH}M0 ${HEIGHT / 2}H${WIDTH}M0 ${HEIGHT - 0.5}H${WIDTH}"/>
       <path class="area" d="${line}V${HEIGHT}Z"/>
