@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
+import { NO_COUNTS, countPoll, countersSchema, type AgentCounters } from "../core/counters.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
 import { releaseFor, type Release } from "../core/manifest.ts";
@@ -116,6 +117,7 @@ export type ArchiveVerdict = NonNullable<PollReport["archives"]>[number];
 export type PollReport = z.infer<typeof pollReportSchema>;
 
 const POLL_REPORT = "poll.json";
+const COUNTERS = "counters.json";
 const LOCK = "update.lock";
 
 /** One host's agent: each method runs to a safe end and leaves the record true. */
@@ -269,6 +271,13 @@ export class Agent {
     return read.kind === "read" ? read.value : null;
   }
 
+  /** What was counted since the state directory was made. */
+  async counters(): Promise<AgentCounters> {
+    const path = join(this.#tools.settings.paths.state, COUNTERS);
+    const read = await readChecked(path, countersSchema);
+    return read.kind === "read" ? read.value : NO_COUNTS;
+  }
+
   async #find(
     record: AgentRecord,
     insistence: Insistence,
@@ -324,6 +333,9 @@ export class Agent {
       archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
     };
     await writeChecked(join(settings.paths.state, POLL_REPORT), report);
+    const poll = { failed: outcome.error !== null, updated: outcome.updated };
+    const counters = countPoll(await this.counters(), poll);
+    await writeChecked(join(settings.paths.state, COUNTERS), counters);
   }
 
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {

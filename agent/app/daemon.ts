@@ -7,6 +7,7 @@ import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { serveStatus } from "../effects/status-socket.ts";
 import { readStatus, statusJson } from "./host-status.ts";
+import { serveHostMetrics, writeMetricsFile } from "./metrics.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 import { ReportDelivery } from "./report-delivery.ts";
 
@@ -37,8 +38,10 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     );
   }
   let closeSocket: (() => Promise<void>) | undefined;
+  let closeMetrics: (() => Promise<void>) | undefined;
   try {
     closeSocket = await openStatusSocket(tools);
+    closeMetrics = await serveHostMetrics(tools);
     await announceHostKey(tools);
     const agent = new Agent(tools);
     const reports = new ReportDelivery(tools);
@@ -48,6 +51,7 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
+      await writeMetricsFile(tools);
       await reports.sendNew(signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
@@ -61,6 +65,7 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     }
     log.info("stopped");
   } finally {
+    await closeMetrics?.();
     await closeSocket?.();
     await lock.release();
   }
