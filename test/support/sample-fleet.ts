@@ -46,7 +46,6 @@ export function sampleReport(hostname: string, changes: Partial<Report> = {}): R
     running: toplevel,
     booted: toplevel,
     agentVersion: "0.1.0",
-    publicKey: hostKeyOf(hostname).publicKey.text,
     lastPoll: { at: hoursAgo(0.1), decision: "active", sequence: 12 },
     disk: { free: 40 * GIB, total: 100 * GIB },
     ...changes,
@@ -60,7 +59,8 @@ export function hostKeyOf(hostname: string): ReturnType<typeof testKey> {
 
 /** The report as its host would sign it. */
 export function sealedReport(report: Report): string {
-  return sealReport(report, hostKeyOf(report.hostname));
+  const key = hostKeyOf(report.hostname);
+  return sealReport({ publicKey: key.publicKey.text, ...report }, key);
 }
 
 const oldRelease = (hostname: string): NonNullable<Report["release"]> => ({
