@@ -20,12 +20,12 @@ export const STANDINGS = [
   "missing",
   /** Somebody changed it by hand. */
   "drifted",
-  /** It runs the release, but only a reboot makes that complete. */
-  "reboot",
   /** The release waits for a window, its wave or a person. */
   "waiting",
   /** It runs another release and is on its way. */
   "behind",
+  /** It runs the release, but only a reboot makes that complete. */
+  "reboot",
   /** It runs what it should. */
   "current",
 ] as const;

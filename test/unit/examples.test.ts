@@ -27,18 +27,20 @@ function metricNames(): Set<string> {
     { now: FLEET_NOW, silentAfter: 86_400_000 },
   );
   const failing = sampleReport("web1", { code: "DISK_FULL", message: "full" });
-  const text =
-    hostMetrics(failing, { polls: 1, pollFailures: 1, updates: 1 }) + fleetMetrics(view);
+  const text = hostMetrics(failing, { polls: 1, pollFailures: 1, updates: 1 }) + fleetMetrics(view);
   return new Set(Array.from(text.matchAll(/^# TYPE (\S+)/gm), ([, name]) => name!));
 }
 
 describe("examples for monitoring", () => {
-  it.each(["alerts.yml", "grafana-dashboard.json"])("%s names only metrics that exist", async (name) => {
-    const text = await readFile(join(EXAMPLES, name), "utf8");
-    const used = new Set(text.match(/nixos_pull_[a-z_]+/g));
-    expect(used.size).toBeGreaterThan(8);
-    expect([...used].filter((it) => !metricNames().has(it))).toEqual([]);
-  });
+  it.each(["alerts.yml", "grafana-dashboard.json"])(
+    "%s names only metrics that exist",
+    async (name) => {
+      const text = await readFile(join(EXAMPLES, name), "utf8");
+      const used = new Set(text.match(/nixos_pull_[a-z_]+/g));
+      expect(used.size).toBeGreaterThan(8);
+      expect([...used].filter((it) => !metricNames().has(it))).toEqual([]);
+    },
+  );
 
   it("the dashboard is JSON whose panels have numbers of their own", async () => {
     const json = await readFile(join(EXAMPLES, "grafana-dashboard.json"), "utf8");
