@@ -119,6 +119,8 @@ let
   directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
   file = matching "absolute path" "/.+";
   inbox = matching "https:// or http:// address without query or fragment" "https?://[^/?#[:space:]][^?#[:space:]]*";
+  promFile = matching "absolute path that ends with .prom" "/.+\\.prom";
+  loopback = matching "loopback address and port" "(127(\\.(0|[1-9][0-9]{0,2})){3}|\\[::1]|localhost):[1-9][0-9]{0,4}";
   credentialName = matching "name of a systemd credential" "[A-Za-z0-9_.:-]{1,100}";
 in
 {
@@ -318,6 +320,25 @@ in
               default = null;
               example = "monitoring";
               description = "The group that may open it, beside root.";
+            };
+          };
+
+          metrics = {
+            textfile = mkOption {
+              type = types.nullOr promFile;
+              default = null;
+              example = "/var/lib/node-exporter/nixos-pull.prom";
+              description = ''
+                Where metrics are written after every poll, for the textfile collector of
+                Prometheus' node_exporter. The directory has to be there.
+              '';
+            };
+
+            listen = mkOption {
+              type = types.nullOr loopback;
+              default = null;
+              example = "127.0.0.1:9184";
+              description = "Loopback address and port on which the service gives metrics by HTTP.";
             };
           };
 

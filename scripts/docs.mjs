@@ -150,6 +150,7 @@ const EXIT_MEANINGS = {
   busy: "another nixos-pull is at work",
   publish: "the build or the mirror directory, on the operator's side",
   updateAvailable: "`check --exit-code` only: an update would be applied now",
+  fleetTroubled: "`fleet --exit-code` only: a host wants a person to look",
   interrupted: "stopped by a signal",
 };
 

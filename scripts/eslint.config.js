@@ -1,4 +1,4 @@
-// Typed lint, and the layers of agent/: main → cli → {app, publisher} → {effects, core}, effects → core.
+// Typed lint, and the layers of agent/: main → cli → {app, publisher, fleet} → {effects, core}, effects → core.
 import js from "@eslint/js";
 import tseslint from "typescript-eslint";
 
@@ -54,7 +54,7 @@ export default tseslint.config(
   },
   layer(
     "core",
-    ["effects", "app", "publisher", "cli"],
+    ["effects", "app", "publisher", "fleet", "cli"],
     [
       {
         regex: "^(?!zod$|node:crypto$|node:zlib$|\\./)",
@@ -62,9 +62,10 @@ export default tseslint.config(
       },
     ],
   ),
-  layer("effects", ["app", "publisher", "cli"]),
-  layer("app", ["publisher", "cli"]),
-  layer("publisher", ["app", "cli"]),
+  layer("effects", ["app", "publisher", "fleet", "cli"]),
+  layer("app", ["publisher", "fleet", "cli"]),
+  layer("publisher", ["app", "fleet", "cli"]),
+  layer("fleet", ["app", "publisher", "cli"]),
   {
     // What `--json` printed is asserted on, not typed.
     files: ["test/**/*.ts"],

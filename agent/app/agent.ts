@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { z } from "zod";
 import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
+import { NO_COUNTS, countPoll, countersSchema, type AgentCounters } from "../core/counters.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
 import { passageOf, stageRelease } from "../core/barrier.ts";
@@ -168,6 +169,7 @@ async function undecided(): Promise<null> {
 }
 
 const POLL_REPORT = "poll.json";
+const COUNTERS = "counters.json";
 const LOCK = "update.lock";
 
 /** One host's agent: each method runs to a safe end and leaves the record true. */
@@ -326,6 +328,13 @@ export class Agent {
     return read.kind === "read" ? read.value : null;
   }
 
+  /** What was counted since the state directory was made. */
+  async counters(): Promise<AgentCounters> {
+    const path = join(this.#tools.settings.paths.state, COUNTERS);
+    const read = await readChecked(path, countersSchema);
+    return read.kind === "read" ? read.value : NO_COUNTS;
+  }
+
   async #find(
     record: AgentRecord,
     insistence: Insistence,
@@ -422,6 +431,9 @@ export class Agent {
         message: waiting.waits.map(({ message }) => message).join("; "),
       });
     }
+    const poll = { failed: outcome.error !== null, updated: outcome.updated };
+    const counters = countPoll(await this.counters(), poll);
+    await writeChecked(join(settings.paths.state, COUNTERS), counters);
   }
 
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {

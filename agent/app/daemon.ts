@@ -8,10 +8,11 @@ import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { serveStatus } from "../effects/status-socket.ts";
-import { sendReport } from "./host-report.ts";
 import { rebootWindows } from "./reboot.ts";
 import { readStatus, statusJson } from "./host-status.ts";
+import { serveHostMetrics, writeMetricsFile } from "./metrics.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
+import { ReportDelivery } from "./report-delivery.ts";
 
 const LOCK = "agent.lock";
 
@@ -20,6 +21,9 @@ const SOONEST_MS = 1_000;
 
 /** Wait after a tick that found another process at work. */
 const BUSY_WAIT_MS = 10_000;
+
+/** A report is not tried again more often than this, whatever the clock does. */
+const MIN_RETRY_MS = 1_000;
 
 /**
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop
@@ -40,17 +44,21 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     );
   }
   let closeSocket: (() => Promise<void>) | undefined;
+  let closeMetrics: (() => Promise<void>) | undefined;
   try {
     closeSocket = await openStatusSocket(tools);
+    closeMetrics = await serveHostMetrics(tools);
     await announceHostKey(tools);
     const agent = new Agent(tools);
+    const reports = new ReportDelivery(tools);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
     );
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
-      await sendReport(tools, signal);
+      await writeMetricsFile(tools);
+      await reports.sendNew(signal);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
       if ((await tools.successor.look()).differs) {
@@ -59,10 +67,11 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
         );
         return;
       }
-      await pause(wait, signal);
+      await pauseAndRetry(wait, reports, signal);
     }
     log.info("stopped");
   } finally {
+    await closeMetrics?.();
     await closeSocket?.();
     await lock.release();
   }
@@ -93,6 +102,22 @@ async function announceHostKey({ settings, log }: AgentTools): Promise<void> {
   } catch (thrown) {
     const { code, message } = toPullError(thrown);
     log.error(`this host cannot sign reports: ${message}`, { code });
+  }
+}
+
+/** Waits for the next poll; a report that could not be delivered is tried again meanwhile. */
+async function pauseAndRetry(
+  ms: number,
+  reports: ReportDelivery,
+  signal: AbortSignal,
+): Promise<void> {
+  const end = performance.now() + ms;
+  for (;;) {
+    const left = end - performance.now();
+    const retry = await reports.untilRetry();
+    await pause(Math.min(left, Math.max(retry, MIN_RETRY_MS)), signal);
+    if (signal.aborted || retry >= left) return;
+    await reports.retry(signal);
   }
 }
 

@@ -11,6 +11,7 @@ import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { confirm, type ConfirmOptions } from "./confirm.ts";
 import { deadline, type DeadlineOptions } from "./deadline.ts";
+import { fleet, type FleetCommandOptions } from "./fleet.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { hold, unhold, type HoldOptions } from "./hold.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
@@ -240,6 +241,53 @@ export function createProgram(
     .option("--json", "print JSON")
     .action((mirror: string, options: VerifyOptions) => {
       finish(verify(mirror, options, context));
+    });
+  operator("fleet", "show what all hosts report, beside what they should be")
+    .argument(
+      "<place...>",
+      "directories with reports (or with a directory reports), or addresses of them",
+    )
+    .addOption(
+      repeatable(
+        "--keys <path>",
+        "hosts' keys: a file of HOST KEY lines, or a directory of HOST.public",
+      ),
+    )
+    .option("--memory <file>", "remember each host's newest report here, and refuse older ones")
+    .option("--trust-new", "pin the keys of hosts that are not known yet in the memory")
+    .addOption(
+      repeatable(
+        "-m, --manifest <place>",
+        "what hosts should be: a manifest, or a mirror that has it",
+      ),
+    )
+    .addOption(repeatable("--channel <name>", "channel of a mirror", "stable"))
+    .addOption(
+      repeatable("-p, --public-key <key>", "trusted key of manifests", "the configuration's"),
+    )
+    .option("--threshold <count>", "how many of the keys must have signed", positive)
+    .addOption(
+      new Option(
+        "-c, --config <file>",
+        `keys of manifests from here (default: ${DEFAULT_CONFIG_FILE})`,
+      ),
+    )
+    .addOption(
+      new Option("--silent-after <duration>", "how old a host's last report may be")
+        .argParser(duration)
+        .default(duration("1d"), "1d"),
+    )
+    .option("--json", "print JSON")
+    .option("--html <file>", "write a page as well")
+    .option("--prometheus <file>", "write metrics as well, for a textfile collector")
+    .option("--exit-code", "exit with 21 where a host wants a person to look")
+    .addOption(
+      new Option("-w, --watch <duration>", "look again each time this has passed").argParser(
+        duration,
+      ),
+    )
+    .action((places: string[], options: FleetCommandOptions) => {
+      finish(fleet(places, options, context));
     });
   return program;
 }

@@ -135,7 +135,10 @@ function describeReport(report: Report): string {
 }
 
 /** Keys come from the command line, or from the host's own configuration. */
-async function settingsFor(url: string, options: VerifyOptions): Promise<Settings> {
+export async function settingsFor(
+  url: string,
+  options: Pick<VerifyOptions, "publicKey" | "storeKey" | "config">,
+): Promise<Settings> {
   if (options.publicKey.length === 0) return loadSettings(options.config);
   const publicKeys = options.publicKey.map((text) => parsePublicKey(text).text);
   const storeKeys = options.storeKey.map((text) => parsePublicKey(text).text);

@@ -29,6 +29,8 @@ export const EXIT = {
   publish: 10,
   /** `check --exit-code` only: an update would be applied now. */
   updateAvailable: 20,
+  /** `fleet --exit-code` only: at least one host wants a person to look. */
+  fleetTroubled: 21,
   interrupted: 130,
 } as const;
 

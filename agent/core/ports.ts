@@ -232,7 +232,7 @@ export interface RebootLock {
 /** Free space on the file systems that an update writes to. */
 export interface Disk {
   /** Free bytes and an identity of the file system that holds `path` or its nearest parent. */
-  freeSpace(path: string): Promise<{ free: number; fileSystem: string }>;
+  freeSpace(path: string): Promise<{ free: number; fileSystem: string; total?: number }>;
 }
 
 /** One line for the log; `fields` are for machines. */

@@ -15,6 +15,45 @@ import { WAIT_REASONS } from "./waiting.ts";
  */
 export const REPORT_PAYLOAD_TYPE = "application/vnd.nixos-pull.report+json";
 
+/** Longest report in bytes that is read; a host's own has 2 to 8 kB. */
+export const MAX_REPORT_BYTES = 64 * 1024;
+
+/** Last lines of a failed update that a report carries, and the longest of them. */
+export const MAX_FAILURE_LINES = 20;
+export const MAX_FAILURE_LINE = 300;
+/** Longer texts are for the host's own log. */
+export const MAX_REPORT_MESSAGE = 500;
+
+const timeSchema = z.iso.datetime();
+const textSchema = z.string().max(2000);
+
+/**
+ * Why the last update failed here, and what its switch said last; there until another
+ * release is committed.
+ */
+const failureSchema = z.strictObject({
+  at: timeSchema,
+  sequence: z.int().positive().nullable(),
+  toplevel: storePathSchema.nullable(),
+  code: z.enum(ERROR_CODES).nullable(),
+  message: textSchema.nullable(),
+  lastLines: z.array(z.string().max(MAX_FAILURE_LINE)).max(MAX_FAILURE_LINES),
+});
+
+/** What only a reboot completes, and whether this host reboots by itself for it. */
+const pendingRebootSchema = z.strictObject({
+  /** The release that it is about. */
+  sequence: z.int().positive(),
+  /** For people: what the reboot is for. */
+  message: textSchema,
+  policy: z.enum(["never", "window", "now"]),
+  /** Reboots that the agent asked for already. */
+  requested: z.int().nonnegative(),
+});
+
+/** Things that one release may wait for. */
+export const MAX_REPORT_WAITS = 20;
+
 export const reportSchema = z.strictObject({
   formatVersion: z.literal(1),
   hostname: hostnameSchema,
@@ -30,6 +69,8 @@ export const reportSchema = z.strictObject({
       digest: sha256Schema,
       toplevel: storePathSchema,
       rebootNeeded: z.boolean(),
+      /** When it became that: the stamp that a rollout's progress is drawn from. */
+      committedAt: timeSchema.optional(),
     })
     .nullable(),
   /** The highest release that it ever accepted, whatever came of it. */
@@ -58,7 +99,7 @@ export const reportSchema = z.strictObject({
         until: z.iso.datetime().nullable(),
       }),
     )
-    .max(20)
+    .max(MAX_REPORT_WAITS)
     .optional(),
   /** Absent where nobody holds the host. */
   hold: z
@@ -72,6 +113,23 @@ export const reportSchema = z.strictObject({
   /** How the host differs from its release by hand; absent where it does not. */
   drift: driftSchema.optional(),
   agentVersion: z.string().max(50),
+  /**
+   * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is there for
+   * whoever decides to trust a host at first sight.
+   */
+  publicKey: z.string().max(400).optional(),
+  lastPoll: z
+    .strictObject({
+      at: timeSchema,
+      /** What was decided about the release, such as `waiting`; null without one. */
+      decision: z.string().max(50).nullable(),
+      sequence: z.int().positive().nullable(),
+    })
+    .optional(),
+  pendingReboot: pendingRebootSchema.optional(),
+  failure: failureSchema.optional(),
+  /** The file system of the store, in bytes; `free` is what an ordinary user may use. */
+  disk: z.strictObject({ free: z.int().nonnegative(), total: z.int().nonnegative() }).optional(),
 });
 export type Report = z.infer<typeof reportSchema>;
 

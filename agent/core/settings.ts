@@ -48,6 +48,17 @@ function isDecodable(path: string): boolean {
 
 const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
 
+/** A loopback address and a port: metrics say much about a host, and nobody is asked who they are. */
+const loopbackSchema = z
+  .string()
+  .regex(
+    /^(127(\.(0|[1-9]\d{0,2})){3}|\[::1\]|localhost):[1-9]\d{0,4}$/,
+    "expected a loopback address and a port, such as 127.0.0.1:9184",
+  )
+  .refine((text) => Number(text.slice(text.lastIndexOf(":") + 1)) <= 65535, {
+    error: "expected a port of at most 65535",
+  });
+
 /** Names as systemd's LoadCredential= takes them (systemd.exec(5)). */
 const credentialNameSchema = z
   .string()
@@ -176,6 +187,18 @@ export const settingsSchema = z
       })
       .prefault({})
       .describe("A Unix socket on which the service tells its status to a group."),
+    metrics: z
+      .strictObject({
+        textfile: filePathSchema
+          .regex(/\.prom$/, "expected a name that ends with .prom")
+          .optional()
+          .describe("Write metrics here after every poll, for node_exporter's textfile collector."),
+        listen: loopbackSchema
+          .optional()
+          .describe("Loopback address and port on which the service gives metrics by HTTP."),
+      })
+      .prefault({})
+      .describe("Metrics for Prometheus."),
     clock: z
       .enum(["strict", "ignore"])
       .default("strict")

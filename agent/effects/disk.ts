@@ -7,8 +7,11 @@ import { isNotFound } from "./durable-file.ts";
 export const systemDisk: Disk = {
   async freeSpace(path) {
     const existing = await nearestExisting(path);
-    const [{ bavail, bsize }, { dev }] = await Promise.all([statfs(existing), stat(existing)]);
-    return { free: bavail * bsize, fileSystem: String(dev) };
+    const [{ bavail, blocks, bsize }, { dev }] = await Promise.all([
+      statfs(existing),
+      stat(existing),
+    ]);
+    return { free: bavail * bsize, fileSystem: String(dev), total: blocks * bsize };
   },
 };
 

@@ -10,12 +10,22 @@ import { authorizationOf, type Transport } from "./transport.ts";
 /** A report has about 2 kB; whoever needs longer than this to take it does not want it. */
 const PUT_TIMEOUT_MS = 30_000;
 
+/** The places where a host may have to leave its report. */
+export const REPORT_TARGETS = ["directory", "url"] as const;
+export type ReportTarget = (typeof REPORT_TARGETS)[number];
+
+/** Those that the settings name. */
+export function reportTargets({ reports }: Pick<Settings, "reports">): ReportTarget[] {
+  return REPORT_TARGETS.filter((target) => reports[target] !== undefined);
+}
+
 /**
- * Delivers a report as the settings say: into a directory, or by PUT to an address,
- * `HOSTNAME.json` in both. A redirect is not followed. Throws MIRROR_STATUS,
+ * Delivers a report to one place that the settings name: into a directory, or by PUT to an
+ * address, `HOSTNAME.json` in both. A redirect is not followed. Throws MIRROR_STATUS,
  * MIRROR_UNREACHABLE, … and the operating system's errors.
  */
 export async function deliverReport(
+  target: ReportTarget,
   envelope: string,
   settings: Pick<Settings, "hostname" | "reports" | "credentials">,
   transport: Transport,
@@ -23,19 +33,13 @@ export async function deliverReport(
 ): Promise<void> {
   const { directory, url } = settings.reports;
   const file = `${settings.hostname}.json`;
-  const write = async (): Promise<void> => {
-    if (directory === undefined) return;
+  if (target === "directory" && directory !== undefined) {
     await mkdir(directory, { recursive: true });
     await writeDurably(join(directory, file), envelope, 0o644);
-  };
-  const send = async (): Promise<void> => {
-    if (url === undefined) return;
-    const target = new URL(file, url.endsWith("/") ? url : `${url}/`);
-    await put(target, envelope, settings, transport, signal);
-  };
-  // A stick that is not there does not keep the report from the network, nor the other way.
-  for (const result of await Promise.allSettled([write(), send()])) {
-    if (result.status === "rejected") throw result.reason;
+  }
+  if (target === "url" && url !== undefined) {
+    const address = new URL(file, url.endsWith("/") ? url : `${url}/`);
+    await put(address, envelope, settings, transport, signal);
   }
 }
 

@@ -161,6 +161,8 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["tls.caFile", '"ca.pem"'],
     ["reports.url", '"file:///mnt/usb"'],
     ["statusSocket.path", '"status.socket"'],
+    ["metrics.textfile", '"/var/lib/node-exporter/nixos-pull.txt"'],
+    ["metrics.listen", '"0.0.0.0:9184"'],
     ["clock", '"maybe"'],
     ["activation.confirm", '"always"'],
     ["hooks.preActivate", "[ ]"],
@@ -287,6 +289,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
         tls = { caFile = "/etc/ca.pem"; certFile = "/run/cert.pem"; keyFile = "/run/key.pem"; };
         reports = { directory = "/mnt/usb/reports"; url = "https://releases.example.org/reports"; };
         statusSocket = { path = "/run/nixos-pull/status.socket"; group = "monitoring"; };
+        metrics = { textfile = "/var/lib/node-exporter/nixos-pull.prom"; listen = "[::1]:9184"; };
         clock = "ignore";
       `),
     );
@@ -296,6 +299,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       tls: { keyFile: "/run/key.pem" },
       reports: { url: "https://releases.example.org/reports" },
       statusSocket: { group: "monitoring" },
+      metrics: { textfile: "/var/lib/node-exporter/nixos-pull.prom", listen: "[::1]:9184" },
       clock: "ignore",
     });
   });

@@ -6,6 +6,7 @@ import { z } from "zod";
 import { archiveIndexSchema } from "../../agent/core/archive-index.ts";
 import { envelopeSchema, sealEnvelope } from "../../agent/core/envelope.ts";
 import { ERROR_CODES } from "../../agent/core/errors.ts";
+import { DISTRUST_REASONS } from "../../agent/core/fleet.ts";
 import { encodeManifest, manifestSchema } from "../../agent/core/manifest.ts";
 import { hasTrustedSignature, parseNarInfo, pathFingerprint } from "../../agent/core/narinfo.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
@@ -203,9 +204,10 @@ test.each(DOCUMENTS)("%s: every link leads somewhere", async (document) => {
 
 test.each(DOCUMENTS)("%s: every code that it names exists", async (document) => {
   const others = new Set(["NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "CREDENTIALS_DIRECTORY"]);
+  const codes: readonly string[] = [...ERROR_CODES, ...WAIT_REASONS, ...DISTRUST_REASONS];
   const foreign = /^(NIX|NIXOS|NODE|MAX)_/;
   for (const [, name = ""] of (await read(document)).matchAll(/`([A-Z]+_[A-Z_]+)`/g)) {
     if (others.has(name) || foreign.test(name)) continue;
-    expect([...ERROR_CODES, ...WAIT_REASONS], document).toContain(name);
+    expect(codes, document).toContain(name);
   }
 });

@@ -1,0 +1,165 @@
+import { stat } from "node:fs/promises";
+import { setTimeout as sleep } from "node:timers/promises";
+import { pathToFileURL } from "node:url";
+import { mirrorsOf } from "../app/compose.ts";
+import { EXIT, PullError } from "../core/errors.ts";
+import { TROUBLED, fleetView, type Fleet } from "../core/fleet.ts";
+import { fleetMetrics } from "../core/fleet-metrics.ts";
+import { readManifest, type SignedManifest } from "../core/manifest.ts";
+import { parseSettings, trustPolicyOf, type Settings } from "../core/settings.ts";
+import { systemClock } from "../effects/clock.ts";
+import { writeDurably } from "../effects/durable-file.ts";
+import { Transport } from "../effects/transport.ts";
+import { readHostKeys } from "../fleet/host-keys.ts";
+import { EMPTY_MEMORY, readFleetMemory, writeFleetMemory } from "../fleet/memory.ts";
+import { fleetPage } from "../fleet/page.ts";
+import { believeReports } from "../fleet/read-fleet.ts";
+import { readReportSource } from "../fleet/report-source.ts";
+import { describeDistrust, fleetTable } from "../fleet/table.ts";
+import { readSignedFile } from "../publisher/sign-release.ts";
+import type { CommandContext, CommandResult } from "./command.ts";
+import { formatTable, note, printJson, printLine } from "./output.ts";
+import { settingsFor } from "./verify.ts";
+
+export interface FleetCommandOptions {
+  readonly manifest: readonly string[];
+  readonly channel: readonly string[];
+  readonly publicKey: readonly string[];
+  readonly threshold?: number;
+  readonly config?: string;
+  readonly keys: readonly string[];
+  readonly memory?: string;
+  readonly trustNew?: boolean;
+  readonly silentAfter: number;
+  readonly html?: string;
+  readonly prometheus?: string;
+  readonly json?: boolean;
+  readonly exitCode?: boolean;
+  readonly watch?: number;
+}
+
+/** `nixos-pull fleet PLACE…`: what all hosts say that they are, beside what they should be. */
+export async function fleet(
+  places: readonly string[],
+  options: FleetCommandOptions,
+  { signal }: CommandContext,
+): CommandResult {
+  if (options.trustNew && options.memory === undefined) {
+    throw new PullError("USAGE", "--trust-new pins keys in a file: expected --memory FILE with it");
+  }
+  let view: Fleet;
+  do {
+    view = await readFleet(places, options, signal);
+    await show(view, options);
+    if (options.watch !== undefined) {
+      await sleep(options.watch, undefined, { signal }).catch(() => undefined);
+    }
+  } while (options.watch !== undefined && !signal.aborted);
+  const troubled = view.hosts.some(({ standing }) => TROUBLED.has(standing));
+  const expired = view.targets.some((target) => target.expired);
+  return options.exitCode && (troubled || expired) ? EXIT.fleetTroubled : EXIT.ok;
+}
+
+async function readFleet(
+  places: readonly string[],
+  options: FleetCommandOptions,
+  signal: AbortSignal,
+): Promise<Fleet> {
+  const manifests = await readManifests(options, signal);
+  const keys = await readHostKeys(options.keys);
+  const memory =
+    options.memory === undefined ? EMPTY_MEMORY : await readFleetMemory(options.memory);
+  const named = new Set([
+    ...manifests.flatMap(({ manifest }) => Object.keys(manifest.hosts)),
+    ...keys.keys(),
+    ...Object.keys(memory.hosts),
+  ]);
+  const transport = new Transport(networkSettings());
+  const found = [];
+  try {
+    for (const place of places) {
+      found.push(...(await readReportSource(place, named, transport, signal)));
+    }
+  } finally {
+    await transport.close();
+  }
+  const now = systemClock.now();
+  const believed = believeReports(
+    found,
+    { keys, memory, trustNew: options.trustNew ?? false },
+    now,
+  );
+  if (options.memory !== undefined) await writeFleetMemory(options.memory, believed.memory);
+  for (const { host, key } of believed.pinned) note(`pinned the key of ${host}: ${key.text}`);
+  for (const distrust of believed.refused) note(describeDistrust(distrust));
+  const lastSeen = new Map(
+    Object.entries(memory.hosts).flatMap(([host, { at }]) => (at === null ? [] : [[host, at]])),
+  );
+  const { reports, distrusted } = believed;
+  return fleetView(
+    { reports, distrusted, manifests, lastSeen },
+    { now, silentAfter: options.silentAfter },
+  );
+}
+
+async function show(view: Fleet, options: FleetCommandOptions): Promise<void> {
+  const { html, prometheus, json, watch } = options;
+  if (html !== undefined) {
+    const refresh = watch === undefined ? {} : { refreshSeconds: Math.ceil(watch / 1000) };
+    await writeDurably(html, fleetPage(view, refresh), 0o644);
+  }
+  if (prometheus !== undefined) await writeDurably(prometheus, fleetMetrics(view), 0o644);
+  if (json) printJson(view);
+  else {
+    if (watch !== undefined && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
+    printLine(fleetTable(view, formatTable));
+  }
+}
+
+/** The manifests of the channels, verified; an expired one still says what hosts should be. */
+async function readManifests(
+  options: FleetCommandOptions,
+  signal: AbortSignal,
+): Promise<SignedManifest[]> {
+  const { manifest: places, threshold } = options;
+  const manifests = new Map<string, SignedManifest>();
+  for (const place of places) {
+    const settings = await settingsFor("file:///", { ...options, storeKey: [] });
+    const trust = { ...trustPolicyOf(settings), threshold: threshold ?? settings.threshold };
+    for (const bytes of await manifestBytes(place, settings, options, signal)) {
+      const signed = readManifest(bytes, trust);
+      manifests.set(signed.manifest.channel, signed);
+    }
+  }
+  return [...manifests.values()];
+}
+
+async function manifestBytes(
+  place: string,
+  settings: Settings,
+  { channel }: FleetCommandOptions,
+  signal: AbortSignal,
+): Promise<Uint8Array[]> {
+  const isFile = await stat(place).then(
+    (found) => found.isFile(),
+    () => false,
+  );
+  if (isFile) return [(await readSignedFile(place)).bytes];
+  const address = /^(https?|file):\/\//.test(place) ? place : pathToFileURL(place).href;
+  const [mirror] = mirrorsOf({ ...settings, mirrors: [address] });
+  if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(place)}`);
+  const channels = channel.length > 0 ? channel : ["stable"];
+  return Promise.all(
+    channels.map(async (name) => {
+      const answer = await mirror.readManifest(name, { signal });
+      if (answer.kind === "read") return answer.bytes;
+      throw new PullError("MIRROR_STATUS", `${address}: "not modified" without being asked`);
+    }),
+  );
+}
+
+/** Limits and TLS as on a host that sets neither. */
+function networkSettings(): Pick<Settings, "limits" | "tls"> {
+  const anyKey = `none:${Buffer.alloc(32).toString("base64")}`;
+  return parseSettings({ mirrors: ["file:///"], publicKeys: [anyKey] }, "fleet");
+}

@@ -1,0 +1,54 @@
+import { z } from "zod";
+import { PullError } from "../core/errors.ts";
+import { hostnameSchema } from "../core/manifest.ts";
+import { parsePublicKey } from "../core/signing-key.ts";
+import { readChecked, writeChecked } from "../effects/checked-file.ts";
+
+/** What is remembered from one reading of the fleet to the next. */
+const memorySchema = z.strictObject({
+  formatVersion: z.literal(1),
+  hosts: z.record(
+    hostnameSchema,
+    z.strictObject({
+      /** When its newest report was made: older ones are replays. */
+      at: z.iso.datetime().nullable(),
+      /** The key that was pinned at first sight, `NAME:BASE64`. */
+      key: z
+        .string()
+        .refine((text) => isKey(text), { error: "expected a public key" })
+        .optional(),
+    }),
+  ),
+});
+export type FleetMemory = z.infer<typeof memorySchema>;
+
+export const EMPTY_MEMORY: FleetMemory = { formatVersion: 1, hosts: {} };
+
+/**
+ * Reads the memory file; none is an empty memory. Throws STATE_CORRUPT: going on without
+ * it would pin whatever key comes next.
+ */
+export async function readFleetMemory(path: string): Promise<FleetMemory> {
+  const found = await readChecked(path, memorySchema);
+  if (found.kind === "damaged") {
+    throw new PullError(
+      "STATE_CORRUPT",
+      `expected a memory of the fleet: ${found.why}; take it from a backup, or remove it and pin anew`,
+    );
+  }
+  return found.kind === "read" ? found.value : EMPTY_MEMORY;
+}
+
+/** Writes it, durably. */
+export async function writeFleetMemory(path: string, memory: FleetMemory): Promise<void> {
+  await writeChecked(path, memory);
+}
+
+function isKey(text: string): boolean {
+  try {
+    parsePublicKey(text);
+    return true;
+  } catch {
+    return false;
+  }
+}

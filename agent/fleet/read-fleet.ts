@@ -1,0 +1,85 @@
+import type { Distrust } from "../core/fleet.ts";
+import type { Report } from "../core/report.ts";
+import { believeReport } from "../core/report-trust.ts";
+import { parsePublicKey, type PublicKey } from "../core/signing-key.ts";
+import type { HostKeys } from "./host-keys.ts";
+import type { FleetMemory } from "./memory.ts";
+import type { FoundReport } from "./report-source.ts";
+
+/** What the reports of a fleet came to. */
+export interface BelievedReports {
+  /** The newest believed report of each host. */
+  readonly reports: readonly Report[];
+  /** Hosts of which no report is believed, and why. */
+  readonly distrusted: readonly Distrust[];
+  /** Every report that was not believed, those of hosts with a good one elsewhere too. */
+  readonly refused: readonly Distrust[];
+  /** Hosts whose keys were pinned now. */
+  readonly pinned: readonly { readonly host: string; readonly key: PublicKey }[];
+  readonly memory: FleetMemory;
+}
+
+/** Decides about all reports that were found. Pure. */
+export function believeReports(
+  found: readonly FoundReport[],
+  trust: { readonly keys: HostKeys; readonly memory: FleetMemory; readonly trustNew: boolean },
+  now: Date,
+): BelievedReports {
+  const newest = new Map<string, Report>();
+  const refused: Distrust[] = [];
+  const pins = new Map<string, PublicKey>();
+  for (const item of found) {
+    const { host } = item;
+    if ("unreadable" in item) {
+      refused.push({ host, reason: "REPORT_UNREADABLE", message: item.unreadable });
+      continue;
+    }
+    const remembered = rememberedHost(trust.memory, host);
+    const pinned = pins.get(host) ?? (remembered?.key && parsePublicKey(remembered.key));
+    // What an operator wrote down counts before what was once believed at first sight.
+    const keys = trust.keys.get(host) ?? (pinned ? [pinned] : []);
+    const belief = believeReport(
+      host,
+      item.bytes,
+      { keys, at: remembered?.at ?? null },
+      trust.trustNew,
+    );
+    if (belief.kind === "distrusted") {
+      refused.push({ host, reason: belief.reason, message: belief.message });
+      continue;
+    }
+    if (keys.length === 0) pins.set(host, belief.key);
+    const before = newest.get(host);
+    if (!before || Date.parse(belief.report.at) > Date.parse(before.at)) {
+      newest.set(host, belief.report);
+    }
+  }
+  return {
+    reports: [...newest.values()],
+    distrusted: refused.filter(({ host }) => !newest.has(host)),
+    refused,
+    pinned: [...pins].map(([host, key]) => ({ host, key })),
+    memory: remember(trust.memory, newest, pins, now),
+  };
+}
+
+function remember(
+  before: FleetMemory,
+  newest: ReadonlyMap<string, Report>,
+  pins: ReadonlyMap<string, PublicKey>,
+  now: Date,
+): FleetMemory {
+  const hosts: FleetMemory["hosts"] = { ...before.hosts };
+  for (const [host, { at }] of newest) {
+    const key = pins.get(host)?.text ?? rememberedHost(before, host)?.key;
+    // A clock that was ahead once must not make everything later a replay.
+    const seen = Date.parse(at) > now.getTime() ? now.toISOString() : at;
+    hosts[host] = { at: seen, ...(key !== undefined && { key }) };
+  }
+  return { ...before, hosts };
+}
+
+/** A host may be called `constructor`. */
+function rememberedHost({ hosts }: FleetMemory, host: string): FleetMemory["hosts"][string] | null {
+  return Object.hasOwn(hosts, host) ? (hosts[host] ?? null) : null;
+}

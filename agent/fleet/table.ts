@@ -1,0 +1,64 @@
+import {
+  describeCounts,
+  describeTarget,
+  type Distrust,
+  type Fleet,
+  type FleetHost,
+} from "../core/fleet.ts";
+import { shownText } from "../core/shown-text.ts";
+import { describeAge } from "../core/time-span.ts";
+
+/** Last lines of a failed update that the table shows below a failing host. */
+const SHOWN_LINES = 3;
+const MAX_NOTE = 160;
+
+const HEAD = ["HOST", "RELEASE", "STANDING", "CODE", "SEEN", "REBOOT", "DRIFT", "DISK FREE"];
+
+/** The fleet for a terminal: one line for each host, the failing ones first, then the sums. */
+export function fleetTable(
+  fleet: Fleet,
+  formatTable: (rows: readonly (readonly string[])[]) => string,
+): string {
+  const now = new Date(fleet.at);
+  const lines = formatTable([HEAD, ...fleet.hosts.map((host) => row(host, now))]).split("\n");
+  const parts = [
+    lines[0] ?? "",
+    ...fleet.hosts.flatMap((host, at) => [lines[at + 1] ?? "", ...detailsOf(host)]),
+    "",
+    ...fleet.targets.map((target) => `${shownText(describeTarget(target))}.`),
+    fleet.hosts.length === 0
+      ? "No hosts."
+      : `${fleet.hosts.length} hosts: ${describeCounts(fleet.counts)}.`,
+  ];
+  return parts.join("\n");
+}
+
+function row(host: FleetHost, now: Date): string[] {
+  const { disk } = host;
+  return [
+    shownText(host.host),
+    host.release === null ? "-" : String(host.release),
+    host.standing,
+    host.code ?? "-",
+    host.lastSeen === null ? "never" : describeAge(host.lastSeen, now),
+    host.rebootNeeded ? "needed" : "-",
+    host.drifted ? "drifted" : "-",
+    disk && disk.total > 0 ? `${Math.floor((disk.free / disk.total) * 100)} %` : "-",
+  ];
+}
+
+/** Why a host is not as it should be, and what its failed switch said last. */
+function detailsOf({ standing, note, failure }: FleetHost): string[] {
+  if (note === null || standing === "current") return [];
+  const lines = standing === "failing" ? (failure?.lastLines ?? []) : [];
+  return [
+    `    ${shownText(note, MAX_NOTE)}`,
+    ...lines.slice(-SHOWN_LINES).map((line) => `      | ${shownText(line, MAX_NOTE)}`),
+  ];
+}
+
+/** A report that was not believed, as a line; a changed key is shouted. */
+export function describeDistrust({ host, reason, message }: Distrust): string {
+  const shout = reason === "KEY_CHANGED" ? "KEY CHANGED! " : "";
+  return shownText(`${shout}${host}: ${reason}: ${message}`, 600);
+}
