@@ -231,6 +231,7 @@ async function importWatched(
 const KEEPS_STAGING: ReadonlySet<ErrorCode> = new Set([
   "INTERRUPTED",
   "MIRROR_UNREACHABLE",
+  "MIRROR_ABSENT",
   "MIRROR_STATUS",
   "MIRROR_STALLED",
   "MIRROR_SLOW",
@@ -566,6 +567,7 @@ async function readNars(
 function isMirrorsFault(code: ErrorCode): boolean {
   switch (code) {
     case "MIRROR_UNREACHABLE":
+    case "MIRROR_ABSENT":
     case "MIRROR_NOT_FOUND":
     case "MIRROR_STATUS":
     case "MIRROR_STALLED":
@@ -574,6 +576,7 @@ function isMirrorsFault(code: ErrorCode): boolean {
     case "MIRROR_REDIRECT":
     case "MIRROR_OVERSIZE":
     case "ARCHIVE_TRUNCATED":
+    case "ARCHIVE_PARTIAL":
     case "ARCHIVE_CORRUPT":
     case "ARCHIVE_MEMBER":
     case "NARINFO_MISMATCH":
