@@ -1,5 +1,6 @@
 import { Agent } from "../app/agent.ts";
 import { composeTools } from "../app/compose.ts";
+import { handReport } from "../app/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
@@ -33,6 +34,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
     signal,
   });
   progress.clear();
+  await handReport(tools);
   const { release, updated, error, record } = outcome;
   if (options.json) {
     printJson({

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { request } from "undici";
 import { PullError } from "../core/errors.ts";
@@ -25,7 +24,8 @@ export async function deliverReport(
   const file = `${settings.hostname}.json`;
   const write = async (): Promise<void> => {
     if (directory === undefined) return;
-    await mkdir(directory, { recursive: true });
+    // Never made here: below the mount point of a stick that is elsewhere it would lie on the
+    // host's own disk, and nobody would find the report.
     await writeDurably(join(directory, file), envelope, 0o644);
   };
   const send = async (): Promise<void> => {
