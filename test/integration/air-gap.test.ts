@@ -392,7 +392,7 @@ describe("a thin stick", () => {
     expect(channels[0].hosts).toMatchObject([{ paths: 8 }, { paths: 8 }]);
     expect(channels[0].hosts[0].missing).toBeGreaterThanOrEqual(3);
     for (const name of ["web1", "db1"] as const) {
-      const host = hosts[name] as SandboxHost;
+      const host = hosts[name]!;
       await applies(host, second[name]);
     }
     // A copy of the stick is as good, made by the same command.
@@ -425,8 +425,8 @@ describe("a thin stick", () => {
       await mirrored(operator, operator.mirror, stick, "--for-report", report, ...keys);
     }
     expect((await proved(operator, stick)).exitCode).toBe(0);
-    await applies(hosts["web1"] as SandboxHost, second.web1);
-    await applies(hosts["db1"] as SandboxHost, second.db1);
+    await applies(hosts["web1"]!, second.web1);
+    await applies(hosts["db1"]!, second.db1);
     const sized = await Promise.all(
       (await archivesOf(stick)).map(async (name) => ({
         file: join(stick, "archives", name),
@@ -478,7 +478,7 @@ describe("a thin stick", () => {
 
   test("is made of believed reports only", async () => {
     const { operator, hosts, reports, stick } = await world();
-    const other = await reportOf(hosts["db1"] as SandboxHost);
+    const other = await reportOf(hosts["db1"]!);
     const forged = other.key.replace("host-db1", "host-web1");
     const report = join(reports, "web1.json");
     for (const [args, exitCode, code] of [

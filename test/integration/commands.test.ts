@@ -43,8 +43,8 @@ test("check says what would happen now, and why nothing does", async () => {
       name: "no release",
       prepare: async () => undefined,
       exitCode: 5,
-      words: /^No release could be read: MIRROR_NOT_FOUND: /,
-      json: { decision: null, error: { code: "MIRROR_NOT_FOUND" }, release: null, preview: null },
+      words: /^No release could be read: MIRROR_ABSENT: /,
+      json: { decision: null, error: { code: "MIRROR_ABSENT" }, release: null, preview: null },
     },
     {
       name: "host not in release",
