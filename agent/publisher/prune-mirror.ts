@@ -147,6 +147,7 @@ async function need(
   what: string,
 ): Promise<void> {
   for (const [hostname, entry] of Object.entries(manifest.hosts)) {
+    for (const { archive } of entry.archive.index.patches ?? []) needs.archives.add(archive);
     if (packed?.has(hostname) === false || needs.read.has(entry.archive.sha256)) continue;
     try {
       for (const sha256 of await archivesOf(writer, entry)) needs.archives.add(sha256);
@@ -170,11 +171,14 @@ async function isComplete(
   needed: Set<string>,
 ): Promise<boolean> {
   const archives = new Set<string>();
+  const patches = new Set<string>();
   try {
     const manifest = manifestIn(envelope);
     const packed = packedHosts(packing, digestIn(envelope));
     for (const [hostname, entry] of Object.entries(manifest.hosts)) {
       if (packed?.has(hostname) === false) continue;
+      // Kept, but not asked for: without a patch an index is read whole.
+      for (const { archive } of entry.archive.index.patches ?? []) patches.add(archive);
       for (const sha256 of await archivesOf(writer, entry)) archives.add(sha256);
     }
     for (const sha256 of archives) {
@@ -183,7 +187,7 @@ async function isComplete(
   } catch {
     return false;
   }
-  for (const sha256 of archives) needed.add(sha256);
+  for (const sha256 of [...archives, ...patches]) needed.add(sha256);
   return true;
 }
 
