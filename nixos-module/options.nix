@@ -293,7 +293,10 @@ in
               type = types.nullOr file;
               default = null;
               example = "/mnt/usb/reports";
-              description = "Where a signed report {file}`HOSTNAME.json` is written after every poll.";
+              description = ''
+                Where a signed report {file}`HOSTNAME.json` is written after every poll. The
+                agent does not make the directory, since it may be on a stick that is elsewhere.
+              '';
             };
 
             url = mkOption {
@@ -301,6 +304,28 @@ in
               default = null;
               example = "https://releases.example.org/reports";
               description = "Below this address the report is sent by HTTP PUT.";
+            };
+          };
+
+          sticks = {
+            watch = mkOption {
+              type = duration;
+              default = "5s";
+              example = "1m";
+              description = ''
+                How often the waiting service looks whether a `file://` mirror came or changed, to
+                poll at once; `0s` never looks.
+              '';
+            };
+
+            reports = mkOption {
+              type = types.bool;
+              default = false;
+              example = true;
+              description = ''
+                Whether the signed report is written to {file}`reports/HOSTNAME.json` on every
+                `file://` mirror that is there, after every poll.
+              '';
             };
           };
 

@@ -246,6 +246,7 @@ async function importWatched(
 const KEEPS_STAGING: ReadonlySet<ErrorCode> = new Set([
   "INTERRUPTED",
   "MIRROR_UNREACHABLE",
+  "MIRROR_ABSENT",
   "MIRROR_STATUS",
   "MIRROR_STALLED",
   "MIRROR_SLOW",

@@ -7,10 +7,12 @@ import { nextOpening } from "../core/window.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
+import { StickWatch } from "../effects/stick-watch.ts";
 import { serveStatus } from "../effects/status-socket.ts";
 import { rebootWindows } from "./reboot.ts";
 import { readStatus, statusJson } from "./host-status.ts";
 import { serveHostMetrics, writeMetricsFile } from "./metrics.ts";
+import { handReport } from "./stick-report.ts";
 import { Agent, type AgentTools, type TickOutcome } from "./agent.ts";
 import { ReportDelivery } from "./report-delivery.ts";
 
@@ -51,14 +53,19 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     await announceHostKey(tools);
     const agent = new Agent(tools);
     const reports = new ReportDelivery(tools);
+    const watch = new StickWatch(settings.mirrors, settings.channel);
+    const presence = new Presence(log);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
     );
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
-      const wait = await tickOnce(agent, tools, () => schedule(tools.random()), signal);
+      // From before the poll, so that what comes during it is polled for too.
+      await watch.look();
+      const wait = await tickOnce(agent, tools, () => schedule(tools.random()), presence, signal);
       await writeMetricsFile(tools);
       await reports.sendNew(signal);
+      await handReport(tools);
       if (stopped()) break;
       log.debug(`next poll in ${formatDuration(wait)}`);
       if ((await tools.successor.look()).differs) {
@@ -67,7 +74,11 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
         );
         return;
       }
-      await pauseAndRetry(wait, reports, signal);
+      const { watch: every } = settings.sticks;
+      const news = await untilNews(watch, every, signal, (wake) =>
+        pauseAndRetry(wait, reports, wake),
+      );
+      for (const address of news) log.info(`${address} has news; polling now`);
     }
     log.info("stopped");
   } finally {
@@ -128,17 +139,63 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
   }
 }
 
+/**
+ * Does `wait`, which ends early where its signal says so, but no longer than until a stick
+ * came or changed; gives the mirrors that did.
+ */
+async function untilNews(
+  watch: StickWatch,
+  every: number,
+  signal: AbortSignal,
+  wait: (wake: AbortSignal) => Promise<void>,
+): Promise<readonly string[]> {
+  const end = new AbortController();
+  const ended = AbortSignal.any([signal, end.signal]);
+  const waiting = wait(ended).finally(() => {
+    end.abort();
+  });
+  const isOver = (): boolean => ended.aborted;
+  let news: readonly string[] = [];
+  while (every > 0 && !watch.isIdle && !isOver() && news.length === 0) {
+    await pause(every, ended);
+    if (!isOver()) news = await watch.look();
+  }
+  if (news.length > 0) end.abort();
+  await waiting;
+  return news;
+}
+
+/** Says once that a stick is not there, and once that it is. */
+class Presence {
+  readonly #absent = new Set<string>();
+  readonly #log: AgentTools["log"];
+
+  constructor(log: AgentTools["log"]) {
+    this.#log = log;
+  }
+
+  hear({ mirror, code, message }: TickOutcome["verdicts"][number]): void {
+    if (code === "MIRROR_ABSENT") {
+      if (!this.#absent.has(mirror)) this.#log.info(`${mirror}: ${message}`, { code });
+      this.#absent.add(mirror);
+    } else if (this.#absent.delete(mirror)) {
+      this.#log.info(`${mirror}: there again`);
+    }
+  }
+}
+
 /** One tick; gives the wait until the next. An error is logged, never the end of the agent. */
 async function tickOnce(
   agent: Agent,
   tools: AgentTools,
   schedule: () => number,
+  presence: Presence,
   signal: AbortSignal,
 ): Promise<number> {
   const { log, clock } = tools;
   try {
     const outcome = await agent.tick({ insistence: "patient", signal });
-    logOutcome(outcome, tools);
+    logOutcome(outcome, tools, presence);
     const next = nextOccasion(outcome, tools);
     const wait = next === null ? Infinity : next - clock.now().getTime();
     return Math.min(schedule(), Math.max(wait, SOONEST_MS));
@@ -173,8 +230,12 @@ function nextOccasion(outcome: TickOutcome, tools: AgentTools): number | null {
   return open.length === 0 ? null : Math.min(...open);
 }
 
-function logOutcome(outcome: TickOutcome, { log }: AgentTools): void {
-  for (const { mirror, code, message } of outcome.verdicts) {
+function logOutcome(outcome: TickOutcome, { log }: AgentTools, presence: Presence): void {
+  for (const verdict of outcome.verdicts) {
+    const { mirror, code, message } = verdict;
+    presence.hear(verdict);
+    // A stick is elsewhere most of the time.
+    if (code === "MIRROR_ABSENT") continue;
     if (code !== undefined) log.warn(`${mirror}: ${message}`, { code });
   }
   const { decision, error, release } = outcome;

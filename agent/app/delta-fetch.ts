@@ -2,7 +2,7 @@ import { createHash } from "node:crypto";
 import { mkdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import type { ArchiveContents } from "../core/archive-index.ts";
-import { deltasOf, type Delta } from "../core/delta.ts";
+import { MAX_DELTA_BYTES, deltaOffers, type Delta } from "../core/delta.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { narFileName, type NarInfo } from "../core/narinfo.ts";
 import type { Mirror } from "../core/ports.ts";
@@ -22,7 +22,7 @@ export interface PlannedDelta {
 }
 
 /** Deltas held in memory at once, between their arrival and their use. */
-const GATHER_BYTES = 4 * 1024 * 1024;
+const GATHER_BYTES = MAX_DELTA_BYTES;
 
 /** Deltas that lie at most this far apart are read with one request. */
 const GAP = 4 * 1024;
@@ -37,22 +37,11 @@ export async function planDeltas(
   { settings, store, log }: FetchTools,
 ): Promise<Map<string, PlannedDelta>> {
   const limit = settings.limits.deltaNarBytes;
-  /** Paths of the same contents come together, by one NAR. */
-  const users = new Map<string, number>();
-  for (const { fileSha256 } of contents.narInfos) {
-    users.set(fileSha256, (users.get(fileSha256) ?? 0) + 1);
-  }
-  const offers: { path: string; info: NarInfo; deltas: Delta[] }[] = [];
-  for (const [at, entry] of contents.index.paths.entries()) {
+  const offers = deltaOffers(contents, limit).flatMap(({ at, entry, deltas }) => {
     const path = `${STORE_DIRECTORY}/${entry.path}`;
     const info = contents.narInfos[at];
-    if (!info || !invalid.has(path) || entry.narSize > limit) continue;
-    if ((users.get(info.fileSha256) ?? 0) > 1) continue;
-    const deltas = deltasOf(contents, entry).filter(
-      ({ size }) => size < entry.nar.size && size <= GATHER_BYTES,
-    );
-    if (deltas.length > 0) offers.push({ path, info, deltas });
-  }
+    return info && invalid.has(path) ? [{ path, info, deltas }] : [];
+  });
   const planned = new Map<string, PlannedDelta>();
   if (offers.length === 0) return planned;
   if (!(await hasZstd())) {
@@ -116,10 +105,21 @@ export async function fetchDeltas(
 }
 
 async function fetchBatch(batch: readonly PlannedDelta[], context: DeltaContext): Promise<void> {
-  const read = await readDeltas(
-    batch.map(({ delta }) => delta),
-    context,
-  );
+  let read: Map<Delta, Buffer>;
+  try {
+    read = await readDeltas(
+      batch.map(({ delta }) => delta),
+      context,
+    );
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    const [only] = batch;
+    if (error.code !== "ARCHIVE_PARTIAL" || !only) throw error;
+    // A stick has the deltas that its maker knew a base for; the store may have others too.
+    if (batch.length === 1) context.onFailed(only, error);
+    else for (const planned of batch) await fetchBatch([planned], context);
+    return;
+  }
   for (const planned of batch) {
     await context.reserve(planned);
     const bytes = read.get(planned.delta);

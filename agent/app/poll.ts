@@ -92,7 +92,9 @@ export async function poll(
       accepted = answer.accepted;
     }
   }
-  const error = accepted ? null : (answers.find((answer) => answer.error)?.error ?? null);
+  const errors = accepted ? [] : answers.flatMap((it) => it.error ?? []);
+  // That a stick is elsewhere explains nothing where another mirror was there.
+  const error = errors.find(({ code }) => code !== "MIRROR_ABSENT") ?? errors[0] ?? null;
   return { accepted, error, verdicts: answers.map(({ verdict }) => verdict) };
 }
 

@@ -6,6 +6,7 @@ import type { FetchTools } from "./closure-fetch.ts";
 function isMirrorsFault(code: ErrorCode): boolean {
   switch (code) {
     case "MIRROR_UNREACHABLE":
+    case "MIRROR_ABSENT":
     case "MIRROR_NOT_FOUND":
     case "MIRROR_STATUS":
     case "MIRROR_STALLED":
@@ -14,6 +15,7 @@ function isMirrorsFault(code: ErrorCode): boolean {
     case "MIRROR_REDIRECT":
     case "MIRROR_OVERSIZE":
     case "ARCHIVE_TRUNCATED":
+    case "ARCHIVE_PARTIAL":
     case "ARCHIVE_CORRUPT":
     case "ARCHIVE_MEMBER":
     case "NARINFO_MISMATCH":

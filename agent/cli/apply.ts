@@ -1,6 +1,7 @@
 import { Agent } from "../app/agent.ts";
 import { composeTools } from "../app/compose.ts";
 import { writeMetricsFile } from "../app/metrics.ts";
+import { handReport } from "../app/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
@@ -35,6 +36,7 @@ export async function apply(options: ApplyOptions, { signal }: CommandContext): 
   });
   progress.clear();
   await writeMetricsFile(tools);
+  await handReport(tools);
   const { release, next, updated, error, record } = outcome;
   if (options.json) {
     printJson({

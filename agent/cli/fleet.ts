@@ -19,7 +19,7 @@ import { describeDistrust, fleetTable } from "../fleet/table.ts";
 import { readSignedFile } from "../publisher/sign-release.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
 import { formatTable, note, printJson, printLine } from "./output.ts";
-import { settingsFor } from "./verify.ts";
+import { settingsFor } from "./trusted-settings.ts";
 
 export interface FleetCommandOptions {
   readonly manifest: readonly string[];

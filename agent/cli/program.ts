@@ -15,6 +15,7 @@ import { fleet, type FleetCommandOptions } from "./fleet.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { hold, unhold, type HoldOptions } from "./hold.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
+import { mirror, type MirrorCommandOptions } from "./mirror.ts";
 import { prune, type PruneCommandOptions } from "./prune.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
 import {
@@ -221,8 +222,47 @@ export function createProgram(
     )
     .option("--dry-run", "only say what would be removed")
     .option("--json", "print JSON")
-    .action((mirror: string, options: PruneCommandOptions) => {
-      finish(prune(mirror, options));
+    .action((directory: string, options: PruneCommandOptions) => {
+      finish(prune(directory, options));
+    });
+  operator("mirror", "copy releases to a directory or stick, or bring reports home from one")
+    .argument("<from>", "a mirror's directory or address")
+    .argument("<to>", "a directory; made if it is not there")
+    .addOption(repeatable("--channel <name>", "copy this channel", "all, or stable of a server"))
+    .addOption(repeatable("--host <name>", "copy the archives of this host only", "all"))
+    .addOption(
+      repeatable(
+        "--for-report <file>",
+        "a signed report, or a directory of them: copy only what these hosts lack",
+      ),
+    )
+    .addOption(repeatable("--report-key <key>", "a reporting host's key, host-NAME:BASE64"))
+    .option("--report-keys <file>", "such keys, one a line")
+    .option("--deltas", "leave out paths that a reporting host can make with a delta")
+    .option(
+      "--keep <count>",
+      "releases of each channel to retain there; what no other needs is removed (default: all)",
+      positive,
+    )
+    .option("--allow-older", "put an older release in the place of a newer one")
+    .option("--reports", "bring reports from there, and no releases")
+    .addOption(
+      repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the configuration's"),
+    )
+    .addOption(
+      repeatable("--store-key <key>", "trusted key for store paths", "the configuration's"),
+    )
+    .option("--threshold <count>", "how many of the keys must have signed", positive)
+    .addOption(
+      new Option(
+        "-c, --config <file>",
+        `keys, credentials and limits from here (default: ${DEFAULT_CONFIG_FILE})`,
+      ),
+    )
+    .option("--dry-run", "only say what would be copied")
+    .option("--json", "print JSON")
+    .action((from: string, to: string, options: MirrorCommandOptions) => {
+      finish(mirror(from, to, options, context));
     });
   operator("verify", "verify a mirror, every byte of it, or a draft's or report's signatures")
     .argument("<target>", "a mirror's directory or address, or a file with a draft or report")
@@ -233,14 +273,14 @@ export function createProgram(
       repeatable("--store-key <key>", "trusted key for store paths", "the configuration's"),
     )
     .option("--threshold <count>", "how many of the keys must have signed", positive)
-    .option("--channel <name>", "the channel (default: the configuration's)")
+    .option("--channel <name>", "the channel (default: all of a directory, or the configuration's)")
     .option("--host <name>", "verify this host's archive only")
     .addOption(
       new Option("-c, --config <file>", `keys from here (default: ${DEFAULT_CONFIG_FILE})`),
     )
     .option("--json", "print JSON")
-    .action((mirror: string, options: VerifyOptions) => {
-      finish(verify(mirror, options, context));
+    .action((target: string, options: VerifyOptions) => {
+      finish(verify(target, options, context));
     });
   operator("fleet", "show what all hosts report, beside what they should be")
     .argument(

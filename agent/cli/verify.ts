@@ -1,25 +1,28 @@
 import { stat } from "node:fs/promises";
-import { pathToFileURL } from "node:url";
+import { fileURLToPath, pathToFileURL } from "node:url";
 import { mirrorsOf } from "../app/compose.ts";
-import { EXIT, ERROR_KINDS, PullError } from "../core/errors.ts";
+import { EXIT, ERROR_KINDS, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf, readManifest } from "../core/manifest.ts";
+import { EMPTY_PACKING_LIST } from "../core/packing-list.ts";
 import { REPORT_PAYLOAD_TYPE, openReport, type Report } from "../core/report.ts";
 import { parsePublicKey } from "../core/signing-key.ts";
-import { parseSettings, trustPolicyOf, type Settings } from "../core/settings.ts";
+import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/clock.ts";
+import { readPackingList } from "../effects/packing-list-file.ts";
+import { channelsIn } from "../publisher/held-paths.ts";
 import { readSignedFile } from "../publisher/sign-release.ts";
-import { verifyMirror } from "../publisher/verify-mirror.ts";
+import {
+  verifyMirror,
+  type VerifiedHost,
+  type VerifiedMirror,
+} from "../publisher/verify-mirror.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
 import { ProgressLine, formatTable, printJson, printLine } from "./output.ts";
+import { settingsFor, type TrustOptions } from "./trusted-settings.ts";
 
-export interface VerifyOptions {
-  readonly publicKey: readonly string[];
-  readonly storeKey: readonly string[];
-  readonly threshold?: number;
+export interface VerifyOptions extends TrustOptions {
   readonly channel?: string;
   readonly host?: string;
-  readonly config?: string;
   readonly json?: boolean;
 }
 
@@ -37,39 +40,98 @@ export async function verify(
   const settings = await settingsFor(url, options);
   const [mirror] = mirrorsOf({ ...settings, mirrors: [url] });
   if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(address)}`);
+  const directory = url.startsWith("file:") ? fileURLToPath(url) : null;
+  const packing = directory === null ? EMPTY_PACKING_LIST : await readPackingList(directory);
+  const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();
-  const { signed, expired, hosts } = await verifyMirror(mirror, {
-    channel: options.channel ?? settings.channel,
-    trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
-    storeKeys: settings.storeKeys,
-    hostname: options.host,
-    now: systemClock.now(),
-    signal,
-    onHost: (hostname) => {
-      progress.show(`verifying the archive of ${hostname}`);
-    },
-  });
-  progress.clear();
-  const { channel, epoch, sequence, createdAt, expiresAt } = signed.manifest;
-  const bad = hosts.find(({ code }) => code !== undefined);
-  if (options.json) {
-    const { digest, signedBy } = signed;
-    printJson({ channel, epoch, sequence, digest, createdAt, expiresAt, expired, signedBy, hosts });
-  } else {
-    printLine(
-      `Release ${describePosition(positionOf(signed.manifest))} of ${channel}, signed by ${signed.signedBy.join(", ")}, created ${createdAt}, ` +
-        (expired ? `EXPIRED ${expiresAt}` : `good until ${expiresAt}`),
-    );
-    printLine(
-      formatTable(
-        hosts.map(({ hostname, toplevel, paths, code, message }) => [
-          hostname,
-          code ?? "ok",
-          code === undefined ? `${paths} paths  ${toplevel}` : (message ?? ""),
-        ]),
-      ),
-    );
+  const found: { channel: string; verified?: VerifiedMirror; error?: PullError }[] = [];
+  for (const channel of channels) {
+    try {
+      const verified = await verifyMirror(mirror, {
+        channel,
+        trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
+        storeKeys: settings.storeKeys,
+        hostname: options.host,
+        packing,
+        now: systemClock.now(),
+        signal,
+        onHost: (hostname) => {
+          progress.show(`verifying the archive of ${hostname}`);
+        },
+      });
+      found.push({ channel, verified });
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      // The others are proved all the same.
+      if (channels.length === 1 || error.code === "INTERRUPTED") throw thrown;
+      found.push({ channel, error });
+    }
   }
+  progress.clear();
+  const proved = found.filter(({ verified }) => verified);
+  // Of several channels, those that do not name the host are not meant.
+  const meant =
+    options.host === undefined || proved.length === 0
+      ? found
+      : found.filter(({ error }) => error?.code !== "HOST_NOT_IN_RELEASE");
+  const [first] = found;
+  if (proved.length === 0 && first?.error) throw first.error;
+  if (options.json) {
+    printJson({
+      channels: meant.map(({ channel, verified, error }) =>
+        verified
+          ? channelJson(verified)
+          : { channel, error: { code: error?.code, message: error?.message } },
+      ),
+    });
+  } else {
+    for (const { channel, verified, error } of meant) {
+      if (verified) printChannel(verified);
+      else printLine(`${channel}: ${error?.code}: ${error?.message}`);
+    }
+  }
+  const exits = meant.map(({ verified, error }) =>
+    verified ? exitOf(verified) : (error?.exitCode ?? EXIT.internal),
+  );
+  return exits.find((exit) => exit !== EXIT.ok) ?? EXIT.ok;
+}
+
+/** Without a name, all that a directory has: a stick is proved as a whole. */
+async function channelsOf(
+  directory: string | null,
+  named: string | undefined,
+  configured: string,
+): Promise<string[]> {
+  if (named !== undefined) return [named];
+  const channels = directory === null ? [] : await channelsIn(directory);
+  return channels.length > 0 ? channels : [configured];
+}
+
+function channelJson({ signed, expired, hosts }: VerifiedMirror): Record<string, unknown> {
+  const { channel, epoch, sequence, createdAt, expiresAt } = signed.manifest;
+  const { digest, signedBy } = signed;
+  return { channel, epoch, sequence, digest, createdAt, expiresAt, expired, signedBy, hosts };
+}
+
+function printChannel({ signed, expired, hosts }: VerifiedMirror): void {
+  const { channel, createdAt, expiresAt } = signed.manifest;
+  printLine(
+    `Release ${describePosition(positionOf(signed.manifest))} of ${channel}, signed by ${signed.signedBy.join(", ")}, created ${createdAt}, ` +
+      (expired ? `EXPIRED ${expiresAt}` : `good until ${expiresAt}`),
+  );
+  printLine(formatTable(hosts.map(describeHost)));
+}
+
+function describeHost(host: VerifiedHost): string[] {
+  const { hostname, toplevel, paths, code, message, leftOut, missing } = host;
+  if (code !== undefined) return [hostname, code, message ?? ""];
+  if (leftOut) return [hostname, "left out", toplevel];
+  if (missing === undefined) return [hostname, "ok", `${paths} paths  ${toplevel}`];
+  return [hostname, "ok", `${paths} paths, ${missing} NARs left to what it has  ${toplevel}`];
+}
+
+function exitOf({ expired, hosts }: VerifiedMirror): number {
+  const bad = hosts.find(({ code }) => code !== undefined);
   if (bad?.code !== undefined) return ERROR_KINDS[bad.code].exit;
   return expired ? ERROR_KINDS.MANIFEST_EXPIRED.exit : EXIT.ok;
 }
@@ -132,18 +194,4 @@ function describeReport(report: Report): string {
     ["wrong", report.code === null ? "nothing" : `${report.code}: ${report.message}`],
     ["agent", report.agentVersion],
   ]);
-}
-
-/** Keys come from the command line, or from the host's own configuration. */
-export async function settingsFor(
-  url: string,
-  options: Pick<VerifyOptions, "publicKey" | "storeKey" | "config">,
-): Promise<Settings> {
-  if (options.publicKey.length === 0) return loadSettings(options.config);
-  const publicKeys = options.publicKey.map((text) => parsePublicKey(text).text);
-  const storeKeys = options.storeKey.map((text) => parsePublicKey(text).text);
-  return parseSettings(
-    { mirrors: [url], publicKeys, ...(storeKeys.length > 0 && { storeKeys }) },
-    "verify",
-  );
 }

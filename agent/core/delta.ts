@@ -55,6 +55,33 @@ export function deltasOf({ index }: ArchiveContents, entry: IndexedPath): Delta[
     .sort((a, b) => a.size - b.size);
 }
 
+/** Larger deltas are never used: an agent holds them in memory. */
+export const MAX_DELTA_BYTES = 4 * 1024 * 1024;
+
+/** A path that can be made out of an older one, and by which deltas, cheapest first. */
+export interface DeltaOffer {
+  /** Position in the index. */
+  readonly at: number;
+  readonly entry: IndexedPath;
+  readonly deltas: readonly Delta[];
+}
+
+/** The paths for which an agent would use a delta if it has a base; `limit` is `limits.deltaNarBytes`. */
+export function deltaOffers(contents: ArchiveContents, limit: number): DeltaOffer[] {
+  /** Paths of the same contents come together, by one NAR. */
+  const users = new Map<string, number>();
+  for (const { fileSha256 } of contents.narInfos) {
+    users.set(fileSha256, (users.get(fileSha256) ?? 0) + 1);
+  }
+  return [...contents.index.paths.entries()].flatMap(([at, entry]): DeltaOffer[] => {
+    if (entry.narSize > limit || (users.get(entry.nar.sha256) ?? 0) > 1) return [];
+    const deltas = deltasOf(contents, entry).filter(
+      ({ size }) => size < entry.nar.size && size <= MAX_DELTA_BYTES,
+    );
+    return deltas.length > 0 ? [{ at, entry, deltas }] : [];
+  });
+}
+
 /** Names of Nix's usual outputs beside `out` (nixpkgs manual, "Multiple-output packages"). */
 const OUTPUTS =
   /-(bin|dev|lib|man|doc|devdoc|info|static|debug|data|dist|modules|nss|terminfo|getent|su|mount|login|swap|scripts|xmodule|py|tools|out)$/;

@@ -67,6 +67,7 @@ export const ERROR_KINDS = {
 
   MIRROR_STALE: kind(EXIT.mirror, "the release accepted here has expired, and none is newer", true),
   MIRROR_UNREACHABLE: kind(EXIT.mirror, "no connection to the mirror", true),
+  MIRROR_ABSENT: kind(EXIT.mirror, "the mirror's directory is not there now: a stick, say", true),
   MIRROR_NOT_FOUND: kind(EXIT.mirror, "the mirror has no such file", true),
   MIRROR_STATUS: kind(EXIT.mirror, "the mirror answered with an unexpected HTTP status", true),
   MIRROR_STALLED: kind(EXIT.mirror, "the mirror stopped sending", true),
@@ -76,6 +77,7 @@ export const ERROR_KINDS = {
   MIRROR_OVERSIZE: kind(EXIT.mirror, "the mirror sent more than the allowed size", true),
 
   ARCHIVE_TRUNCATED: kind(EXIT.archive, "the archive ends before its signed size", true),
+  ARCHIVE_PARTIAL: kind(EXIT.archive, "a stick has only parts that other hosts lack", true),
   ARCHIVE_CORRUPT: kind(EXIT.archive, "bytes of the archive do not have their signed hash", true),
   ARCHIVE_MEMBER: kind(EXIT.archive, "a tar member is not the one the index demands", true),
   INDEX_INVALID: kind(EXIT.archive, "a signed archive index does not follow the format"),

@@ -57,7 +57,8 @@ export function planRuns(
   ];
 }
 
-function planArchive(
+/** Plans the reads of one archive's members, which are in the order of their offsets. */
+export function planArchive(
   archive: string,
   members: readonly Member[],
   missing: ReadonlyMap<string, number>,

@@ -1,3 +1,4 @@
+import type { ByteRange } from "./byte-ranges.ts";
 import type { HealthCheck } from "./health-check.ts";
 
 /**
@@ -47,6 +48,12 @@ export interface Mirror {
     range: { from: number; to: number },
     signal?: AbortSignal,
   ): AsyncIterable<Uint8Array>;
+
+  /**
+   * Which bytes of an archive it has, ascending and apart, or null for all of them; absent
+   * where a mirror never has parts. Throws as `readArchive`.
+   */
+  heldParts?(sha256: string): Promise<readonly ByteRange[] | null>;
 }
 
 /** The Nix store and profile of the host. */

@@ -169,7 +169,9 @@ export const settingsSchema = z
       .strictObject({
         directory: filePathSchema
           .optional()
-          .describe("Write a signed report HOSTNAME.json here after every poll."),
+          .describe(
+            "Write a signed report HOSTNAME.json here after every poll; never made, for it may be on a stick.",
+          ),
         url: mirrorSchema
           .refine((text) => !text.startsWith("file:"), { error: "expected https:// or http://" })
           .optional()
@@ -177,6 +179,22 @@ export const settingsSchema = z
       })
       .prefault({})
       .describe("Where this host reports what it is."),
+    sticks: z
+      .strictObject({
+        watch: durationSchema
+          .prefault("5s")
+          .describe(
+            "How often a waiting service looks whether a file:// mirror came or changed, to poll at once; 0s: never.",
+          ),
+        reports: z
+          .boolean()
+          .default(false)
+          .describe(
+            "Write the signed report to reports/HOSTNAME.json on every file:// mirror that is there, after every poll.",
+          ),
+      })
+      .prefault({})
+      .describe("Mirrors in directories that come and go, such as USB sticks."),
     statusSocket: z
       .strictObject({
         path: filePathSchema.optional().describe("Where the socket is made."),

@@ -1,21 +1,22 @@
-import { constants, open, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { constants, open, readlink, realpath, stat, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import type { ByteRange } from "../core/byte-ranges.ts";
 import { PullError } from "../core/errors.ts";
 import type { ManifestRead, Mirror } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import { isNotFound } from "./durable-file.ts";
-
-const READ_SIZE = 256 * 1024;
+import { readBytes } from "./file-bytes.ts";
+import { ThinFile } from "./thin-file.ts";
 
 /** A mirror in a directory: a USB stick, a network file system, a local copy. */
 export class DirectoryMirror implements Mirror {
   readonly address: string;
   readonly ranges = true;
   readonly #directory: string;
-  readonly #limits: Settings["limits"];
+  readonly #limits: Pick<Settings["limits"], "manifestBytes">;
 
-  constructor(address: string, limits: Settings["limits"]) {
+  constructor(address: string, limits: Pick<Settings["limits"], "manifestBytes">) {
     this.address = address;
     this.#directory = fileURLToPath(address);
     this.#limits = limits;
@@ -49,23 +50,41 @@ export class DirectoryMirror implements Mirror {
 
   async *readArchive(
     sha256: string,
-    { from, to }: { from: number; to: number },
+    range: ByteRange,
     signal?: AbortSignal,
   ): AsyncGenerator<Buffer> {
-    const file = await this.#open(join(this.#directory, "archives", `${sha256}.tar`));
+    const { file, thin } = await this.#openArchive(sha256);
     try {
-      let at = from;
-      while (at < to) {
-        if (signal?.aborted)
-          throw new PullError("INTERRUPTED", "stopped while reading the archive");
-        const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, to - at));
-        const { bytesRead } = await file.read(buffer, 0, buffer.length, at);
-        if (bytesRead === 0) return;
-        at += bytesRead;
-        yield buffer.subarray(0, bytesRead);
-      }
+      yield* thin ? thin.read(range, signal) : readBytes(file, range, signal);
     } finally {
       await file.close();
+    }
+  }
+
+  async heldParts(sha256: string): Promise<readonly ByteRange[] | null> {
+    const { file, thin } = await this.#openArchive(sha256);
+    await file.close();
+    return thin?.header.ranges ?? null;
+  }
+
+  /** The archive, or where it is not there, the part of it that is. */
+  async #openArchive(sha256: string): Promise<{ file: FileHandle; thin: ThinFile | null }> {
+    const whole = join(this.#directory, "archives", `${sha256}.tar`);
+    const part = join(this.#directory, "archives", `${sha256}.thin`);
+    try {
+      return { file: await this.#open(whole), thin: null };
+    } catch (error) {
+      if (!(error instanceof PullError) || error.code !== "MIRROR_NOT_FOUND") throw error;
+      const file = await this.#open(part).catch((other: unknown) => {
+        // What is missing is the archive; nobody asked for a part of it.
+        throw other instanceof PullError && other.code === "MIRROR_NOT_FOUND" ? error : other;
+      });
+      try {
+        return { file, thin: await ThinFile.from(file, part) };
+      } catch (damaged) {
+        await file.close();
+        throw damaged;
+      }
     }
   }
 
@@ -76,6 +95,7 @@ export class DirectoryMirror implements Mirror {
       file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
     } catch (cause) {
       if (isNotFound(cause)) {
+        await this.#expectThere(cause);
         throw new PullError("MIRROR_NOT_FOUND", `${path}: no such file`, { cause });
       }
       throw cause;
@@ -92,6 +112,12 @@ export class DirectoryMirror implements Mirror {
     }
   }
 
+  /** A mount point is empty while its stick is elsewhere. Throws MIRROR_ABSENT. */
+  async #expectThere(cause: unknown): Promise<void> {
+    if (await isMirrorThere(this.#directory)) return;
+    throw new PullError("MIRROR_ABSENT", `${this.#directory}: not there now`, { cause });
+  }
+
   /**
    * A link on a stick may lead to any file of this host, and what is wrong with that one
    * would be told in logs and reports. Asked of the open file, so that no swap comes between
@@ -104,5 +130,16 @@ export class DirectoryMirror implements Mirror {
     ]);
     if (found.startsWith(directory.endsWith(sep) ? directory : directory + sep)) return;
     throw new PullError("MIRROR_STATUS", `${path}: a link leads out of the mirror's directory`);
+  }
+}
+
+/** Whether a directory holds a mirror, whatever is on it. */
+export async function isMirrorThere(directory: string): Promise<boolean> {
+  try {
+    await stat(join(directory, "channels"));
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
   }
 }

@@ -1,4 +1,3 @@
-import { mkdir } from "node:fs/promises";
 import { join } from "node:path";
 import { request } from "undici";
 import { PullError } from "../core/errors.ts";
@@ -34,7 +33,8 @@ export async function deliverReport(
   const { directory, url } = settings.reports;
   const file = `${settings.hostname}.json`;
   if (target === "directory" && directory !== undefined) {
-    await mkdir(directory, { recursive: true });
+    // Never made here: below the mount point of a stick that is elsewhere it would lie on the
+    // host's own disk, and nobody would find the report.
     await writeDurably(join(directory, file), envelope, 0o644);
   }
   if (target === "url" && url !== undefined) {

@@ -1,18 +1,26 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
-import { mkdir, mkdtemp, open, readFile, readdir, rename, rm, stat } from "node:fs/promises";
+import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { pathToFileURL } from "node:url";
 import type { OtherArchive } from "../core/archive-index.ts";
-import { PullError } from "../core/errors.ts";
+import type { ByteRange } from "../core/byte-ranges.ts";
+import { PullError, toPullError } from "../core/errors.ts";
 import { readManifest, type ArchiveReference, type SignedManifest } from "../core/manifest.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
+import { PACKING_LIST_FILE, type PackingList } from "../core/packing-list.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
+import { DirectoryMirror } from "../effects/mirror-directory.ts";
+import { readPackingList } from "../effects/packing-list-file.ts";
 import { isNotFound, syncDirectory, writeDurably } from "../effects/durable-file.ts";
 import { tryLock, type ProcessLock } from "../effects/process-lock.ts";
 import { ReleaseShelf } from "./release-shelf.ts";
 
 /** Begins the name of a publish's working directory. */
 const WORK = "work-";
+
+/** The publisher's own mirror: as long as an envelope may be. */
+const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /**
  * A mirror directory that a publish writes. Archives are put in place by rename under
@@ -89,15 +97,53 @@ export class MirrorWriter {
     }
   }
 
-  /** The compressed index of an archive in place, not verified. */
+  /** The compressed index of an archive in place, or of the part that is, not verified. */
   async readIndex({ sha256, index }: ArchiveReference): Promise<Buffer> {
-    const file = await open(this.archivePath(sha256), "r");
+    const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
+    const pieces: Uint8Array[] = [];
+    for await (const piece of this.asMirror().readArchive(sha256, range)) pieces.push(piece);
+    return Buffer.concat(pieces);
+  }
+
+  /** What is written so far, to be read as hosts do. */
+  asMirror(): DirectoryMirror {
+    return new DirectoryMirror(pathToFileURL(this.directory).href, {
+      manifestBytes: MAX_MANIFEST_BYTES,
+    });
+  }
+
+  /** The part of an archive, where it is not whole. */
+  thinPath(sha256: string): string {
+    return join(this.directory, "archives", `${sha256}.thin`);
+  }
+
+  /** Which bytes of the archive are in place: null for all, nothing where it is not there. */
+  async heldParts(archive: OtherArchive): Promise<readonly ByteRange[] | null | undefined> {
+    if (await this.hasArchive(archive)) return null;
     try {
-      const buffer = Buffer.alloc(index.size);
-      await file.read(buffer, 0, index.size, TAR_BLOCK);
-      return buffer;
-    } finally {
-      await file.close();
+      const ranges = await this.asMirror().heldParts(archive.sha256);
+      return ranges?.every(({ to }) => to <= archive.size) ? ranges : undefined;
+    } catch (thrown) {
+      const { code } = toPullError(thrown);
+      // What is damaged is written anew, like what is missing.
+      if (code.startsWith("MIRROR_") || code.startsWith("ARCHIVE_")) return undefined;
+      throw thrown;
+    }
+  }
+
+  /** What a stick was packed with, where that is less than its manifests name. */
+  async packingList(): Promise<PackingList> {
+    return readPackingList(this.directory);
+  }
+
+  /** Replaces the list; one that says nothing is removed. */
+  async writePackingList(list: PackingList): Promise<void> {
+    const path = join(this.directory, PACKING_LIST_FILE);
+    if (Object.keys(list.releases).length > 0) {
+      await writeDurably(path, `${JSON.stringify(list, null, 2)}\n`, 0o644);
+    } else {
+      await rm(path, { force: true });
+      await syncDirectory(this.directory);
     }
   }
 
@@ -118,7 +164,7 @@ export class MirrorWriter {
   }
 
   /** Puts the release into force: from the rename on, hosts see it. */
-  async placeManifest(channel: string, envelope: string): Promise<void> {
+  async placeManifest(channel: string, envelope: string | Uint8Array): Promise<void> {
     await mkdir(join(this.directory, "channels", channel), { recursive: true });
     await writeDurably(this.manifestPath(channel), envelope, 0o644);
   }

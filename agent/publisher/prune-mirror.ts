@@ -9,10 +9,11 @@ import {
   type Manifest,
   type ReleasedSystem,
 } from "../core/manifest.ts";
+import { packedHosts, type PackingList } from "../core/packing-list.ts";
 import type { Clock } from "../core/ports.ts";
 import { isNotFound, syncDirectory } from "../effects/durable-file.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
-import { manifestIn } from "./release-shelf.ts";
+import { digestIn, manifestIn } from "./release-shelf.ts";
 
 export interface PruneOptions {
   /** Directory of the mirror. */
@@ -44,64 +45,84 @@ export interface Pruned {
 export async function pruneMirror(options: PruneOptions): Promise<Pruned> {
   const writer = await MirrorWriter.open(options.mirror);
   try {
-    return await prune(writer, options);
+    return await pruneOpened(writer, options);
   } finally {
     await writer.close();
   }
 }
 
-async function prune(writer: MirrorWriter, options: PruneOptions): Promise<Pruned> {
-  const needed = new Set<string>();
+/** The same in a mirror that is taken for writing already. */
+export async function pruneOpened(
+  writer: MirrorWriter,
+  options: Omit<PruneOptions, "mirror">,
+): Promise<Pruned> {
+  const packing = await writer.packingList();
+  const needs: Needs = { archives: new Set(), read: new Set() };
+  const needed = needs.archives;
   const forgotten: { channel: string; sequence: number; file: string }[] = [];
   const inForce = await currentManifests(writer);
-  for (const manifest of inForce.values()) await need(writer, manifest, needed, "in force");
+  for (const { manifest, digest } of inForce.values()) {
+    const hosts = packedHosts(packing, digest);
+    await need(writer, manifest, hosts, needs, "in force");
+  }
 
   for (const channel of new Set([...inForce.keys(), ...(await writer.shelf.channels())])) {
-    const current = inForce.get(channel);
+    const current = inForce.get(channel)?.manifest;
     const older = (await writer.shelf.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
     const places = options.keep - (current ? 1 : 0);
     for (const [at, { envelope, position, file }] of older.entries()) {
-      const kept = at < places && (await isComplete(writer, envelope, needed));
+      const kept = at < places && (await isComplete(writer, envelope, packing, needed));
       if (!kept) forgotten.push({ channel, sequence: position.sequence, file });
     }
   }
   for (const { manifest, file } of await writer.shelf.drafts()) {
-    const current = inForce.get(manifest.channel);
+    const current = inForce.get(manifest.channel)?.manifest;
     const isPast =
       Date.parse(manifest.expiresAt) <= options.clock.now().getTime() ||
       (current && comparePositions(positionOf(manifest), positionOf(current)) <= 0);
     if (isPast) forgotten.push({ channel: manifest.channel, sequence: manifest.sequence, file });
-    else await need(writer, manifest, needed, "a draft");
+    else await need(writer, manifest, null, needs, "a draft");
   }
 
   const directory = join(writer.directory, "archives");
   const unneeded: string[] = [];
+  const files: string[] = [];
   let bytes = 0;
   let keptArchives = 0;
   for (const name of await readdir(directory)) {
-    const sha256 = /^([0-9a-f]{64})\.tar$/.exec(name)?.[1];
+    const sha256 = /^([0-9a-f]{64})\.(tar|thin)$/.exec(name)?.[1];
     if (sha256 === undefined) continue;
     if (needed.has(sha256)) {
       keptArchives++;
       continue;
     }
     unneeded.push(sha256);
+    files.push(join(directory, name));
     bytes += (await stat(join(directory, name))).size;
   }
   if (!options.dryRun) {
     for (const { file } of forgotten) await writer.shelf.forget(file);
-    for (const sha256 of unneeded) await rm(writer.archivePath(sha256), { force: true });
+    for (const file of files) await rm(file, { force: true });
     await syncDirectory(directory);
   }
   const releases = forgotten.map(({ channel, sequence }) => ({ channel, sequence }));
   return { releases, archives: unneeded.sort(), bytes, keptArchives };
 }
 
+/** What is needed so far. */
+interface Needs {
+  readonly archives: Set<string>;
+  /** Those whose index was read: one that another host has NARs in names others itself. */
+  readonly read: Set<string>;
+}
+
 /** The manifest in force of every channel of the mirror. */
-async function currentManifests(writer: MirrorWriter): Promise<Map<string, Manifest>> {
-  const manifests = new Map<string, Manifest>();
+async function currentManifests(
+  writer: MirrorWriter,
+): Promise<Map<string, { manifest: Manifest; digest: string }>> {
+  const manifests = new Map<string, { manifest: Manifest; digest: string }>();
   const channels = await readdir(join(writer.directory, "channels")).catch((error: unknown) => {
     if (isNotFound(error)) return [];
     throw error;
@@ -110,7 +131,7 @@ async function currentManifests(writer: MirrorWriter): Promise<Map<string, Manif
     const envelope = await writer.readEnvelope(channel);
     if (!envelope) continue;
     try {
-      manifests.set(channel, manifestIn(envelope));
+      manifests.set(channel, { manifest: manifestIn(envelope), digest: digestIn(envelope) });
     } catch (cause) {
       throw new PullError(
         "PUBLISH_FAILED",
@@ -123,18 +144,20 @@ async function currentManifests(writer: MirrorWriter): Promise<Map<string, Manif
   return manifests;
 }
 
-/** Adds the archives of all hosts of a release. Throws PUBLISH_FAILED where they cannot be told. */
+/** Adds the archives of all hosts of a release, or of those packed. Throws PUBLISH_FAILED where they cannot be told. */
 async function need(
   writer: MirrorWriter,
   manifest: Manifest,
-  needed: Set<string>,
+  packed: ReadonlyMap<string, unknown> | null,
+  needs: Needs,
   what: string,
 ): Promise<void> {
   for (const { hostname, system } of systemsIn(manifest)) {
-    for (const { archive } of system.archive.index.patches ?? []) needed.add(archive);
-    if (needed.has(system.archive.sha256)) continue;
+    for (const { archive } of system.archive.index.patches ?? []) needs.archives.add(archive);
+    if (packed?.has(hostname) === false || needs.read.has(system.archive.sha256)) continue;
     try {
-      for (const sha256 of await archivesOf(writer, system)) needed.add(sha256);
+      for (const sha256 of await archivesOf(writer, system)) needs.archives.add(sha256);
+      needs.read.add(system.archive.sha256);
     } catch (cause) {
       throw new PullError(
         "PUBLISH_FAILED",
@@ -150,20 +173,27 @@ async function need(
 async function isComplete(
   writer: MirrorWriter,
   envelope: Uint8Array,
+  packing: PackingList,
   needed: Set<string>,
 ): Promise<boolean> {
   const archives = new Set<string>();
+  const patches = new Set<string>();
   try {
     const manifest = manifestIn(envelope);
-    for (const { system } of systemsIn(manifest)) {
-      for (const { archive } of system.archive.index.patches ?? []) archives.add(archive);
+    const packed = packedHosts(packing, digestIn(envelope));
+    for (const { hostname, system } of systemsIn(manifest)) {
+      if (packed?.has(hostname) === false) continue;
+      // Kept, but not asked for: without a patch an index is read whole.
+      for (const { archive } of system.archive.index.patches ?? []) patches.add(archive);
       for (const sha256 of await archivesOf(writer, system)) archives.add(sha256);
     }
-    for (const sha256 of archives) await stat(writer.archivePath(sha256));
+    for (const sha256 of archives) {
+      await stat(writer.archivePath(sha256)).catch(() => stat(writer.thinPath(sha256)));
+    }
   } catch {
     return false;
   }
-  for (const sha256 of archives) needed.add(sha256);
+  for (const sha256 of [...archives, ...patches]) needed.add(sha256);
   return true;
 }
 

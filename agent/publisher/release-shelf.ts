@@ -1,3 +1,4 @@
+import { createHash } from "node:crypto";
 import { mkdir, readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { parseEnvelope } from "../core/envelope.ts";
@@ -34,7 +35,7 @@ export class ReleaseShelf {
   }
 
   /** Keeps a release, before it comes into force. */
-  async keep(manifest: Manifest, envelope: string): Promise<void> {
+  async keep(manifest: Manifest, envelope: string | Uint8Array): Promise<void> {
     const { epoch, sequence } = positionOf(manifest);
     await this.#write("releases", manifest.channel, `${epoch}-${sequence}.json`, envelope);
   }
@@ -83,7 +84,12 @@ export class ReleaseShelf {
     await syncDirectory(join(file, ".."));
   }
 
-  async #write(kind: string, channel: string, name: string, text: string): Promise<void> {
+  async #write(
+    kind: string,
+    channel: string,
+    name: string,
+    text: string | Uint8Array,
+  ): Promise<void> {
     const directory = join(this.#directory, kind, channel);
     await mkdir(directory, { recursive: true });
     await writeDurably(join(directory, name), text, 0o644);
@@ -93,6 +99,12 @@ export class ReleaseShelf {
 /** The manifest in an envelope, whoever signed it. Throws ENVELOPE_INVALID, MANIFEST_INVALID, … */
 export function manifestIn(envelope: Uint8Array): Manifest {
   return parseManifest(Buffer.from(parseEnvelope(envelope).payload, "base64"));
+}
+
+/** sha256 of the payload in an envelope: what names the release. Throws ENVELOPE_INVALID. */
+export function digestIn(envelope: Uint8Array): string {
+  const payload = Buffer.from(parseEnvelope(envelope).payload, "base64");
+  return createHash("sha256").update(payload).digest("hex");
 }
 
 async function list(directory: string): Promise<string[]> {

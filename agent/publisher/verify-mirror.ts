@@ -6,6 +6,8 @@ import {
   type NarMember,
   type OtherArchive,
 } from "../core/archive-index.ts";
+import type { ByteRange } from "../core/byte-ranges.ts";
+import type { Delta } from "../core/delta.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { planRuns, type Run } from "../core/fetch-plan.ts";
@@ -17,11 +19,15 @@ import {
   type ReleasedSystem,
   type SignedManifest,
 } from "../core/manifest.ts";
+import { EMPTY_PACKING_LIST, packedHosts, type PackingList } from "../core/packing-list.ts";
 import type { Mirror } from "../core/ports.ts";
 import type { PublicKey } from "../core/signing-key.ts";
+import { membersWithin } from "../core/stick-plan.ts";
 import { TAR_BLOCK, paddedSize } from "../core/tar-layout.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { readRun } from "../effects/staging.ts";
+import { readCompressedIndex } from "./held-paths.ts";
+import { verifyMembers, verifyNar } from "./verify-members.ts";
 
 /** What was found out about one host's archive. */
 export interface VerifiedHost {
@@ -29,6 +35,10 @@ export interface VerifiedHost {
   readonly toplevel: string;
   readonly archive: string;
   readonly paths: number | null;
+  /** True where the stick was packed without this host. */
+  readonly leftOut?: boolean;
+  /** NARs that it has to have already, where the stick was packed for what it has. */
+  readonly missing?: number;
   /** Absent where everything is right. */
   readonly code?: ErrorCode;
   readonly message?: string;
@@ -53,6 +63,8 @@ export async function verifyMirror(
     /** Whose signatures of store paths count. */
     storeKeys: readonly PublicKey[];
     hostname?: string | undefined;
+    /** What a stick was packed with; a host that is asked for by name has to be there. */
+    packing?: PackingList | undefined;
     now: Date;
     signal?: AbortSignal | undefined;
     onHost: (hostname: string) => void;
@@ -71,15 +83,27 @@ export async function verifyMirror(
   }
   const names =
     options.hostname === undefined ? Object.keys(signed.manifest.hosts) : [options.hostname];
+  const packed = packedHosts(options.packing ?? EMPTY_PACKING_LIST, signed.digest);
+  const parts = new PartsOf(mirror);
   const verified = new Map<string, VerifiedArchive>();
   const entries: { hostname: string; own: VerifiedArchive }[] = [];
+  const results = new Map<string, VerifiedHost | null>();
   for (const hostname of names) {
+    const release = releaseFor(signed, hostname);
+    if (options.hostname === undefined && packed?.has(hostname) === false) {
+      const { toplevel, archive } = release;
+      const nothing = { paths: null, leftOut: true };
+      results.set(hostname, { hostname, toplevel, archive: archive.sha256, ...nothing });
+      continue;
+    }
+    // Holds its place in the order.
+    results.set(hostname, null);
     options.onHost(hostname);
+    // Hosts with the same system share an archive; it is read once.
     const entry = entryOf(signed.manifest, hostname);
-    for (const system of entry ? systemsOf(entry) : [releaseFor(signed, hostname)]) {
-      // Hosts with the same system share an archive; it is read once.
+    for (const system of entry ? systemsOf(entry) : [release]) {
       const key = `${system.archive.sha256} ${system.toplevel}`;
-      const own = verified.get(key) ?? (await verifyArchive(mirror, system, options));
+      const own = verified.get(key) ?? (await verifyArchive(mirror, system, parts, options));
       verified.set(key, own);
       entries.push({ hostname, own });
     }
@@ -87,34 +111,145 @@ export async function verifyMirror(
   // The other archives are read once as well, for all hosts that have NARs in them.
   const others = otherArchives(entries.flatMap(({ own }) => own.elsewhere));
   const faults = new Map<string, PullError>();
-  for (const { archive, nars } of others.values()) {
+  for (const { archive, nars, deltas } of others.values()) {
     options.onHost(`archive ${archive.sha256.slice(0, 12)}…`);
-    const fault = await verifyOther(mirror, archive, nars, options.signal);
+    const isPart = (await parts.of(archive.sha256)) !== null;
+    const fault = await (isPart
+      ? faultOf(() =>
+          verifyMembers(archive.sha256, nars, deltas, (range) =>
+            mirror.readArchive(archive.sha256, range, options.signal),
+          ),
+        )
+      : verifyOther(mirror, archive, nars, options.signal));
     if (fault) faults.set(archive.sha256, fault);
   }
-  const hosts = entries.map(({ hostname, own: { facts, elsewhere } }): VerifiedHost => {
+  for (const { hostname, own } of entries) {
+    const { facts, elsewhere, members, missing } = own;
     const bad = elsewhere.find(({ archive }) => faults.has(archive.sha256));
-    const fault = bad && faults.get(bad.archive.sha256);
-    if (facts.code !== undefined || !fault) return { hostname, ...facts };
-    const { code, message } = fault;
-    return { hostname, ...facts, paths: null, code, message };
-  });
-  return { signed, expired: Date.parse(signed.manifest.expiresAt) <= options.now.getTime(), hosts };
+    const fault =
+      facts.code === undefined
+        ? ((bad && faults.get(bad.archive.sha256)) ??
+          lossOf(packed?.get(hostname)?.members ?? null, members, missing))
+        : undefined;
+    const { code, message } = fault ?? facts;
+    results.set(hostname, {
+      ...{ hostname, ...facts },
+      ...(missing > 0 && { missing }),
+      ...(fault && { paths: null }),
+      ...(code && { code }),
+      ...(message !== undefined && { message }),
+    });
+  }
+  const hosts = [...results.values()].flatMap((host) => host ?? []);
+  const expired = Date.parse(signed.manifest.expiresAt) <= options.now.getTime();
+  return { signed, expired, hosts };
+}
+
+/** Whether less is there than was packed; `packed` is null for everything. */
+function lossOf(packed: number | null, found: number, missing: number): PullError | undefined {
+  if (packed === null ? missing === 0 : found >= packed) return undefined;
+  return new PullError(
+    "ARCHIVE_PARTIAL",
+    packed === null
+      ? `${missing} NARs of its closure are not here, and nothing says that they were left out`
+      : `expected ${packed} NARs and deltas, which were packed for it, found ${found}`,
+  );
+}
+
+/** Which bytes of each archive a mirror has; null for all, and where it cannot be told. */
+class PartsOf {
+  readonly #mirror: Mirror;
+  readonly #known = new Map<string, readonly ByteRange[] | null>();
+
+  constructor(mirror: Mirror) {
+    this.#mirror = mirror;
+  }
+
+  async of(sha256: string): Promise<readonly ByteRange[] | null> {
+    let parts = this.#known.get(sha256);
+    if (parts === undefined) {
+      // What is wrong with it is found when it is read.
+      parts = await (this.#mirror.heldParts?.(sha256) ?? Promise.resolve(null)).catch(() => null);
+      this.#known.set(sha256, parts);
+    }
+    return parts;
+  }
 }
 
 /** What was found out about a host's own archive, and which others it names. */
 interface VerifiedArchive {
   readonly facts: Omit<VerifiedHost, "hostname">;
-  readonly elsewhere: ArchiveContents["elsewhere"];
+  /** Of the others, what is to be looked at there. */
+  readonly elsewhere: readonly Elsewhere[];
+  /** NARs and deltas of the closure that are here, and NARs that are not. */
+  readonly members: number;
+  readonly missing: number;
+}
+
+interface Elsewhere {
+  readonly archive: OtherArchive;
+  readonly nars: readonly NarMember[];
+  readonly deltas: readonly Delta[];
 }
 
 async function verifyArchive(
   mirror: Mirror,
   system: ReleasedSystem,
+  parts: PartsOf,
   { storeKeys, signal }: { storeKeys: readonly PublicKey[]; signal?: AbortSignal | undefined },
 ): Promise<VerifiedArchive> {
   const { archive, toplevel } = system;
   const facts = { toplevel, archive: archive.sha256 };
+  try {
+    const own = await parts.of(archive.sha256);
+    const contents = await (own === null
+      ? verifyWhole(mirror, system, storeKeys, signal)
+      : readThinIndex(mirror, system, storeKeys, signal));
+    const held = new Map<string, readonly ByteRange[] | null>([[archive.sha256, own]]);
+    for (const { archive: other } of contents.elsewhere) {
+      held.set(other.sha256, await parts.of(other.sha256));
+    }
+    const { nars, deltas, count, missing } = membersWithin(contents, held);
+    const { sha256 } = archive;
+    if (own !== null) {
+      await verifyMembers(sha256, nars.get(sha256) ?? [], deltas.get(sha256) ?? [], (range) =>
+        mirror.readArchive(sha256, range, signal),
+      );
+    }
+    return {
+      facts: { ...facts, paths: contents.narInfos.length },
+      elsewhere: contents.elsewhere.map(({ archive: other }) => ({
+        archive: other,
+        nars: nars.get(other.sha256) ?? [],
+        deltas: deltas.get(other.sha256) ?? [],
+      })),
+      ...{ members: count, missing },
+    };
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    if (code === "INTERRUPTED") throw thrown;
+    const nothing = { elsewhere: [], members: 0, missing: 0 };
+    return { facts: { ...facts, paths: null, code, message }, ...nothing };
+  }
+}
+
+async function readThinIndex(
+  mirror: Mirror,
+  system: ReleasedSystem,
+  storeKeys: readonly PublicKey[],
+  signal: AbortSignal | undefined,
+): Promise<ArchiveContents> {
+  return readIndex(await readCompressedIndex(mirror, system, signal), system, storeKeys);
+}
+
+/** Reads a host's archive from its first byte to its last; gives its index. */
+async function verifyWhole(
+  mirror: Mirror,
+  system: ReleasedSystem,
+  storeKeys: readonly PublicKey[],
+  signal: AbortSignal | undefined,
+): Promise<ArchiveContents> {
+  const { archive } = system;
   const hash = createHash("sha256");
   const whole = mirror.readArchive(archive.sha256, { from: 0, to: archive.size }, signal);
   const reader = new ByteReader(hashing(whole, hash));
@@ -132,36 +267,48 @@ async function verifyArchive(
     // Where the archive has no NARs of its own.
     if (runs.length === 0) await reader.skip(archive.size - endOfIndex(archive.index.size));
     expectHash(hash, archive.sha256);
-    return { facts: { ...facts, paths: contents.narInfos.length }, elsewhere: contents.elsewhere };
-  } catch (thrown) {
-    const { code, message } = toPullError(thrown);
-    if (code === "INTERRUPTED") throw thrown;
-    return { facts: { ...facts, paths: null, code, message }, elsewhere: [] };
+    return contents;
   } finally {
     await reader.close();
   }
 }
 
-/** The NARs that any host has in each other archive, by offset, each once. */
+/** What any host has in each other archive, by offset, each once. */
 function otherArchives(
-  elsewhere: ArchiveContents["elsewhere"],
-): Map<string, { archive: OtherArchive; nars: NarMember[] }> {
-  const others = new Map<string, { archive: OtherArchive; nars: Map<string, NarMember> }>();
-  for (const { archive, nars } of elsewhere) {
+  elsewhere: readonly Elsewhere[],
+): Map<string, { archive: OtherArchive; nars: NarMember[]; deltas: Delta[] }> {
+  const others = new Map<
+    string,
+    { archive: OtherArchive; nars: Map<string, NarMember>; deltas: Map<string, Delta> }
+  >();
+  for (const { archive, nars, deltas } of elsewhere) {
     const key = `${archive.sha256} ${archive.size}`;
-    const other = others.get(key) ?? { archive, nars: new Map<string, NarMember>() };
+    const other = others.get(key) ?? { archive, nars: new Map(), deltas: new Map() };
     for (const nar of nars) other.nars.set(`${nar.headerOffset} ${nar.name}`, nar);
+    for (const delta of deltas) other.deltas.set(`${delta.offset} ${delta.sha256}`, delta);
     others.set(key, other);
   }
   return new Map(
-    [...others].map(([key, { archive, nars }]) => [
+    [...others].map(([key, { archive, nars, deltas }]) => [
       key,
       {
         archive,
         nars: [...nars.values()].sort((a, b) => a.headerOffset - b.headerOffset),
+        deltas: [...deltas.values()],
       },
     ]),
   );
+}
+
+async function faultOf(verify: () => Promise<void>): Promise<PullError | null> {
+  try {
+    await verify();
+    return null;
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") throw error;
+    return error;
+  }
 }
 
 /** Verifies an archive that hosts share: its hash, and every NAR that one of them names. */
@@ -179,35 +326,17 @@ async function verifyOther(
     ...{ archive: sha256, from: 0, to: size },
     members: nars.map((member) => ({ member, wanted: true, have: 0 })),
   };
-  try {
-    const last = nars.at(-1);
-    const end = last ? last.headerOffset + TAR_BLOCK + paddedSize(last.size) : 0;
-    await readRun(run, { sha256: "", size: 0 }, reader.pieces(end), verifyNar);
-    await reader.skip(size - end);
-    expectHash(hash, sha256);
-    return null;
-  } catch (thrown) {
-    const error = toPullError(thrown);
-    if (error.code === "INTERRUPTED") throw error;
-    return error;
-  } finally {
-    await reader.close();
-  }
-}
-
-async function verifyNar(
-  member: NarMember,
-  _have: number,
-  pieces: AsyncIterable<Uint8Array>,
-): Promise<void> {
-  const hash = createHash("sha256");
-  for await (const piece of pieces) hash.update(piece);
-  const found = hash.digest("hex");
-  if (found === member.body.sha256) return;
-  throw new PullError(
-    "ARCHIVE_CORRUPT",
-    `${member.name} (${member.body.storePath}): expected sha256 ${member.body.sha256}, found ${found}`,
-  );
+  return faultOf(async () => {
+    try {
+      const last = nars.at(-1);
+      const end = last ? last.headerOffset + TAR_BLOCK + paddedSize(last.size) : 0;
+      await readRun(run, { sha256: "", size: 0 }, reader.pieces(end), verifyNar);
+      await reader.skip(size - end);
+      expectHash(hash, sha256);
+    } finally {
+      await reader.close();
+    }
+  });
 }
 
 function expectHash(hash: Hash, sha256: string): void {

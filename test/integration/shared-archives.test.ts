@@ -136,8 +136,8 @@ describe("verify looks into the archives that hosts share", () => {
     await damage(join(operator.mirror, "archives", archives[0]?.[0] ?? ""));
     const { exitCode, stdout } = await verifies(operator);
     expect(exitCode).not.toBe(0);
-    const { hosts } = JSON.parse(stdout) as { hosts: { code?: string }[] };
-    expect(hosts.map((host) => host.code)).toEqual([code, code]);
+    const { channels } = JSON.parse(stdout) as { channels: { hosts: { code?: string }[] }[] };
+    expect(channels[0]?.hosts.map((host) => host.code)).toEqual([code, code]);
   });
 });
 

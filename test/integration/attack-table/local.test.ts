@@ -113,7 +113,7 @@ test.each([
   await world.serve((log) =>
     comes(() => {
       expect(log()).toContain("there is no status socket");
-      expect(log()).toContain("MIRROR_NOT_FOUND");
+      expect(log()).toContain("MIRROR_ABSENT");
     }),
   );
   const after = await stat("/etc/hosts");

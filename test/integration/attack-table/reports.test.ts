@@ -144,6 +144,7 @@ describe("reports", () => {
     });
     await world.forge((it) => ({ ...it, signatures: [] }));
     const directory = join(world.directory, "inbox");
+    await mkdir(directory, { recursive: true });
     world.configure({
       poll: { interval: "1s", jitter: "0s" },
       reports: { directory, url: `${inbox.url}/reports` },

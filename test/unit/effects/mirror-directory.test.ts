@@ -56,14 +56,16 @@ describe("a manifest", () => {
     expect(failure.message).toBe(`${manifest}: expected at most 1000 bytes, found 1001`);
   });
 
-  test("that is missing is MIRROR_NOT_FOUND, and so is a missing mirror", async () => {
+  test("that is missing is MIRROR_NOT_FOUND; a missing mirror is MIRROR_ABSENT", async () => {
     const { mirror, manifest, directory } = await mirrorDirectory();
     const failure = await rejectionOf(mirror.readManifest("stable"));
     expect(failure.code).toBe("MIRROR_NOT_FOUND");
     expect(failure.message).toContain(manifest);
     expect((await rejectionOf(mirror.readManifest("canary"))).code).toBe("MIRROR_NOT_FOUND");
+    await rm(join(directory, "channels"), { recursive: true });
+    expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_ABSENT");
     await rm(directory, { recursive: true });
-    expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_NOT_FOUND");
+    expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_ABSENT");
   });
 
   test("below a plain file is MIRROR_NOT_FOUND", async () => {

@@ -1,0 +1,220 @@
+import { readFile } from "node:fs/promises";
+import { resolve } from "node:path";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { mirrorsOf } from "../app/compose.ts";
+import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
+import { describePosition, positionOf } from "../core/manifest.ts";
+import type { Report } from "../core/report.ts";
+import { parsePublicKey } from "../core/signing-key.ts";
+import { trustPolicyOf } from "../core/settings.ts";
+import { systemClock } from "../effects/clock.ts";
+import { systemDisk } from "../effects/disk.ts";
+import { copyMirror, type CopiedChannel, type CopiedMirror } from "../publisher/copy-mirror.ts";
+import {
+  bringReports,
+  readReport,
+  reportFiles,
+  reportKeysOf,
+  type ReportKeys,
+} from "../publisher/stick-reports.ts";
+import type { CommandContext, CommandResult } from "./command.ts";
+import { ProgressLine, formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
+import { settingsFor, type TrustOptions } from "./trusted-settings.ts";
+
+export interface MirrorCommandOptions extends TrustOptions {
+  readonly channel: readonly string[];
+  readonly host: readonly string[];
+  readonly forReport: readonly string[];
+  readonly reportKey: readonly string[];
+  readonly reportKeys?: string;
+  readonly deltas?: boolean;
+  readonly keep?: number;
+  readonly allowOlder?: boolean;
+  readonly reports?: boolean;
+  readonly dryRun?: boolean;
+  readonly json?: boolean;
+}
+
+/** `nixos-pull mirror SRC DST`: copies releases to a directory, or brings reports home from one. */
+export async function mirror(
+  from: string,
+  to: string,
+  options: MirrorCommandOptions,
+  context: CommandContext,
+): CommandResult {
+  const url = /^(https?|file):\/\//.test(from) ? from : pathToFileURL(resolve(from)).href;
+  const sourceDirectory = url.startsWith("file:") ? fileURLToPath(url) : null;
+  if (/^https?:\/\//.test(to)) {
+    throw new PullError("USAGE", `expected a directory to copy to, found ${JSON.stringify(to)}`);
+  }
+  const destination = to.startsWith("file:") ? fileURLToPath(to) : resolve(to);
+  const keys = await reportKeysFrom(options);
+  if (options.reports) return bringHome(sourceDirectory, destination, keys, options);
+  return copy(url, sourceDirectory, destination, keys, options, context);
+}
+
+async function bringHome(
+  source: string | null,
+  destination: string,
+  keys: ReportKeys | null,
+  options: MirrorCommandOptions,
+): CommandResult {
+  if (source === null) {
+    throw new PullError(
+      "USAGE",
+      "expected a directory to bring reports from: a server has no list",
+    );
+  }
+  const dryRun = options.dryRun ?? false;
+  const now = systemClock.now();
+  const result = await bringReports(source, destination, { keys, now, dryRun });
+  const { brought, known, refused } = result;
+  if (options.json) printJson({ ...result, verified: keys !== null, dryRun });
+  else {
+    printLine(
+      `${dryRun ? "Would bring" : "Brought"} ${brought.length} reports` +
+        `${brought.length > 0 ? ` (${brought.join(", ")})` : ""}; ${known.length} are known already.` +
+        (keys === null ? " Nobody's signature was looked at." : ""),
+    );
+    for (const { file, code, message } of refused) printLine(`${file}  ${code}  ${message}`);
+  }
+  return refused.length > 0 ? ERROR_KINDS.REPORT_INVALID.exit : EXIT.ok;
+}
+
+async function copy(
+  url: string,
+  sourceDirectory: string | null,
+  destination: string,
+  keys: ReportKeys | null,
+  options: MirrorCommandOptions,
+  { signal }: CommandContext,
+): CommandResult {
+  const reports = await reportsFrom(options.forReport, keys);
+  const settings = await settingsFor(url, options);
+  const [source] = mirrorsOf({ ...settings, mirrors: [url] });
+  if (!source) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(url)}`);
+  const dryRun = options.dryRun ?? false;
+  const progress = new ProgressLine();
+  let copied: CopiedMirror;
+  try {
+    copied = await copyMirror({
+      ...{ source, sourceDirectory, destination, reports, dryRun, signal },
+      channels: options.channel.length > 0 ? [...new Set(options.channel)] : null,
+      hosts: options.host.length > 0 ? [...new Set(options.host)] : null,
+      deltas: options.deltas ?? false,
+      trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
+      storeKeys: settings.storeKeys,
+      allowOlder: options.allowOlder ?? false,
+      keep: options.keep ?? null,
+      clock: systemClock,
+      disk: systemDisk,
+      onProgress: (what) => {
+        progress.show(what);
+      },
+    });
+  } finally {
+    progress.clear();
+  }
+  if (options.json) printJson(jsonOf(copied, dryRun));
+  else printCopied(copied, destination, dryRun);
+  return EXIT.ok;
+}
+
+/** Keys of hosts from the command line and a file with one a line; null where none were given. */
+async function reportKeysFrom({
+  reportKey,
+  reportKeys,
+}: MirrorCommandOptions): Promise<ReportKeys | null> {
+  const lines = [...reportKey];
+  if (reportKeys !== undefined) {
+    const text = await readFile(reportKeys, "utf8").catch((cause: unknown) => {
+      const { message } = toPullError(cause);
+      throw new PullError("KEY_INVALID", `${reportKeys}: expected keys of hosts: ${message}`, {
+        cause,
+      });
+    });
+    lines.push(...text.split("\n").map((line) => line.replace(/#.*/, "").trim()));
+  }
+  const given = lines.filter((line) => line !== "");
+  if (given.length === 0 && reportKeys === undefined) return null;
+  return reportKeysOf(given.map(parsePublicKey));
+}
+
+async function reportsFrom(places: readonly string[], keys: ReportKeys | null): Promise<Report[]> {
+  if (places.length === 0) return [];
+  if (keys === null) {
+    throw new PullError(
+      "USAGE",
+      "expected --report-key or --report-keys together with --for-report: " +
+        "`nixos-pull report --public-key` prints a host's key there",
+    );
+  }
+  const reports: Report[] = [];
+  for (const place of places) {
+    for (const file of await reportFiles(place)) {
+      try {
+        reports.push((await readReport(file, keys)).report);
+      } catch (thrown) {
+        const error = toPullError(thrown);
+        throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
+      }
+    }
+  }
+  if (reports.length === 0) {
+    throw new PullError("USAGE", `expected reports in ${places.join(", ")}, found none`);
+  }
+  return reports;
+}
+
+function jsonOf(copied: CopiedMirror, dryRun: boolean): Record<string, unknown> {
+  return {
+    channels: copied.channels.map(({ channel, signed, expired, isNews, hosts }) => {
+      const { epoch, sequence, createdAt, expiresAt } = signed.manifest;
+      const { digest, signedBy } = signed;
+      return {
+        ...{ channel, epoch, sequence, digest, createdAt, expiresAt, expired, signedBy },
+        ...{ isNews, hosts },
+      };
+    }),
+    strangers: copied.strangers,
+    archives: copied.archives,
+    pruned: copied.pruned,
+    dryRun,
+  };
+}
+
+function printCopied(copied: CopiedMirror, destination: string, dryRun: boolean): void {
+  const { channels, strangers, archives, pruned } = copied;
+  for (const one of channels) printLine(describeChannel(one));
+  const rows = channels.flatMap(({ hosts }) =>
+    hosts
+      .filter(({ members, note: why }) => members !== null || why !== undefined)
+      .map(({ hostname, members, note: why }) => [
+        hostname,
+        members === null ? "everything" : `${members} NARs and deltas`,
+        why ?? "",
+      ]),
+  );
+  if (rows.length > 0) printLine(formatTable(rows));
+  printLine(
+    `${dryRun ? "Would copy" : "Copied"} ${archives.copied} archives, ${formatBytes(archives.bytes)}, ` +
+      `to ${destination}; ${archives.present} were there.`,
+  );
+  if (pruned) {
+    printLine(`Removed ${pruned.archives.length} archives of ${formatBytes(pruned.bytes)}.`);
+  }
+  for (const hostname of strangers)
+    note(`nixos-pull: no release names ${hostname}, which reported`);
+  for (const { channel, expired, signed } of channels) {
+    if (expired) note(`nixos-pull: ${channel} EXPIRED ${signed.manifest.expiresAt}`);
+  }
+}
+
+function describeChannel({ channel, signed, isNews, hosts }: CopiedChannel): string {
+  const position = describePosition(positionOf(signed.manifest));
+  return (
+    `Release ${position} of ${channel}, signed by ${signed.signedBy.join(", ")}, ` +
+    `${isNews ? "" : "there already, "}for ${hosts.length} of ` +
+    `${Object.keys(signed.manifest.hosts).length} hosts`
+  );
+}

@@ -1,0 +1,67 @@
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { setTimeout as sleep } from "node:timers/promises";
+
+/** A look that takes longer is not waited for: the file system may be a dead server's. */
+const LOOK_MS = 1_000;
+
+interface Watched {
+  readonly address: string;
+  readonly manifest: string;
+  /** Null where there is none. */
+  seen: string | null;
+  changed: boolean;
+  /** A look that has not come back yet; never more than one. */
+  looking: Promise<void> | null;
+}
+
+/**
+ * Tells when a mirror in a directory has news: it came, such as a stick that was plugged
+ * in, or its manifest was replaced. It asks for one file's state and opens nothing.
+ */
+export class StickWatch {
+  readonly #watched: readonly Watched[];
+
+  constructor(mirrors: readonly string[], channel: string) {
+    this.#watched = mirrors
+      .filter((address) => address.startsWith("file:"))
+      .map((address) => ({
+        address,
+        manifest: join(fileURLToPath(address), "channels", channel, "manifest.json"),
+        ...{ seen: null, changed: false, looking: null },
+      }));
+  }
+
+  /** True where there is nothing to watch. */
+  get isIdle(): boolean {
+    return this.#watched.length === 0;
+  }
+
+  /** Addresses of the mirrors that came or changed since the last look. */
+  async look(): Promise<string[]> {
+    const limit = new AbortController();
+    const looks = this.#watched.map((one) => {
+      one.looking ??= look(one);
+      return one.looking;
+    });
+    await Promise.race([
+      Promise.all(looks),
+      sleep(LOOK_MS, undefined, { signal: limit.signal }).catch(() => undefined),
+    ]);
+    limit.abort();
+    const news = this.#watched.filter(({ changed }) => changed);
+    for (const one of news) one.changed = false;
+    return news.map(({ address }) => address);
+  }
+}
+
+async function look(one: Watched): Promise<void> {
+  const found = await stat(one.manifest).then(
+    ({ dev, ino, size, mtimeMs }) => `${dev}:${ino}:${size}:${mtimeMs}`,
+    () => null,
+  );
+  if (found !== null && found !== one.seen) one.changed = true;
+  one.seen = found;
+  one.looking = null;
+}
