@@ -146,6 +146,12 @@ export function createProgram(
     .option("--level <number>", "of the compression: zstd 1 to 19, xz 0 to 9", natural)
     .option("--whole", "a self-contained archive for each system, sharing nothing with others")
     .option("--deltas <count>", "make deltas against this many earlier releases", natural, 0)
+    .addOption(
+      repeatable(
+        "--allow-secrets <name>",
+        "a store path, without its hash, and perhaps a file in it, whose private keys are no secrets",
+      ),
+    )
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")

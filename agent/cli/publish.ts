@@ -7,6 +7,7 @@ import { systemClock } from "../effects/clock.ts";
 import { parseHostOption, type HostSpec } from "../publisher/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../publisher/nar-compressor.ts";
 import { readHostsFile } from "../publisher/nix-builder.ts";
+import { parseAllowedSecret } from "../publisher/secret-guard.ts";
 import {
   publish as publishRelease,
   publishDraft,
@@ -39,6 +40,7 @@ export interface PublishCommandOptions extends SignerOptions {
   readonly deltas: number;
   readonly cache?: string;
   readonly sequence?: number;
+  readonly allowSecrets: readonly string[];
   readonly keepHosts?: boolean;
   readonly json?: boolean;
 }
@@ -97,6 +99,7 @@ export async function publish(
     cache: options.cache === undefined ? undefined : resolve(options.cache),
     sequence: options.sequence,
     keepHosts: options.keepHosts ?? false,
+    allowSecrets: options.allowSecrets.map(parseAllowedSecret),
     clock: systemClock,
     signal,
     onProgress,

@@ -36,6 +36,7 @@ import { compressPaths } from "./nar-compressor.ts";
 import { NarLibrary, readContents } from "./nar-library.ts";
 import { buildSystem, readPathInfos, type BuildContext } from "./nix-builder.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
+import { SecretGuard, type AllowedSecret } from "./secret-guard.ts";
 import { readEnvelopeFile, signEnvelope } from "./sign-release.ts";
 
 export interface PublishOptions {
@@ -69,6 +70,8 @@ export interface PublishOptions {
   readonly sequence?: number | undefined;
   /** Hosts that are not named keep their entry of the current release. */
   readonly keepHosts: boolean;
+  /** Where private keys in the closures are no secrets. */
+  readonly allowSecrets: readonly AllowedSecret[];
   /** Binary cache kept between publishes; a temporary one where absent. */
   readonly cache?: string | undefined;
   readonly clock: Clock;
@@ -115,7 +118,7 @@ export interface Published {
 /**
  * Builds, copies, packs, signs and writes a release. Until the manifest is renamed
  * into place, at the very end, hosts see the release before. Throws BUILD_FAILED,
- * NOT_A_SYSTEM, PUBLISH_FAILED, PUBLISH_LOCKED, …
+ * NOT_A_SYSTEM, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, …
  */
 export async function publish(options: PublishOptions): Promise<Published> {
   checkHosts(options);
@@ -463,13 +466,18 @@ async function packFresh(
     if (found) known.set(info.storePath, found);
   }
   const missing = [...infos.values()].filter(({ storePath }) => !known.has(storePath));
+  const guard = new SecretGuard(options.allowSecrets, (message) => {
+    onProgress({ phase: "warning", message });
+  });
   onProgress({ phase: "compress", done: 0, of: missing.length });
   await compressPaths(missing, cache, options, {
     signal,
     onPath: (done) => {
       onProgress({ phase: "compress", done, of: missing.length });
     },
+    permits: (storePath, found) => guard.permits(storePath, found),
   });
+  guard.check();
   const closures = new Map<string, PackableClosure>();
   for (const toplevel of fresh) {
     closures.set(toplevel, await readClosure(cache, toplevel, known));
