@@ -185,6 +185,8 @@ async function inspectDisk(root, systems, earlier) {
   expectOneOf("the profile", await link(join(profiles, await link(join(profiles, "system")))));
   const roots = "nix/var/nix/gcroots/nixos-pull";
   for (const name of await readdir(join(root, roots)).catch(() => [])) {
+    // A directory: what of a begun import is in the store.
+    if (name === "pending-paths") continue;
     const target = await link(join(roots, name));
     // What was there before the last update stays held until this one is committed.
     if (name === "previous" && earlier.includes(target)) continue;
