@@ -35,9 +35,9 @@ directory=\${NIXOS_PULL_BOOTSTRAP:-${DIRECTORY}}
 PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin
 export PATH
 
-if [ -d /run/systemd/system ] && [ "\${1-}" != --here ]; then
+if [ -d /run/systemd/system ] && [ -f "$0" ] && [ "\${1-}" != --here ]; then
   exec systemd-run --unit=nixos-pull-bootstrap --collect \\
-    --setenv=PATH="$PATH" --setenv=NIXOS_PULL_BOOTSTRAP="$directory" /bin/sh "$0" --here
+    --setenv=PATH="$PATH" --setenv=NIXOS_PULL_BOOTSTRAP="$directory" /bin/sh "$(readlink -f "$0")" --here
 fi
 
 if ! command -v nixos-pull >/dev/null; then

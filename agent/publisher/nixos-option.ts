@@ -115,9 +115,12 @@ let
       defined = (option.isDefined or true) && (builtins.tryEval value).success;
       reached = inside depth value;
       whole = depth == length names;
-      definitions =
-        map (definition: { file = toString definition.file; } // (if whole then { value = show definition.value; } else { }))
-          (option.definitionsWithLocations or (map (file: { inherit file; value = null; }) [ ]));
+      # Older ones know the files alone.
+      definitions = map (
+        definition:
+        { file = toString definition.file; }
+        // (if whole && definition ? value then { value = show definition.value; } else { })
+      ) (option.definitionsWithLocations or (map (file: { inherit file; }) (option.files or [ ])));
       text = textOf (option.defaultText or null);
     in
     if !defined then { kind = "undefined"; } // optional "type" (option.type.description or null)

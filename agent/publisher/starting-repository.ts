@@ -1,4 +1,4 @@
-import { nixString } from "../core/nix-text.ts";
+import { nixName, nixString } from "../core/nix-text.ts";
 
 /** What `nixos-pull init` writes: a repository from which a fleet is published. */
 export interface StartingRepository {
@@ -65,7 +65,9 @@ const MODULES = (agent: string): string => `[
           (
             { lib, pkgs, ... }:
             {
-              networking.hostName = lib.mkDefault hostname;
+              # Releases name the host in full; the machine's own name has no dots.
+              services.nixos-pull.settings.hostname = lib.mkDefault hostname;
+              networking.hostName = lib.mkDefault (builtins.head (builtins.match "([^.]*).*" hostname));
               services.nixos-pull.package = lib.mkDefault (
                 pkgs.callPackage "\${nixos-pull}/nixos-module/package.nix" { ${agent} }
               );
@@ -326,8 +328,8 @@ esac
 
 function workflow(flake: boolean, host: string): string {
   const package_ = flake
-    ? `nix build --no-link --print-out-paths '.#nixosConfigurations."${host}".config.services.nixos-pull.package'`
-    : `nix-build --no-out-link nixos.nix -A '"${host}".config.services.nixos-pull.package'`;
+    ? `nix build --no-link --print-out-paths '.#nixosConfigurations.${nixName(host)}.config.services.nixos-pull.package'`
+    : `nix-build --no-out-link nixos.nix -A '${nixName(host)}.config.services.nixos-pull.package'`;
   return `# An example: publishes each commit of main from a clean checkout.
 #
 # Secrets: NIXOS_PULL_KEY (the text of keys/NAME.secret) and RCLONE_CONFIG_TEXT (rclone's
@@ -363,7 +365,6 @@ jobs:
           install -m 600 /dev/null "$RUNNER_TEMP/key"
           printf '%s' "$NIXOS_PULL_KEY" > "$RUNNER_TEMP/key"
           ./publish "$RUNNER_TEMP/key"
-          nixos-pull prune mirror
       - name: Upload
         run: ./upload rclone mirror:releases
 `;
@@ -378,10 +379,11 @@ function readMe({ flake }: StartingRepository, host: string): string {
    \`\`\`console
    $ ./pin nixpkgs https://github.com/NixOS/nixpkgs/archive/COMMIT.tar.gz
    $ ./pin nixos-pull https://git.example.org/nixos-pull/archive/COMMIT.tar.gz
-   \`\`\``;
+   \`\`\`
+`;
   const build = flake
-    ? `nix build '.#nixosConfigurations."${host}".config.system.build.toplevel'`
-    : `nix-build nixos.nix -A '"${host}".system'`;
+    ? `nix build '.#nixosConfigurations.${nixName(host)}.config.system.build.toplevel'`
+    : `nix-build nixos.nix -A '${nixName(host)}.system'`;
   const nixFile = flake ? "flake.nix" : "nixos.nix";
   return `# Our hosts
 
@@ -389,7 +391,7 @@ Published with nixos-pull. What is here:
 
 | file                            | what                                                      |
 | ------------------------------- | --------------------------------------------------------- |
-| \`${nixFile}\`                     | puts the systems together; every file in \`hosts/\` is a host |
+| \`${nixFile}\`                     | makes the systems; every file in \`hosts/\` is a host       |
 | \`common.nix\`                    | what all hosts are                                        |
 | \`hosts/NAME.nix\`                | what one host is                                          |
 | \`hardware/NAME.nix\`             | its disks and boot loader                                 |

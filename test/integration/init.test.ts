@@ -134,6 +134,9 @@ describe("nixos.nix", () => {
       { NIX_PATH: hostile, NIXOS_CONFIG: trap, NIXOS_EXTRA_MODULE_PATH: join(trap, "extra.nix") },
     ] as Record<string, string>[]) {
       expect(evaluate(directory, "db1.config.networking.hostName", env)).toBe("db1");
+      expect(evaluate(directory, "db1.config.services.nixos-pull.settings.hostname", env)).toBe(
+        "db1",
+      );
       expect(evaluate(directory, "web1.config.nixpkgs.hostPlatform", env)).toBe("x86_64-linux");
       expect(evaluate(directory, "web1.pkgs.curl.name", env)).toBe("curl");
       const packages = evaluate(directory, "web1.config.environment.systemPackages", env);
@@ -142,6 +145,15 @@ describe("nixos.nix", () => {
         evaluate(directory, "web1.config.services.nixos-pull.settings.publicKeys", env),
       ).toEqual([await readFile(join(directory, "keys/fleet-1.public"), "utf8")]);
     }
+  });
+
+  test("the machine's own name has no dots, the host's name in releases has", async () => {
+    const dotted = await startedRepository("--host", "web1.example.org");
+    const config = '"web1.example.org".config';
+    expect(evaluate(dotted, `${config}.networking.hostName`)).toBe("web1");
+    expect(evaluate(dotted, `${config}.services.nixos-pull.settings.hostname`)).toBe(
+      "web1.example.org",
+    );
   });
 
   test("a file in hosts/ is a host", async () => {
