@@ -106,7 +106,8 @@ stdenvNoCC.mkDerivation {
     runHook postBuild
   '';
 
-  # Node trusts its own list of authorities; the host's certificates (`security.pki`) are
+  # Node's memory for young objects is kept small: the agent moves bytes, and what it holds
+  # in buffers lives outside of it. Node trusts its own list of authorities; the host's certificates (`security.pki`) are
   # added. The host's nix, flock and systemd-run serve where PATH has none. Both are paths
   # that add nothing to the closure. zstd makes deltas and compresses what is published;
   # every NixOS has it.
@@ -114,7 +115,7 @@ stdenvNoCC.mkDerivation {
     runHook preInstall
     install -D -m 644 dist/nixos-pull.cjs "$out/libexec/nixos-pull/nixos-pull.cjs"
     makeWrapper ${nodejs-slim}/bin/node "$out/bin/nixos-pull" \
-      --add-flags "$out/libexec/nixos-pull/nixos-pull.cjs" \
+      --add-flags "--max-semi-space-size=2 $out/libexec/nixos-pull/nixos-pull.cjs" \
       --set-default NODE_EXTRA_CA_CERTS /etc/ssl/certs/ca-certificates.crt \
       --suffix PATH : ${lib.makeBinPath [ zstd ]}:/run/current-system/sw/bin
     runHook postInstall

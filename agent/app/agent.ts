@@ -22,6 +22,7 @@ import type {
 import type { Settings } from "../core/settings.ts";
 import { readChecked, writeChecked } from "../effects/checked-file.ts";
 import type { History } from "../effects/history.ts";
+import type { IndexCache } from "../effects/index-cache.ts";
 import type { ManifestCache } from "../effects/manifest-cache.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import type { StateFile } from "../effects/state-file.ts";
@@ -55,6 +56,7 @@ export interface AgentTools {
   /** Whether this process is the service, which systemd starts again when it ends. */
   readonly isService: boolean;
   readonly disk: Disk;
+  readonly indexes: IndexCache;
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
   readonly random: () => number;

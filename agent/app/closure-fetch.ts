@@ -1,9 +1,4 @@
-import {
-  narMembersOf,
-  readIndex,
-  type ArchiveContents,
-  type NarMember,
-} from "../core/archive-index.ts";
+import { narMembersOf, type ArchiveContents, type NarMember } from "../core/archive-index.ts";
 import { PullError, toPullError, type ErrorCode } from "../core/errors.ts";
 import { DEFAULT_GAP, bytesOf, planRuns, wantedBytesOf, type Run } from "../core/fetch-plan.ts";
 import { topmost, type QueuedPath } from "../core/import-queue.ts";
@@ -12,11 +7,13 @@ import type { Disk, GcRoots, Log, Mirror, NixStore } from "../core/ports.ts";
 import type { Release } from "../core/manifest.ts";
 import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY } from "../core/store-path.ts";
-import { TAR_BLOCK } from "../core/tar-layout.ts";
-import { ByteReader } from "../effects/byte-reader.ts";
+import type { IndexCache } from "../effects/index-cache.ts";
 import { Staging } from "../effects/staging.ts";
 import { fetchDeltas, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
 import { ImportStream } from "./import-stream.ts";
+import { IMPORTED_ROOTS, mendImported, releaseImported } from "./imported-paths.ts";
+import { fetchIndex } from "./index-fetch.ts";
+import { fromMirrors } from "./try-mirrors.ts";
 
 /** How far a fetch is, for progress. */
 export interface FetchProgress {
@@ -31,6 +28,7 @@ export interface FetchTools {
   readonly store: NixStore;
   readonly roots: GcRoots;
   readonly disk: Disk;
+  readonly indexes: IndexCache;
   readonly log: Log;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
   /** Hears how each mirror served an archive: null where it served what was asked. */
@@ -50,9 +48,6 @@ export interface FetchSummary {
   readonly deltasFailed: number;
 }
 
-/** Name of the garbage collector roots that hold the imported part of an unfinished closure. */
-export const IMPORTED_ROOTS = "pending-paths";
-
 /**
  * Brings a release's closure into the store: reads the index, asks the store what it
  * lacks, reserves disk, reads the missing NARs from the first mirror that serves them,
@@ -64,16 +59,15 @@ export async function fetchClosure(
   tools: FetchTools,
   signal?: AbortSignal,
 ): Promise<FetchSummary> {
-  const { settings, store, roots } = tools;
+  const { settings, store } = tools;
   const staging = new Staging(settings.paths.staging, release.archive.sha256);
   // An import that fails ends the download too.
   const stop = new AbortController();
   let imports: ImportStream | null = null;
   try {
     await staging.prepare();
-    const contents =
-      (await stagedIndex(release, staging, tools)) ??
-      (await mirroredIndex(release, tools, signal, (bytes) => staging.writeIndex(bytes)));
+    await mendImported(tools);
+    const { contents, json } = await fetchIndex(release, staging, tools, signal);
     const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
     const invalid = new Set(await store.invalidPaths(paths));
     const deltas = await planDeltas(contents, invalid, tools);
@@ -82,7 +76,7 @@ export async function fetchClosure(
     const budget = stagingBudget(release, settings);
     await reserveDisk(
       storeBytes(contents, invalid),
-      Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+      mostStaged(wanted, missing, deltas, budget),
       tools,
     );
     const all = signal ? AbortSignal.any([signal, stop.signal]) : stop.signal;
@@ -99,8 +93,12 @@ export async function fetchClosure(
     const read = await readNars(contents, staging, wanted, deltas, imports, tools, all);
     await imports.finish();
     // The store has it now, and the root of the whole closure holds it.
+    await releaseImported(tools);
     await staging.remove();
-    await roots.release(IMPORTED_ROOTS);
+    // What the next release's patch is applied to; without it that costs a whole index.
+    await tools.indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
+      tools.log.debug(`the index is not kept: ${toPullError(error).message}`);
+    });
     return { paths: paths.length, newPaths: invalid.size, ...read };
   } catch (thrown) {
     // The import's own error, where it is what ended the download.
@@ -108,7 +106,7 @@ export async function fetchClosure(
     const resumable = KEEPS_STAGING.has(error.code);
     if (!resumable || !(await staging.holdsNars())) await staging.remove().catch(() => undefined);
     // What is refused, or fills the disk, is left to the garbage collector.
-    if (!resumable) await roots.release(IMPORTED_ROOTS).catch(() => undefined);
+    if (!resumable) await releaseImported(tools).catch(() => undefined);
     throw error;
   }
 }
@@ -125,12 +123,29 @@ function stagingBudget(release: Release, { limits }: Settings): number {
   return Math.max(limits.stagingBytes === 0 ? part : limits.stagingBytes, MIN_STAGING_BYTES);
 }
 
-/** The most that staging will take: the budget, or one NAR that is larger. */
-function largest(wanted: ReadonlyMap<string, NarMember>, budget: number): number {
-  let bytes = budget;
-  for (const { size } of wanted.values()) bytes = Math.max(bytes, size);
-  return bytes;
+/**
+ * The most bytes that staging will take at once: the budget, or one NAR that is larger,
+ * or one delta's base and result; less where that is all there is.
+ */
+function mostStaged(
+  wanted: ReadonlyMap<string, NarMember>,
+  missing: ReadonlyMap<string, number>,
+  deltas: ReadonlyMap<string, PlannedDelta>,
+  budget: number,
+): number {
+  const pieces = [
+    ...[...wanted.values()].map(({ size }) => size),
+    ...[...deltas.values()].map(({ narInfo }) => BASE_AND_RESULT * narInfo.narSize),
+  ];
+  let most = budget;
+  let all = missingBytes(wanted, missing);
+  for (const bytes of pieces) most = Math.max(most, bytes);
+  for (const { narInfo } of deltas.values()) all += BASE_AND_RESULT * narInfo.narSize;
+  return Math.min(all, most);
 }
+
+/** A delta's base lies beside the NAR for a while; it is about as large. */
+const BASE_AND_RESULT = 2;
 
 /** Imports the invalid paths as their NARs arrive, each batch held by roots of its own. */
 function importStream(
@@ -256,44 +271,6 @@ function wantedNars(
   );
 }
 
-/** The index that an earlier attempt left in staging, if it is still the right one. */
-async function stagedIndex(
-  release: Release,
-  staging: Staging,
-  { settings, log }: FetchTools,
-): Promise<ArchiveContents | null> {
-  const staged = await staging.readIndex();
-  if (!staged) return null;
-  try {
-    return readIndex(staged, release, settings.storeKeys);
-  } catch (error) {
-    log.debug(`the staged index is read again: ${toPullError(error).message}`);
-    return null;
-  }
-}
-
-/** Reads and checks the index from the first mirror that gives the right one. */
-async function mirroredIndex(
-  release: Release,
-  tools: FetchTools,
-  signal: AbortSignal | undefined,
-  keep: (compressed: Uint8Array) => Promise<void>,
-): Promise<ArchiveContents> {
-  const { sha256, index } = release.archive;
-  const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
-  return fromMirrors(tools, async (mirror) => {
-    const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
-    try {
-      const compressed = await reader.take(index.size);
-      const contents = readIndex(compressed, release, tools.settings.storeKeys);
-      await keep(compressed);
-      return contents;
-    } finally {
-      await reader.close();
-    }
-  });
-}
-
 /** What bringing in a release would take. */
 export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
   /** Bytes to download, with nothing staged yet. */
@@ -308,21 +285,25 @@ export async function previewFetch(
   tools: FetchTools,
   signal?: AbortSignal,
 ): Promise<FetchPreview> {
-  const contents = await mirroredIndex(release, tools, signal, () => Promise.resolve());
+  const { contents } = await fetchIndex(release, null, tools, signal);
   const paths = contents.narInfos.map(({ storePath }) => `${STORE_DIRECTORY}/${storePath}`);
   const invalid = new Set(await tools.store.invalidPaths(paths));
   const wanted = wantedNars(contents, invalid);
   const missing = new Map([...wanted.keys()].map((name) => [name, 0]));
   const budget = stagingBudget(release, tools.settings);
+  const deltas = await planDeltas(contents, invalid, tools);
   await reserveDisk(
     storeBytes(contents, invalid),
-    Math.min(missingBytes(wanted, missing), largest(wanted, budget)),
+    mostStaged(wanted, missing, deltas, budget),
     tools,
   );
+  for (const name of deltaNars(contents, deltas)) missing.delete(name);
+  let downloadBytes = bytesOf(planRuns(contents, missing));
+  for (const { delta } of deltas.values()) downloadBytes += delta.size;
   return {
     paths: paths.length,
     newPaths: invalid.size,
-    downloadBytes: bytesOf(planRuns(contents, missing)),
+    downloadBytes,
     storeBytes: storeBytes(contents, invalid),
   };
 }
@@ -479,9 +460,8 @@ async function readNars(
         {
           ...{ mirror, staging: staging.directory, tools, signal, onBytes },
           async reserve({ narInfo }) {
-            // The base lies beside the NAR for a while; it is about as large.
-            await imports.reserve(2 * narInfo.narSize);
-            held = 2 * narInfo.narSize;
+            await imports.reserve(BASE_AND_RESULT * narInfo.narSize);
+            held = BASE_AND_RESULT * narInfo.narSize;
           },
           onMade(planned) {
             settled.add(planned.path);
@@ -560,56 +540,4 @@ async function readNars(
       }
     }
   }
-}
-
-/** What another mirror may do better; everything else would fail there too. */
-function isMirrorsFault(code: ErrorCode): boolean {
-  switch (code) {
-    case "MIRROR_UNREACHABLE":
-    case "MIRROR_NOT_FOUND":
-    case "MIRROR_STATUS":
-    case "MIRROR_STALLED":
-    case "MIRROR_SLOW":
-    case "MIRROR_TLS":
-    case "MIRROR_REDIRECT":
-    case "MIRROR_OVERSIZE":
-    case "ARCHIVE_TRUNCATED":
-    case "ARCHIVE_CORRUPT":
-    case "ARCHIVE_MEMBER":
-    case "NARINFO_MISMATCH":
-    case "IO_FAILED": // A stick that was pulled out,
-    case "PERMISSION_DENIED": // or one that may not be read.
-      return true;
-    default:
-      return false;
-  }
-}
-
-/** Tries the mirrors in order. Throws the last one's error, naming what all of them did. */
-async function fromMirrors<T>(
-  { mirrors, log, onArchiveRead }: FetchTools,
-  read: (mirror: Mirror) => Promise<T>,
-): Promise<T> {
-  const failures: string[] = [];
-  for (const [at, mirror] of mirrors.entries()) {
-    try {
-      const result = await read(mirror);
-      onArchiveRead?.(mirror.address, null);
-      return result;
-    } catch (thrown) {
-      const error = toPullError(thrown);
-      if (!isMirrorsFault(error.code)) throw error;
-      onArchiveRead?.(mirror.address, error);
-      failures.push(`${mirror.address}: ${error.message}`);
-      if (at === mirrors.length - 1) {
-        throw failures.length === 1
-          ? error
-          : new PullError(error.code, failures.join("; "), { cause: error });
-      }
-      log.warn(`${mirror.address}: ${error.message}; the next mirror is tried`, {
-        code: error.code,
-      });
-    }
-  }
-  throw new PullError("MIRROR_UNREACHABLE", "no mirror is configured");
 }

@@ -14,6 +14,7 @@ import { gcRootsIn } from "../effects/gc-roots.ts";
 import { History } from "../effects/history.ts";
 import { successorOf } from "../effects/installed-agent.ts";
 import { readMachineId } from "../effects/machine-identity.ts";
+import { IndexCache } from "../effects/index-cache.ts";
 import { ManifestCache } from "../effects/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror-directory.ts";
 import { HttpMirror } from "../effects/mirror-http.ts";
@@ -79,6 +80,7 @@ export function composeTools(
     successor: successorOf(settings, { configFile, store, managed }),
     isService,
     disk: systemDisk,
+    indexes: new IndexCache(settings.paths.state),
     clock: systemClock,
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,

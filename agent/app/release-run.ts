@@ -29,8 +29,9 @@ import { missingBootSpace, needsReboot } from "../effects/boot-links.ts";
 import type { HistoryEntry } from "../effects/history.ts";
 import { removeStaging } from "../effects/staging.ts";
 import type { AgentTools, FoundRelease, TickOutcome } from "./agent.ts";
-import { IMPORTED_ROOTS, fetchClosure } from "./closure-fetch.ts";
+import { fetchClosure } from "./closure-fetch.ts";
 import { passHealthGate } from "./health-gate.ts";
+import { abandonImported } from "./imported-paths.ts";
 import { observe } from "./observe.ts";
 
 /** Names of the agent's garbage collector roots. */
@@ -663,7 +664,7 @@ export class ReleaseRun {
     const { roots, settings } = this.#tools;
     await this.#removePreparations();
     await roots.release(ROOT.pending);
-    await roots.release(IMPORTED_ROOTS);
+    await abandonImported(this.#tools);
     await removeStaging(settings.paths.staging);
   }
 

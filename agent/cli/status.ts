@@ -79,6 +79,11 @@ function describeStatus(status: HostStatus): string {
       ]);
     }
   }
+  if (status.lastImport) {
+    const { at, sequence, deltas } = status.lastImport;
+    const by = deltas ? `, ${deltas.used} paths by deltas, ${deltas.failed} deltas of no use` : "";
+    rows.push(["imported", `release ${sequence}, ${at}${by}`]);
+  }
   for (const { toplevel, reason, at } of denied.slice(-3)) {
     rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);
   }

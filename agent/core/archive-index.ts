@@ -233,7 +233,36 @@ export function readIndex(
       `archive index: expected sha256 ${archive.index.sha256}, found ${found}`,
     );
   }
-  const index = parseIndex(compressed);
+  return checkIndex(unpackIndex(compressed), release, trustedKeys);
+}
+
+/**
+ * Checks an index that a patch gave: the same, but that its hash is that of the JSON.
+ * Throws what `readIndex` throws.
+ */
+export function readPatchedIndex(
+  json: Uint8Array,
+  release: Pick<Release, "archive" | "toplevel" | "closureSize">,
+  trustedKeys: readonly PublicKey[] | null,
+): ArchiveContents {
+  const expected = release.archive.index.json ?? "none";
+  const found = createHash("sha256").update(json).digest("hex");
+  if (found !== expected) {
+    throw new PullError(
+      "ARCHIVE_CORRUPT",
+      `patched index: expected sha256 ${expected}, found ${found}`,
+    );
+  }
+  return checkIndex(json, release, trustedKeys);
+}
+
+function checkIndex(
+  json: Uint8Array,
+  release: Pick<Release, "archive" | "toplevel" | "closureSize">,
+  trustedKeys: readonly PublicKey[] | null,
+): ArchiveContents {
+  const { archive } = release;
+  const index = parseIndex(json);
   checkReferences(index);
   const narInfos = narInfosOf(index);
   const toplevel = index.paths.at(-1);
@@ -265,17 +294,23 @@ export function readIndex(
   return { index, narInfos, sha256, members, size, elsewhere };
 }
 
-function parseIndex(compressed: Uint8Array): ArchiveIndex {
+const NOT_AN_INDEX = `the archive index is not gzip-compressed JSON of at most ${MAX_INDEX_BYTES} bytes`;
+
+/** An index's JSON, of bounded size. Throws INDEX_INVALID. */
+export function unpackIndex(compressed: Uint8Array): Buffer {
+  try {
+    return gunzipSync(compressed, { maxOutputLength: MAX_INDEX_BYTES });
+  } catch (cause) {
+    throw new PullError("INDEX_INVALID", NOT_AN_INDEX, { cause });
+  }
+}
+
+function parseIndex(text: Uint8Array): ArchiveIndex {
   let json: unknown;
   try {
-    const text = gunzipSync(compressed, { maxOutputLength: MAX_INDEX_BYTES });
-    json = JSON.parse(text.toString("utf8"));
+    json = JSON.parse(Buffer.from(text.buffer, text.byteOffset, text.byteLength).toString("utf8"));
   } catch (cause) {
-    throw new PullError(
-      "INDEX_INVALID",
-      `the archive index is not gzip-compressed JSON of at most ${MAX_INDEX_BYTES} bytes`,
-      { cause },
-    );
+    throw new PullError("INDEX_INVALID", NOT_AN_INDEX, { cause });
   }
   const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
   if (typeof version === "number" && version > INDEX_FORMAT_VERSION) {

@@ -45,13 +45,34 @@ export const activationSchema = z.strictObject({
   checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
 });
 
+/** Earlier indexes that one index may be described by. */
+export const MAX_INDEX_PATCHES = 16;
+
+/** A way to an index for a host that has an earlier one. */
+const indexPatchSchema = z.strictObject({
+  /** The earlier index, by the sha256 that its manifest gave. */
+  base: sha256Schema,
+  /** Where the patch lies: bytes of an archive of the mirror. */
+  archive: sha256Schema,
+  offset: byteCountSchema,
+  size: z.int().positive(),
+  sha256: sha256Schema,
+});
+export type IndexPatch = z.infer<typeof indexPatchSchema>;
+
 const archiveSchema = z.strictObject({
   /** Names the file on the mirror, `archives/SHA256.tar`. */
   sha256: sha256Schema,
   /** Size of the whole archive in bytes. */
   size: byteCountSchema,
   /** The compressed index, the archive's first member. */
-  index: z.strictObject({ sha256: sha256Schema, size: byteCountSchema.max(256 * 1024 * 1024) }),
+  index: z.strictObject({
+    sha256: sha256Schema,
+    size: byteCountSchema.max(256 * 1024 * 1024),
+    /** sha256 of the index before compression, where there are patches. */
+    json: sha256Schema.optional(),
+    patches: z.array(indexPatchSchema).max(MAX_INDEX_PATCHES).optional(),
+  }),
 });
 
 const hostSchema = z.strictObject({

@@ -61,6 +61,19 @@ export interface NixStore {
    */
   importPaths(directory: string, paths: readonly string[], signal?: AbortSignal): Promise<void>;
 
+  /**
+   * Waits until everything that was imported is on the disk: Nix records a path as valid
+   * before its contents are there. Throws TOOL_MISSING, TOOL_TIMEOUT, …
+   */
+  flush(): Promise<void>;
+
+  /**
+   * Compares the closures of these paths with their hashes, without what the profile and the
+   * running system have, and removes what is damaged, with what refers to it. Gives the
+   * removed paths; invalid ones are passed over. Throws IO_FAILED, …
+   */
+  removeDamaged(paths: readonly string[]): Promise<string[]>;
+
   /** `nix-env --profile … --set`: a new generation. Throws PROFILE_FAILED, … */
   setProfile(toplevel: string): Promise<void>;
 
@@ -105,6 +118,8 @@ export interface GcRoots {
   release(name: string): Promise<void>;
   /** What the root points at, or null. */
   held(name: string): Promise<string | null>;
+  /** What the roots below that name point at. */
+  heldBelow(name: string): Promise<string[]>;
 }
 
 /** How one run of switch-to-configuration ended. */

@@ -1,4 +1,4 @@
-import { mkdir, readlink, rename, rm, symlink } from "node:fs/promises";
+import { mkdir, readdir, readlink, rename, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { GcRoots } from "../core/ports.ts";
 import { isNotFound, syncDirectory } from "./durable-file.ts";
@@ -25,9 +25,19 @@ export function gcRootsIn(directory: string): GcRoots {
           if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
         });
       }
+      // They also say what a power cut may have damaged.
+      await syncDirectory(join(directory, name));
+      await syncDirectory(directory);
     },
     async release(name) {
       await rm(join(directory, name), { recursive: true, force: true });
+    },
+    async heldBelow(name) {
+      const names = await readdir(join(directory, name)).catch((error: unknown) => {
+        if (isNotFound(error)) return [];
+        throw error;
+      });
+      return Promise.all(names.map((link) => readlink(join(directory, name, link))));
     },
     async held(name) {
       try {

@@ -12,6 +12,9 @@ import { describeFailure, runProcess, type ProcessResult } from "./subprocess.ts
 /** Arguments of one call stay well below the kernel's limit (execve(2), ARG_MAX). */
 const PATHS_PER_CALL = 2_000;
 
+/** So many are verified by one call, and each by one where that finds a damaged one. */
+const PATHS_PER_VERIFICATION = 64;
+
 /** Queries and profile changes are quick; only a stuck daemon or disk takes this long. */
 const QUERY_TIMEOUT_MS = 10 * 60 * 1000;
 
@@ -71,16 +74,72 @@ export function nixStoreOf(
     throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
   };
 
+  /** Runs `nix-store` on some paths after others; gives the lines that it prints. */
+  const queryPaths = async (
+    args: readonly string[],
+    paths: readonly string[],
+  ): Promise<string[]> => {
+    const lines: string[] = [];
+    for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
+      const result = await query("nix-store", [
+        ...args,
+        ...paths.slice(from, from + PATHS_PER_CALL),
+      ]);
+      if (result.exitCode !== 0) throw failure("IO_FAILED", result);
+      lines.push(...result.stdout.split("\n").filter((line) => line !== ""));
+    }
+    return lines;
+  };
+  const invalidPaths = (paths: readonly string[]): Promise<string[]> =>
+    queryPaths(["--check-validity", "--print-invalid"], paths);
+
+  /** The closures of those of these paths that are valid. */
+  const requisites = async (paths: readonly string[]): Promise<Set<string>> => {
+    const invalid = new Set(await invalidPaths(paths));
+    const valid = paths.filter((path) => !invalid.has(path));
+    return new Set(valid.length === 0 ? [] : await queryPaths(["--query", "--requisites"], valid));
+  };
+
+  /** Whether paths have the contents that they were registered with. */
+  const areWhole = async (paths: readonly string[]): Promise<boolean> =>
+    (
+      await runProcess("nix-store", ["--verify-path", ...paths, ...storeOption, ...NIX_OPTIONS], {
+        env: childEnvironment(),
+        timeoutMs: settings.limits.importTimeout,
+      })
+    ).exitCode === 0;
+
   return {
-    async invalidPaths(paths) {
-      const invalid: string[] = [];
-      for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-        const some = paths.slice(from, from + PATHS_PER_CALL);
-        const result = await query("nix-store", ["--check-validity", "--print-invalid", ...some]);
-        if (result.exitCode !== 0) throw failure("IO_FAILED", result);
-        invalid.push(...result.stdout.split("\n").filter((line) => line !== ""));
+    invalidPaths,
+
+    async flush() {
+      // sync(1): the whole file system, which is quicker than file by file.
+      const result = await runProcess("sync", ["-f", join(root ?? "/", STORE_DIRECTORY)], {
+        env: childEnvironment(),
+        timeoutMs: settings.limits.importTimeout,
+      });
+      if (result.exitCode !== 0) throw failure("IO_FAILED", result);
+    },
+
+    async removeDamaged(paths) {
+      const used = [profile, currentSystem, bootedSystem].map((path) =>
+        storePathBehind(path, root),
+      );
+      const systems = (await Promise.all(used)).filter((path) => path !== null);
+      const proven = await requisites(systems);
+      const doubtful = [...(await requisites(paths))].filter((path) => !proven.has(path));
+      const damaged: string[] = [];
+      for (let from = 0; from < doubtful.length; from += PATHS_PER_VERIFICATION) {
+        const some = doubtful.slice(from, from + PATHS_PER_VERIFICATION);
+        if (await areWhole(some)) continue;
+        // Which of them is only told in words.
+        for (const path of some) if (!(await areWhole([path]))) damaged.push(path);
       }
-      return invalid;
+      if (damaged.length === 0) return [];
+      const referring = await queryPaths(["--query", "--referrers-closure"], damaged);
+      const removed = [...new Set(referring)];
+      await queryPaths(["--delete", "--ignore-liveness"], removed);
+      return removed;
     },
 
     async importPaths(directory, paths, signal) {

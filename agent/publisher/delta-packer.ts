@@ -8,9 +8,10 @@ import { encodeCounterpart, findCounterparts, replacementsFor } from "../core/de
 import { PullError } from "../core/errors.ts";
 import { rewriteHashes } from "../core/hash-rewriter.ts";
 import type { Compression } from "../core/narinfo.ts";
-import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../core/tar-layout.ts";
+import { TAR_BLOCK } from "../core/tar-layout.ts";
 import { streamProcess } from "../effects/process-stream.ts";
 import type { PackableClosure, PackablePath } from "./archive-packer.ts";
+import { packBlob } from "./blob-archive.ts";
 import type { KnownRelease, NarLibrary } from "./nar-library.ts";
 
 /** Name of the one member of an archive of deltas. */
@@ -88,7 +89,7 @@ export async function packDeltas(
     made.set(toplevel, { was, deltas });
   }
   const any = [...tasks.values()].some(({ result }) => result !== null);
-  const archive = any ? await wrap(blob, file) : null;
+  const archive = any ? await packBlob(MEMBER, blob, file) : null;
   await rm(options.work, { recursive: true, force: true });
   return { archive, closures: made };
 }
@@ -244,32 +245,6 @@ async function writeAll(
       await file.appendFile(piece);
     }
   } finally {
-    await file.close();
-  }
-}
-
-/** Makes a tar of one member. */
-async function wrap(blob: string, path: string): Promise<OtherArchive> {
-  const source = await open(blob, "r");
-  const file = await open(path, "wx", 0o644);
-  try {
-    const { size } = await source.stat();
-    const hash = createHash("sha256");
-    let written = 0;
-    const write = async (bytes: Buffer): Promise<void> => {
-      hash.update(bytes);
-      written += bytes.length;
-      await file.appendFile(bytes);
-    };
-    await write(tarHeader(MEMBER, size));
-    for await (const piece of source.createReadStream({ autoClose: false })) {
-      await write(piece as Buffer);
-    }
-    await write(Buffer.alloc(paddedSize(size) - size + TAR_TRAILER));
-    await file.sync();
-    return { sha256: hash.digest("hex"), size: written };
-  } finally {
-    await source.close();
     await file.close();
   }
 }

@@ -125,6 +125,7 @@ async function need(
   what: string,
 ): Promise<void> {
   for (const [hostname, entry] of Object.entries(manifest.hosts)) {
+    for (const { archive } of entry.archive.index.patches ?? []) needed.add(archive);
     if (needed.has(entry.archive.sha256)) continue;
     try {
       for (const sha256 of await archivesOf(writer, entry)) needed.add(sha256);
@@ -149,6 +150,7 @@ async function isComplete(
   try {
     const manifest = manifestIn(envelope);
     for (const entry of Object.values(manifest.hosts)) {
+      for (const { archive } of entry.archive.index.patches ?? []) archives.add(archive);
       for (const sha256 of await archivesOf(writer, entry)) archives.add(sha256);
     }
     for (const sha256 of archives) await stat(writer.archivePath(sha256));

@@ -19,6 +19,7 @@ import type { Compression } from "../core/narinfo.ts";
 import type { Clock } from "../core/ports.ts";
 import type { PublicKey, SecretKey } from "../core/signing-key.ts";
 import { writeDurably } from "../effects/durable-file.ts";
+import { hasZstd } from "../effects/nar-delta.ts";
 import {
   PathSigner,
   packArchive,
@@ -31,6 +32,7 @@ import {
 } from "./archive-packer.ts";
 import { packDeltas } from "./delta-packer.ts";
 import type { HostSpec } from "./host-spec.ts";
+import { packIndexPatches } from "./index-patches.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { compressPaths } from "./nar-compressor.ts";
 import { NarLibrary, readContents } from "./nar-library.ts";
@@ -145,7 +147,8 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
   const toplevels = await buildAll(options, join(writer.work, "roots"));
   const trust = { publicKeys, threshold: 1 };
   const library = await NarLibrary.open(writer, channel, trust, current);
-  const published = await packAll(writer, options, toplevels, library);
+  const packed = await packAll(writer, options, toplevels, library);
+  const published = await withIndexPatches(writer, options, packed, library);
 
   const entries: Record<string, HostEntry> = options.refresh ? { ...current?.hosts } : {};
   const kept = options.keepHosts && current ? keptEntries(current, mode) : {};
@@ -413,6 +416,26 @@ function buildContext({ signal, onProgress }: PublishOptions): BuildContext {
       onProgress({ phase: "nix", line });
     },
   };
+}
+
+/** A host that is behind by so many releases reads no whole index, deltas or not. */
+const MIN_INDEX_BASES = 1;
+
+async function withIndexPatches(
+  writer: MirrorWriter,
+  { deltas, signal }: PublishOptions,
+  published: Readonly<Record<string, PublishedHost>>,
+  { releases }: NarLibrary,
+): Promise<Record<string, PublishedHost>> {
+  const bases = releases.slice(0, Math.max(deltas, MIN_INDEX_BASES));
+  if (bases.length === 0 || !(await hasZstd())) return { ...published };
+  const archives = await packIndexPatches(writer, published, bases, signal);
+  return Object.fromEntries(
+    Object.entries(published).map(([hostname, host]) => [
+      hostname,
+      { ...host, archive: archives.get(hostname) ?? host.archive },
+    ]),
+  );
 }
 
 type Packed = Pick<PublishedHost, "closureSize" | "paths" | "archive" | "reused">;

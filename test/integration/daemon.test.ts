@@ -179,7 +179,7 @@ async function tellingNix(
   const fifo = join(host.root, "nix-copy-begun");
   await runProcess("mkfifo", [fifo], { env: testEnvironment(), timeoutMs: 10_000 });
   const script = `echo $$ > ${fifo}\n${then}`;
-  const PATH = await pathWith(["flock", "nix-store", "nix-env"], { nix: script });
+  const PATH = await pathWith(["flock", "sync", "nix-store", "nix-env"], { nix: script });
   return { PATH, begun: () => readFile(fifo, "utf8") };
 }
 
@@ -273,7 +273,7 @@ describe("kill -9 leaves a host that the next start brings to the release:", () 
         when === "before"
           ? `case "$*" in ${call}) kill -9 $PPID;; esac\nexec ${program} "$@"`
           : `${program} "$@" || exit\ncase "$*" in ${call}) kill -9 $PPID;; esac`;
-      const PATH = await pathWith(["flock", ...others], { [program]: script });
+      const PATH = await pathWith(["flock", "sync", ...others], { [program]: script });
       const { exitCode } = await run(host, { PATH }).ended;
       expect(exitCode).toBeNull();
     };

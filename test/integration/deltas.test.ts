@@ -59,11 +59,17 @@ describe("a mass rebuild", () => {
     expect(deltas.bytes.length).toBeLessThan(6_000);
     const verified = await nixosPull(["verify", operator.mirror, "-p", operator.publicKey]);
     expect(verified.exitCode, verified.stdout).toBe(0);
+    const { value: foreseen } = await host.json("check");
+    const { downloadBytes } = (foreseen as { preview: { downloadBytes: number } }).preview;
+    expect(downloadBytes).toBeLessThan(20_000);
+    server.requests.length = 0;
     const { exitCode, stderr } = await host.run("apply");
     expect(exitCode, stderr).toBe(0);
     expect(await host.profileToplevel()).toBe(toplevel);
     expect(await host.stagingIsClean()).toBe(true);
     expect(bytesAsked(server)).toBeLessThan(20_000);
+    const status = await host.json("status");
+    expect(status.value).toMatchObject({ lastImport: { sequence: 2, deltas: { failed: 0 } } });
     expect(await deltasOf(host)).toMatchObject({ failed: 0 });
     const { used } = (await deltasOf(host)) as { used: number };
     expect(used).toBeGreaterThanOrEqual(3);
@@ -79,7 +85,12 @@ describe("a mass rebuild", () => {
   });
 
   test.each([
-    ["where zstd is missing", "zstd is not on PATH", {}, ["flock", "nix", "nix-store", "nix-env"]],
+    [
+      "where zstd is missing",
+      "zstd is not on PATH",
+      {},
+      ["flock", "nix", "nix-store", "nix-env", "sync"],
+    ],
     ["where the NARs are too large for it", "", { deltaNarBytes: 1_000 }, []],
   ])("comes whole %s", async (_, said, limits, programs) => {
     const { host, toplevel } = await world();

@@ -1,4 +1,4 @@
-import { lstatSync, readdirSync } from "node:fs";
+import { chmodSync, lstatSync, readdirSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { setInterval } from "node:timers";
 import { expect, test } from "vitest";
@@ -105,6 +105,32 @@ test("what was imported before a kill -9 outlives a garbage collection and is no
   expect(again).toBeLessThan(6.2 * PART - imported.filter(isPart).length * PART);
 });
 
+test("what a power cut left damaged in the store is imported again, with what refers to it", async () => {
+  const { host, toplevel } = await published({ maxRate: 3 * MEBI });
+  const first = host.start("apply");
+  const roots = join(host.root, "nix/var/nix/gcroots/nixos-pull/pending-paths");
+  const parts = async (): Promise<string[]> =>
+    (await nixStore(host, "--query", "--requisites", ...heldIn(roots)).catch(() => ""))
+      .split("\n")
+      .filter(isPart);
+  await expect.poll(parts, { timeout: 20_000, interval: 50 }).not.toEqual([]);
+  first.child.kill("SIGKILL");
+  await first.ended;
+  // Files whose contents never reached the disk are empty when the power is back.
+  const [part = ""] = await parts();
+  const lost = join(host.root, part, "contents");
+  chmodSync(lost, 0o644);
+  truncateSync(lost, 0);
+
+  const { exitCode, stderr } = await host.run("apply");
+  expect(exitCode, stderr).toBe(0);
+  expect(stderr).toContain("were damaged while they were imported");
+  expect(await host.profileToplevel()).toBe(toplevel);
+  const closure = (await nixStore(host, "--query", "--requisites", toplevel)).trim().split("\n");
+  await nixStore(host, "--verify-path", ...closure);
+  expect(readdirSync(join(host.root, "nix/var/nix/gcroots/nixos-pull"))).toEqual(["current"]);
+});
+
 test("a mirror that fails in the middle is followed by the next one, from where it stopped", async () => {
   const { operator, server, toplevel } = await published();
   const next = await serveMirror(operator.mirror);
@@ -136,6 +162,7 @@ function heldIn(directory: string): string[] {
   }
 }
 
+/** One of those that hold bytes in a file. */
 function isPart(path: string): boolean {
   return /-part-\d+$/.test(path);
 }

@@ -22,6 +22,9 @@ const UPDATE_TIMEOUT_MS = 20 * 60_000;
 /** Of the cuts, how many are followed by one more before the update is finished. */
 const SECOND_CUTS = 0.25;
 
+/** States in which valid paths need not be on the disk yet. */
+const IMPORTING = new Set(["Fetching", "Failed"]);
+
 /** States of an update in which nothing but the old system may be the boot default. */
 const UNPROVEN = new Set([
   "Candidate",
@@ -126,6 +129,14 @@ async function main() {
       // What was the boot default when the power went is what is booted.
       if (report.booted !== disk.bootDefault) {
         throw new Error(`cut ${done}: booted ${report.booted}, not ${disk.bootDefault}`);
+      }
+      // Until all is imported, the agent itself doubts what is new.
+      const old = (await run("nix-store", "--query", "--requisites", from)).split("\n");
+      const damaged = disk.damaged.filter(
+        (path) => old.includes(path) || !IMPORTING.has(disk.state),
+      );
+      if (damaged.length > 0) {
+        throw new Error(`cut ${done} in ${disk.state}: damaged: ${damaged.join(", ")}`);
       }
       if (UNPROVEN.has(disk.state) && disk.bootDefault !== from) {
         throw new Error(`cut ${done} in ${disk.state}: the boot default is ${disk.bootDefault}`);

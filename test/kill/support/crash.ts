@@ -42,6 +42,7 @@ const MAX_APPLIES = 3;
 const STATE_FILES = [
   "deadline.json",
   "history.jsonl",
+  "indexes",
   "manifests.json",
   "poll.json",
   "state.json",

@@ -1,7 +1,7 @@
 import { mkdir, mkdtemp, readdir, readFile, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { IMPORTED_ROOTS } from "../../../agent/app/closure-fetch.ts";
+import { IMPORTED_ROOTS } from "../../../agent/app/imported-paths.ts";
 import { readChecked } from "../../../agent/effects/checked-file.ts";
 import { trustMemoriesSchema, type TrustMemories } from "../../../agent/core/acceptance.ts";
 import { recordSchema, type AgentRecord } from "../../../agent/core/machine.ts";

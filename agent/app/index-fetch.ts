@@ -1,0 +1,124 @@
+import { createHash } from "node:crypto";
+import {
+  readIndex,
+  readPatchedIndex,
+  unpackIndex,
+  type ArchiveContents,
+} from "../core/archive-index.ts";
+import { PullError, toPullError } from "../core/errors.ts";
+import type { IndexPatch, Release } from "../core/manifest.ts";
+import { TAR_BLOCK } from "../core/tar-layout.ts";
+import { ByteReader } from "../effects/byte-reader.ts";
+import { applyIndexPatch } from "../effects/index-patch.ts";
+import type { Staging } from "../effects/staging.ts";
+import type { FetchTools } from "./closure-fetch.ts";
+import { fromMirrors } from "./try-mirrors.ts";
+
+/** A checked index, and its JSON for those that will be described by it. */
+export interface FetchedIndex {
+  readonly contents: ArchiveContents;
+  readonly json: Buffer;
+}
+
+/**
+ * A release's index: as an earlier attempt left it in `staging`, or made out of an index
+ * of this host's and a patch, or whole from the first mirror that gives the right one. A
+ * whole one is kept in `staging`, if there is one. Throws what the last mirror threw.
+ */
+export async function fetchIndex(
+  release: Release,
+  staging: Staging | null,
+  tools: FetchTools,
+  signal: AbortSignal | undefined,
+): Promise<FetchedIndex> {
+  return (
+    (await stagedIndex(release, staging, tools)) ??
+    (await patchedIndex(release, tools, signal)) ??
+    (await mirroredIndex(release, staging, tools, signal))
+  );
+}
+
+async function stagedIndex(
+  release: Release,
+  staging: Staging | null,
+  { settings, log }: FetchTools,
+): Promise<FetchedIndex | null> {
+  const staged = await staging?.readIndex();
+  if (!staged) return null;
+  try {
+    const contents = readIndex(staged, release, settings.storeKeys);
+    return { contents, json: unpackIndex(staged) };
+  } catch (error) {
+    log.debug(`the staged index is read again: ${toPullError(error).message}`);
+    return null;
+  }
+}
+
+/** Null where there is no patch for what this host has, or where it does not work out. */
+async function patchedIndex(
+  release: Release,
+  { settings, mirrors, indexes, log }: FetchTools,
+  signal: AbortSignal | undefined,
+): Promise<FetchedIndex | null> {
+  const patches = [...(release.archive.index.patches ?? [])].sort((a, b) => a.size - b.size);
+  for (const patch of patches) {
+    const base = await indexes.find(patch.base);
+    if (base === null || patch.size >= release.archive.index.size) continue;
+    try {
+      const quiet = { mirrors, log: { ...log, warn: log.debug.bind(log) } };
+      const bytes = await fromMirrors(quiet, (mirror) => readPatch(patch, mirror, signal));
+      const json = await applyIndexPatch(base, bytes, signal);
+      const contents = readPatchedIndex(json, release, settings.storeKeys);
+      log.debug(`the index came as a patch of ${patch.size} bytes`);
+      return { contents, json };
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      if (error.code === "INTERRUPTED") throw error;
+      log.info(`the index is read whole, its patch did not serve: ${error.message}`);
+      return null;
+    }
+  }
+  return null;
+}
+
+/** Reads a patch; it has its signed hash. */
+async function readPatch(
+  { archive, offset, size, sha256 }: IndexPatch,
+  mirror: FetchTools["mirrors"][number],
+  signal: AbortSignal | undefined,
+): Promise<Buffer> {
+  const range = { from: offset, to: offset + size };
+  const reader = new ByteReader(mirror.readArchive(archive, range, signal));
+  try {
+    const bytes = await reader.take(size);
+    const found = createHash("sha256").update(bytes).digest("hex");
+    if (found === sha256) return bytes;
+    throw new PullError(
+      "ARCHIVE_CORRUPT",
+      `index patch in ${archive}.tar: expected sha256 ${sha256}, found ${found}`,
+    );
+  } finally {
+    await reader.close();
+  }
+}
+
+async function mirroredIndex(
+  release: Release,
+  staging: Staging | null,
+  tools: FetchTools,
+  signal: AbortSignal | undefined,
+): Promise<FetchedIndex> {
+  const { sha256, index } = release.archive;
+  const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
+  return fromMirrors(tools, async (mirror) => {
+    const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
+    try {
+      const compressed = await reader.take(index.size);
+      const contents = readIndex(compressed, release, tools.settings.storeKeys);
+      await staging?.writeIndex(compressed);
+      return { contents, json: unpackIndex(compressed) };
+    } finally {
+      await reader.close();
+    }
+  });
+}
