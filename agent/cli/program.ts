@@ -6,6 +6,7 @@ import { COMPRESSIONS } from "../core/narinfo.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
+import { BOOTSTRAP_FORMATS, bootstrap, type BootstrapOptions } from "./bootstrap.ts";
 import { check, type CheckOptions } from "./check.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
@@ -14,8 +15,10 @@ import { deadline, type DeadlineOptions } from "./deadline.ts";
 import { fleet, type FleetCommandOptions } from "./fleet.ts";
 import { history, type HistoryOptions } from "./history.ts";
 import { hold, unhold, type HoldOptions } from "./hold.ts";
+import { init, type InitOptions } from "./init.ts";
 import { keygen, type KeygenOptions } from "./keygen.ts";
 import { mirror, type MirrorCommandOptions } from "./mirror.ts";
+import { option, type OptionOptions } from "./option.ts";
 import { prune, type PruneCommandOptions } from "./prune.ts";
 import { publish, type PublishCommandOptions } from "./publish.ts";
 import {
@@ -152,6 +155,39 @@ export function createProgram(
     .action((name: string, options: KeygenOptions) => {
       finish(keygen(name, options));
     });
+  operator("init", "write a repository to start from: configuration, pins, scripts, CI")
+    .argument("<directory>", "where; nothing that exists is overwritten")
+    .addOption(repeatable("--host <name>", "a host", "web1"))
+    .addOption(repeatable("--mirror <url>", "where hosts look for releases", "an example"))
+    .option("--flake", "a flake instead of nixos.nix with pins")
+    .action((directory: string, options: InitOptions) => {
+      finish(init(directory, options));
+    });
+  operator("option", "show what an option is in the hosts' configuration, and why")
+    .argument("<path>", "such as networking.firewall.allowedTCPPorts")
+    .option("--host <name>", "of this host only")
+    .option("--file <file>", "Nix file with the hosts' configurations (default: nixos.nix)")
+    .option("--flake <reference>", "flake with nixosConfigurations instead")
+    .option("--json", "print JSON")
+    .action((path: string, options: OptionOptions) => {
+      finish(option(path, options, context));
+    });
+  operator("bootstrap", "print what brings a fresh host to its first release")
+    .requiredOption("--hostname <name>", "the host's name in the release")
+    .addOption(repeatable("--mirror <url>", "where it looks for releases", "the settings'"))
+    .addOption(repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the settings'"))
+    .option("--channel <name>", "the channel it follows (default: stable)")
+    .option("--threshold <count>", "how many of the keys must have signed", positive)
+    .option("--settings <file>", "further settings of its configuration, JSON")
+    .addOption(
+      new Option("--format <format>", "cloud-init's user data, or the script in it")
+        .choices(BOOTSTRAP_FORMATS)
+        .default("cloud-init"),
+    )
+    .option("--json", "print all of it as a flat JSON object, as for Terraform")
+    .action((options: BootstrapOptions) => {
+      finish(bootstrap(options));
+    });
   operator("publish", "build, pack, sign and write a release")
     .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
     .addOption(repeatable("-k, --key <file>", "secret key"))
@@ -180,6 +216,12 @@ export function createProgram(
     .option("--level <number>", "of the compression: zstd 1 to 19, xz 0 to 9", natural)
     .option("--whole", "a self-contained archive for each system, sharing nothing with others")
     .option("--deltas <count>", "make deltas against this many earlier releases", natural, 0)
+    .addOption(
+      repeatable(
+        "--allow-secrets <name>",
+        "a store path, without its hash, and perhaps a file in it, whose private keys are no secrets",
+      ),
+    )
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")

@@ -7,6 +7,7 @@ import { systemClock } from "../effects/clock.ts";
 import { parseHostOption, type HostSpec } from "../publisher/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../publisher/nar-compressor.ts";
 import { readHostsFile } from "../publisher/nix-builder.ts";
+import { parseAllowedSecret } from "../publisher/secret-guard.ts";
 import {
   publish as publishRelease,
   publishDraft,
@@ -42,6 +43,7 @@ export interface PublishCommandOptions extends SignerOptions, RolloutOptions {
   readonly deltas: number;
   readonly cache?: string;
   readonly sequence?: number;
+  readonly allowSecrets: readonly string[];
   readonly keepHosts?: boolean;
   readonly json?: boolean;
 }
@@ -103,6 +105,7 @@ export async function publish(
     keepHosts: options.keepHosts ?? false,
     rollout,
     barrier: barrierRequest(options),
+    allowSecrets: options.allowSecrets.map(parseAllowedSecret),
     clock: systemClock,
     signal,
     onProgress,

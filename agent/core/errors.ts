@@ -121,6 +121,9 @@ export const ERROR_KINDS = {
   BUILD_FAILED: kind(EXIT.publish, "Nix could not build a system"),
   PUBLISH_FAILED: kind(EXIT.publish, "the release could not be put together"),
   SIGNER_FAILED: kind(EXIT.publish, "an external signer gave no valid signature"),
+  OPTION_UNKNOWN: kind(EXIT.usage, "a host's configuration has no such option"),
+  OPTION_UNDEFINED: kind(EXIT.configuration, "an option has neither a definition nor a default"),
+  SECRET_IN_CLOSURE: kind(EXIT.publish, "a system to be published holds a private key"),
   PUBLISH_LOCKED: kind(EXIT.publish, "another publish writes to this mirror", true),
 
   INTERRUPTED: kind(EXIT.interrupted, "stopped by a signal", true),

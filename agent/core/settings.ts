@@ -23,7 +23,7 @@ const directorySchema = z
   .regex(/^\/[^?#%\s]*$/, "expected an absolute path without white space, ?, # or %");
 
 /** A mirror: `https://…`, `http://…` or `file:///…`; nothing in it may be a secret. */
-const mirrorSchema = z.string().refine(isMirrorAddress, {
+export const mirrorSchema = z.string().refine(isMirrorAddress, {
   error:
     "expected an https://, http:// or file:/// address without query, fragment, user or password",
 });

@@ -11,6 +11,7 @@ import {
   type Compression,
   type StorePathInfo,
 } from "../core/narinfo.ts";
+import { SecretScan, type FoundSecret } from "../core/secret-scan.ts";
 import { STORE_DIRECTORY, encodeBase32 } from "../core/store-path.ts";
 import { isNotFound, writeDurably } from "../effects/durable-file.ts";
 import { ProcessFailure, streamProcess } from "../effects/process-stream.ts";
@@ -19,6 +20,14 @@ import { ProcessFailure, streamProcess } from "../effects/process-stream.ts";
 export interface CompressionChoice {
   readonly compression: Compression;
   readonly level?: number | undefined;
+}
+
+/** What a compression tells, and asks, while it goes on. */
+export interface CompressionContext {
+  readonly signal?: AbortSignal | undefined;
+  readonly onPath: (done: number) => void;
+  /** Whether a path with these private keys may go into the cache. */
+  readonly permits: (storePath: string, found: readonly FoundSecret[]) => boolean;
 }
 
 /** Longest time for one NAR; this only ends what is stuck. */
@@ -32,14 +41,15 @@ export const COMPRESSION_LEVELS = {
 
 /**
  * Puts the NARs of these paths into a binary cache directory, several at a time. What
- * is there already, compressed in this way, is left. Throws PUBLISH_FAILED,
+ * is there already, compressed in this way, is left. A path that is not permitted does
+ * not come into the cache, so that the next publish looks at it again. Throws PUBLISH_FAILED,
  * TOOL_MISSING, INTERRUPTED.
  */
 export async function compressPaths(
   paths: readonly StorePathInfo[],
   cache: string,
   choice: CompressionChoice,
-  { signal, onPath }: { signal?: AbortSignal | undefined; onPath: (done: number) => void },
+  context: CompressionContext,
 ): Promise<void> {
   await mkdir(join(cache, "nar"), { recursive: true });
   await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
@@ -49,9 +59,9 @@ export async function compressPaths(
   const work = async (): Promise<void> => {
     for (let info = queue.shift(); info; info = queue.shift()) {
       if (!(await isCached(cache, info, choice.compression))) {
-        await compressPath(info, cache, choice, signal);
+        await compressPath(info, cache, choice, context);
       }
-      onPath(++done);
+      context.onPath(++done);
     }
   };
   const workers = Array.from({ length: Math.min(availableParallelism(), queue.length) }, work);
@@ -90,11 +100,12 @@ async function compressPath(
   info: StorePathInfo,
   cache: string,
   { compression, level }: CompressionChoice,
-  signal: AbortSignal | undefined,
+  { signal, permits }: CompressionContext,
 ): Promise<void> {
   const temporary = join(cache, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
   const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
   const hashed = { nar: createHash("sha256"), file: createHash("sha256") };
+  const scan = new SecretScan();
   let narSize = 0;
   let fileSize = 0;
   const file = await open(temporary, "wx", 0o644);
@@ -114,6 +125,7 @@ async function compressPath(
         const nar = (async function* () {
           for await (const piece of output) {
             hashed.nar.update(piece);
+            scan.push(piece);
             narSize += piece.length;
             yield piece;
           }
@@ -132,6 +144,10 @@ async function compressPath(
         `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
           `found ${narHash}; nix-store --verify-path tells more`,
       );
+    }
+    if (scan.found.length > 0 && !permits(info.storePath, scan.found)) {
+      await rm(temporary);
+      return;
     }
     const fileSha256 = hashed.file.digest("hex");
     await rename(temporary, join(cache, narFileName(fileSha256, compression)));

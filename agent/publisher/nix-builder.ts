@@ -7,7 +7,8 @@ import { describeFailure, runProcess, type ProcessResult } from "../effects/subp
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
 import { parsePathInfos } from "./store-closure.ts";
 
-const FEATURES = ["--extra-experimental-features", "nix-command flakes"];
+/** Nix's new command line and flakes, whatever the operator's settings are. */
+export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
 
 /** A NixOS build may compile for as long as it likes; this only ends what is stuck. */
 const BUILD_TIMEOUT_MS = 24 * 3600 * 1000;
@@ -39,7 +40,7 @@ export async function buildSystem(
       break;
     }
     case "flake":
-      await nix("nix", [...FEATURES, "build", source.installable, "--out-link", link], context);
+      await nix("nix", [...EXPERIMENTAL, "build", source.installable, "--out-link", link], context);
       break;
     case "derivation":
     case "storePath":
@@ -56,7 +57,7 @@ export async function readPathInfos(
   toplevels: readonly string[],
   context: BuildContext,
 ): Promise<Map<string, StorePathInfo>> {
-  const args = [...FEATURES, "path-info", "--json", "--recursive", ...toplevels];
+  const args = [...EXPERIMENTAL, "path-info", "--json", "--recursive", ...toplevels];
   const { stdout } = await nix("nix", args, context, "PUBLISH_FAILED");
   return parsePathInfos(stdout);
 }
@@ -129,7 +130,8 @@ function besideFile(spec: HostSpec, directory: string): HostSpec {
   return spec;
 }
 
-async function nix(
+/** Runs one of Nix's programs as the operator would. Throws `code`, TOOL_MISSING, INTERRUPTED. */
+export async function nix(
   command: string,
   args: readonly string[],
   { signal, onLine }: BuildContext,
@@ -143,6 +145,13 @@ async function nix(
     signal,
     onErrorLine: onLine,
   });
-  if (result.exitCode !== 0) throw new PullError(code, describeFailure(result));
+  if (result.exitCode !== 0) throw new PullError(code, describeNixFailure(result));
   return result;
+}
+
+/** Nix says first what is wrong, and then for many lines where. */
+function describeNixFailure(result: ProcessResult): string {
+  const described = describeFailure(result);
+  const error = result.stderr.split("\n").find((line) => line.startsWith("error:"));
+  return error === undefined || described.includes(error) ? described : `${error} | ${described}`;
 }

@@ -40,6 +40,7 @@ import { buildSystem, readPathInfos, type BuildContext } from "./nix-builder.ts"
 import { archivesIn, checkArchives, putRelease, type PutRelease } from "./put-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
+import { SecretGuard, type AllowedSecret } from "./secret-guard.ts";
 import { readEnvelopeFile } from "./sign-release.ts";
 
 export interface PublishOptions {
@@ -76,6 +77,8 @@ export interface PublishOptions {
   /** When whose turn comes; a refresh carries the current one on. */
   readonly rollout: RolloutRequest;
   readonly barrier: BarrierRequest;
+  /** Where private keys in the closures are no secrets. */
+  readonly allowSecrets: readonly AllowedSecret[];
   /** Binary cache kept between publishes; a temporary one where absent. */
   readonly cache?: string | undefined;
   readonly clock: Clock;
@@ -117,7 +120,7 @@ export interface Published extends PutRelease {
 /**
  * Builds, copies, packs, signs and writes a release. Until the manifest is renamed
  * into place, at the very end, hosts see the release before. Throws BUILD_FAILED,
- * NOT_A_SYSTEM, PUBLISH_FAILED, PUBLISH_LOCKED, …
+ * NOT_A_SYSTEM, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, …
  */
 export async function publish(options: PublishOptions): Promise<Published> {
   checkHosts(options);
@@ -466,13 +469,18 @@ async function packFresh(
     if (found) known.set(info.storePath, found);
   }
   const missing = [...infos.values()].filter(({ storePath }) => !known.has(storePath));
+  const guard = new SecretGuard(options.allowSecrets, (message) => {
+    onProgress({ phase: "warning", message });
+  });
   onProgress({ phase: "compress", done: 0, of: missing.length });
   await compressPaths(missing, cache, options, {
     signal,
     onPath: (done) => {
       onProgress({ phase: "compress", done, of: missing.length });
     },
+    permits: (storePath, found) => guard.permits(storePath, found),
   });
+  guard.check();
   const closures = new Map<string, PackableClosure>();
   for (const toplevel of fresh) {
     closures.set(toplevel, await readClosure(cache, toplevel, known));

@@ -3,13 +3,11 @@
 // Usage: idle.mjs [--seconds 60]
 import { mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { spawn } from "node:child_process";
-import { createHash } from "node:crypto";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as sleep } from "node:timers/promises";
-import { fileURLToPath, pathToFileURL } from "node:url";
-import { build } from "esbuild";
 import { runBenchmark, say } from "./support/benchmark.mjs";
+import { fleetManifest, hostname, importCore } from "./support/fleet-manifest.mjs";
 import { startNginx, wireBytes } from "./support/nginx.mjs";
 import { cpuTimes, memoryOf } from "./support/process-usage.mjs";
 import { formatMegabytes, printTable, readOptions } from "./support/report.mjs";
@@ -91,41 +89,6 @@ await runBenchmark(async (workspace) => {
   );
 });
 
-function hostname(at) {
-  return `host${at}`;
-}
-
-/** A release of many hosts, as `nixos-pull publish` would write it; only the sizes matter. */
-function fleetManifest(count) {
-  const digest = (text) => createHash("sha256").update(text).digest("hex");
-  const now = Date.now();
-  const hosts = Array.from({ length: count }, (_, at) => {
-    // Hex digits without the e are Nix's too.
-    const hash = digest(`toplevel ${at}`).replaceAll("e", "z").slice(0, 32);
-    return [
-      hostname(at),
-      {
-        toplevel: `/nix/store/${hash}-nixos-system-${hostname(at)}-24.05.20240531.63dacb4`,
-        closureSize: 1_736_123_888 + at,
-        archive: {
-          sha256: digest(`archive ${at}`),
-          size: 616_249_344 + at,
-          index: { sha256: digest(`index ${at}`), size: 60_000 + at },
-        },
-      },
-    ];
-  });
-  return {
-    formatVersion: 1,
-    channel: "stable",
-    sequence: 1,
-    createdAt: new Date(now).toISOString(),
-    expiresAt: new Date(now + 24 * 3600 * 1000).toISOString(),
-    defaults: { activation: { mode: "switch" } },
-    hosts: Object.fromEntries(hosts),
-  };
-}
-
 /** Makes the host what the release says: its profile and its running system are there already. */
 function beTheRelease({ profiles, paths, root }, toplevel) {
   mkdirSync(profiles, { recursive: true });
@@ -133,24 +96,4 @@ function beTheRelease({ profiles, paths, root }, toplevel) {
   symlinkSync(toplevel, join(profiles, "system-1-link"));
   symlinkSync("system-1-link", paths.profile);
   symlinkSync(toplevel, paths.currentSystem);
-}
-
-/** The agent's own formats: the benchmark forges no manifest by itself. */
-async function importCore(directory) {
-  const outfile = join(directory, "core.mjs");
-  await build({
-    stdin: {
-      contents: `
-        export { sealEnvelope } from "./core/envelope.ts";
-        export { encodeManifest } from "./core/manifest.ts";
-        export { parseSecretKey } from "./core/signing-key.ts";`,
-      resolveDir: fileURLToPath(new URL("../../agent", import.meta.url)),
-    },
-    bundle: true,
-    platform: "node",
-    format: "esm",
-    outfile,
-    logLevel: "warning",
-  });
-  return import(pathToFileURL(outfile).href);
 }

@@ -214,15 +214,15 @@ let
       step =
         seen: module:
         let
-          key = toString module;
-          content = if isPath module then import module else module;
+          key = if isPath module || isString module then toString module else "";
+          content = if isPath module || isString module then import module else module;
           body = if isFunction content then content arguments else content;
         in
-        if isPath module && elem key seen.keys then
+        if (isPath module || isString module) && elem key seen.keys then
           seen
         else
           foldl' step {
-            keys = seen.keys ++ optional (isPath module) key;
+            keys = seen.keys ++ optional (key != "") key;
             bodies = seen.bodies ++ [ body ];
           } (body.imports or [ ]);
     in
@@ -442,6 +442,7 @@ let
       evalModules
       filterAttrs
       hasPrefix
+      hasSuffix
       isOption
       last
       mkEnableOption

@@ -9,6 +9,8 @@ export interface ServedRequest {
 
 export interface NginxServer {
   readonly url: string;
+  /** The process that answers; there is one. */
+  workerPid(): number;
   /** The requests that ended until now. */
   requests(): ServedRequest[];
   stop(): void;

@@ -55,8 +55,10 @@ export async function startNginx(directory, home) {
   const stop = () => {
     child.kill("SIGTERM");
   };
+  // The main process listens before it has a worker.
+  const workerPid = () => Number(readText(`/proc/${child.pid}/task/${child.pid}/children`).trim());
   const deadline = Date.now() + START_TIMEOUT_MS;
-  while (!(await answers(port))) {
+  while (workerPid() === 0 || !(await answers(port))) {
     if (ended || Date.now() > deadline) {
       stop();
       throw new Error(`nginx did not start:\n${readText(errors)}`);
@@ -65,6 +67,8 @@ export async function startNginx(directory, home) {
   }
   return {
     url: `http://127.0.0.1:${port}`,
+    /** The process that answers; there is one. */
+    workerPid,
     requests: () =>
       readText(join(home, "access.log"))
         .split("\n")

@@ -1,0 +1,76 @@
+import { lstat, mkdir, open } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { EXIT, PullError } from "../core/errors.ts";
+import { hostnameSchema } from "../core/manifest.ts";
+import { mirrorSchema } from "../core/settings.ts";
+import { isNotFound } from "../effects/durable-file.ts";
+import { startingFiles, type StartingFile } from "../publisher/starting-repository.ts";
+import type { CommandResult } from "./command.ts";
+import { note, printLine } from "./output.ts";
+
+export interface InitOptions {
+  readonly host: readonly string[];
+  readonly mirror: readonly string[];
+  readonly flake?: boolean;
+}
+
+const DEFAULT_HOST = "web1";
+const DEFAULT_MIRROR = "https://releases.example.org";
+
+/**
+ * `nixos-pull init DIR`: writes a repository to start from. Where one of its files exists
+ * already, nothing at all is written.
+ */
+export async function init(directory: string, options: InitOptions): CommandResult {
+  const hosts = options.host.length === 0 ? [DEFAULT_HOST] : options.host;
+  const mirrors = options.mirror.length === 0 ? [DEFAULT_MIRROR] : options.mirror;
+  for (const hostname of hosts) {
+    if (hostnameSchema.safeParse(hostname).success) continue;
+    throw new PullError("USAGE", `--host: expected a hostname, found ${JSON.stringify(hostname)}`);
+  }
+  if (new Set(hosts).size < hosts.length) {
+    throw new PullError("USAGE", "--host: expected each name once");
+  }
+  for (const mirror of mirrors) {
+    if (mirrorSchema.safeParse(mirror).success) continue;
+    throw new PullError(
+      "USAGE",
+      `--mirror: expected an https://, http:// or file:/// address, found ${JSON.stringify(mirror)}`,
+    );
+  }
+  const files = startingFiles({ hosts, mirrors, flake: options.flake ?? false });
+  for (const { path } of files) {
+    if (await exists(join(directory, path))) {
+      throw new PullError("USAGE", `${join(directory, path)} exists already; nothing was written`);
+    }
+  }
+  for (const file of files) await writeNew(directory, file);
+  for (const { path } of files) printLine(join(directory, path));
+  note(`Go on with ${join(directory, "README.md")}.`);
+  return EXIT.ok;
+}
+
+async function exists(path: string): Promise<boolean> {
+  try {
+    await lstat(path);
+    return true;
+  } catch (error) {
+    if (isNotFound(error)) return false;
+    throw error;
+  }
+}
+
+async function writeNew(
+  directory: string,
+  { path, text, executable }: StartingFile,
+): Promise<void> {
+  const target = join(directory, path);
+  await mkdir(dirname(target), { recursive: true });
+  // `wx`: a file that came into being meanwhile is not overwritten either.
+  const file = await open(target, "wx", executable ? 0o755 : 0o644);
+  try {
+    await file.writeFile(text);
+  } finally {
+    await file.close();
+  }
+}

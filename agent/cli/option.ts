@@ -1,0 +1,64 @@
+import { EXIT, PullError } from "../core/errors.ts";
+import { nixText } from "../core/nix-text.ts";
+import { parseOptionPath } from "../core/option-path.ts";
+import {
+  evaluateOption,
+  type ConfigurationSource,
+  type OptionOnHost,
+} from "../publisher/nixos-option.ts";
+import type { CommandContext, CommandResult } from "./command.ts";
+import { ProgressLine, printJson, printLine } from "./output.ts";
+
+export interface OptionOptions {
+  readonly host?: string;
+  readonly file?: string;
+  readonly flake?: string;
+  readonly json?: boolean;
+}
+
+const DEFAULT_FILE = "nixos.nix";
+
+/** `nixos-pull option PATH`: what an option is in the very configuration that is published. */
+export async function option(
+  path: string,
+  options: OptionOptions,
+  { signal }: CommandContext,
+): CommandResult {
+  if (options.file !== undefined && options.flake !== undefined) {
+    throw new PullError("USAGE", "expected --file FILE or --flake REFERENCE, not both");
+  }
+  const source: ConfigurationSource =
+    options.flake === undefined
+      ? { kind: "file", file: options.file ?? DEFAULT_FILE }
+      : { kind: "flake", reference: options.flake };
+  const names = parseOptionPath(path);
+  const progress = new ProgressLine();
+  const context = {
+    signal,
+    onLine: (line: string) => {
+      progress.show(line);
+    },
+  };
+  const hosts = await evaluateOption({ source, names, hostname: options.host }, context);
+  progress.clear();
+  if (options.json) printJson(hosts);
+  else printOption(path, hosts);
+  return EXIT.ok;
+}
+
+function printOption(path: string, hosts: Readonly<Record<string, OptionOnHost>>): void {
+  for (const [hostname, { value, definitions }] of Object.entries(hosts)) {
+    printLine(`${hostname === "" ? "" : `${hostname}: `}${path} = ${nixText(value)}`);
+    for (const { file, value: defined } of definitions) {
+      printLine(`  ${file}${defined === undefined ? "" : `: ${nixText(defined)}`}`);
+    }
+  }
+  const about = Object.values(hosts)[0];
+  if (!about) return;
+  const { type, defaultText, description, declarations } = about;
+  const standard = defaultText ?? (about.default === undefined ? null : nixText(about.default));
+  if (type !== undefined) printLine(`type: ${type}`);
+  if (standard !== null) printLine(`default: ${standard}`);
+  if (declarations.length > 0) printLine(`declared in: ${declarations.join(", ")}`);
+  if (description !== undefined) printLine(`\n${description.trim()}`);
+}

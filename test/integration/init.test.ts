@@ -1,0 +1,324 @@
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeAll, describe, expect, test } from "vitest";
+import { nixosPull, testEnvironment, type CommandOutput } from "../support/nixos-pull.ts";
+import { nixosPullSources, standInNixpkgs, tarballOf } from "../support/stand-in-nixpkgs.ts";
+import { suiteDirectory } from "../support/suite-directory.ts";
+import { temporaryDirectory } from "../support/temporary.ts";
+
+const BUNDLE = new URL("../../dist/nixos-pull.cjs", import.meta.url).pathname;
+const DIRECTORY = suiteDirectory();
+const hasShellcheck = spawnSync("shellcheck", ["--version"]).error === undefined;
+let nixpkgs = "";
+let sources = "";
+
+beforeAll(async () => {
+  nixpkgs = await standInNixpkgs(DIRECTORY);
+  sources = await nixosPullSources(DIRECTORY);
+});
+
+/** Runs a program in a repository; gives what it printed, throws with its errors. */
+function runIn(
+  directory: string,
+  command: string,
+  args: readonly string[],
+  env: Record<string, string> = {},
+): string {
+  return execFileSync(command, args, {
+    cwd: directory,
+    encoding: "utf8",
+    env: { ...testEnvironment(), ...env },
+    stdio: ["ignore", "pipe", "pipe"],
+  });
+}
+
+/** The bundle, also in hooks. */
+function runBundle(...args: string[]): string {
+  return runIn(DIRECTORY, process.execPath, [BUNDLE, ...args]);
+}
+
+/** All files below a directory. */
+async function filesOf(directory: string): Promise<string[]> {
+  const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+  return entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+}
+
+/** A repository with a key and, without flakes, with pins. */
+async function startedRepository(...args: string[]): Promise<string> {
+  const directory = join(await mkdtemp(join(DIRECTORY, "start-")), "fleet");
+  runBundle("init", directory, ...args);
+  runBundle("keygen", "fleet-1", "--out", join(directory, "keys/fleet-1"));
+  if (!args.includes("--flake")) {
+    runIn(directory, "./pin", ["nixpkgs", tarballOf(nixpkgs)]);
+    runIn(directory, "./pin", ["nixos-pull", tarballOf(sources)]);
+  }
+  return directory;
+}
+
+function evaluate(directory: string, attribute: string, env: Record<string, string> = {}): unknown {
+  const args = ["--eval", "--strict", "--json", "nixos.nix", "-A", attribute];
+  return JSON.parse(runIn(directory, "nix-instantiate", args, env));
+}
+
+describe("what init writes", () => {
+  test.each([[[]], [["--flake"]]])("is valid: %j", async (args) => {
+    const directory = await startedRepository(
+      ...["--host", "web1", "--host", "db.example.org", ...args],
+      ...["--mirror", "https://releases.example.org/a", "--mirror", "file:///mnt/usb"],
+    );
+    const files = await filesOf(directory);
+    for (const file of files) {
+      const text = await readFile(file, "utf8");
+      if (file.endsWith(".nix")) runIn(directory, "nix-instantiate", ["--parse", file]);
+      if (file.endsWith(".json")) expect(() => JSON.parse(text) as unknown).not.toThrow();
+      if (text.startsWith("#!")) {
+        expect((await stat(file)).mode & 0o111).toBe(0o111);
+        const shell = text.startsWith("#!/bin/sh\n") ? "sh" : "bash";
+        runIn(directory, shell, ["-n", file]);
+        if (hasShellcheck) runIn(directory, "shellcheck", [file]);
+      }
+    }
+    expect(files.map((file) => file.slice(directory.length + 1))).toEqual(
+      expect.arrayContaining(["hosts/db.example.org.nix", "publish", "upload", "README.md"]),
+    );
+  });
+
+  test("never replaces anything", async () => {
+    const directory = await temporaryDirectory();
+    await mkdir(join(directory, "hosts"));
+    await writeFile(join(directory, "hosts/web1.nix"), "mine");
+    const refused = await nixosPull(["init", directory]);
+    expect(refused).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("web1.nix") });
+    expect(await filesOf(directory)).toEqual([join(directory, "hosts/web1.nix")]);
+    expect(await readFile(join(directory, "hosts/web1.nix"), "utf8")).toBe("mine");
+  });
+
+  test.each([
+    ["--host", "../x"],
+    ["--host", 'a"b'],
+    ["--mirror", "ftp://example.org"],
+    ["--mirror", "https://u:p@example.org"],
+  ])("does not take %s %s", async (...args) => {
+    const directory = join(await temporaryDirectory(), "fleet");
+    const refused = await nixosPull(["init", directory, ...args]);
+    expect(refused).toMatchObject({ exitCode: 2, stderr: expect.stringContaining("USAGE") });
+    await expect(stat(directory)).rejects.toThrow("ENOENT");
+  });
+
+  test("says what to do while nothing is pinned", async () => {
+    const directory = join(await temporaryDirectory(), "fleet");
+    await nixosPull(["init", directory]);
+    expect(() => evaluate(directory, "web1.config.networking.hostName")).toThrow(
+      /nixpkgs is not pinned yet: run \.\/pin nixpkgs URL/,
+    );
+  });
+});
+
+describe("nixos.nix", () => {
+  let directory = "";
+  beforeAll(async () => {
+    directory = await startedRepository("--host", "web1", "--host", "db1");
+  });
+
+  test("gives every host its configuration, with pkgs, whatever NIX_PATH is", async () => {
+    const trap = await temporaryDirectory();
+    await writeFile(join(trap, "default.nix"), 'throw "NIX_PATH was read"');
+    await writeFile(join(trap, "extra.nix"), 'throw "the environment was read"');
+    const hostile = [`nixpkgs=${trap}`, `nixos-config=${trap}`, trap].join(":");
+    for (const env of [
+      {},
+      { NIX_PATH: "" },
+      { NIX_PATH: hostile, NIXOS_CONFIG: trap, NIXOS_EXTRA_MODULE_PATH: join(trap, "extra.nix") },
+    ] as Record<string, string>[]) {
+      expect(evaluate(directory, "db1.config.networking.hostName", env)).toBe("db1");
+      expect(evaluate(directory, "db1.config.services.nixos-pull.settings.hostname", env)).toBe(
+        "db1",
+      );
+      expect(evaluate(directory, "web1.config.nixpkgs.hostPlatform", env)).toBe("x86_64-linux");
+      expect(evaluate(directory, "web1.pkgs.curl.name", env)).toBe("curl");
+      const packages = evaluate(directory, "web1.config.environment.systemPackages", env);
+      expect(packages).toEqual(expect.arrayContaining([expect.stringMatching(/-zstd$|-curl$/)]));
+      expect(
+        evaluate(directory, "web1.config.services.nixos-pull.settings.publicKeys", env),
+      ).toEqual([await readFile(join(directory, "keys/fleet-1.public"), "utf8")]);
+    }
+  });
+
+  test("the machine's own name has no dots, the host's name in releases has", async () => {
+    const dotted = await startedRepository("--host", "web1.example.org");
+    const config = '"web1.example.org".config';
+    expect(evaluate(dotted, `${config}.networking.hostName`)).toBe("web1");
+    expect(evaluate(dotted, `${config}.services.nixos-pull.settings.hostname`)).toBe(
+      "web1.example.org",
+    );
+  });
+
+  test("a file in hosts/ is a host", async () => {
+    const file = join(directory, "hosts/new1.nix");
+    await writeFile(file, "{ networking.firewall.allowedTCPPorts = [ 80 ]; }");
+    expect(evaluate(directory, "new1.config.networking.firewall.allowedTCPPorts")).toEqual([80]);
+    await rm(file);
+  });
+});
+
+/** A repository whose only commit is all of it, with a `nixos-pull` on PATH. */
+async function committed(directory: string): Promise<Record<string, string>> {
+  const git = (...args: string[]): string =>
+    runIn(directory, "git", ["-c", "user.name=t", "-c", "user.email=t@example.org", ...args]);
+  git("init", "--quiet");
+  git("add", "--all");
+  git("commit", "--quiet", "--message", "Start");
+  const bin = await temporaryDirectory();
+  const program = `#!/bin/sh\nexec '${process.execPath}' '${BUNDLE}' "$@"\n`;
+  await writeFile(join(bin, "nixos-pull"), program, { mode: 0o755 });
+  return { PATH: `${bin}:${process.env["PATH"] ?? ""}` };
+}
+
+describe("the scripts", () => {
+  test("publish from a clean checkout, and from no other", async () => {
+    const directory = await startedRepository("--host", "web1", "--host", "db1");
+    const env = await committed(directory);
+    expect(runIn(directory, "git", ["ls-files"])).not.toContain(".secret");
+    await writeFile(join(directory, "stray"), "");
+    expect(() => runIn(directory, "./publish", ["keys/fleet-1.secret"], env)).toThrow(/stray/);
+    await rm(join(directory, "stray"));
+
+    const output = runIn(directory, "./publish", ["keys/fleet-1.secret", "--mode", "boot"], env);
+    expect(output).toMatch(/Published release 1 of stable, signed by fleet-1/);
+    expect(output).toMatch(/web1 +ok/);
+    expect(output).toMatch(/db1 +ok/);
+    // What was published is ignored: the checkout is clean still.
+    expect(runIn(directory, "git", ["status", "--porcelain"])).toBe("");
+  });
+
+  test("a flake is published by the same script", async () => {
+    const directory = await startedRepository("--flake");
+    const file = join(directory, "flake.nix");
+    const text = await readFile(file, "utf8");
+    await writeFile(
+      file,
+      text
+        .replace("github:NixOS/nixpkgs/nixos-25.05", `path:${nixpkgs}`)
+        .replace("git+https://git.example.org/nixos-pull", `path:${sources}`),
+    );
+    const env = await committed(directory);
+    const features = ["--extra-experimental-features", "nix-command flakes"];
+    runIn(directory, "nix", [...features, "flake", "lock"], env);
+    runIn(directory, "git", ["add", "flake.lock"]);
+    runIn(directory, "git", [
+      ...["-c", "user.name=t", "-c", "user.email=t@example.org"],
+      ...["commit", "--quiet", "--message", "Lock"],
+    ]);
+    const output = runIn(directory, "./publish", ["keys/fleet-1.secret"], env);
+    expect(output).toMatch(/web1 +ok/);
+    const asked = await nixosPull(["option", "networking.hostName", "--flake", directory]);
+    expect(asked).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('= "web1"') });
+  });
+});
+
+describe("nixos-pull option", () => {
+  let directory = "";
+  const ask = (...args: string[]): Promise<CommandOutput> =>
+    nixosPull(["option", "--file", join(directory, "nixos.nix"), ...args]);
+  const PORTS = "networking.firewall.allowedTCPPorts";
+
+  beforeAll(async () => {
+    directory = await startedRepository("--host", "web1", "--host", "db1");
+    await writeFile(
+      join(directory, "hosts/db1.nix"),
+      `{
+        nixpkgs.hostPlatform = "x86_64-linux";
+        networking.firewall.allowedTCPPorts = [ 5432 ];
+        services.sites."example.org".root = "/srv";
+      }`,
+    );
+  });
+
+  test("shows it on every host, with type, default and description", async () => {
+    const { stdout, exitCode } = await ask(PORTS);
+    expect(exitCode).toBe(0);
+    expect(stdout.split("\n")).toEqual(
+      expect.arrayContaining([
+        `db1: ${PORTS} = [ 5432 ]`,
+        `web1: ${PORTS} = [ ]`,
+        "type: list of signed integer",
+        "default: [ ]",
+        "TCP ports that are open.",
+      ]),
+    );
+  });
+
+  test("shows one host, as JSON", async () => {
+    const { stdout } = await ask(PORTS, "--host", "db1", "--json");
+    expect(JSON.parse(stdout)).toEqual({ db1: expect.objectContaining({ value: [5432] }) });
+  });
+
+  test("looks into the value of an option", async () => {
+    const { stdout } = await ask('services.sites."example.org".root', "--host", "db1");
+    expect(stdout).toContain('= "/srv"');
+  });
+
+  test.each([
+    ["networking.firewall.allowedTcpPort", "perhaps networking.firewall.allowedTCPPorts"],
+    ["netwroking.hostName", "perhaps networking.hostName"],
+    ['services.sites."example.com".root', "example.org"],
+    ["networking.firewall", "is no option but a set of: allowedTCPPorts"],
+    ["nothing.like.it", "there is no option nothing.like.it"],
+  ])("does not know %s", async (path, said) => {
+    const { stderr, exitCode } = await ask(path, "--host", "db1");
+    expect(stderr).toContain("OPTION_UNKNOWN");
+    expect(stderr).toContain(said);
+    expect(exitCode).toBe(2);
+  });
+
+  test("says what has no value", async () => {
+    const { stderr, exitCode } = await ask("networking.domain", "--host", "web1");
+    expect(stderr).toContain("OPTION_UNDEFINED: networking.domain has no value on web1");
+    expect(exitCode).toBe(3);
+  });
+
+  test("says which hosts there are", async () => {
+    const { stderr } = await ask(PORTS, "--host", "web9");
+    expect(stderr).toContain("no host web9; it has db1, web1");
+  });
+
+  test.each(["a..b", "a.", 'a."${throw "x"}"', "a b", "a;b", "$(id)", 'a."b', "", "(import /x)"])(
+    "takes %j for no option",
+    async (path) => {
+      const { stderr, exitCode } = await ask(path);
+      expect(stderr).toContain("USAGE");
+      expect(exitCode).toBe(2);
+    },
+  );
+
+  test("shows where it is defined, as the module system of nixpkgs tells it", async () => {
+    const file = join(await temporaryDirectory(), "nixos.nix");
+    await writeFile(
+      file,
+      `let
+        option = {
+          _type = "option";
+          value = { text = "a\\nb"; list = [ 1 null true 1.5 ]; path = /etc/nix; call = x: x;
+            package = { type = "derivation"; outPath = "/nix/store/x-curl"; }; broken = throw "no"; };
+          isDefined = true;
+          type.description = "something";
+          default = throw "not to be read";
+          defaultText = { _type = "literalExpression"; text = "pkgs.curl"; };
+          description = { _type = "mdDoc"; text = "What it does."; };
+          definitionsWithLocations = [ { file = /srv/a.nix; value = { list = [ 1 ]; }; } ];
+          declarations = [ "/nixpkgs/x.nix" ];
+        };
+      in { options.some.thing = option; config.some.thing = option.value; }`,
+    );
+    const { stdout, stderr } = await nixosPull(["option", "some.thing", "--file", file]);
+    expect(stdout, stderr).toBe(
+      'some.thing = { broken = "«error»"; call = "«function»"; list = [ 1 null true 1.5 ]; ' +
+        'package = "/nix/store/x-curl"; path = "/etc/nix"; text = "a\\nb"; }\n' +
+        "  /srv/a.nix: { list = [ 1 ]; }\n" +
+        "type: something\ndefault: pkgs.curl\ndeclared in: /nixpkgs/x.nix\n\nWhat it does.\n",
+    );
+  });
+});

@@ -1,0 +1,63 @@
+# A stand-in for nixpkgs' nixos/lib/eval-config.nix, with what a starting repository uses of
+# it. Like the original it would read the machine and the environment where it is let.
+{
+  system ? builtins.currentSystem,
+  modules,
+  extraModules ?
+    let
+      path = builtins.getEnv "NIXOS_EXTRA_MODULE_PATH";
+    in
+    if path == "" then [ ] else [ (import path) ],
+}:
+let
+  lib = import ../../lib;
+  known = import ../../pkgs.nix { inherit lib; };
+  pkgs = known // {
+    curl = known.zstd // {
+      name = "curl";
+    };
+  };
+
+  inherit (lib) mkOption types;
+  option =
+    type: default: description:
+    mkOption { inherit type default description; };
+  without = type: mkOption { inherit type; };
+  raw = types.attrsOf types.raw;
+
+  nixos =
+    { config, ... }:
+    {
+      options = {
+        boot.loader.grub.device = option types.str "" "Where the boot loader is installed.";
+        fileSystems = option raw { } "File systems.";
+        networking.firewall.allowedTCPPorts =
+          option (types.listOf types.int) [ ]
+            "TCP ports that are open.";
+        networking.hostName = option types.str "nixos" "The name of the machine.";
+        networking.domain = without types.str;
+        nixpkgs.hostPlatform = without types.str;
+        services.sites = option (types.attrsOf raw) { } "Sites by name.";
+        system.build.toplevel = mkOption { type = types.raw; };
+        system.stateVersion = without types.str;
+      };
+      config.system.build.toplevel =
+        assert builtins.all (one: one.assertion) config.assertions;
+        (import ./system.nix {
+          name = config.networking.hostName;
+          generation = toString config.networking.firewall.allowedTCPPorts;
+        }).system;
+    };
+in
+lib.evalModules {
+  specialArgs = { inherit pkgs; };
+  modules = [
+    ../stand-in-nixos.nix
+    nixos
+  ]
+  ++ modules
+  ++ extraModules;
+}
+// {
+  inherit pkgs;
+}
