@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
 import { COMPRESSIONS } from "../core/narinfo.ts";
@@ -6,6 +6,7 @@ import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
 import { check, type CheckOptions } from "./check.ts";
+import { completion, SHELLS, type Shell } from "./completion.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { deadline, type DeadlineOptions } from "./deadline.ts";
@@ -200,6 +201,14 @@ export function createProgram(
     .option("--json", "print JSON")
     .action((mirror: string, options: VerifyOptions) => {
       finish(verify(mirror, options, context));
+    });
+  program
+    .command("completion")
+    .helpGroup("Everywhere:")
+    .description("print a shell's completion script")
+    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
+    .action((shell: Shell) => {
+      finish(completion(shell, program));
     });
   return program;
 }
