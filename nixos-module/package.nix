@@ -118,6 +118,12 @@ stdenvNoCC.mkDerivation {
       --add-flags "--max-semi-space-size=2 $out/libexec/nixos-pull/nixos-pull.cjs" \
       --set-default NODE_EXTRA_CA_CERTS /etc/ssl/certs/ca-certificates.crt \
       --suffix PATH : ${lib.makeBinPath [ zstd ]}:/run/current-system/sw/bin
+    for shell in bash zsh fish; do
+      node dist/nixos-pull.cjs completion "$shell" >"dist/completion.$shell"
+    done
+    install -D -m 644 dist/completion.bash "$out/share/bash-completion/completions/nixos-pull"
+    install -D -m 644 dist/completion.zsh "$out/share/zsh/site-functions/_nixos-pull"
+    install -D -m 644 dist/completion.fish "$out/share/fish/vendor_completions.d/nixos-pull.fish"
     runHook postInstall
   '';
 

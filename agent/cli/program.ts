@@ -1,4 +1,4 @@
-import { Command, InvalidArgumentError, Option } from "commander";
+import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
 import { parseDuration } from "../core/duration.ts";
 import { ACTIVATION_MODES } from "../core/manifest.ts";
@@ -8,6 +8,7 @@ import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";
 import { BOOTSTRAP_FORMATS, bootstrap, type BootstrapOptions } from "./bootstrap.ts";
 import { check, type CheckOptions } from "./check.ts";
+import { completion, SHELLS, type Shell } from "./completion.ts";
 import { config, type ConfigOptions } from "./config.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
 import { confirm, type ConfirmOptions } from "./confirm.ts";
@@ -370,6 +371,14 @@ export function createProgram(
     )
     .action((places: string[], options: FleetCommandOptions) => {
       finish(fleet(places, options, context));
+    });
+  program
+    .command("completion")
+    .helpGroup("Everywhere:")
+    .description("print a shell's completion script")
+    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
+    .action((shell: Shell) => {
+      finish(completion(shell, program));
     });
   return program;
 }
