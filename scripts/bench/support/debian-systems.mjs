@@ -16,12 +16,14 @@ export async function buildDebianSystems({
   generation = 1,
   maxBytes,
   salt,
+  suite,
 } = {}) {
   const { stdout } = await runChecked(SCRIPT, [
     ...hosts.flatMap((host) => ["--host", host]),
     ...["--generation", String(generation)],
     ...(maxBytes === undefined ? [] : ["--max-bytes", String(maxBytes)]),
     ...(salt === undefined ? [] : ["--salt", salt]),
+    ...(suite === undefined ? [] : ["--suite", suite]),
   ]);
   const lines = stdout.trim().split("\n");
   return Object.fromEntries(lines.map((line) => line.split(" ")));
