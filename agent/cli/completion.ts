@@ -19,11 +19,28 @@ export function completionScript(shell: Shell, program: Command): string {
   const commands = help.visibleCommands(program).map((command) => ({
     name: command.name(),
     description: command.description(),
-    options: help.visibleOptions(command).map(describeOption),
-    values: command.registeredArguments.map(valueOf),
+    options: optionsOf(command).map(describeOption),
+    values: valuesOf(command),
   }));
   const root = help.visibleOptions(program).map(describeOption);
   return WRITERS[shell]({ root, commands });
+}
+
+/** Of a command with commands of its own, theirs too: which one was chosen is not looked at. */
+export function optionsOf(command: Command): Option[] {
+  const byFlags = new Map<string, Option>();
+  for (const one of [command, ...command.commands]) {
+    for (const option of one.createHelp().visibleOptions(one)) {
+      byFlags.set(option.long ?? option.flags, option);
+    }
+  }
+  return [...byFlags.values()];
+}
+
+function valuesOf(command: Command): Value[] {
+  const names = command.commands.map((one) => one.name());
+  if (names.length > 0) return [{ name: "command", words: names, isFile: false }];
+  return command.registeredArguments.map(valueOf);
 }
 
 /** What may follow: one of some words, a file, or what only a person knows (`words` empty). */
