@@ -83,12 +83,21 @@ describe("completion scripts", () => {
 
   for (const shell of SHELLS) {
     const missing = spawnSync(shell, ["--version"]).error !== undefined;
-    it.skipIf(missing)(`is read by ${shell}${missing ? " (SKIPPED: not installed)" : ""}`, () => {
-      const input = completionScript(shell, program);
-      expect(spawnSync(shell, ["-n"], { input, encoding: "utf8" })).toMatchObject({
-        status: 0,
-        stderr: "",
-      });
-    });
+    it.skipIf(missing)(
+      `is read by ${shell}${missing ? " (SKIPPED: not installed)" : ""}`,
+      async () => {
+        const directory = await mkdtemp(join(tmpdir(), "nixos-pull-"));
+        try {
+          const file = join(directory, "script");
+          await writeFile(file, completionScript(shell, program));
+          expect(spawnSync(shell, ["-n", file], { encoding: "utf8" })).toMatchObject({
+            status: 0,
+            stderr: "",
+          });
+        } finally {
+          await rm(directory, { recursive: true });
+        }
+      },
+    );
   }
 });
