@@ -179,8 +179,13 @@ describe("a program that", () => {
       staging: "kept",
     },
     {
+      name: "is missing once everything is in the store (sync)",
+      programs: ["flock", ...NIX],
+      code: "TOOL_MISSING",
+    },
+    {
       name: "is missing once everything is imported (nix-env)",
-      programs: ["flock", "nix", "nix-store"],
+      programs: ["flock", "sync", "nix", "nix-store"],
       code: "TOOL_MISSING",
       committing: true,
     },
@@ -206,7 +211,7 @@ describe("a program that", () => {
     },
     {
       name: "sets the profile and then fails (nix-env)",
-      programs: ["flock", "nix", "nix-store"],
+      programs: ["flock", "sync", "nix", "nix-store"],
       scripts: {
         "nix-env": 'case "$*" in *--set*) nix-env "$@" && exit 1;; *) exec nix-env "$@";; esac',
       },

@@ -359,7 +359,7 @@ export class AttackWorld {
     const bin = join(this.directory, `path-without-${program}`);
     await mkdir(bin, { recursive: true });
     const directories = (process.env["PATH"] ?? "").split(":");
-    for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+    for (const name of ["nix", "nix-store", "nix-env", "flock", "sync"]) {
       if (name === program) continue;
       for (const directory of directories) {
         if (!(await this.exists(join(directory, name)))) continue;

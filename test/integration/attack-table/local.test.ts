@@ -14,7 +14,7 @@ async function spyingPath(): Promise<{ path: string; seen: string }> {
   const seen = join(world.directory, "environments");
   await mkdir(bin, { recursive: true });
   await writeFile(seen, "");
-  for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+  for (const name of ["nix", "nix-store", "nix-env", "flock", "sync"]) {
     const script = `#!/bin/sh
 PATH=${process.env["PATH"]}
 /usr/bin/env >> ${seen}
@@ -49,7 +49,7 @@ test("nothing of the agent's environment that was not meant for them reaches its
   const { value } = await world.apply(["apply"], { ...hostile, PATH: path });
   expect(value.updated).toBe(true);
   const environments = await readFile(seen, "utf8");
-  for (const name of ["nix", "nix-store", "nix-env", "flock"]) {
+  for (const name of ["nix", "nix-store", "nix-env", "flock", "sync"]) {
     expect(environments).toContain(`ran ${name}\n`);
   }
   for (const name of Object.keys(hostile)) {
