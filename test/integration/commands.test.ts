@@ -198,6 +198,7 @@ test("status and history tell what the host is and what happened; --watch ends o
       message: expect.any(String),
       archives: [{ mirror: expect.stringContaining(operator.mirror), at: time }],
     },
+    lastImport: { at: time, sequence: 2, toplevel: failing },
     machineId: expect.toSatisfy((it) => it === null || /^[0-9a-f]{64}$/.test(it as string)),
     alarms: [],
     state: { name: "Idle" },
