@@ -1,6 +1,6 @@
 // Writes the parts of the documentation that the code decides: the JSON Schemas, and
 // between markers the tables of settings, error codes and exit codes and the commands'
-// help. With --check it writes nothing and exits with 1 where a file differs.
+// help, and the manual page. With --check it writes nothing and exits with 1 where a file differs.
 //
 //   node scripts/docs.mjs [--check] [DIRECTORY]     (default: this repository)
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -10,6 +10,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import prettier from "prettier";
+import { manPage } from "./man-page.mjs";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
 
@@ -154,13 +155,22 @@ const EXIT_MEANINGS = {
   interrupted: "stopped by a signal",
 };
 
-function exitTable({ EXIT }) {
-  const rows = Object.entries(EXIT).map(([name, exit]) => {
+/** Pairs of exit code and meaning. */
+function exitMeanings({ EXIT }) {
+  return Object.entries(EXIT).map(([name, exit]) => {
     if (!EXIT_MEANINGS[name]) throw new Error(`scripts/docs.mjs: no meaning for exit code ${name}`);
     return [String(exit), EXIT_MEANINGS[name]];
   });
-  return table(["exit code", "where to look"], rows);
 }
+
+/** Where the agent keeps what, for the manual page. */
+const FILES = [
+  ["/etc/nixos-pull/config.json", "the configuration; on NixOS the module writes it"],
+  ["/var/lib/nixos-pull/", "state, accepted releases, history, locks"],
+  ["/run/nixos-pull/", "a copy of the state, in case its directory is lost"],
+  ["/nix/var/nix/gcroots/nixos-pull/", "garbage collector roots"],
+  ["/nix/var/nix/profiles/system", "the system profile"],
+];
 
 function errorTable({ ERROR_KINDS }) {
   const rows = Object.entries(ERROR_KINDS).map(([name, { exit, transient, meaning }]) => [
@@ -213,11 +223,14 @@ async function generate(directory) {
   const schemas = jsonSchemas(agent);
   const parts = {
     settings: settingsTable(Object.fromEntries(schemas).settings),
-    "exit-codes": exitTable(agent),
+    "exit-codes": table(["exit code", "where to look"], exitMeanings(agent)),
     "error-codes": errorTable(agent),
     commands: commandHelp(agent),
   };
-  const files = new Map();
+  const program = agent.createProgram({ signal: null }, () => undefined);
+  const files = new Map([
+    ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],
+  ]);
   for (const [name, schema] of schemas) {
     const text = await prettier.format(JSON.stringify(schema, null, 2), {
       ...options,
