@@ -40,6 +40,7 @@ export interface Crash {
 const MAX_APPLIES = 3;
 /** What the state directory of a host at rest holds. */
 const STATE_FILES = [
+  "counters.json",
   "deadline.json",
   "history.jsonl",
   "indexes",
