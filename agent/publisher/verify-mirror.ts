@@ -87,17 +87,18 @@ export async function verifyMirror(
   const parts = new PartsOf(mirror);
   const verified = new Map<string, VerifiedArchive>();
   const entries: { hostname: string; own: VerifiedArchive }[] = [];
-  const results = new Map<string, VerifiedHost | null>();
+  /** One for each system of a host. */
+  const results = new Map<string, VerifiedHost[]>();
   for (const hostname of names) {
     const release = releaseFor(signed, hostname);
     if (options.hostname === undefined && packed?.has(hostname) === false) {
       const { toplevel, archive } = release;
       const nothing = { paths: null, leftOut: true };
-      results.set(hostname, { hostname, toplevel, archive: archive.sha256, ...nothing });
+      results.set(hostname, [{ hostname, toplevel, archive: archive.sha256, ...nothing }]);
       continue;
     }
     // Holds its place in the order.
-    results.set(hostname, null);
+    results.set(hostname, []);
     options.onHost(hostname);
     // Hosts with the same system share an archive; it is read once.
     const entry = entryOf(signed.manifest, hostname);
@@ -123,16 +124,20 @@ export async function verifyMirror(
       : verifyOther(mirror, archive, nars, options.signal));
     if (fault) faults.set(archive.sha256, fault);
   }
+  const found = new Map<string, number>();
   for (const { hostname, own } of entries) {
-    const { facts, elsewhere, members, missing } = own;
+    found.set(hostname, (found.get(hostname) ?? 0) + own.members);
+  }
+  for (const { hostname, own } of entries) {
+    const { facts, elsewhere, missing } = own;
     const bad = elsewhere.find(({ archive }) => faults.has(archive.sha256));
     const fault =
       facts.code === undefined
         ? ((bad && faults.get(bad.archive.sha256)) ??
-          lossOf(packed?.get(hostname)?.members ?? null, members, missing))
+          lossOf(packed?.get(hostname)?.members ?? null, found.get(hostname) ?? 0, missing))
         : undefined;
     const { code, message } = fault ?? facts;
-    results.set(hostname, {
+    results.get(hostname)?.push({
       ...{ hostname, ...facts },
       ...(missing > 0 && { missing }),
       ...(fault && { paths: null }),
@@ -140,7 +145,7 @@ export async function verifyMirror(
       ...(message !== undefined && { message }),
     });
   }
-  const hosts = [...results.values()].flatMap((host) => host ?? []);
+  const hosts = [...results.values()].flat();
   const expired = Date.parse(signed.manifest.expiresAt) <= options.now.getTime();
   return { signed, expired, hosts };
 }
