@@ -121,6 +121,7 @@ describe("the fleet", () => {
     ]);
     await operator.publish({ web1: good, web2: bad, web3: good });
     const inbox = join(operator.directory, "inbox");
+    await mkdir(inbox);
     for (const [name, code] of [
       ["web1", null],
       ["web2", "ACTIVATION_FAILED"],

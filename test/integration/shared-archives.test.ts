@@ -14,8 +14,13 @@ const ROW = { parts: 3, partBytes: PART };
 const systemOf = (name: string, generation = "1"): Promise<string> =>
   buildSystem({ ...ROW, name, generation });
 
+/** Archives of paths by file name; not those of index patches, which are no more than an aid. */
 async function archivesOf({ mirror }: Operator): Promise<Map<string, number>> {
-  const names = await readdir(join(mirror, "archives"));
+  const names: string[] = [];
+  for (const name of await readdir(join(mirror, "archives"))) {
+    const begin = (await readFile(join(mirror, "archives", name))).subarray(0, 13).toString();
+    if (begin !== "index-patches") names.push(name);
+  }
   const sizes = names.map(
     async (name) => [name, (await stat(join(mirror, "archives", name))).size] as const,
   );
@@ -166,21 +171,25 @@ describe("prune", () => {
     const first = await prune(operator, "--keep", "2");
     expect(first.exitCode, first.stderr).toBe(0);
     const pruned = JSON.parse(first.stdout) as { archives: string[]; releases: unknown[] };
+    const ofPaths = ({ archives }: { archives: string[] }): string[] =>
+      archives.filter((sha256) => before.has(`${sha256}.tar`));
     expect(pruned.archives).toEqual(planned.archives);
     expect(pruned.releases).toHaveLength(2);
-    expect(pruned.archives).toHaveLength(1);
+    expect(ofPaths(pruned)).toHaveLength(1);
+    // With the index patch of release 2.
+    expect(pruned.archives.length).toBeGreaterThan(1);
     expect((await verifies(operator)).exitCode).toBe(0);
 
     const last = JSON.parse((await prune(operator, "--keep", "1")).stdout) as {
       archives: string[];
     };
     // What all four have in common still lies in the first one's archive.
-    expect(last.archives).toHaveLength(1);
+    expect(ofPaths(last)).toHaveLength(1);
     expect((await verifies(operator)).exitCode).toBe(0);
     expect([...(await archivesOf(operator)).keys()]).toContain("README");
     expect(JSON.parse((await prune(operator, "--keep", "1")).stdout)).toMatchObject({
       archives: [],
-      keptArchives: 2,
+      keptArchives: 3,
     });
   });
 
