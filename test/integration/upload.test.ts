@@ -85,11 +85,12 @@ describe.each(["rsync", "rclone"])("upload by %s", (tool) => {
         );
         expect(seen).toEqual([
           ["1", "old"],
-          ["2", "old"],
-          ["2", "old"],
+          // The system's and that of its index patch.
+          ["3", "old"],
+          ["3", "old"],
+          ["3", "new"],
+          ["3", "new"],
           ["2", "new"],
-          ["2", "new"],
-          ["1", "new"],
         ]);
         expect(await verified(operator, destination)).toContain("Release 2");
         expect(await archivesOf(destination)).toEqual(await archivesOf(operator.mirror));
