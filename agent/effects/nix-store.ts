@@ -109,6 +109,25 @@ export function nixStoreOf(
       })
     ).exitCode === 0;
 
+  /**
+   * Copies, and goes on with what is left where others became valid meanwhile: an import that
+   * outlived its agent may be at the same paths, and Nix 2.8 fails over one that it finds valid.
+   */
+  const copyRest = async (
+    directory: string,
+    paths: readonly string[],
+    signal: AbortSignal | undefined,
+  ): Promise<void> => {
+    try {
+      await copy(directory, paths, signal);
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const left = await invalidPaths(paths);
+      if (left.length === paths.length) throw error;
+      if (left.length > 0) await copyRest(directory, left, signal);
+    }
+  };
+
   return {
     invalidPaths,
 
@@ -144,7 +163,7 @@ export function nixStoreOf(
 
     async importPaths(directory, paths, signal) {
       for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-        await copy(directory, paths.slice(from, from + PATHS_PER_CALL), signal);
+        await copyRest(directory, paths.slice(from, from + PATHS_PER_CALL), signal);
       }
     },
 

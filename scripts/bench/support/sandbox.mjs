@@ -95,7 +95,8 @@ function phases({ stderr, seconds }) {
     if (!entry) throw new Error(`the agent's log has no line ${pattern}:\n${stderr}`);
     return entry;
   };
-  const accepted = first(/^release \d+: /);
+  // An update that goes on where it was stopped does not announce the release again.
+  const accepted = entries.find(({ msg }) => /^release \d+: /.test(msg)) ?? entries[0];
   const summary = first(/^imported /);
   const closureSeconds = (Date.parse(summary.time) - Date.parse(accepted.time)) / 1000;
   return {
