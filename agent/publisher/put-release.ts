@@ -77,6 +77,8 @@ export async function putRelease(
 /** A release may name archives that were there once and are gone. Throws PUBLISH_FAILED. */
 export async function checkArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
   const there = new Set<string>();
+  // Apart from those that are there: one may be known as what others share, and not yet read.
+  const read = new Set<string>();
   for (const { hostname, system } of systemsIn(manifest)) {
     const expectArchive = async (archive: OtherArchive): Promise<void> => {
       if (there.has(archive.sha256)) return;
@@ -88,7 +90,8 @@ export async function checkArchives(writer: MirrorWriter, manifest: Manifest): P
       }
       there.add(archive.sha256);
     };
-    if (there.has(system.archive.sha256)) continue;
+    if (read.has(system.archive.sha256)) continue;
+    read.add(system.archive.sha256);
     await expectArchive(system.archive);
     const contents = await readContents(writer, system);
     if (!contents) {
