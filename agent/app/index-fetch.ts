@@ -1,13 +1,13 @@
 import { createHash } from "node:crypto";
 import {
-  readIndex,
+  checkIndex,
+  openIndex,
   readPatchedIndex,
-  unpackIndex,
   type ArchiveContents,
 } from "../core/archive-index.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import type { IndexPatch, Release } from "../core/manifest.ts";
-import { TAR_BLOCK } from "../core/tar-layout.ts";
+import { readCompressedIndex } from "../effects/archive-index-reader.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { applyIndexPatch } from "../effects/index-patch.ts";
 import type { Staging } from "../effects/staging.ts";
@@ -46,8 +46,8 @@ async function stagedIndex(
   const staged = await staging?.readIndex();
   if (!staged) return null;
   try {
-    const contents = readIndex(staged, release, settings.storeKeys);
-    return { contents, json: unpackIndex(staged) };
+    const json = openIndex(staged, release.archive);
+    return { contents: checkIndex(json, release, settings.storeKeys), json };
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -108,17 +108,11 @@ async function mirroredIndex(
   tools: FetchTools,
   signal: AbortSignal | undefined,
 ): Promise<FetchedIndex> {
-  const { sha256, index } = release.archive;
-  const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
   return fromMirrors(tools, async (mirror) => {
-    const reader = new ByteReader(mirror.readArchive(sha256, range, signal));
-    try {
-      const compressed = await reader.take(index.size);
-      const contents = readIndex(compressed, release, tools.settings.storeKeys);
-      await staging?.writeIndex(compressed);
-      return { contents, json: unpackIndex(compressed) };
-    } finally {
-      await reader.close();
-    }
+    const compressed = await readCompressedIndex(mirror, release, signal);
+    const json = openIndex(compressed, release.archive);
+    const contents = checkIndex(json, release, tools.settings.storeKeys);
+    await staging?.writeIndex(compressed);
+    return { contents, json };
   });
 }

@@ -225,15 +225,22 @@ export function readIndex(
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
 ): ArchiveContents {
-  const { archive } = release;
+  return checkIndex(openIndex(compressed, release.archive), release, trustedKeys);
+}
+
+/**
+ * The JSON of a compressed index that has its signed hash, not looked at yet. Throws
+ * ARCHIVE_CORRUPT, INDEX_INVALID.
+ */
+export function openIndex(compressed: Uint8Array, { index }: ArchiveReference): Buffer {
   const found = createHash("sha256").update(compressed).digest("hex");
-  if (found !== archive.index.sha256) {
+  if (found !== index.sha256) {
     throw new PullError(
       "ARCHIVE_CORRUPT",
-      `archive index: expected sha256 ${archive.index.sha256}, found ${found}`,
+      `archive index: expected sha256 ${index.sha256}, found ${found}`,
     );
   }
-  return checkIndex(unpackIndex(compressed), release, trustedKeys);
+  return unpackIndex(compressed);
 }
 
 /**
@@ -256,7 +263,8 @@ export function readPatchedIndex(
   return checkIndex(json, release, trustedKeys);
 }
 
-function checkIndex(
+/** Checks the JSON of an index: all of `readIndex` but for its hash. */
+export function checkIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,

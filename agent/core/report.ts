@@ -144,12 +144,16 @@ export function sealReport(report: Report, key: SecretKey): string {
  */
 export function openReport(bytes: Uint8Array, key: PublicKey): Report {
   const trust = { publicKeys: [key], threshold: 1 };
-  const { payload } = openEnvelope(bytes, trust, REPORT_PAYLOAD_TYPE);
+  return parseReport(openEnvelope(bytes, trust, REPORT_PAYLOAD_TYPE).payload);
+}
+
+/** What an envelope's payload says, whoever signed it. Throws REPORT_INVALID. */
+export function parseReport(payload: Buffer): Report {
   let json: unknown;
   try {
     json = JSON.parse(payload.toString("utf8"));
   } catch (cause) {
-    throw new PullError("REPORT_INVALID", "the signed report is not JSON", { cause });
+    throw new PullError("REPORT_INVALID", "the report is not JSON", { cause });
   }
   const parsed = reportSchema.safeParse(json);
   if (!parsed.success) {

@@ -5,7 +5,7 @@ import { PullError } from "../core/errors.ts";
 import type { Delta } from "../core/delta.ts";
 import { rewriteHashes } from "../core/hash-rewriter.ts";
 import { childEnvironment } from "./nix-environment.ts";
-import { streamProcess } from "./process-stream.ts";
+import { drain, streamProcess } from "./process-stream.ts";
 
 /** What a delta has to give, and what it may take. */
 export interface DeltaTarget {
@@ -96,8 +96,4 @@ async function writeBounded(
     await file.close();
   }
   return hash.digest("hex");
-}
-
-async function drain(output: AsyncIterable<Buffer>): Promise<void> {
-  for await (const _ of output);
 }

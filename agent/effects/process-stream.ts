@@ -110,6 +110,11 @@ export async function streamProcess<T>(
   }
 }
 
+/** For `consume`, where nothing on standard output is of interest. */
+export async function drain(output: AsyncIterable<Buffer>): Promise<void> {
+  for await (const _ of output);
+}
+
 /** Writes no faster than the program reads; ends quietly where it stops reading. */
 async function feed(
   stdin: NodeJS.WritableStream & { readonly destroyed: boolean },

@@ -9,7 +9,7 @@ import { PullError } from "../core/errors.ts";
 import { rewriteHashes } from "../core/hash-rewriter.ts";
 import type { Compression } from "../core/narinfo.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
-import { streamProcess } from "../effects/process-stream.ts";
+import { drain, streamProcess } from "../effects/process-stream.ts";
 import type { PackableClosure, PackablePath } from "./archive-packer.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { KnownRelease, NarLibrary } from "./nar-library.ts";
@@ -221,9 +221,7 @@ async function makeDelta(
     await unpack({ ...old, narSize: MAX_NAR_BYTES }, oldFile, replacements);
     await unpack(path, newFile, new Map());
     const args = ["-q", "-f", `-${LEVEL}`, `--patch-from=${oldFile}`, newFile, "-o", delta];
-    await streamProcess("zstd", args, options, async (output) => {
-      for await (const _ of output);
-    });
+    await streamProcess("zstd", args, options, drain);
     return delta;
   } finally {
     await rm(oldFile, { force: true });

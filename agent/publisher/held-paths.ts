@@ -12,8 +12,7 @@ import {
 } from "../core/manifest.ts";
 import type { Mirror } from "../core/ports.ts";
 import type { Report } from "../core/report.ts";
-import { TAR_BLOCK } from "../core/tar-layout.ts";
-import { ByteReader } from "../effects/byte-reader.ts";
+import { readCompressedIndex } from "../effects/archive-index-reader.ts";
 import { isNotFound } from "../effects/durable-file.ts";
 import { ReleaseShelf } from "./release-shelf.ts";
 
@@ -79,21 +78,6 @@ export class KnownSystems {
       if (/^(MIRROR_NOT_FOUND|ARCHIVE_|INDEX_)/.test(error.code)) return null;
       throw error;
     }
-  }
-}
-
-/** The compressed index of a host's archive, not verified. */
-export async function readCompressedIndex(
-  mirror: Mirror,
-  { archive }: Pick<HostEntry, "archive">,
-  signal?: AbortSignal,
-): Promise<Buffer> {
-  const range = { from: TAR_BLOCK, to: TAR_BLOCK + archive.index.size };
-  const reader = new ByteReader(mirror.readArchive(archive.sha256, range, signal));
-  try {
-    return await reader.take(archive.index.size);
-  } finally {
-    await reader.close();
   }
 }
 

@@ -9,7 +9,7 @@ import {
   type IndexPatch,
 } from "../core/manifest.ts";
 import { TAR_BLOCK } from "../core/tar-layout.ts";
-import { streamProcess } from "../effects/process-stream.ts";
+import { drain, streamProcess } from "../effects/process-stream.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { MirrorWriter } from "./mirror-writer.ts";
 import type { KnownRelease } from "./nar-library.ts";
@@ -60,7 +60,7 @@ export async function packIndexPatches(
       }
       const index = {
         ...archive.index,
-        json: await maker.jsonHash(archive),
+        json: maker.jsonHash(archive),
         patches: patches.map((patch): IndexPatch => ({ ...patch, archive: place })),
       };
       patched.set(hostname, { ...archive, index });
@@ -100,6 +100,8 @@ class PatchMaker {
   readonly #work: string;
   readonly #signal: AbortSignal | undefined;
   readonly #patches = new Map<string, UnplacedPatch | null>();
+  /** sha256 of the JSON of each index that has a patch, by the index's own hash. */
+  readonly #jsonHashes = new Map<string, string>();
   readonly #blob: Buffer[] = [];
   #offset = TAR_BLOCK;
 
@@ -127,30 +129,28 @@ class PatchMaker {
     const old = await this.#json(base).catch(() => null);
     if (!old) return null;
     await writeFile(oldFile, old);
-    await writeFile(newFile, await this.#json(target));
+    const json = await this.#json(target);
+    await writeFile(newFile, json);
     const args = ["-q", "-q", "-f", `-${LEVEL}`, `--patch-from=${oldFile}`, newFile, "-o", file];
     const options = {
       env: process.env as Record<string, string>,
       timeoutMs: TIMEOUT_MS,
       signal: this.#signal,
     };
-    await streamProcess("zstd", args, options, async (output) => {
-      for await (const _ of output);
-    });
+    await streamProcess("zstd", args, options, drain);
     const bytes = await readFile(file);
     if (bytes.length >= target.index.size) return null;
-    const sha256 = createHash("sha256").update(bytes).digest("hex");
+    const sha256 = sha256Of(bytes);
+    this.#jsonHashes.set(target.index.sha256, sha256Of(json));
     const patch = { base: base.index.sha256, offset: this.#offset, size: bytes.length, sha256 };
     this.#blob.push(bytes);
     this.#offset += bytes.length;
     return patch;
   }
 
-  /** sha256 of an index before compression. */
-  async jsonHash(archive: ArchiveReference): Promise<string> {
-    return createHash("sha256")
-      .update(await this.#json(archive))
-      .digest("hex");
+  /** sha256 of an index before compression, once there is a patch that leads to it. */
+  jsonHash({ index }: ArchiveReference): string | undefined {
+    return this.#jsonHashes.get(index.sha256);
   }
 
   /** Writes the archive; gives its hash. */
@@ -165,4 +165,8 @@ class PatchMaker {
   async #json(archive: ArchiveReference): Promise<Buffer> {
     return unpackIndex(await this.#writer.readIndex(archive));
   }
+}
+
+function sha256Of(bytes: Buffer): string {
+  return createHash("sha256").update(bytes).digest("hex");
 }

@@ -24,9 +24,9 @@ import type { Mirror } from "../core/ports.ts";
 import type { PublicKey } from "../core/signing-key.ts";
 import { membersWithin } from "../core/stick-plan.ts";
 import { TAR_BLOCK, paddedSize } from "../core/tar-layout.ts";
+import { readCompressedIndex } from "../effects/archive-index-reader.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { readRun } from "../effects/staging.ts";
-import { readCompressedIndex } from "./held-paths.ts";
 import { verifyMembers, verifyNar } from "./verify-members.ts";
 
 /** What was found out about one host's archive. */

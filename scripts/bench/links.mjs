@@ -11,6 +11,7 @@ import { join } from "node:path";
 import { runBenchmark, say } from "./support/benchmark.mjs";
 import { buildDebianSystem } from "./support/debian-systems.mjs";
 import { importByHand, unpackByHand } from "./support/hand-workflow.mjs";
+import { newNars } from "./support/new-nars.mjs";
 import { startNginx } from "./support/nginx.mjs";
 import { runChecked } from "./support/process-usage.mjs";
 import {
@@ -20,7 +21,7 @@ import {
   printTable,
   readOptions,
 } from "./support/report.mjs";
-import { createHost, createOperator, environment } from "./support/sandbox.mjs";
+import { createHost, createOperator } from "./support/sandbox.mjs";
 import { createScratchDisk } from "./support/scratch-disk.mjs";
 import { startSlowLink } from "./support/slow-link.mjs";
 
@@ -70,7 +71,8 @@ await runBenchmark(async (workspace) => {
     mkdirSync(join(www, "cache"));
     const tar = join(www, "whole/archives", `${archive.sha256}.tar`);
     await runChecked("tar", ["-x", "-f", tar, "-C", join(www, "cache")]);
-    const floor = await newBytes(join(www, "cache"), before, after);
+    const fresh = await newNars(join(www, "cache"), before, after);
+    const floor = fresh.reduce((sum, bytes) => sum + bytes, 0);
 
     const sides = {
       "nixos-pull apply": async (root, url) => {
@@ -136,26 +138,6 @@ await runBenchmark(async (workspace) => {
       ],
       rows,
     );
-  }
-
-  /** Compressed sizes of the NARs that one closure has and another has not. */
-  async function newBytes(cache, before, after) {
-    const closure = async (toplevel) =>
-      (
-        await runChecked("nix-store", ["--query", "--requisites", toplevel], {
-          env: environment(directory),
-        })
-      ).stdout
-        .trim()
-        .split("\n");
-    const held = new Set(before ? await closure(before) : []);
-    const files = (await closure(after)).filter((path) => !held.has(path));
-    let bytes = 0;
-    for (const path of files) {
-      const info = await runChecked("cat", [join(cache, `${path.slice(11, 43)}.narinfo`)]);
-      bytes += Number(/^FileSize: (\d+)$/m.exec(info.stdout)[1]);
-    }
-    return bytes;
   }
 });
 

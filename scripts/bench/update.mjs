@@ -2,13 +2,13 @@
 //
 // Usage: update.mjs [--rounds 3]
 import { spawnSync } from "node:child_process";
-import { mkdirSync, readFileSync } from "node:fs";
-import { basename, join } from "node:path";
+import { mkdirSync } from "node:fs";
+import { join } from "node:path";
 import { runBenchmark, say } from "./support/benchmark.mjs";
 import { WHOLE, buildDebianSystem } from "./support/debian-systems.mjs";
 import { importByHand, unpackByHand } from "./support/hand-workflow.mjs";
+import { newNars } from "./support/new-nars.mjs";
 import { startNginx, wireBytes } from "./support/nginx.mjs";
-import { runChecked } from "./support/process-usage.mjs";
 import {
   formatMegabytes,
   formatRatio,
@@ -17,7 +17,7 @@ import {
   printTable,
   readOptions,
 } from "./support/report.mjs";
-import { createHost, createOperator, environment } from "./support/sandbox.mjs";
+import { createHost, createOperator } from "./support/sandbox.mjs";
 import { createScratchDisk } from "./support/scratch-disk.mjs";
 
 const { rounds } = readOptions({ rounds: 3 });
@@ -126,20 +126,3 @@ await runBenchmark(async (workspace) => {
     ],
   );
 });
-
-/** Compressed sizes of the NARs that one closure has and another has not. */
-async function newNars(cache, before, after) {
-  const closure = async (toplevel) => {
-    const { stdout } = await runChecked("nix-store", ["--query", "--requisites", toplevel], {
-      env: environment(cache),
-    });
-    return stdout.trim().split("\n");
-  };
-  const held = new Set(await closure(before));
-  return (await closure(after))
-    .filter((path) => !held.has(path))
-    .map((path) => {
-      const narInfo = readFileSync(join(cache, `${basename(path).slice(0, 32)}.narinfo`), "utf8");
-      return Number(/^FileSize: (\d+)$/m.exec(narInfo)[1]);
-    });
-}

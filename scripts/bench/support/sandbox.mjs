@@ -90,14 +90,10 @@ function phases({ stderr, seconds }) {
     .split("\n")
     .filter((line) => line.startsWith("{"))
     .map((line) => JSON.parse(line));
-  const first = (pattern) => {
-    const entry = entries.find(({ msg }) => pattern.test(msg));
-    if (!entry) throw new Error(`the agent's log has no line ${pattern}:\n${stderr}`);
-    return entry;
-  };
   // An update that goes on where it was stopped does not announce the release again.
   const accepted = entries.find(({ msg }) => /^release \d+: /.test(msg)) ?? entries[0];
-  const summary = first(/^imported /);
+  const summary = entries.find(({ msg }) => /^imported /.test(msg));
+  if (!summary) throw new Error(`the agent's log does not say what was imported:\n${stderr}`);
   const closureSeconds = (Date.parse(summary.time) - Date.parse(accepted.time)) / 1000;
   return {
     closureSeconds,
