@@ -39,9 +39,23 @@ export function nixStoreOf(
       maxOutput: 64 * 1024 * 1024,
     });
 
+  /** Full disks and missing rights look alike in every Nix program; the rest keeps `code`. */
+  const failure = async (
+    code: "IMPORT_FAILED" | "PROFILE_FAILED" | "IO_FAILED",
+    result: ProcessResult,
+  ): Promise<PullError> => {
+    const message = describeFailure(result);
+    if (result.timedOut) return new PullError("TOOL_TIMEOUT", message);
+    if (NO_SPACE.test(result.stderr)) return new PullError("DISK_FULL", message);
+    if (NO_PERMISSION.test(result.stderr)) return new PullError("PERMISSION_DENIED", message);
+    // With no byte left, SQLite only says "disk I/O error".
+    const { free } = await systemDisk.freeSpace(join(root ?? "/", STORE_DIRECTORY));
+    return new PullError(free < FULL_BYTES ? "DISK_FULL" : code, message);
+  };
+
   const profileCommand = async (...args: string[]): Promise<void> => {
     const result = await query("nix-env", ["--profile", profile, ...args]);
-    if (result.exitCode !== 0) throw failure("PROFILE_FAILED", result);
+    if (result.exitCode !== 0) throw await failure("PROFILE_FAILED", result);
     await syncDirectory(dirname(profile));
   };
 
@@ -67,11 +81,7 @@ export function nixStoreOf(
       ],
       { env: childEnvironment(), timeoutMs: settings.limits.importTimeout, signal },
     );
-    if (result.exitCode === 0) return;
-    const error = failure("IMPORT_FAILED", result);
-    // With no byte left, SQLite only says "disk I/O error".
-    const { free } = await systemDisk.freeSpace(join(root ?? "/", STORE_DIRECTORY));
-    throw free < FULL_BYTES ? new PullError("DISK_FULL", error.message) : error;
+    if (result.exitCode !== 0) throw await failure("IMPORT_FAILED", result);
   };
 
   /** Runs `nix-store` on some paths after others; gives the lines that it prints. */
@@ -85,7 +95,7 @@ export function nixStoreOf(
         ...args,
         ...paths.slice(from, from + PATHS_PER_CALL),
       ]);
-      if (result.exitCode !== 0) throw failure("IO_FAILED", result);
+      if (result.exitCode !== 0) throw await failure("IO_FAILED", result);
       lines.push(...result.stdout.split("\n").filter((line) => line !== ""));
     }
     return lines;
@@ -121,7 +131,8 @@ export function nixStoreOf(
     try {
       await copy(directory, paths, signal);
     } catch (error) {
-      if (signal?.aborted) throw error;
+      if (signal?.aborted || (error instanceof PullError && error.code === "DISK_FULL"))
+        throw error;
       const left = await invalidPaths(paths);
       if (left.length === paths.length) throw error;
       if (left.length > 0) await copyRest(directory, left, signal);
@@ -137,7 +148,7 @@ export function nixStoreOf(
         env: childEnvironment(),
         timeoutMs: settings.limits.importTimeout,
       });
-      if (result.exitCode !== 0) throw failure("IO_FAILED", result);
+      if (result.exitCode !== 0) throw await failure("IO_FAILED", result);
     },
 
     async removeDamaged(paths) {
@@ -270,16 +281,4 @@ async function readLink(path: string): Promise<string | null> {
     if (isNotFound(error) || code === "EINVAL") return null;
     throw error;
   }
-}
-
-/** Full disks and missing rights look alike in every Nix program; the rest keeps `code`. */
-function failure(
-  code: "IMPORT_FAILED" | "PROFILE_FAILED" | "IO_FAILED",
-  result: ProcessResult,
-): PullError {
-  const message = describeFailure(result);
-  if (result.timedOut) return new PullError("TOOL_TIMEOUT", message);
-  if (NO_SPACE.test(result.stderr)) return new PullError("DISK_FULL", message);
-  if (NO_PERMISSION.test(result.stderr)) return new PullError("PERMISSION_DENIED", message);
-  return new PullError(code, message);
 }
