@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { z } from "zod";
-import { mergeMemories, type TrustMemories } from "../core/acceptance.ts";
+import { memoryOfManifest, mergeMemories, type TrustMemories } from "../core/acceptance.ts";
 import { NO_COUNTS, countPoll, countersSchema, type AgentCounters } from "../core/counters.ts";
 import { ERROR_CODES, PullError, toPullError } from "../core/errors.ts";
 import { isPastTheLine, judgeBoot, type AgentRecord, type BootVerdict } from "../core/machine.ts";
@@ -14,6 +14,7 @@ import {
   sha256Schema,
   type Manifest,
   type Release,
+  type SignedManifest,
 } from "../core/manifest.ts";
 import { decide, type Decision, type Insistence } from "../core/plan.ts";
 import type {
@@ -49,7 +50,7 @@ import {
   type FetchProgress,
   type FetchTools,
 } from "./closure-fetch.ts";
-import { poll, verdictSchema, type MirrorVerdict } from "./poll.ts";
+import { acceptHere, poll, verdictSchema, type MirrorVerdict, type PollOutcome } from "./poll.ts";
 import { observe } from "./observe.ts";
 import { rebootIfDue, releaseRebootSlot } from "./reboot.ts";
 import { ReleaseRun } from "./release-run.ts";
@@ -108,8 +109,20 @@ interface Choice {
 /** A finding with what is to be remembered of it. */
 export interface FoundRelease extends Finding {
   readonly memories: TrustMemories;
-  /** Decides about the release once more: fetching it may have taken hours. */
-  readonly decideAgain: (record: AgentRecord) => Promise<Decision | null>;
+  /**
+   * Decides once more, as things are now: fetching may have taken hours. With `askMirrors`
+   * a newer release counts, and what stands where no mirror has one is still to be acceptable.
+   */
+  readonly lookAgain: (
+    record: AgentRecord,
+    how: { readonly askMirrors: boolean },
+  ) => Promise<FoundRelease>;
+}
+
+/** What a decision is made for, beside the record. */
+interface Occasion {
+  readonly insistence: Insistence;
+  readonly signal: AbortSignal | undefined;
 }
 
 /** What a tick did. */
@@ -163,10 +176,6 @@ export const pollReportSchema = z.strictObject({
 });
 export type ArchiveVerdict = NonNullable<PollReport["archives"]>[number];
 export type PollReport = z.infer<typeof pollReportSchema>;
-
-async function undecided(): Promise<null> {
-  return null;
-}
 
 const POLL_REPORT = "poll.json";
 const COUNTERS = "counters.json";
@@ -340,32 +349,80 @@ export class Agent {
     insistence: Insistence,
     signal: AbortSignal | undefined,
   ): Promise<FoundRelease> {
+    const { accepted, error, verdicts } = await this.#poll(record, signal);
+    const occasion = { insistence, signal };
+    return accepted
+      ? this.#judge(record, accepted.signed, verdicts, occasion)
+      : this.#nothing(record, error, verdicts, occasion);
+  }
+
+  #poll(record: AgentRecord, signal: AbortSignal | undefined): Promise<PollOutcome> {
     const { settings, mirrors, cache, clock } = this.#tools;
-    const now = clock.now();
-    const { accepted, error, verdicts } = await poll(
-      settings,
-      mirrors,
-      cache,
-      record.trust,
-      now,
-      signal,
-    );
-    const nothing = { verdicts, release: null, decision: null, decideAgain: undecided };
-    if (!accepted) return { ...nothing, error, memories: record.trust };
-    const memories = mergeMemories([...record.trust, accepted.memory]);
+    return poll(settings, mirrors, cache, record.trust, clock.now(), signal);
+  }
+
+  #nothing(
+    { trust }: AgentRecord,
+    error: PullError | null,
+    verdicts: readonly MirrorVerdict[],
+    { insistence, signal }: Occasion,
+    memories: TrustMemories = trust,
+  ): FoundRelease {
+    return {
+      ...{ verdicts, error, memories, release: null, decision: null },
+      lookAgain: (record) => this.#find(record, insistence, signal),
+    };
+  }
+
+  /** What an accepted manifest asks of this host now. */
+  async #judge(
+    record: AgentRecord,
+    signed: SignedManifest,
+    verdicts: readonly MirrorVerdict[],
+    occasion: Occasion,
+  ): Promise<FoundRelease> {
+    const { settings } = this.#tools;
+    const memories = mergeMemories([...record.trust, memoryOfManifest(signed)]);
     try {
       const machineId = await this.#tools.machineId?.();
-      const { manifest } = accepted.signed;
-      const entry = releaseFor(accepted.signed, settings.hostname, machineId);
+      const entry = releaseFor(signed, settings.hostname, machineId);
       const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
-      const choose = (current: AgentRecord): Promise<Choice> =>
-        this.#choose(current, manifest, release, insistence);
-      const decideAgain = async (current: AgentRecord): Promise<Decision> =>
-        (await choose(current)).decision;
-      return { verdicts, error: null, memories, decideAgain, ...(await choose(record)) };
+      return {
+        ...{ verdicts, error: null, memories },
+        ...(await this.#choose(record, signed.manifest, release, occasion.insistence)),
+        lookAgain: (current, { askMirrors }) =>
+          askMirrors
+            ? this.#findAgain(current, signed, verdicts, occasion)
+            : this.#judge(current, signed, verdicts, occasion),
+      };
     } catch (thrown) {
-      return { ...nothing, error: toPullError(thrown), memories };
+      return this.#nothing(record, toPullError(thrown), verdicts, occasion, memories);
     }
+  }
+
+  /**
+   * Asks the mirrors whether there is a newer manifest than `signed`. Where none can be read
+   * that one stands, unless it has expired meanwhile.
+   */
+  async #findAgain(
+    record: AgentRecord,
+    signed: SignedManifest,
+    before: readonly MirrorVerdict[],
+    occasion: Occasion,
+  ): Promise<FoundRelease> {
+    const { accepted, verdicts } = await this.#poll(record, occasion.signal);
+    if (accepted) return this.#judge(record, accepted.signed, verdicts, occasion);
+    const { settings, clock, log } = this.#tools;
+    for (const { mirror, code, message } of verdicts) {
+      if (code !== undefined)
+        log.warn(`asked again after the fetch: ${mirror}: ${message}`, { code });
+    }
+    try {
+      acceptHere(signed, settings, record.trust, clock.now());
+    } catch (thrown) {
+      return this.#nothing(record, toPullError(thrown), before, occasion);
+    }
+    return this.#judge(record, signed, before, occasion);
   }
 
   /** Decides about a release, or about one that stands before it, as things are at this moment. */

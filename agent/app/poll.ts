@@ -123,6 +123,16 @@ function tooLate({ address }: Mirror): Answer {
   };
 }
 
+/** Whether this host may follow a verified manifest. Throws what `acceptManifest` throws. */
+export function acceptHere(
+  signed: SignedManifest,
+  { channel, clock }: Pick<Settings, "channel" | "clock">,
+  memories: TrustMemories,
+  now: Date,
+): TrustMemory {
+  return acceptManifest(signed, { channel, memories, now, clock, builtAt: BUILD.time });
+}
+
 interface Answer {
   readonly accepted: AcceptedManifest | null;
   readonly error: PullError | null;
@@ -153,13 +163,7 @@ async function ask(
       throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
     }
     const signed = readManifest(bytes, trustPolicyOf(settings));
-    const memory = acceptManifest(signed, {
-      channel,
-      memories,
-      now,
-      clock: settings.clock,
-      builtAt: BUILD.time,
-    });
+    const memory = acceptHere(signed, settings, memories, now);
     const hasValidators = validators.etag ?? validators.lastModified;
     if (hasValidators !== undefined) {
       await cache.put(mirror.address, channel, { bytes, validators });

@@ -56,6 +56,9 @@ const MAX_RESTARTS = 10;
 /** So often in a row a way back is tried before another release may take its place. */
 const MAX_ROLLBACKS = 3;
 
+/** So many newer releases are gone after in one poll. */
+const MAX_NEWER = 3;
+
 /** What an effect found out, beside the event that it makes. */
 type Details = Pick<HistoryEntry, "lastLines" | "deltas">;
 /** An event before it has its time. */
@@ -148,8 +151,11 @@ export class ReleaseRun {
     if (bootId !== pendingReboot.bootId) await this.happened({ type: "RebootNoticed", bootId });
   }
 
-  /** Acts on what a poll found. */
-  async follow(finding: FoundRelease): Promise<TickOutcome> {
+  /**
+   * Acts on what a poll found, and on what is published while it does: `newer` times, then
+   * the next poll goes on.
+   */
+  async follow(finding: FoundRelease, newer = MAX_NEWER): Promise<TickOutcome> {
     const { release, decision } = finding;
     const untouched = (): TickOutcome => ({ ...finding, record: this.record, updated: false });
     await this.#remember(finding.memories, release);
@@ -183,31 +189,40 @@ export class ReleaseRun {
           await this.#withdrawAllBut(release);
           return untouched();
         }
-        return this.#bringIn(release, finding);
+        return this.#bringIn(release, finding, newer);
       case "update":
-        return this.#bringIn(release, finding);
+        return this.#bringIn(release, finding, newer);
       default:
         return decision satisfies never;
     }
   }
 
   /**
-   * Fetches a release and activates it, unless at that moment something is waited for: the
-   * download may have outlasted a window, and somebody may have held the host meanwhile.
+   * Fetches a release and activates it, unless at that moment something is waited for or it
+   * is no longer what the mirrors have: the download may have outlasted a window, and somebody
+   * may have held the host, paused the release or published another one meanwhile.
    */
-  async #bringIn(release: Release, finding: FoundRelease): Promise<TickOutcome> {
+  async #bringIn(release: Release, finding: FoundRelease, newer: number): Promise<TickOutcome> {
     if (!this.#isUnderWay(release) || this.#isBarred() || (await this.#isLost(release))) {
       this.#tools.log.info(`release ${release.sequence}: ${release.toplevel}, to ${release.mode}`);
       await this.happened({ type: "ReleaseAccepted", release });
     }
+    const askMirrors = this.record.state.name !== "Imported";
     const begun = await this.#runSteps("Imported");
-    const decision = begun === null ? await finding.decideAgain(this.record) : finding.decision;
-    if (begun !== null || decision?.kind !== "update") {
-      return { ...finding, decision, record: this.record, updated: false, error: begun };
+    if (begun !== null) return { ...finding, record: this.record, updated: false, error: begun };
+    const now = await finding.lookAgain(this.record, { askMirrors });
+    if (now.release?.digest !== release.digest) {
+      const why = now.release ? `release ${now.release.sequence} is newer` : now.error?.message;
+      this.#tools.log.info(`release ${release.sequence} is not activated: ${why}`);
+      if (newer > 0) return this.follow(now, newer - 1);
+    }
+    await this.#remember(now.memories, now.release);
+    if (now.release?.digest !== release.digest || now.decision?.kind !== "update") {
+      return { ...now, record: this.record, updated: false };
     }
     const error = await this.#runSteps();
     const updated = error === null && this.record.committed?.digest === release.digest;
-    return { ...finding, decision, record: this.record, updated, error };
+    return { ...now, record: this.record, updated, error };
   }
 
   /** Whether the store no longer has what was brought in: somebody removed its root. */
@@ -277,10 +292,10 @@ export class ReleaseRun {
     await this.#removeLeftovers();
   }
 
-  /** Withdraws what was begun for another release; what was begun for this one only pauses. */
-  async #withdrawAllBut({ digest, sequence }: Release): Promise<void> {
+  /** Withdraws what was begun for another system; what was begun for this one only pauses. */
+  async #withdrawAllBut({ toplevel, sequence }: Release): Promise<void> {
     const { state } = this.record;
-    if ("release" in state && state.release.digest === digest) return;
+    if ("release" in state && state.release.toplevel === toplevel) return;
     await this.#withdraw(`release ${sequence} takes its place, and waits`);
   }
 

@@ -80,7 +80,7 @@ export interface AcceptanceContext {
  * EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
  */
 export function acceptManifest(signed: SignedManifest, context: AcceptanceContext): TrustMemory {
-  const { manifest, digest } = signed;
+  const { manifest } = signed;
   const memory = memoryOf(context.memories, context.channel);
   if (manifest.channel !== context.channel) {
     throw new PullError(
@@ -90,6 +90,11 @@ export function acceptManifest(signed: SignedManifest, context: AcceptanceContex
   }
   checkOrder(signed, memory);
   if (context.clock !== "ignore") checkClock(signed, memory, context);
+  return memoryOfManifest(signed);
+}
+
+/** What is kept of a manifest that was accepted. */
+export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMemory {
   const { epoch } = positionOf(manifest);
   return {
     channel: manifest.channel,
