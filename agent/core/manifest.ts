@@ -46,6 +46,9 @@ export const activationSchema = z.strictObject({
   checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
 });
 
+/** What is asked of `switch-to-configuration`, and what must hold afterwards. */
+export type Activation = z.infer<typeof activationSchema>;
+
 /** Earlier indexes that one index may be described by. */
 export const MAX_INDEX_PATCHES = 16;
 
@@ -340,7 +343,7 @@ export function entryOf(
 export function activationOf(
   { defaults }: Pick<Manifest, "defaults">,
   { activation }: Pick<HostEntry, "activation">,
-): z.infer<typeof activationSchema> {
+): Activation {
   const checks = activation?.checks ?? defaults.activation.checks;
   return { mode: activation?.mode ?? defaults.activation.mode, ...(checks && { checks }) };
 }

@@ -24,12 +24,16 @@ export type SystemSource =
 export interface HostSpec {
   readonly hostname: string;
   readonly source: SystemSource;
-  readonly activation?: { mode?: z.infer<typeof activationSchema>["mode"] | undefined } | undefined;
+  /** What is asked of this host apart from the release's defaults. */
+  readonly activation?: HostActivation | undefined;
   /** The one machine that may take this entry, as `nixos-pull status` shows it there. */
   readonly machineId?: string | undefined;
   /** What a rollout may call this host by. */
   readonly groups?: readonly string[] | undefined;
 }
+
+const hostActivationSchema = activationSchema.partial();
+type HostActivation = z.infer<typeof hostActivationSchema>;
 
 const FILE_SPEC = /^(?<file>[^#]+\.nix)(?:(?:#|\s+-A\s+)(?<attribute>\S+))?$/;
 
@@ -83,7 +87,7 @@ const hostsFileSchema = z.record(
       z.string(),
       z.strictObject({
         system: z.string(),
-        activation: activationSchema.partial().optional(),
+        activation: hostActivationSchema.optional(),
         machineId: sha256Schema.optional(),
         groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
       }),

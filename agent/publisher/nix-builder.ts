@@ -62,7 +62,7 @@ export async function readPathInfos(
   return parsePathInfos(stdout);
 }
 
-/** Evaluates to `{ NAME = { system = "….drv"; activation = …; }; }` as JSON. */
+/** Evaluates to `{ NAME = { system = "….drv"; activation = …; … }; }` as JSON. */
 const HOSTS_EXPRESSION = `
 file:
 let
@@ -75,15 +75,14 @@ builtins.mapAttrs (
   if isSystem host then
     { system = host.drvPath; }
   else
-    { system = host.system.drvPath; }
-    // (if host ? activation then { inherit (host) activation; } else { })
-    // (if host ? machineId then { inherit (host) machineId; } else { })
+    # What is not known is passed on, to be refused by name.
+    host // { system = host.system.drvPath; }
 ) hosts
 `;
 
 /**
  * Reads a hosts file, JSON or Nix. A Nix file is an attribute set (or a function of
- * `{}` to one) of hostnames to systems, or to `{ system, activation }`. Throws
+ * `{}` to one) of hostnames to systems, or to `{ system, activation, … }`. Throws
  * BUILD_FAILED, CONFIG_INVALID.
  */
 export async function readHostsFile(file: string, context: BuildContext): Promise<HostSpec[]> {

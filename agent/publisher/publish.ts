@@ -11,6 +11,7 @@ import {
   entryOf,
   positionOf,
   readManifest,
+  type Activation,
   type ActivationMode,
   type HostEntry,
   type Manifest,
@@ -173,7 +174,7 @@ async function publishInto(writer: MirrorWriter, options: PublishOptions): Promi
       toplevel: host.toplevel,
       closureSize: host.closureSize,
       archive: host.archive,
-      ...(host.mode === mode ? {} : { activation: { mode: host.mode } }),
+      ...ownActivation({ mode: host.mode, checks: spec.activation?.checks }, mode),
       ...(spec.machineId !== undefined && { machineId: spec.machineId }),
       ...(spec.groups !== undefined && { groups: [...spec.groups] }),
       ...carriedOn(current ? entryOf(current, spec.hostname) : undefined),
@@ -281,12 +282,20 @@ function nextPosition(
 /** The current release's entries, each with the activation that it has there. */
 function keptEntries(current: Manifest, newDefault: ActivationMode): Record<string, HostEntry> {
   return Object.fromEntries(
-    Object.entries(current.hosts).map(([hostname, entry]) => {
-      const activation = activationOf(current, entry);
-      const isDefault = activation.mode === newDefault && activation.checks === undefined;
-      return [hostname, isDefault ? entry : { ...entry, activation }];
-    }),
+    Object.entries(current.hosts).map(([hostname, entry]) => [
+      hostname,
+      { ...entry, ...ownActivation(activationOf(current, entry), newDefault) },
+    ]),
   );
+}
+
+/** What an entry has to say of its activation where the release's default is `byDefault`. */
+function ownActivation(
+  { mode, checks }: Activation,
+  byDefault: ActivationMode,
+): Pick<HostEntry, "activation"> {
+  if (mode === byDefault && checks === undefined) return {};
+  return { activation: { mode, ...(checks && { checks }) } };
 }
 
 export interface DraftOptions {

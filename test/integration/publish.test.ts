@@ -140,6 +140,64 @@ test("hosts come from a JSON file, a Nix file or a Nix function, and from the co
   expect(hosts["three"]).not.toHaveProperty("activation");
 });
 
+test("a hosts file's checks, groups and machine stand in the release, also of a new host", async () => {
+  const [operator, directory] = await Promise.all([createOperator(), sourceDirectory()]);
+  const command = { kind: "command", name: "true", command: ["/bin/true"], timeout: "10s" };
+  const site = { kind: "http", name: "site", url: "http://127.0.0.1/", status: 200 };
+  const wanted = {
+    plain: { activation: { checks: [command] }, groups: ["canary"] },
+    boots: { activation: { mode: "boot", checks: [] }, machineId: "ab".repeat(32) },
+    both: { activation: { mode: "test", checks: [command, { ...site, timeout: "5s" }] } },
+    usual: { activation: { mode: "switch" } },
+  };
+  const sources = Object.entries(wanted).map(([name, rest]) => [
+    name,
+    { system: "alone.nix", ...rest },
+  ]);
+  await writeFile(join(directory, "checks.json"), JSON.stringify(Object.fromEntries(sources)));
+  const system = `import ${directory}/alone.nix`;
+  await writeFile(
+    join(directory, "checks.nix"),
+    `builtins.mapAttrs (_: rest: { system = ${system}; } // rest)
+      (builtins.fromJSON (builtins.readFile ${join(directory, "wanted.json")}))`,
+  );
+  await writeFile(join(directory, "wanted.json"), JSON.stringify(wanted));
+  const expected = {
+    plain: { activation: { mode: "switch", checks: [command] }, groups: ["canary"] },
+    boots: wanted.boots,
+    both: wanted.both,
+    usual: {},
+  };
+  for (const file of ["checks.json", "checks.nix"]) {
+    const published = await attempt(operator, "--hosts", join(directory, file));
+    expect(published.exitCode, published.stderr).toBe(0);
+    const { hosts } = await manifestOf(operator.mirror);
+    const found = Object.entries(hosts).map(([name, { activation, groups, machineId }]) => [
+      name,
+      {
+        ...(activation && { activation }),
+        ...(groups && { groups }),
+        ...(machineId && { machineId }),
+      },
+    ]);
+    expect(Object.fromEntries(found), file).toEqual(expected);
+  }
+  // Another host is published beside them, and theirs are kept.
+  const kept = await attempt(
+    operator,
+    ...["--hosts", join(directory, "attrset.nix"), "--keep-hosts", "--mode", "boot"],
+  );
+  expect(kept.exitCode, kept.stderr).toBe(0);
+  const { hosts } = await manifestOf(operator.mirror);
+  expect(hosts["plain"]?.activation).toEqual(expected.plain.activation);
+  expect(hosts["usual"]?.activation).toEqual({ mode: "switch" });
+
+  await writeFile(join(directory, "odd.nix"), `{ web1 = { system = ${system}; tags = [ ]; }; }`);
+  const refused = await attempt(operator, "--hosts", join(directory, "odd.nix"));
+  expect(refused.exitCode).toBe(3);
+  expect(refused.stderr).toMatch(/odd\.nix: web1: unknown key "tags"/);
+});
+
 test("equal systems share an archive, unchanged ones keep theirs, --keep-hosts keeps hosts and modes", async () => {
   const operator = await createOperator();
   const archives = (): Promise<string[]> => readdir(join(operator.mirror, "archives"));
