@@ -5,6 +5,7 @@ import { PullError, toPullError } from "../core/errors.ts";
 import { endOf } from "../core/waiting.ts";
 import { nextOpening } from "../core/window.ts";
 import { hostKey } from "../effects/host-key.ts";
+import { OrdersWatch } from "../effects/orders-watch.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { StickWatch } from "../effects/stick-watch.ts";
@@ -53,7 +54,8 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     await announceHostKey(tools);
     const agent = new Agent(tools);
     const reports = new ReportDelivery(tools);
-    const watch = new StickWatch(settings.mirrors, settings.channel);
+    const sticks = new StickWatch(settings.mirrors, settings.channel);
+    const orders = new OrdersWatch(settings.paths.state);
     const presence = new Presence(log);
     log.info(
       `following channel ${settings.channel} as ${settings.hostname} from ${settings.mirrors.join(", ")}`,
@@ -61,7 +63,8 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
     const stopped = (): boolean => signal.aborted;
     while (!stopped()) {
       // From before the poll, so that what comes during it is polled for too.
-      await watch.look();
+      await sticks.look();
+      await orders.look();
       const wait = await tickOnce(agent, tools, () => schedule(tools.random()), presence, signal);
       await writeMetricsFile(tools);
       await reports.sendNew(signal);
@@ -74,11 +77,17 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
         );
         return;
       }
-      const { watch: every } = settings.sticks;
-      const news = await untilNews(watch, every, signal, (wake) =>
-        pauseAndRetry(wait, reports, wake),
-      );
-      for (const address of news) log.info(`${address} has news; polling now`);
+      const every = settings.sticks.watch;
+      const news = await firstOf(signal, [
+        async (ended) => {
+          await pauseAndRetry(wait, reports, ended);
+          return undefined;
+        },
+        (ended) => stickNews(sticks, every, ended),
+        async (ended) =>
+          (await orders.untilNews(ended)) ? "somebody gave this host an order" : undefined,
+      ]);
+      if (news !== undefined) log.info(`${news}; polling now`);
     }
     log.info("stopped");
   } finally {
@@ -139,30 +148,42 @@ async function pause(ms: number, signal: AbortSignal): Promise<void> {
   }
 }
 
-/**
- * Does `wait`, which ends early where its signal says so, but no longer than until a stick
- * came or changed; gives the mirrors that did.
- */
-async function untilNews(
-  watch: StickWatch,
-  every: number,
+/** Something to wait for: gives what came, or nothing where that is only that time passed. */
+type Waiting = (ended: AbortSignal) => Promise<string | undefined>;
+
+/** Waits for the first of several things, or for `signal`, and ends the others. */
+async function firstOf(
   signal: AbortSignal,
-  wait: (wake: AbortSignal) => Promise<void>,
-): Promise<readonly string[]> {
+  things: readonly Waiting[],
+): Promise<string | undefined> {
   const end = new AbortController();
   const ended = AbortSignal.any([signal, end.signal]);
-  const waiting = wait(ended).finally(() => {
-    end.abort();
-  });
-  const isOver = (): boolean => ended.aborted;
-  let news: readonly string[] = [];
-  while (every > 0 && !watch.isIdle && !isOver() && news.length === 0) {
-    await pause(every, ended);
-    if (!isOver()) news = await watch.look();
+  const waiting = things.map((thing) =>
+    thing(ended).finally(() => {
+      end.abort();
+    }),
+  );
+  const came = await Promise.all(waiting);
+  return came.find((it) => it !== undefined);
+}
+
+/** Waits until a stick came or changed; where there is none to watch, for the end. */
+async function stickNews(
+  watch: StickWatch,
+  every: number,
+  ended: AbortSignal,
+): Promise<string | undefined> {
+  if (every === 0 || watch.isIdle) {
+    await pause(Infinity, ended);
+    return undefined;
   }
-  if (news.length > 0) end.abort();
-  await waiting;
-  return news;
+  const isOver = (): boolean => ended.aborted;
+  while (!isOver()) {
+    await pause(every, ended);
+    const news = isOver() ? [] : await watch.look();
+    if (news.length > 0) return news.map((address) => `${address} has news`).join(", ");
+  }
+  return undefined;
 }
 
 /** Says once that a stick is not there, and once that it is. */

@@ -9,7 +9,10 @@ import { Agent, type AgentTools } from "./agent.ts";
 
 /** What a person decides about this host from outside of the agent's own work. */
 
-/** Holds the host as it is. It counts from the agent's next decision on. */
+/**
+ * Holds the host as it is. A waiting service wakes up for it; one at work minds it
+ * at its next decision.
+ */
 export async function holdHost(tools: AgentTools, wish: Omit<Hold, "at">): Promise<Hold> {
   const { settings, state, clock } = tools;
   const hold = { at: clock.now().toISOString(), ...wish };

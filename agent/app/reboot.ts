@@ -20,19 +20,14 @@ export async function rebootIfDue(
   tools: AgentTools,
   signal: AbortSignal | undefined,
 ): Promise<PullError | null> {
-  const { settings, log, services, rebootLock, clock } = tools;
+  const { settings, log, services, rebootLock } = tools;
   const { pendingReboot } = run.record;
   const { policy, grace } = settings.reboot;
   if (pendingReboot === null || policy === "never") return null;
   const { wayBack, release, requested } = pendingReboot;
   // A system that failed does its work badly or not at all: leaving it waits for nothing.
-  if (!wayBack) {
-    if (policy === "window" && !isOpen(rebootWindows(settings), clock.now())) return null;
-    if (isHeld(await readHold(settings.paths.state), clock.now())) {
-      log.info("a reboot is pending, but this host is held", { code: "HELD" });
-      return null;
-    }
-  }
+  const mayReboot = async (): Promise<boolean> => wayBack || (await isAllowed(tools));
+  if (!(await mayReboot())) return null;
   const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
   if (requested >= MAX_REBOOTS) {
     return new PullError(
@@ -48,6 +43,11 @@ export async function rebootIfDue(
     }
     log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
     await sleep(grace, undefined, signal ? { signal } : {});
+    // The grace period is there for people to say no.
+    if (!(await mayReboot())) {
+      await giveBackSlot(run, tools);
+      return null;
+    }
     await run.happened({ type: "RebootRequested" });
     await services.reboot();
     return null;
@@ -64,10 +64,32 @@ export function rebootWindows({
   return reboot.window ? [reboot.window] : maintenance.windows;
 }
 
-/** Gives a reboot slot back once nothing is pending any more; tried again at the next poll. */
+/** Whether this host's rules let it reboot now. */
+async function isAllowed({ settings, log, clock }: AgentTools): Promise<boolean> {
+  const now = clock.now();
+  if (settings.reboot.policy === "never") return false;
+  if (settings.reboot.policy === "window" && !isOpen(rebootWindows(settings), now)) return false;
+  if (!isHeld(await readHold(settings.paths.state), now)) return true;
+  log.info("a reboot is pending, but this host is held", { code: "HELD" });
+  return false;
+}
+
+/**
+ * Gives a reboot slot back once no reboot is pending any more, or it may not come now: other
+ * hosts wait for the slot. Tried again at the next poll.
+ */
 export async function releaseRebootSlot(run: ReleaseRun, tools: AgentTools): Promise<void> {
-  const { rebootLock, log } = tools;
-  if (!rebootLock || !run.record.holdsRebootSlot || run.record.pendingReboot !== null) return;
+  const { pendingReboot, holdsRebootSlot } = run.record;
+  if (!holdsRebootSlot) return;
+  if (pendingReboot && (pendingReboot.wayBack || (await isAllowed(tools)))) return;
+  await giveBackSlot(run, tools);
+}
+
+async function giveBackSlot(
+  run: ReleaseRun,
+  { rebootLock, log }: Pick<AgentTools, "rebootLock" | "log">,
+): Promise<void> {
+  if (!rebootLock) return;
   try {
     await rebootLock.release();
     await run.happened({ type: "RebootSlotReleased" });

@@ -19,7 +19,7 @@ export async function confirm(release: string | undefined, options: ConfirmOptio
   else {
     printLine(
       `Confirmed release ${confirmed.sequence}: ${confirmed.mode} ${confirmed.toplevel}\n` +
-        "The service activates it at its next poll; `nixos-pull apply` does so now.",
+        "The service, where it runs, activates it now.",
     );
   }
   return EXIT.ok;

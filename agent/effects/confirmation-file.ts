@@ -2,8 +2,11 @@ import { join } from "node:path";
 import { confirmationSchema, type Confirmation } from "../core/confirmation.ts";
 import { readChecked, writeCheckedUnlocked } from "./checked-file.ts";
 
+/** Its name in the state directory. */
+export const CONFIRMATION_FILE = "confirmation.json";
+
 function fileIn(stateDirectory: string): string {
-  return join(stateDirectory, "confirmation.json");
+  return join(stateDirectory, CONFIRMATION_FILE);
 }
 
 /** The release that was confirmed last; null where none was, or the file is damaged. */

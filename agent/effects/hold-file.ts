@@ -4,8 +4,11 @@ import { holdSchema, type Hold, type HoldRead } from "../core/hold.ts";
 import { readChecked, writeCheckedUnlocked } from "./checked-file.ts";
 import { isNotFound, syncDirectory } from "./durable-file.ts";
 
+/** Its name in the state directory. */
+export const HOLD_FILE = "hold.json";
+
 function fileIn(stateDirectory: string): string {
-  return join(stateDirectory, "hold.json");
+  return join(stateDirectory, HOLD_FILE);
 }
 
 /** Reads the host's hold. Throws only the operating system's errors. */

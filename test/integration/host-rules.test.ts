@@ -209,6 +209,19 @@ describe("a held host", () => {
     expect((await statusOf(host)).hold).toEqual({ kind: "none" });
   });
 
+  test("wakes its service when it is held and when that ends, however seldom it polls", async () => {
+    const { host, mirror } = await servedRelease(series, SELDOM);
+    const agent = host.start("run");
+    await agent.sees("release 2 is active");
+    await mirror.release(3);
+    expect((await host.run("hold")).exitCode).toBe(0);
+    await agent.sees("release 3 waits: this host is held");
+    expect(await host.profileToplevel()).toBe(series.toplevels[2]);
+    expect((await host.run("unhold")).exitCode).toBe(0);
+    await agent.sees("release 3 is active");
+    await stop(agent);
+  });
+
   test("was held in the middle of a download, which then is not activated", async () => {
     const { host, server, mirror } = await servedRelease(series);
     const before = await snapshotOf(host);
@@ -297,6 +310,16 @@ describe("a host that asks for a confirmation", () => {
     expect(await host.profileToplevel()).toBe(series.toplevels[2]);
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
     expect(await lastOf(host, "ReleaseConfirmed")).toMatchObject({ sequence: 2 });
+  });
+
+  test("hears the confirmation at once, however seldom it polls", async () => {
+    const { host } = await servedRelease(series, { ...SELDOM, ...CONFIRM });
+    const agent = host.start("run");
+    await agent.sees("release 2 waits");
+    const confirmed = await host.run("confirm");
+    expect(confirmed.stdout).toContain("The service, where it runs, activates it now.");
+    await agent.sees("release 2 is active");
+    await stop(agent);
   });
 
   test("and one that asks for none has nothing to confirm", async () => {

@@ -1,13 +1,17 @@
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { Agent } from "undici";
+import { describe, expect, onTestFinished, test } from "vitest";
 import type { AgentTools } from "../../../agent/app/agent.ts";
-import { rebootIfDue } from "../../../agent/app/reboot.ts";
+import { rebootIfDue, releaseRebootSlot } from "../../../agent/app/reboot.ts";
 import { ReleaseRun } from "../../../agent/app/release-run.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../../agent/core/machine.ts";
+import type { RebootLock } from "../../../agent/core/ports.ts";
 import { parseSettings } from "../../../agent/core/settings.ts";
+import { fleetLock } from "../../../agent/effects/fleet-lock.ts";
 import { writeHold } from "../../../agent/effects/hold-file.ts";
 import { History } from "../../../agent/effects/history.ts";
 import { StateFile } from "../../../agent/effects/state-file.ts";
+import { lockServer } from "../../support/lock-server.ts";
 import { recordingLog } from "../../support/recording-log.ts";
 import { samplePath, sampleRelease } from "../../support/sample-release.ts";
 import { temporaryDirectory } from "../../support/temporary.ts";
@@ -19,11 +23,21 @@ const OLD = samplePath("nixos-system-web1-old");
 const WINDOW = { cron: "0 2 * * *", duration: "2h" };
 const NOON_WINDOW = { cron: "0 12 * * *", duration: "2h" };
 
+interface Circumstances {
+  readonly wayBack?: boolean;
+  readonly hold?: boolean;
+  /** Whether it has taken a slot of the FleetLock server before. */
+  readonly holdsSlot?: boolean;
+  readonly lock?: RebootLock;
+  /** What somebody does while the host announces its reboot. */
+  readonly meanwhile?: (stateDirectory: string) => Promise<void>;
+}
+
 /** How often a host with a pending reboot is rebooted at a time. */
 async function rebootsAt(
   now: string,
   changes: { reboot: object; maintenance?: object },
-  { wayBack = false, hold = false } = {},
+  { wayBack = false, hold = false, holdsSlot = false, lock, meanwhile }: Circumstances = {},
 ): Promise<number> {
   const directory = await temporaryDirectory();
   const paths = { state: join(directory, "state"), runtime: join(directory, "run") };
@@ -48,7 +62,11 @@ async function rebootsAt(
   };
   const clock = { now: () => new Date(now) };
   // A reboot has to do with nothing else of the agent's tools.
-  const tools = { settings, log, history, state, clock, services, rebootLock: null } as unknown;
+  const parts = { settings, log, history, state, clock, services } as object;
+  const rebootLock = lock
+    ? { ...lock, take: () => lock.take().then(() => meanwhile?.(paths.state)) }
+    : null;
+  const tools = { ...parts, rebootLock } as AgentTools;
   const baseline = {
     profile: OLD,
     generation: 1,
@@ -58,13 +76,17 @@ async function rebootsAt(
   };
   const record: AgentRecord = {
     ...EMPTY_RECORD,
+    holdsRebootSlot: holdsSlot,
     pendingReboot: {
       ...{ release: sampleRelease(), wayBack, baseline, attempts: 0 },
       ...{ bootId: "this boot", requested: 0 },
     },
   };
-  const run = new ReleaseRun(tools as AgentTools, record, undefined);
-  expect(await rebootIfDue(run, tools as AgentTools, undefined)).toBeNull();
+  const run = new ReleaseRun(tools, record, undefined);
+  await releaseRebootSlot(run, tools);
+  expect(await rebootIfDue(run, tools, undefined)).toBeNull();
+  // Only who is about to reboot holds a slot.
+  expect(run.record.holdsRebootSlot).toBe(lock !== undefined && reboots > 0);
   expect(run.record.pendingReboot?.requested).toBe(reboots);
   return reboots;
 }
@@ -92,5 +114,49 @@ describe("a pending reboot", () => {
   test("that leaves a failed system waits for nothing", async () => {
     const rules = { reboot: { policy: "window", window: WINDOW } };
     expect(await rebootsAt(NOON, rules, { wayBack: true, hold: true })).toBe(1);
+  });
+});
+
+describe("a slot of a FleetLock server", () => {
+  /** A lock at a real server, and what that was asked. */
+  async function slotAt() {
+    const { asked, url } = await lockServer();
+    const dispatcher = new Agent();
+    onTestFinished(() => dispatcher.destroy());
+    const lock = fleetLock({ url, group: "web", id: "web1" }, () => Promise.resolve(dispatcher));
+    return { lock, operations: () => asked.map((it) => it.url?.replace("/v1/", "")) };
+  }
+  const NOW = { reboot: { policy: "now" } };
+
+  test("is kept by a host that reboots now", async () => {
+    const { lock, operations } = await slotAt();
+    expect(await rebootsAt(NOON, NOW, { lock, holdsSlot: true })).toBe(1);
+    expect(operations()).toEqual(["pre-reboot"]);
+  });
+
+  test.each<[string, object, boolean]>([
+    ["is held", NOW, true],
+    ["is outside of its window", { reboot: { policy: "window", window: WINDOW } }, false],
+    ["reboots no more by itself", { reboot: { policy: "never" } }, false],
+  ])("that was taken before is given back by a host that %s", async (_, rules, hold) => {
+    const { lock, operations } = await slotAt();
+    const settings = rules as { reboot: object };
+    expect(await rebootsAt(NOON, settings, { lock, hold, holdsSlot: true })).toBe(0);
+    expect(operations()).toEqual(["steady-state"]);
+  });
+
+  test("is given back by a host that is held while it announces its reboot", async () => {
+    const { lock, operations } = await slotAt();
+    const meanwhile = (state: string): Promise<void> =>
+      writeHold(state, { at: NOON, until: null, reason: "not now" });
+    expect(await rebootsAt(NOON, NOW, { lock, meanwhile })).toBe(0);
+    expect(operations()).toEqual(["pre-reboot", "steady-state"]);
+  });
+
+  test("is kept on the way back from a failed system, whatever the host waits for", async () => {
+    const { lock, operations } = await slotAt();
+    const held = { lock, hold: true, wayBack: true, holdsSlot: true };
+    expect(await rebootsAt(NOON, NOW, held)).toBe(1);
+    expect(operations()).toEqual(["pre-reboot"]);
   });
 });

@@ -1,0 +1,87 @@
+import { watch, type FSWatcher } from "node:fs";
+import { stat } from "node:fs/promises";
+import { join } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
+import { CONFIRMATION_FILE } from "./confirmation-file.ts";
+import { HOLD_FILE } from "./hold-file.ts";
+
+/** The files of the state directory in which a person's orders lie. */
+const ORDERS: readonly string[] = [HOLD_FILE, CONFIRMATION_FILE];
+
+/** So often is looked where the kernel tells nothing: no inotify, or no watch left. */
+const LOOK_MS = 15_000;
+
+interface Options {
+  readonly lookEveryMs?: number;
+  /** Node's `fs.watch`. */
+  readonly watchDirectory?: typeof watch;
+}
+
+/**
+ * Tells when somebody held, released or confirmed. Only who may write to the state directory
+ * can, as ever: the agent listens to nothing else.
+ */
+export class OrdersWatch {
+  readonly #directory: string;
+  readonly #lookEveryMs: number;
+  readonly #watchDirectory: typeof watch;
+  #seen = "";
+
+  constructor(
+    stateDirectory: string,
+    { lookEveryMs = LOOK_MS, watchDirectory = watch }: Options = {},
+  ) {
+    this.#directory = stateDirectory;
+    this.#lookEveryMs = lookEveryMs;
+    this.#watchDirectory = watchDirectory;
+  }
+
+  /** Takes the orders as they are now for known; whatever comes later is news. */
+  async look(): Promise<void> {
+    this.#seen = await this.#found();
+  }
+
+  /** Waits until there are other orders than those known, and gives true; false once `signal` ends it. */
+  async untilNews(signal: AbortSignal): Promise<boolean> {
+    let heard = (): void => undefined;
+    // Before the first look, so that nothing comes between the two.
+    const watcher = this.#listen(() => {
+      heard();
+    });
+    try {
+      while (!signal.aborted) {
+        const news = new AbortController();
+        heard = () => {
+          news.abort();
+        };
+        if ((await this.#found()) !== this.#seen) return true;
+        const either = AbortSignal.any([signal, news.signal]);
+        await sleep(this.#lookEveryMs, undefined, { signal: either }).catch(() => undefined);
+      }
+      return false;
+    } finally {
+      watcher?.close();
+    }
+  }
+
+  /** Null where the directory cannot be watched; then it is only looked at. */
+  #listen(heard: () => void): FSWatcher | null {
+    try {
+      return this.#watchDirectory(this.#directory, (_, name) => {
+        if (name === null || ORDERS.includes(name)) heard();
+      }).on("error", () => undefined);
+    } catch {
+      return null;
+    }
+  }
+
+  async #found(): Promise<string> {
+    const files = ORDERS.map((name) =>
+      stat(join(this.#directory, name)).then(
+        ({ ino, size, mtimeMs }) => `${ino}:${size}:${mtimeMs}`,
+        () => "none",
+      ),
+    );
+    return (await Promise.all(files)).join(" ");
+  }
+}
