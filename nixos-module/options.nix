@@ -514,6 +514,17 @@ in
                 where empty. {command}`nixos-pull apply` does not wait.
               '';
             };
+
+            jitter = mkOption {
+              type = duration;
+              default = "5m";
+              example = "30m";
+              description = ''
+                Up to this much after a window's opening, and a quarter of the window at most,
+                is this host's turn to activate or reboot, so that the hosts of a fleet do not
+                all begin in the same second. `0s`: at once.
+              '';
+            };
           };
 
           hooks = {

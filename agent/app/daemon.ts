@@ -3,14 +3,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { endOf } from "../core/waiting.ts";
-import { nextOpening } from "../core/window.ts";
 import { hostKey } from "../effects/host-key.ts";
 import { OrdersWatch } from "../effects/orders-watch.ts";
 import { tryLock } from "../effects/process-lock.ts";
 import { scheduleOf } from "../effects/schedule.ts";
 import { StickWatch } from "../effects/stick-watch.ts";
 import { serveStatus } from "../effects/status-socket.ts";
-import { rebootWindows } from "./reboot.ts";
+import { nextRebootWindow } from "./reboot.ts";
 import { readStatus, statusJson } from "./host-status.ts";
 import { serveHostMetrics, writeMetricsFile } from "./metrics.ts";
 import { handReport } from "./stick-report.ts";
@@ -243,7 +242,7 @@ function nextOccasion(outcome: TickOutcome, tools: AgentTools): number | null {
   const reboots = pendingReboot !== null && settings.reboot.policy === "window";
   const occasions = [
     decision?.kind === "waiting" ? endOf(decision.waits) : null,
-    reboots ? (nextOpening(rebootWindows(settings), now)?.toISOString() ?? null) : null,
+    reboots ? (nextRebootWindow(settings, now)?.toISOString() ?? null) : null,
     state.name === "Failed" ? state.retryAt : null,
   ].flatMap((at) => (at === null ? [] : Date.parse(at)));
   const tried = state.name === "Failed" && decision?.kind === "update";

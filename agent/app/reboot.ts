@@ -3,7 +3,7 @@ import { formatDuration } from "../core/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { isHeld } from "../core/hold.ts";
 import type { Settings } from "../core/settings.ts";
-import { isOpen, type Window } from "../core/window.ts";
+import { isOpen, nextOpening, spreadOf, type Window } from "../core/window.ts";
 import { readHold } from "../effects/hold-file.ts";
 import type { AgentTools } from "./agent.ts";
 import type { ReleaseRun } from "./release-run.ts";
@@ -56,11 +56,24 @@ export async function rebootIfDue(
   }
 }
 
-/** When a host whose policy is `window` may reboot. */
-export function rebootWindows({
-  reboot,
-  maintenance,
-}: Pick<Settings, "reboot" | "maintenance">): readonly Window[] {
+/** Whether a host whose policy is `window` may reboot now. */
+function isRebootWindowOpen(settings: RebootSettings, now: Date): boolean {
+  return isOpen(
+    rebootWindows(settings),
+    now,
+    spreadOf(settings.hostname, settings.maintenance.jitter),
+  );
+}
+
+/** When it may next, after `now`. */
+export function nextRebootWindow(settings: RebootSettings, now: Date): Date | null {
+  const spread = spreadOf(settings.hostname, settings.maintenance.jitter);
+  return nextOpening(rebootWindows(settings), now, spread);
+}
+
+type RebootSettings = Pick<Settings, "hostname" | "reboot" | "maintenance">;
+
+function rebootWindows({ reboot, maintenance }: RebootSettings): readonly Window[] {
   return reboot.window ? [reboot.window] : maintenance.windows;
 }
 
@@ -68,7 +81,7 @@ export function rebootWindows({
 async function isAllowed({ settings, log, clock }: AgentTools): Promise<boolean> {
   const now = clock.now();
   if (settings.reboot.policy === "never") return false;
-  if (settings.reboot.policy === "window" && !isOpen(rebootWindows(settings), now)) return false;
+  if (settings.reboot.policy === "window" && !isRebootWindowOpen(settings, now)) return false;
   if (!isHeld(await readHold(settings.paths.state), now)) return true;
   log.info("a reboot is pending, but this host is held", { code: "HELD" });
   return false;

@@ -3,7 +3,7 @@ import { describeHold, isHeld, type HoldRead } from "./hold.ts";
 import type { Release } from "./manifest.ts";
 import type { Settings } from "./settings.ts";
 import type { Wait } from "./waiting.ts";
-import { isOpen, nextOpening } from "./window.ts";
+import { isOpen, nextOpening, spreadOf } from "./window.ts";
 
 /** What people said on this host, as it lies in the state directory. */
 export interface Orders {
@@ -14,7 +14,7 @@ export interface Orders {
 
 /** What this host's own rules have against activating a release now. Pure. */
 export function hostWaits(
-  settings: Pick<Settings, "maintenance" | "activation">,
+  settings: Pick<Settings, "hostname" | "maintenance" | "activation">,
   { hold, confirmation }: Orders,
   release: Release,
   now: Date,
@@ -30,9 +30,10 @@ export function hostWaits(
       allowsFetch: false,
     });
   }
-  const { windows } = settings.maintenance;
-  if (!isOpen(windows, now)) {
-    const until = nextOpening(windows, now)?.toISOString() ?? null;
+  const { windows, jitter } = settings.maintenance;
+  const spread = spreadOf(settings.hostname, jitter);
+  if (!isOpen(windows, now, spread)) {
+    const until = nextOpening(windows, now, spread)?.toISOString() ?? null;
     waits.push({
       reason: "WINDOW_CLOSED",
       message: `the maintenance window opens at ${until ?? "no time"}`,

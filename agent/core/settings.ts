@@ -319,6 +319,11 @@ export const settingsSchema = z
           .describe(
             "When the service may activate releases, which it fetches at any time; always where empty.",
           ),
+        jitter: durationSchema
+          .prefault("5m")
+          .describe(
+            "Up to this much after a window's opening, and a quarter of the window at most, is this host's turn to activate or reboot; 0s: at once.",
+          ),
       })
       .prefault({})
       .describe("Maintenance windows."),

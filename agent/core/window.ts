@@ -2,6 +2,7 @@ import { z } from "zod";
 import { parseCron, type Cron } from "./cron.ts";
 import { positiveDurationSchema } from "./duration.ts";
 import { LocalTime, isTimeZone } from "./local-time.ts";
+import { placeInOrder } from "./rollout.ts";
 
 const DAY_MS = 24 * 60 * 60_000;
 
@@ -38,30 +39,67 @@ export const windowSchema = z
   });
 export type Window = z.infer<typeof windowSchema>;
 
+/** How much later than its opening a window counts as open here, both in milliseconds. */
+export type Spread = (opening: number, duration: number) => number;
+
+const PUNCTUAL: Spread = () => 0;
+
+/** A host waits at most this share of a window for its turn. */
+const MAX_SPREAD = 0.25;
+
+/**
+ * Spreads the hosts of a fleet over the first part of a window, by their names: another order
+ * at each opening, the same one whenever it is asked for.
+ */
+export function spreadOf(hostname: string, jitter: number): Spread {
+  return (opening, duration) => {
+    const salt = `window ${new Date(opening).toISOString()}`;
+    return Math.floor(placeInOrder(salt, hostname) * Math.min(jitter, duration * MAX_SPREAD));
+  };
+}
+
 /** Whether any of the windows is open; true where there is none. */
-export function isOpen(windows: readonly Window[], now: Date): boolean {
-  return windows.length === 0 || windows.some((window) => lastOpening(window, now) !== null);
+export function isOpen(windows: readonly Window[], now: Date, spread = PUNCTUAL): boolean {
+  if (windows.length === 0) return true;
+  return windows.some((window) => {
+    for (const opening of openingsBefore(window, now, window.duration)) {
+      if (opening + spread(opening, window.duration) <= now.getTime()) return true;
+    }
+    return false;
+  });
 }
 
 /** When the first of the windows opens after `now`. */
-export function nextOpening(windows: readonly Window[], now: Date): Date | null {
-  const openings = windows.flatMap((window) => openingAfter(window, now)?.getTime() ?? []);
+export function nextOpening(windows: readonly Window[], now: Date, spread = PUNCTUAL): Date | null {
+  const openings = windows.flatMap((window) => {
+    const { duration } = window;
+    const next = openingAfter(window, now)?.getTime();
+    // Those that opened, but not here yet.
+    const recent = spread === PUNCTUAL ? [] : openingsBefore(window, now, duration * MAX_SPREAD);
+    return [...recent, ...(next === undefined ? [] : [next])]
+      .map((opening) => opening + spread(opening, duration))
+      .filter((opening) => opening > now.getTime());
+  });
   return openings.length === 0 ? null : new Date(Math.min(...openings));
 }
 
 /** When the window opened that is open now; null where it is closed. */
 export function lastOpening(window: Window, now: Date): Date | null {
+  for (const opening of openingsBefore(window, now, window.duration)) return new Date(opening);
+  return null;
+}
+
+/** The openings in the last `ms` up to `now`, newest first. */
+function* openingsBefore(window: Window, now: Date, ms: number): Generator<number> {
   const { cron, local } = read(window);
-  const oldest = now.getTime() - window.duration;
+  const oldest = now.getTime() - ms;
   const firstDay = dayOf(local.at(oldest)) - 1;
   // A day more on both sides: where clocks are set back, a later day may have begun before.
   for (let day = dayOf(local.at(now.getTime())) + 1; day >= firstDay; day--) {
-    const last = openingsOn(day, cron, local)
-      .filter((opening) => opening <= now.getTime() && opening > oldest)
-      .at(-1);
-    if (last !== undefined) return new Date(last);
+    for (const opening of openingsOn(day, cron, local).reverse()) {
+      if (opening <= now.getTime() && opening > oldest) yield opening;
+    }
   }
-  return null;
 }
 
 /** When the window opens next after `now`. */

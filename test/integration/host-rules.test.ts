@@ -32,7 +32,7 @@ function cronIn(ms: number): string {
 
 /** Maintenance windows: one that opens then and stays open for an hour. */
 function windowIn(ms: number): Record<string, unknown> {
-  return { maintenance: { windows: [{ cron: cronIn(ms), duration: "1h" }] } };
+  return { maintenance: { windows: [{ cron: cronIn(ms), duration: "1h" }], jitter: "0s" } };
 }
 
 const CLOSED = (): Record<string, unknown> => windowIn(6 * HOUR_MS);

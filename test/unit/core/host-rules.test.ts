@@ -34,7 +34,9 @@ function waitsOf(settings: object, orders: Partial<Orders> = {}, now = NOW): Wai
   return hostWaits(settingsWith(settings), { ...NO_ORDERS, ...orders }, sampleRelease(), now);
 }
 
-const WINDOWS = { maintenance: { windows: [{ cron: "0 2 * * *", duration: "2h" }] } };
+const WINDOWS = {
+  maintenance: { windows: [{ cron: "0 2 * * *", duration: "2h" }], jitter: "0s" },
+};
 const CONFIRM = { activation: { confirm: "required" } };
 
 describe("a host's own rules", () => {

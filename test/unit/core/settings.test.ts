@@ -366,7 +366,7 @@ describe("the host's own rules", () => {
   test("are none where none are given", () => {
     const { maintenance, hooks, drift, activation } = parse({});
     expect({ maintenance, hooks, drift, confirm: activation.confirm }).toEqual({
-      maintenance: { windows: [] },
+      maintenance: { windows: [], jitter: 300_000 },
       hooks: { timeout: 300_000 },
       drift: "keep",
       confirm: "none",

@@ -6,6 +6,7 @@ import {
   lastOpening,
   nextOpening,
   openingAfter,
+  spreadOf,
   windowSchema,
   type Window,
 } from "../../../agent/core/window.ts";
@@ -261,6 +262,79 @@ describe("of any window, at any time", () => {
         void task.destroy();
       }),
       { numRuns: 500 },
+    );
+  });
+});
+
+describe("hosts of a fleet are spread over the first part of a window", () => {
+  const MINUTE_MS = 60_000;
+  const night = { cron: "0 2 * * *", timezone: "UTC", duration: 2 * HOUR_MS };
+  const evening = new Date("2026-02-01T18:00:00Z");
+  const opening = Date.parse("2026-02-02T02:00:00Z");
+  const turnsOf = (jitter: number, window: Window, now = evening): number[] =>
+    Array.from({ length: 200 }, (_, at) => {
+      const turn = nextOpening([window], now, spreadOf(`web${at}`, jitter));
+      return (turn?.getTime() ?? 0) - opening;
+    });
+
+  test("evenly, within the jitter, each at the same time whenever it is asked", () => {
+    const turns = turnsOf(10 * MINUTE_MS, night);
+    expect(Math.min(...turns)).toBeGreaterThanOrEqual(0);
+    expect(Math.max(...turns)).toBeLessThan(10 * MINUTE_MS);
+    for (let tenth = 0; tenth < 10; tenth++) {
+      const inTenth = turns.filter((turn) => Math.floor(turn / MINUTE_MS) === tenth);
+      expect(inTenth.length).toBeGreaterThan(5);
+    }
+    expect(turnsOf(10 * MINUTE_MS, night, new Date("2026-02-01T23:59:59Z"))).toEqual(turns);
+  });
+
+  test("over a quarter of a short window at most", () => {
+    const turns = turnsOf(HOUR_MS, { ...night, duration: 20 * MINUTE_MS });
+    expect(Math.max(...turns)).toBeLessThan(5 * MINUTE_MS);
+    expect(Math.max(...turns)).toBeGreaterThan(4 * MINUTE_MS);
+  });
+
+  test("not at all without a jitter", () => {
+    expect(new Set(turnsOf(0, night))).toEqual(new Set([0]));
+  });
+
+  test("in another order at each opening", () => {
+    const order = (now: Date): number[] =>
+      [...turnsOf(10 * MINUTE_MS, night, now).entries()]
+        .sort(([, a], [, b]) => a - b)
+        .map(([host]) => host);
+    expect(order(evening)).not.toEqual(order(new Date("2026-02-02T18:00:00Z")));
+  });
+
+  test("and a window that opens again before it closes stays open", () => {
+    const hourly = { cron: "0 * * * *", timezone: "UTC", duration: 3 * HOUR_MS };
+    const spread = spreadOf("web1", 30 * MINUTE_MS);
+    for (let minute = 0; minute < 120; minute++) {
+      expect(isOpen([hourly], new Date(opening + minute * MINUTE_MS), spread)).toBe(true);
+    }
+  });
+
+  test("a host's turn is when its window opens for it, and lasts to the window's end", () => {
+    fc.assert(
+      fc.property(
+        fc.string({ minLength: 1 }),
+        fc.integer({ min: 0, max: 3 * HOUR_MS }),
+        fc.integer({ min: 0, max: 26 * HOUR_MS }),
+        (hostname, jitter, ms) => {
+          const now = new Date(evening.getTime() + ms);
+          const spread = spreadOf(hostname, jitter);
+          const turn = nextOpening([night], now, spread)?.getTime() ?? 0;
+          expect(turn).toBeGreaterThan(now.getTime());
+          expect(isOpen([night], new Date(turn), spread)).toBe(true);
+          expect(isOpen([night], new Date(turn - 1), spread)).toBe(false);
+          // Nobody goes outside of the window, and its last three quarters are everybody's.
+          const last = lastOpening(night, now)?.getTime();
+          if (last === undefined) expect(isOpen([night], now, spread)).toBe(false);
+          else if (now.getTime() >= last + night.duration / 4) {
+            expect(isOpen([night], now, spread)).toBe(true);
+          }
+        },
+      ),
     );
   });
 });
