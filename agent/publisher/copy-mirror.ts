@@ -1,10 +1,12 @@
 import { readIndex } from "../core/archive-index.ts";
 import { bytesInRanges, covers, type ByteRange } from "../core/byte-ranges.ts";
 import type { TrustPolicy } from "../core/envelope.ts";
-import { PullError } from "../core/errors.ts";
+import { join } from "node:path";
+import { PullError, toPullError } from "../core/errors.ts";
 import {
   comparePositions,
   describePosition,
+  entryOf,
   positionOf,
   readManifest,
   type ArchiveReference,
@@ -25,10 +27,12 @@ import type { Report } from "../core/report.ts";
 import type { PublicKey } from "../core/signing-key.ts";
 import { mergeNeeds, needOf } from "../core/stick-plan.ts";
 import { readCompressedIndex } from "../effects/archive-index-reader.ts";
+import { writeDurably } from "../effects/durable-file.ts";
 import { readPackingList } from "../effects/packing-list-file.ts";
 import { ArchiveCopy, type ArchiveOrder } from "./archive-copy.ts";
 import { KnownSystems, channelsIn } from "./held-paths.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
+import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { pruneOpened, type Pruned } from "./prune-mirror.ts";
 import { digestIn, manifestIn } from "./release-shelf.ts";
 
@@ -87,6 +91,8 @@ export interface CopiedMirror {
     readonly present: number;
     /** Of those that were copied. */
     readonly bytes: number;
+    /** Archives of index patches that were copied beside them. */
+    readonly patches: number;
   };
   readonly pruned: Pruned | null;
 }
@@ -119,8 +125,10 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
     for (const consignment of channels) copied.push(await order.add(consignment));
     const { wanted, present } = await order.missing();
     const bytes = wanted.reduce((sum, one) => sum + bytesOf(one), 0);
+    let patches = 0;
     if (!options.dryRun) {
       await bringAll(wanted, bytes, writer, options);
+      patches = await bringPatches(channels, writer, options);
       for (const [at, consignment] of channels.entries()) {
         await putIntoForce(consignment, copied[at]?.hosts ?? [], writer);
       }
@@ -129,7 +137,7 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
     const pruned =
       keep === null || dryRun ? null : await pruneOpened(writer, { keep, dryRun, clock });
     if (!dryRun) await forgetPackings(writer);
-    const archives = { copied: wanted.length, present, bytes };
+    const archives = { copied: wanted.length, present, bytes, patches };
     return { channels: copied, strangers, archives, pruned };
   } finally {
     await writer.close();
@@ -411,6 +419,48 @@ async function bringAll(
     );
   }
   for (const order of orders) await copy.bring(order);
+}
+
+/**
+ * Brings the archives of index patches, and gives how many. A host reads an index whole where
+ * its patch is not there, so what cannot be had is left out. So are those of hosts that
+ * reported: they read their index from a stick, where it costs nothing.
+ */
+async function bringPatches(
+  channels: readonly Consignment[],
+  writer: MirrorWriter,
+  { source, reports, signal, onProgress }: CopyOptions,
+): Promise<number> {
+  if (reports.length > 0) return 0;
+  const systems = channels.flatMap(({ signed: { manifest }, hosts }) =>
+    (hosts ?? Object.keys(manifest.hosts)).flatMap((hostname) => {
+      const entry = entryOf(manifest, hostname);
+      return entry ? systemsOf(entry) : [];
+    }),
+  );
+  const isHere = (sha256: string): Promise<boolean> =>
+    readPatchArchive(writer.asMirror(), sha256, signal).then(
+      () => true,
+      () => false,
+    );
+  let brought = 0;
+  for (const sha256 of patchArchivesOf(systems)) {
+    if (await isHere(sha256)) continue;
+    let bytes: Buffer;
+    try {
+      bytes = await readPatchArchive(source, sha256, signal);
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code === "INTERRUPTED") throw thrown;
+      onProgress(`index patches were not copied: ${message}`);
+      continue;
+    }
+    const file = join(writer.work, "patches.tar");
+    await writeDurably(file, bytes, 0o644);
+    await writer.placeArchive(file, sha256);
+    brought++;
+  }
+  return brought;
 }
 
 /** The packing list, then the manifest: from then on hosts see the release. */

@@ -27,6 +27,7 @@ import { TAR_BLOCK, paddedSize } from "../core/tar-layout.ts";
 import { readCompressedIndex } from "../effects/archive-index-reader.ts";
 import { ByteReader } from "../effects/byte-reader.ts";
 import { readRun } from "../effects/staging.ts";
+import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { verifyMembers, verifyNar } from "./verify-members.ts";
 
 /** What was found out about one host's archive. */
@@ -86,7 +87,7 @@ export async function verifyMirror(
   const packed = packedHosts(options.packing ?? EMPTY_PACKING_LIST, signed.digest);
   const parts = new PartsOf(mirror);
   const verified = new Map<string, VerifiedArchive>();
-  const entries: { hostname: string; own: VerifiedArchive }[] = [];
+  const entries: { hostname: string; system: ReleasedSystem; own: VerifiedArchive }[] = [];
   /** One for each system of a host. */
   const results = new Map<string, VerifiedHost[]>();
   for (const hostname of names) {
@@ -106,7 +107,7 @@ export async function verifyMirror(
       const key = `${system.archive.sha256} ${system.toplevel}`;
       const own = verified.get(key) ?? (await verifyArchive(mirror, system, parts, options));
       verified.set(key, own);
-      entries.push({ hostname, own });
+      entries.push({ hostname, system, own });
     }
   }
   // The other archives are read once as well, for all hosts that have NARs in them.
@@ -124,16 +125,25 @@ export async function verifyMirror(
       : verifyOther(mirror, archive, nars, options.signal));
     if (fault) faults.set(archive.sha256, fault);
   }
+  for (const sha256 of patchArchivesOf(entries.map(({ system }) => system))) {
+    options.onHost(`index patches ${sha256.slice(0, 12)}…`);
+    const fault = await faultOf(async () => {
+      await readPatchArchive(mirror, sha256, options.signal);
+    });
+    // Where there is none, indexes are read whole.
+    if (fault && fault.code !== "MIRROR_NOT_FOUND") faults.set(sha256, fault);
+  }
   const found = new Map<string, number>();
   for (const { hostname, own } of entries) {
     found.set(hostname, (found.get(hostname) ?? 0) + own.members);
   }
-  for (const { hostname, own } of entries) {
+  for (const { hostname, system, own } of entries) {
     const { facts, elsewhere, missing } = own;
-    const bad = elsewhere.find(({ archive }) => faults.has(archive.sha256));
+    const named = [...elsewhere.map(({ archive }) => archive.sha256), ...patchArchivesOf([system])];
+    const bad = named.find((sha256) => faults.has(sha256));
     const fault =
       facts.code === undefined
-        ? ((bad && faults.get(bad.archive.sha256)) ??
+        ? ((bad === undefined ? undefined : faults.get(bad)) ??
           lossOf(packed?.get(hostname)?.members ?? null, found.get(hostname) ?? 0, missing))
         : undefined;
     const { code, message } = fault ?? facts;

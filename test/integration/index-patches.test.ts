@@ -151,3 +151,71 @@ describe("the index of a release that changes little", () => {
     }
   });
 });
+
+describe("a mirror that was copied", () => {
+  /** The world's mirror, copied over HTTP, and its host, which now follows the copy. */
+  async function copied(...args: string[]) {
+    const { operator, server, host, ...rest } = await world();
+    const copy = join(operator.directory, "copy");
+    const mirror = (...more: string[]): ReturnType<typeof nixosPull> =>
+      nixosPull([
+        ...["mirror", server.url, copy, "--public-key", operator.publicKey, "--json"],
+        ...[...args, ...more],
+      ]);
+    const output = await mirror();
+    expect(output.exitCode, output.stderr).toBe(0);
+    const second = await serveMirror(copy);
+    const settings = JSON.parse(await readFile(host.configFile, "utf8")) as object;
+    await writeFile(host.configFile, JSON.stringify({ ...settings, mirrors: [second.url] }));
+    const verify = (): ReturnType<typeof nixosPull> =>
+      nixosPull(["verify", copy, "-p", operator.publicKey, "--json"]);
+    const patched = (): boolean =>
+      second.requests.some(
+        ({ path, status }) => path.includes(rest.patch.archive) && status === 206,
+      );
+    return { operator, server, host, copy, mirror, output, verify, patched, ...rest };
+  }
+
+  test("has the patches too, and hosts of it read no whole index", async () => {
+    const { copy, mirror, output, verify, updated, patch, patched } = await copied();
+    expect(JSON.parse(output.stdout)).toMatchObject({ archives: { patches: 1 } });
+    expect((await verify()).exitCode).toBe(0);
+    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ archives: { patches: 0 } });
+    expect((await mirror("--keep", "1")).exitCode).toBe(0);
+    expect(await readdir(join(copy, "archives"))).toContain(`${patch.archive}.tar`);
+    await updated();
+    expect(patched()).toBe(true);
+  });
+
+  test("is complete without patches that could not be had, and gets them the next time", async () => {
+    const { operator, copy, mirror, verify, patch } = await copied();
+    const file = fileOf(operator.mirror, patch.archive);
+    const bytes = await readFile(file);
+    await rm(fileOf(copy, patch.archive));
+    const altered = Buffer.from(bytes);
+    altered[patch.offset + 5] = (altered[patch.offset + 5] ?? 0) ^ 1;
+    for (const damage of [() => rm(file), () => writeFile(file, altered)]) {
+      await damage();
+      const again = await mirror();
+      expect(again.exitCode, again.stderr).toBe(0);
+      expect(await readdir(join(copy, "archives"))).not.toContain(`${patch.archive}.tar`);
+      expect((await verify()).exitCode).toBe(0);
+    }
+    await writeFile(file, bytes);
+    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ archives: { patches: 1 } });
+    expect(await readFile(fileOf(copy, patch.archive))).toEqual(bytes);
+  });
+
+  test("is not whole where a patch on it is damaged: verify says so, the next copy mends it", async () => {
+    const { copy, mirror, verify, patch } = await copied();
+    const file = fileOf(copy, patch.archive);
+    const bytes = await readFile(file);
+    await writeFile(file, bytes.subarray(0, bytes.length - 1));
+    const { exitCode, stdout } = await verify();
+    expect(exitCode).toBe(6);
+    const { channels } = JSON.parse(stdout) as { channels: { hosts: { code?: string }[] }[] };
+    expect(channels[0]?.hosts.map(({ code }) => code)).toEqual(["ARCHIVE_CORRUPT"]);
+    expect((await mirror()).exitCode).toBe(0);
+    expect((await verify()).exitCode).toBe(0);
+  });
+});

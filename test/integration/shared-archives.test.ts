@@ -1,4 +1,13 @@
-import { copyFile, readFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
+import {
+  copyFile,
+  mkdir,
+  readFile,
+  readdir,
+  rm,
+  stat,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { TAR_BLOCK } from "../../agent/core/tar-layout.ts";
@@ -230,5 +239,68 @@ describe("prune", () => {
     const refused = await nixosPull(["prune", operator.mirror]);
     expect(refused.stderr).toContain("PUBLISH_LOCKED");
     expect((await publishing.ended).exitCode).toBe(0);
+  });
+});
+
+describe("an archive that is one host's own and that another host has NARs in", () => {
+  /** A system of libraries; each is a path of its own. */
+  const CHAIN = (name: string, libraries: readonly number[]): string => `
+    let
+      build = name: script: derivation {
+        inherit name;
+        system = builtins.currentSystem;
+        builder = "/bin/sh";
+        args = [ "-euc" "PATH=/usr/bin:/bin; \${script}" ];
+      };
+      library = number: build "chain-\${toString number}" "echo \${toString number} > $out";
+    in
+    build "nixos-system-${name}" ''
+      mkdir -p $out/bin
+      \${builtins.concatStringsSep "\\n" (map (number: "ln -s \${library number} $out/") [ ${libraries.join(" ")} ])}
+      printf '#!/bin/sh\\n' > $out/bin/switch-to-configuration
+      chmod +x $out/bin/switch-to-configuration
+    ''`;
+
+  /**
+   * The release in force has hosts `a` and `web1`. The first archive has what `web1` needs and
+   * `a` does not; only the second one, which `a` shares, names it.
+   */
+  async function chain() {
+    const operator = await createOperator();
+    await mkdir(join(operator.mirror, "archives"), { recursive: true });
+    const systemOf = async (name: string, ...libraries: number[]): Promise<string> => {
+      const file = join(operator.directory, `${name}.nix`);
+      await writeFile(file, CHAIN(name, libraries));
+      return file;
+    };
+    const added = async (hosts: Record<string, string>): Promise<string> => {
+      const before = new Set((await archivesOf(operator)).keys());
+      await operator.publish(hosts);
+      return [...(await archivesOf(operator)).keys()].find((name) => !before.has(name)) ?? "";
+    };
+    const web1 = await systemOf("second", 1, 2);
+    const first = await added({ web1: await systemOf("first", 1) });
+    const second = await added({ web1 });
+    const third = await added({ a: await systemOf("third", 2), web1 });
+    expect(new Set([first, second, third]).size).toBe(3);
+    return { operator, first };
+  }
+
+  test("is looked into by prune, which keeps what only it names", async () => {
+    const { operator, first } = await chain();
+    const pruned = await prune(operator, "--keep", "1");
+    expect(pruned.exitCode, pruned.stderr).toBe(0);
+    expect([...(await archivesOf(operator)).keys()]).toContain(first);
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+
+  test("is looked into before a release comes into force that needs what only it names", async () => {
+    const { operator, first } = await chain();
+    await rm(join(operator.mirror, "archives", first));
+    const refresh = ["publish", "--mirror", operator.mirror, "--key", operator.keyFile];
+    const refused = await nixosPull([...refresh, "--refresh"]);
+    expect(refused.exitCode).toBe(10);
+    expect(refused.stderr).toMatch(/PUBLISH_FAILED: web1: expected an archive of \d+ bytes at /);
+    expect(refused.stderr).toContain(first);
   });
 });
