@@ -40,8 +40,7 @@ export async function readStatus(tools: AgentTools): Promise<HostStatus> {
   const { record: found, alarms } = await state.recall();
   const record = found ?? EMPTY_RECORD;
   const [host, hold] = await Promise.all([observe(store), currentHold(tools)]);
-  const history = await tools.history.read();
-  const imported = history.findLast(({ event }) => event === IMPORTED);
+  const imported = await tools.history.findLast(IMPORTED);
   return {
     hostname: settings.hostname,
     channel: settings.channel,

@@ -31,6 +31,12 @@ const OLDER = "history.older.jsonl";
 /** At this size the file becomes the older one; the one before that is dropped. */
 const MAX_BYTES = 1024 * 1024;
 
+/** Read at a time from the end: a few hundred entries. */
+const BLOCK_BYTES = 64 * 1024;
+
+/** Of a file that somebody else made longer than rotation lets it become no more is read. */
+const MAX_READ_BYTES = 2 * MAX_BYTES;
+
 /** The append-only record of what happened, for people and for recovery. */
 export class History {
   readonly #directory: string;
@@ -76,14 +82,19 @@ export class History {
     return texts
       .join("\n")
       .split("\n")
-      .flatMap((line) => {
-        try {
-          const parsed = historyEntrySchema.safeParse(JSON.parse(line));
-          return parsed.success ? [parsed.data] : [];
-        } catch {
-          return [];
-        }
-      });
+      .flatMap((line) => entryIn(line) ?? []);
+  }
+
+  /** The newest entry of an event, or null. Reads from the end, and no more than is needed. */
+  async findLast(event: string): Promise<HistoryEntry | null> {
+    for (const name of [FILE, OLDER]) {
+      for await (const line of linesBackwards(join(this.#directory, name))) {
+        // Most lines are told apart without being parsed.
+        const entry = line.includes(JSON.stringify(event)) ? entryIn(line) : null;
+        if (entry?.event === event) return entry;
+      }
+    }
+    return null;
   }
 
   /** Whether there are files for it. */
@@ -120,3 +131,52 @@ export class History {
     }
   }
 }
+
+/** The entry of a line; null where a power cut tore it. */
+function entryIn(line: string): HistoryEntry | null {
+  try {
+    const parsed = historyEntrySchema.safeParse(JSON.parse(line));
+    return parsed.success ? parsed.data : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The lines of a file, last first; none where there is no file. */
+async function* linesBackwards(path: string): AsyncGenerator<string> {
+  let file;
+  try {
+    file = await open(path, "r");
+  } catch (error) {
+    if (isNotFound(error)) return;
+    throw error;
+  }
+  try {
+    const { size } = await file.stat();
+    const first = Math.max(0, size - MAX_READ_BYTES);
+    /** What was read of a line whose beginning lies further ahead, as bytes: it may split a character. */
+    let rest = Buffer.alloc(0);
+    for (let to = size; to > first;) {
+      const from = Math.max(first, to - BLOCK_BYTES);
+      const block = Buffer.alloc(to - from);
+      const { bytesRead } = await file.read(block, 0, block.length, from);
+      const bytes = Buffer.concat([block.subarray(0, bytesRead), rest]);
+      let end = bytes.length;
+      for (
+        let at = bytes.lastIndexOf(NEWLINE);
+        at >= 0;
+        at = at > 0 ? bytes.lastIndexOf(NEWLINE, at - 1) : -1
+      ) {
+        yield bytes.toString("utf8", at + 1, end);
+        end = at;
+      }
+      rest = Buffer.from(bytes.subarray(0, end));
+      to = from;
+    }
+    yield rest.toString("utf8");
+  } finally {
+    await file.close();
+  }
+}
+
+const NEWLINE = 0x0a;

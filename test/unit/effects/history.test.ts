@@ -163,3 +163,55 @@ test("an entry that the disk has no room for is an error", async () => {
   );
   expect(run(64, directory)).toBe("EFBIG");
 });
+
+describe("the last entry of an event", () => {
+  const found = async (history: History, event: string): Promise<number | undefined> =>
+    (await history.findLast(event))?.sequence;
+
+  test("is found from the end, in the older file too, and is null where there is none", async () => {
+    const { history, directory, file } = await emptyHistory();
+    expect(await history.findLast("ClosureImported")).toBeNull();
+    await history.append(entry(1, { event: "ClosureImported" }));
+    await history.append(entry(2, { event: "ClosureImported" }));
+    await history.append(entry(3));
+    expect(await found(history, "ClosureImported")).toBe(2);
+    expect(await found(history, "Closure")).toBeUndefined();
+    await writeFile(join(directory, "history.older.jsonl"), await readFile(file));
+    await writeFile(file, "");
+    await history.append(entry(4));
+    expect(await found(history, "ClosureImported")).toBe(2);
+  });
+
+  test("is not one that a power cut tore, or whose name stands in another one's message", async () => {
+    const { history, file } = await emptyHistory();
+    await history.append(entry(1, { event: "ClosureImported" }));
+    await history.append(entry(2, { message: '"ClosureImported"' }));
+    await appendFile(file, JSON.stringify(entry(3, { event: "ClosureImported" })).slice(0, -10));
+    expect(await found(history, "ClosureImported")).toBe(1);
+  });
+
+  test("is what reading everything finds, wherever blocks of the file end", async () => {
+    const { history, file } = await emptyHistory();
+    const names = ["ClosureImported", "Häläri", "FetchBegun"];
+    const entries = Array.from({ length: 2_000 }, (_, at) =>
+      entry(at + 1, { event: names[at % 3] ?? "", message: "ü€𐍈".repeat(at % 41) }),
+    );
+    await writeFile(file, entries.map((it) => `${JSON.stringify(it)}\n`).join(""));
+    expect((await stat(file)).size).toBeGreaterThan(4 * 64 * 1024);
+    for (const last of [2_000, 1_200, 700, 3, 1]) {
+      const kept = entries.map((it, at) => (at < last ? it : { ...it, event: "Other" }));
+      await writeFile(file, kept.map((it) => `${JSON.stringify(it)}\n`).join(""));
+      for (const name of names) {
+        const expected = kept.findLast(({ event }) => event === name) ?? null;
+        expect(await history.findLast(name)).toEqual(expected);
+      }
+    }
+  });
+
+  test("is not looked for beyond what rotation lets a file become", async () => {
+    const { history, file } = await emptyHistory();
+    await history.append(entry(1, { event: "ClosureImported" }));
+    await appendFile(file, `${"x".repeat(3 * 1024 * 1024)}\n`);
+    expect(await history.findLast("ClosureImported")).toBeNull();
+  });
+});
