@@ -1,5 +1,6 @@
 import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
+import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
 import { mirrorsOf } from "../app/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
@@ -7,6 +8,7 @@ import { TROUBLED, fleetView, type Fleet } from "../core/fleet.ts";
 import { fleetMetrics } from "../core/fleet-metrics.ts";
 import { readManifest, type SignedManifest } from "../core/manifest.ts";
 import { parseSettings, trustPolicyOf, type Settings } from "../core/settings.ts";
+import { parseUrl } from "../core/web-address.ts";
 import { systemClock } from "../effects/clock.ts";
 import { writeDurably } from "../effects/durable-file.ts";
 import { Transport } from "../effects/transport.ts";
@@ -18,6 +20,7 @@ import { readReportSource } from "../fleet/report-source.ts";
 import { describeDistrust, fleetTable } from "../fleet/table.ts";
 import { readSignedFile } from "../publisher/sign-release.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
+import { loadSettings } from "./configuration.ts";
 import { formatTable, note, printJson, printLine } from "./output.ts";
 import { settingsFor } from "./trusted-settings.ts";
 
@@ -28,6 +31,12 @@ export interface FleetCommandOptions {
   readonly threshold?: number;
   readonly config?: string;
   readonly keys: readonly string[];
+  readonly reportKey: readonly string[];
+  readonly ca?: string;
+  readonly cert?: string;
+  readonly certKey?: string;
+  readonly userFile?: string;
+  readonly tokenFile?: string;
   readonly memory?: string;
   readonly trustNew?: boolean;
   readonly silentAfter: number;
@@ -65,8 +74,9 @@ async function readFleet(
   options: FleetCommandOptions,
   signal: AbortSignal,
 ): Promise<Fleet> {
-  const manifests = await readManifests(options, signal);
-  const keys = await readHostKeys(options.keys);
+  const network = await networkFor(places, options);
+  const manifests = await readManifests(options, network, signal);
+  const keys = await readHostKeys(options.keys, options.reportKey);
   const memory =
     options.memory === undefined ? EMPTY_MEMORY : await readFleetMemory(options.memory);
   const named = new Set([
@@ -74,11 +84,12 @@ async function readFleet(
     ...keys.keys(),
     ...Object.keys(memory.hosts),
   ]);
-  const transport = new Transport(networkSettings());
+  const transport = new Transport(network);
   const found = [];
   try {
     for (const place of places) {
-      found.push(...(await readReportSource(place, named, transport, signal)));
+      const access = { transport, credential: network.credentials[place] };
+      found.push(...(await readReportSource(place, named, access, signal)));
     }
   } finally {
     await transport.close();
@@ -119,6 +130,7 @@ async function show(view: Fleet, options: FleetCommandOptions): Promise<void> {
 /** The manifests of the channels, verified; an expired one still says what hosts should be. */
 async function readManifests(
   options: FleetCommandOptions,
+  network: Network,
   signal: AbortSignal,
 ): Promise<SignedManifest[]> {
   const { manifest: places, threshold } = options;
@@ -126,7 +138,7 @@ async function readManifests(
   for (const place of places) {
     const settings = await settingsFor("file:///", { ...options, storeKey: [] });
     const trust = { ...trustPolicyOf(settings), threshold: threshold ?? settings.threshold };
-    for (const bytes of await manifestBytes(place, settings, options, signal)) {
+    for (const bytes of await manifestBytes(place, network, options, signal)) {
       const signed = readManifest(bytes, trust);
       manifests.set(signed.manifest.channel, signed);
     }
@@ -136,7 +148,7 @@ async function readManifests(
 
 async function manifestBytes(
   place: string,
-  settings: Settings,
+  network: Network,
   { channel }: FleetCommandOptions,
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
@@ -146,7 +158,7 @@ async function manifestBytes(
   );
   if (isFile) return [(await readSignedFile(place)).bytes];
   const address = /^(https?|file):\/\//.test(place) ? place : pathToFileURL(place).href;
-  const [mirror] = mirrorsOf({ ...settings, mirrors: [address] });
+  const [mirror] = mirrorsOf({ ...network, mirrors: [address] });
   if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(place)}`);
   const channels = channel.length > 0 ? channel : ["stable"];
   return Promise.all(
@@ -158,8 +170,47 @@ async function manifestBytes(
   );
 }
 
-/** Limits and TLS as on a host that sets neither. */
-function networkSettings(): Pick<Settings, "limits" | "tls"> {
+/** How servers are talked to. */
+type Network = Pick<Settings, "limits" | "tls" | "credentials">;
+
+/**
+ * Limits, TLS and credentials: of the command line, or of a configuration that was named, or of
+ * a host that sets none. A secret is for one server. Throws USAGE, CONFIG_INVALID.
+ */
+async function networkFor(
+  places: readonly string[],
+  options: FleetCommandOptions,
+): Promise<Network> {
+  const { ca: caFile, cert: certFile, certKey: keyFile, userFile, tokenFile } = options;
+  if (userFile !== undefined && tokenFile !== undefined) {
+    throw new PullError("USAGE", "expected --user-file or --token-file, found both");
+  }
+  const isOwn = [caFile, certFile, keyFile, userFile, tokenFile].some((it) => it !== undefined);
+  const readsConfig = options.manifest.length > 0 && options.publicKey.length === 0;
+  if (!isOwn && (options.config !== undefined || readsConfig)) return loadSettings(options.config);
+  const addresses = [...places, ...options.manifest].filter((it) => /^https?:\/\//.test(it));
+  const file = userFile ?? tokenFile;
+  const origins = new Set(addresses.map((address) => parseUrl(address)?.origin ?? address));
+  if (file !== undefined && origins.size !== 1) {
+    throw new PullError(
+      "USAGE",
+      `a password or token is for one server, found ${origins.size}: ${[...origins].join(", ")}`,
+    );
+  }
+  const credential = { type: userFile === undefined ? "bearer" : "basic", file };
   const anyKey = `none:${Buffer.alloc(32).toString("base64")}`;
-  return parseSettings({ mirrors: ["file:///"], publicKeys: [anyKey] }, "fleet");
+  const pathOf = (path: string | undefined): string | undefined => path && resolve(path);
+  return parseSettings(
+    {
+      publicKeys: [anyKey],
+      mirrors: addresses.length > 0 ? [...new Set(addresses)] : ["file:///"],
+      tls: { caFile: pathOf(caFile), certFile: pathOf(certFile), keyFile: pathOf(keyFile) },
+      ...(file !== undefined && {
+        credentials: Object.fromEntries(
+          addresses.map((address) => [address, { ...credential, file: resolve(file) }]),
+        ),
+      }),
+    },
+    "fleet",
+  );
 }

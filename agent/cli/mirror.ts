@@ -1,20 +1,18 @@
-import { readFile } from "node:fs/promises";
 import { resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
 import { mirrorsOf } from "../app/compose.ts";
 import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf } from "../core/manifest.ts";
 import type { Report } from "../core/report.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/clock.ts";
 import { systemDisk } from "../effects/disk.ts";
+import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror, type CopiedChannel, type CopiedMirror } from "../publisher/copy-mirror.ts";
 import {
   bringReports,
   readReport,
   reportFiles,
-  reportKeysOf,
   type ReportKeys,
 } from "../publisher/stick-reports.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
@@ -26,7 +24,7 @@ export interface MirrorCommandOptions extends TrustOptions {
   readonly host: readonly string[];
   readonly forReport: readonly string[];
   readonly reportKey: readonly string[];
-  readonly reportKeys?: string;
+  readonly keys: readonly string[];
   readonly deltas?: boolean;
   readonly keep?: number;
   readonly allowOlder?: boolean;
@@ -48,7 +46,8 @@ export async function mirror(
     throw new PullError("USAGE", `expected a directory to copy to, found ${JSON.stringify(to)}`);
   }
   const destination = to.startsWith("file:") ? fileURLToPath(to) : resolve(to);
-  const keys = await reportKeysFrom(options);
+  const isGiven = options.keys.length > 0 || options.reportKey.length > 0;
+  const keys = isGiven ? await readHostKeys(options.keys, options.reportKey) : null;
   if (options.reports) return bringHome(sourceDirectory, destination, keys, options);
   return copy(url, sourceDirectory, destination, keys, options, context);
 }
@@ -120,32 +119,12 @@ async function copy(
   return EXIT.ok;
 }
 
-/** Keys of hosts from the command line and a file with one a line; null where none were given. */
-async function reportKeysFrom({
-  reportKey,
-  reportKeys,
-}: MirrorCommandOptions): Promise<ReportKeys | null> {
-  const lines = [...reportKey];
-  if (reportKeys !== undefined) {
-    const text = await readFile(reportKeys, "utf8").catch((cause: unknown) => {
-      const { message } = toPullError(cause);
-      throw new PullError("KEY_INVALID", `${reportKeys}: expected keys of hosts: ${message}`, {
-        cause,
-      });
-    });
-    lines.push(...text.split("\n").map((line) => line.replace(/#.*/, "").trim()));
-  }
-  const given = lines.filter((line) => line !== "");
-  if (given.length === 0 && reportKeys === undefined) return null;
-  return reportKeysOf(given.map(parsePublicKey));
-}
-
 async function reportsFrom(places: readonly string[], keys: ReportKeys | null): Promise<Report[]> {
   if (places.length === 0) return [];
   if (keys === null) {
     throw new PullError(
       "USAGE",
-      "expected --report-key or --report-keys together with --for-report: " +
+      "expected --report-key or --keys together with --for-report: " +
         "`nixos-pull report --public-key` prints a host's key there",
     );
   }

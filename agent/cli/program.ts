@@ -280,7 +280,7 @@ export function createProgram(
       ),
     )
     .addOption(repeatable("--report-key <key>", "a reporting host's key, host-NAME:BASE64"))
-    .option("--report-keys <file>", "such keys, one a line")
+    .addOption(hostKeysOption())
     .option("--deltas", "leave out paths that a reporting host can make with a delta")
     .option(
       "--keep <count>",
@@ -330,12 +330,8 @@ export function createProgram(
       "<place...>",
       "directories with reports (or with a directory reports), or addresses of them",
     )
-    .addOption(
-      repeatable(
-        "--keys <path>",
-        "hosts' keys: a file of HOST KEY lines, or a directory of HOST.public",
-      ),
-    )
+    .addOption(hostKeysOption())
+    .addOption(repeatable("--report-key <key>", "a reporting host's key, host-NAME:BASE64"))
     .option("--memory <file>", "remember each host's newest report here, and refuse older ones")
     .option("--trust-new", "pin the keys of hosts that are not known yet in the memory")
     .addOption(
@@ -352,9 +348,14 @@ export function createProgram(
     .addOption(
       new Option(
         "-c, --config <file>",
-        `keys of manifests from here (default: ${DEFAULT_CONFIG_FILE})`,
+        `keys of manifests, TLS and credentials from here (default: ${DEFAULT_CONFIG_FILE})`,
       ),
     )
+    .option("--ca <file>", "certificate authorities of the servers, PEM (default: the system's)")
+    .option("--cert <file>", "client certificate for them, PEM")
+    .option("--cert-key <file>", "its private key, PEM")
+    .option("--user-file <file>", "file with USER:PASSWORD for the server")
+    .option("--token-file <file>", "file with a bearer token for the server")
     .addOption(
       new Option("--silent-after <duration>", "how old a host's last report may be")
         .argParser(duration)
@@ -507,6 +508,14 @@ function signerKeyOption(): Option {
 }
 
 /** An option that may be repeated; `absent` says what applies without it. */
+/** The keys by which reports are believed, alike wherever reports are read. */
+function hostKeysOption(): Option {
+  return repeatable(
+    "--keys <path>",
+    "hosts' keys: a file of HOST KEY lines or of keys named host-HOST, or a directory of HOST.public",
+  );
+}
+
 function repeatable(flags: string, description: string, absent = "none"): Option {
   return new Option(flags, `${description}; may be repeated`)
     .argParser(collect)

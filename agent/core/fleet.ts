@@ -1,3 +1,4 @@
+import { CLOCK_TOLERANCE_MS } from "./acceptance.ts";
 import { describeDrift } from "./drift.ts";
 import type { ErrorCode } from "./errors.ts";
 import { comparePositions, describePosition, positionOf, type Manifest } from "./manifest.ts";
@@ -128,9 +129,6 @@ export interface Fleet {
   /** How many of the hosts carry each code, most first. */
   readonly codes: readonly { readonly code: string; readonly hosts: number }[];
 }
-
-/** A host's clock may be ahead by this much before its report is doubted. */
-const CLOCK_TOLERANCE_MS = 15 * 60 * 1000;
 
 /** Puts everything that is known of the fleet together. */
 export function fleetView(input: FleetInput, options: FleetOptions): Fleet {

@@ -1,6 +1,6 @@
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { PullError } from "../core/errors.ts";
+import { PullError, toPullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/manifest.ts";
 import { parsePublicKey, type PublicKey } from "../core/signing-key.ts";
 
@@ -10,16 +10,30 @@ export type HostKeys = ReadonlyMap<string, readonly PublicKey[]>;
 const SUFFIX = ".public";
 
 /**
- * Reads the keys of hosts: from a file with lines `HOST KEY`, or from a directory with a
- * file `HOST.public` for each. A host may have several while its key changes. Throws
- * KEY_INVALID, naming the line, and the operating system's errors.
+ * Reads the keys of hosts: from files with lines `HOST KEY`, or `KEY` alone where it is named
+ * `host-HOST`, as hosts print it; from directories with a file `HOST.public` for each; and as
+ * they are, `given` on the command line. A host may have several while its key changes. Throws
+ * KEY_INVALID, naming file and line.
  */
-export async function readHostKeys(paths: readonly string[]): Promise<HostKeys> {
+export async function readHostKeys(
+  paths: readonly string[],
+  given: readonly string[] = [],
+): Promise<HostKeys> {
   const keys = new Map<string, PublicKey[]>();
+  const entries = given.map((text) => ownEntry("--report-key", text));
   for (const path of paths) {
-    for (const { where, host, text } of await entriesOf(path)) {
-      keys.set(host, [...(keys.get(host) ?? []), keyAt(where, host, text)]);
+    try {
+      entries.push(...(await entriesOf(path)));
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code === "KEY_INVALID") throw thrown;
+      throw new PullError("KEY_INVALID", `${path}: expected keys of hosts: ${message}`, {
+        cause: thrown,
+      });
     }
+  }
+  for (const { where, host, text } of entries) {
+    keys.set(host, [...(keys.get(host) ?? []), keyAt(where, host, text)]);
   }
   return keys;
 }
@@ -28,6 +42,17 @@ interface KeyEntry {
   readonly where: string;
   readonly host: string;
   readonly text: string;
+}
+
+/** A key that says itself whose it is. */
+function ownEntry(where: string, text: string): KeyEntry {
+  const host = /^host-([^:]+):/.exec(text)?.[1];
+  if (host !== undefined) return { where, host, text };
+  throw new PullError(
+    "KEY_INVALID",
+    `${where}: expected HOST KEY, or a host's key named host-HOST, found ${JSON.stringify(text.split(":")[0])}; ` +
+      "`nixos-pull report --public-key` prints it on the host",
+  );
 }
 
 async function entriesOf(path: string): Promise<KeyEntry[]> {
@@ -44,9 +69,10 @@ async function entriesOf(path: string): Promise<KeyEntry[]> {
   const lines = (await readFile(path, "utf8")).split("\n");
   return lines.flatMap((line, at): KeyEntry[] => {
     const where = `${path}, line ${at + 1}`;
-    const words = line.trim().split(/\s+/);
-    const [host = "", text = ""] = words;
-    if (host === "" || host.startsWith("#")) return [];
+    const words = line.replace(/#.*/, "").trim().split(/\s+/);
+    const [host = "", text] = words;
+    if (host === "") return [];
+    if (text === undefined) return [ownEntry(where, host)];
     if (words.length !== 2) throw new PullError("KEY_INVALID", `${where}: expected HOST KEY`);
     return [{ where, host, text }];
   });

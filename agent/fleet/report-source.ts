@@ -6,13 +6,21 @@ import { request } from "undici";
 import { PullError, toPullError } from "../core/errors.ts";
 import { MAX_HOSTS, hostnameSchema } from "../core/manifest.ts";
 import { MAX_REPORT_BYTES } from "../core/report.ts";
+import type { MirrorCredential } from "../core/settings.ts";
 import { networkError } from "../effects/mirror-http.ts";
-import type { Transport } from "../effects/transport.ts";
+import { authorizationOf, type Transport } from "../effects/transport.ts";
 
 /** What a place holds in a host's name: bytes that anybody may have written, or why not. */
 export type FoundReport = { readonly host: string } & (
   { readonly bytes: Buffer } | { readonly unreadable: string }
 );
+
+/** How a web server is talked to. */
+export interface ReportAccess {
+  readonly transport: Transport;
+  /** Who we are to the place; never to where it redirects, which is not followed. */
+  readonly credential?: MirrorCredential | undefined;
+}
 
 const GET_TIMEOUT_MS = 30_000;
 /** Requests at a time. */
@@ -27,10 +35,10 @@ const PARALLEL = 8;
 export async function readReportSource(
   place: string,
   hosts: ReadonlySet<string>,
-  transport: Transport,
+  access: ReportAccess,
   signal?: AbortSignal,
 ): Promise<FoundReport[]> {
-  if (/^https?:\/\//.test(place)) return readAddress(place, hosts, transport, signal);
+  if (/^https?:\/\//.test(place)) return readAddress(place, hosts, access, signal);
   return readDirectory(place.startsWith("file://") ? fileURLToPath(place) : place);
 }
 
@@ -80,12 +88,12 @@ async function readReportFile(host: string, path: string): Promise<FoundReport> 
 async function readAddress(
   address: string,
   hosts: ReadonlySet<string>,
-  transport: Transport,
+  access: ReportAccess,
   signal: AbortSignal | undefined,
 ): Promise<FoundReport[]> {
   const base = new URL(address.endsWith("/") ? address : `${address}/`);
   const found = await eachOf([...hosts].sort(), (host) =>
-    get(host, new URL(`${host}.json`, base), transport, signal),
+    get(host, new URL(`${host}.json`, base), access, signal),
   );
   return found.flatMap((it) => it ?? []);
 }
@@ -94,14 +102,15 @@ async function readAddress(
 async function get(
   host: string,
   url: URL,
-  transport: Transport,
+  { transport, credential }: ReportAccess,
   signal: AbortSignal | undefined,
 ): Promise<FoundReport | null> {
   const timeout = AbortSignal.timeout(GET_TIMEOUT_MS);
+  const secret = credential ? { authorization: await authorizationOf(credential) } : {};
   try {
     const { statusCode, body } = await request(url, {
-      headers: { "user-agent": "nixos-pull", "accept-encoding": "identity" },
-      dispatcher: await transport.dispatcher({ identified: false }),
+      headers: { ...secret, "user-agent": "nixos-pull", "accept-encoding": "identity" },
+      dispatcher: await transport.dispatcher({ identified: true }),
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
     const chunks: Buffer[] = [];

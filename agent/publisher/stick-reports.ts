@@ -1,39 +1,23 @@
 import { constants, mkdir, open, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
+import { CLOCK_TOLERANCE_MS } from "../core/acceptance.ts";
 import { parseEnvelope } from "../core/envelope.ts";
 import { PullError, toPullError } from "../core/errors.ts";
-import { REPORT_PAYLOAD_TYPE, openReport, parseReport, type Report } from "../core/report.ts";
+import {
+  MAX_REPORT_BYTES,
+  REPORT_PAYLOAD_TYPE,
+  openReport,
+  parseReport,
+  type Report,
+} from "../core/report.ts";
 import type { PublicKey } from "../core/signing-key.ts";
 import { isNotFound, writeDurably } from "../effects/durable-file.ts";
 
 /** Where reports lie on a mirror or stick. */
 export const REPORTS_DIRECTORY = "reports";
 
-/** A report has some kilobytes. */
-const MAX_REPORT_BYTES = 1024 * 1024;
-
-/** A report from the future would keep all others away until then. */
-const MAX_AHEAD_MS = 15 * 60 * 1000;
-
-/** The keys of hosts, by hostname: `nixos-pull report --public-key` names them `host-HOSTNAME`. */
-export type ReportKeys = ReadonlyMap<string, PublicKey>;
-
-/** Throws KEY_INVALID where a key does not say whose it is. */
-export function reportKeysOf(keys: readonly PublicKey[]): Map<string, PublicKey> {
-  const byHost = new Map<string, PublicKey>();
-  for (const key of keys) {
-    const hostname = /^host-(.+)$/.exec(key.name)?.[1];
-    if (hostname === undefined) {
-      throw new PullError(
-        "KEY_INVALID",
-        `expected a host's key, named host-HOSTNAME, found ${key.name}; ` +
-          "`nixos-pull report --public-key` prints it on the host",
-      );
-    }
-    byHost.set(hostname, key);
-  }
-  return byHost;
-}
+/** The keys that count for each host; several while one is changed. */
+export type ReportKeys = ReadonlyMap<string, readonly PublicKey[]>;
 
 /** A report with its envelope. */
 export interface ReadReport {
@@ -50,14 +34,18 @@ export async function readReport(path: string, keys: ReportKeys | null): Promise
   const bytes = await readSmallFile(path);
   const claimed = claimedReport(bytes);
   if (keys === null) return { report: claimed, bytes };
-  const key = keys.get(claimed.hostname);
-  if (!key) {
-    throw new PullError(
-      "SIGNATURE_THRESHOLD",
-      `${path}: expected a key named host-${claimed.hostname} among the report keys, found none`,
-    );
+  let failure: unknown = new PullError(
+    "SIGNATURE_THRESHOLD",
+    `${path}: expected a key of ${claimed.hostname} among the hosts' keys, found none`,
+  );
+  for (const key of keys.get(claimed.hostname) ?? []) {
+    try {
+      return { report: openReport(bytes, key), bytes };
+    } catch (thrown) {
+      failure = thrown;
+    }
   }
-  return { report: openReport(bytes, key), bytes };
+  throw failure;
 }
 
 /** What a report says, whoever signed it. */
@@ -140,7 +128,8 @@ export async function bringReports(
       if (join(from, `${hostname}.json`) !== file) {
         throw new PullError("REPORT_INVALID", `it is a report of ${hostname}`);
       }
-      if (Date.parse(report.at) > now.getTime() + MAX_AHEAD_MS) {
+      // One from the future would keep all others away until then.
+      if (Date.parse(report.at) > now.getTime() + CLOCK_TOLERANCE_MS) {
         throw new PullError("REPORT_INVALID", `it is of ${report.at}, in the future`);
       }
       const target = join(into, `${hostname}.json`);

@@ -11,6 +11,7 @@ import { parsePublicKey } from "../../agent/core/signing-key.ts";
 import { fleetPage } from "../../agent/fleet/page.ts";
 import { buildSystem } from "../support/closure.ts";
 import { domOf, hasChromium, screenshotOf } from "../support/chromium.ts";
+import { makeCertificates, startServer } from "../support/hostile-server.ts";
 import { nixosPull } from "../support/nixos-pull.ts";
 import { promtool } from "../support/promtool.ts";
 import {
@@ -235,6 +236,124 @@ describe("the fleet", () => {
     expect(stdout).toMatch(/^web1 +12 +current/m);
     expect(stdout).toContain("1 of 1 hosts run release 12 of stable.");
     expect(exitCode).toBe(0);
+  });
+});
+
+describe("reports on a server that asks who is there", () => {
+  /** A server over HTTPS that wants a client certificate and a password, with one report. */
+  async function privateInbox() {
+    const directory = await temporaryDirectory();
+    const certificates = makeCertificates(directory, "site");
+    const { ca, server: own, client } = certificates;
+    const report = sealedReport(sampleReport("web1", { at: new Date().toISOString() }));
+    await mkdir(join(directory, "in"));
+    await writeFile(join(directory, "in/web1.json"), report);
+    const wanted = `Basic ${Buffer.from("ada:secret-word").toString("base64")}`;
+    const server = await startServer(
+      directory,
+      (request, response) => {
+        if (request.headers.authorization === wanted) return false;
+        response.writeHead(401).end();
+        return true;
+      },
+      {
+        cert: await readFile(own.cert),
+        key: await readFile(own.key),
+        ca: await readFile(ca),
+        ...{ requestCert: true, rejectUnauthorized: true },
+      },
+    );
+    onTestFinished(() => {
+      server.close();
+    });
+    const { publicKey } = JSON.parse(Buffer.from(JSON.parse(report).payload, "base64").toString());
+    const keys = join(directory, "keys");
+    await writeFile(keys, `${publicKey} # as the host prints it\nweb9 ${publicKey}\n`);
+    const password = join(directory, "password");
+    await writeFile(password, "ada:secret-word\n");
+    const place = `${server.url}/in`;
+    const tls = ["--ca", ca, "--cert", client.cert, "--cert-key", client.key];
+    const fleet = (...args: string[]): ReturnType<typeof nixosPull> =>
+      nixosPull(["fleet", place, "--keys", keys, "--json", ...args]);
+    return { server, place, keys, ca, client, tls, password, publicKey, fleet };
+  }
+
+  const standingsOf = ({ stdout }: { stdout: string }): unknown =>
+    JSON.parse(stdout).hosts.map((it: any) => [it.host, it.code ?? it.standing]);
+
+  test("are read with a password, an authority and a client certificate out of files", async () => {
+    const { fleet, tls, password } = await privateInbox();
+    const read = await fleet(...tls, "--user-file", password);
+    expect(read.exitCode, read.stderr).toBe(0);
+    expect(standingsOf(read)).toEqual([["web1", "current"]]);
+  });
+
+  test("are read as a configuration says", async () => {
+    const { fleet, place, ca, client, password } = await privateInbox();
+    const anyKey = `k:${"A".repeat(43)}=`;
+    const host = await createHost({
+      ...{ mirrors: [place], publicKeys: [anyKey] },
+      tls: { caFile: ca, certFile: client.cert, keyFile: client.key },
+      credentials: { [place]: { type: "basic", file: password } },
+    });
+    expect(standingsOf(await fleet("--config", host.configFile))).toEqual([["web1", "current"]]);
+  });
+
+  test("are not read without them, and what lacks is said", async () => {
+    const { fleet, tls, ca, password } = await privateInbox();
+    const noPassword = await fleet(...tls);
+    expect(standingsOf(noPassword)).toEqual([
+      ["web1", "REPORT_UNREADABLE"],
+      ["web9", "REPORT_UNREADABLE"],
+    ]);
+    expect((await fleet("--user-file", password)).stderr).toContain("MIRROR_TLS");
+    const noCertificate = await fleet("--ca", ca, "--user-file", password);
+    expect(noCertificate.exitCode).toBe(5);
+    expect((await fleet(...tls, "--user-file", `${password}.no`)).stderr).toContain(
+      "CREDENTIAL_UNREADABLE",
+    );
+  });
+
+  test("get no secret by way of a redirect, nor a second server", async () => {
+    const { server, fleet, tls, password } = await privateInbox();
+    const elsewhere = await startServer(await temporaryDirectory());
+    onTestFinished(() => {
+      elsewhere.close();
+    });
+    server.behave = (request, response) => {
+      response.writeHead(302, { location: `${elsewhere.url}${request.url}` }).end();
+      return true;
+    };
+    const redirected = await fleet(...tls, "--user-file", password);
+    expect(standingsOf(redirected)).toEqual([
+      ["web1", "REPORT_UNREADABLE"],
+      ["web9", "REPORT_UNREADABLE"],
+    ]);
+    expect(redirected.stderr).toContain("expected HTTP 200, found 302");
+    const both = await fleet(elsewhere.url, ...tls, "--user-file", password);
+    expect(both.exitCode).toBe(2);
+    expect(both.stderr).toContain("a password or token is for one server, found 2");
+    expect(elsewhere.requests).toEqual([]);
+  });
+
+  test("get no password over plain HTTP, nor two secrets at once", async () => {
+    const { password } = await privateInbox();
+    const plain = ["fleet", "http://reports.example.org/in"];
+    const refused = await nixosPull([...plain, "--token-file", password]);
+    expect(refused.exitCode).toBe(3);
+    expect(refused.stderr).toContain("CONFIG_INVALID: credentials");
+    const two = await nixosPull([...plain, "--token-file", password, "--user-file", password]);
+    expect(two.exitCode).toBe(2);
+  });
+
+  test("and one key may be given on the command line", async () => {
+    const { place, tls, password, publicKey } = await privateInbox();
+    const args = ["fleet", place, "--json", ...tls, "--user-file", password];
+    expect(standingsOf(await nixosPull([...args, "--report-key", publicKey]))).toEqual([
+      ["web1", "current"],
+    ]);
+    const foreign = await nixosPull([...args, "--report-key", `k:${"A".repeat(43)}=`]);
+    expect(foreign.stderr).toContain("KEY_INVALID: --report-key: expected HOST KEY");
   });
 });
 
