@@ -205,7 +205,8 @@ describe("mirror copies a release", () => {
         ...(generation === "3" ? ["--keep", "2"] : []),
       );
     }
-    expect(await archivesOf(stick)).toHaveLength(2);
+    // Each with the patch for its index.
+    expect(await archivesOf(stick)).toHaveLength(4);
     expect((await proved(operator, stick)).exitCode).toBe(0);
   });
 });
