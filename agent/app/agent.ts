@@ -411,7 +411,11 @@ export class Agent {
     occasion: Occasion,
   ): Promise<FoundRelease> {
     const { accepted, verdicts } = await this.#poll(record, occasion.signal);
-    if (accepted) return this.#judge(record, accepted.signed, verdicts, occasion);
+    if (accepted) {
+      // What was found to be the newest stands by what all mirrors said then.
+      const isNews = accepted.signed.digest !== signed.digest;
+      return this.#judge(record, accepted.signed, isNews ? verdicts : before, occasion);
+    }
     const { settings, clock, log } = this.#tools;
     for (const { mirror, code, message } of verdicts) {
       if (code !== undefined)

@@ -616,9 +616,10 @@ describe("of two mirrors", () => {
     const host = await series.host({ mirrors: [stick.address, server.url] });
     const updated = await host.run("apply");
     expect(updated.exitCode, updated.stderr).toBe(0);
-    // Once to find the release, and once more from the new system.
+    // Once to find the release, once more after the fetch, and from the new system.
     expect(server.requests.map(({ path, status }) => `${path} ${status}`)).toEqual([
       "/channels/stable/manifest.json 200",
+      "/channels/stable/manifest.json 304",
       "/channels/stable/manifest.json 304",
     ]);
   });
