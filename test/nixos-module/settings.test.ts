@@ -15,6 +15,7 @@ interface SchemaNode {
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly required?: readonly string[];
   readonly items?: SchemaNode;
+  readonly additionalProperties?: SchemaNode | boolean;
   readonly oneOf?: readonly SchemaNode[];
   readonly enum?: readonly string[];
   readonly const?: string;
@@ -66,6 +67,8 @@ function keysOf(node: SchemaNode, prefix = ""): [string, Key][] {
     const below = `${prefix}${name}.`;
     if (child.items?.oneOf) return [own, ...variantKeysOf(child.items.oneOf, below)];
     if (child.items?.properties) return [own, ...keysOf(child.items, below)];
+    const { additionalProperties: values } = child;
+    if (typeof values === "object") return [own, ...keysOf(values, below)];
     if (child.properties === undefined) return [own];
     // An object without a default is an option itself: absent, or given with its keys.
     return [...(child.default === undefined ? [own] : []), ...keysOf(child, below)];
@@ -97,9 +100,15 @@ const optionsBelow = async (attribute: string): Promise<Map<string, Option>> =>
 const isAsked = (name: string): boolean =>
   (schemaKeys.get(name)?.required ?? false) && !name.includes(".");
 
+function credentialOf(type: string): string {
+  return `credentials."https://releases.example.org" = { type = "${type}"; file = "/run/keys/mirror"; };`;
+}
+
 /** Values that are accepted only together with others. */
 const NEEDED: Readonly<Record<string, string>> = {
   window: 'reboot = { policy = "window"; window = { cron = "0 3 * * *"; duration = "2h"; }; };',
+  basic: credentialOf("basic"),
+  bearer: credentialOf("bearer"),
   command: 'health.checks = [ { name = "a"; kind = "command"; command = [ "true" ]; } ];',
   http: 'health.checks = [ { name = "a"; kind = "http"; url = "http://localhost"; } ];',
   tcp: 'health.checks = [ { name = "a"; kind = "tcp"; host = "localhost"; port = 22; } ];',
