@@ -131,7 +131,7 @@ in
       type = types.package;
       default = pkgs.nixos-pull or (pkgs.callPackage ./package.nix { });
       defaultText = literalExpression "pkgs.nixos-pull or (pkgs.callPackage ./package.nix { })";
-      example = literalExpression ''pkgs.callPackage ./nixos-pull/nixos-module/package.nix { nodeModulesHash = "sha256-…"; }'';
+      example = literalExpression ''pkgs.callPackage ./nixos-pull/nixos-module/package.nix { nodejs-slim = pkgs.nodejs-slim_22; }'';
       description = "The package that holds the agent and its command line.";
     };
 

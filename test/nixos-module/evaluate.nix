@@ -4,10 +4,12 @@
   configuration ? { },
   # A tree with nixpkgs' `lib`; the stand-in where empty.
   nixpkgs ? "",
+  # What builds the package.
+  system ? "x86_64-linux",
 }:
 let
   lib = import (if nixpkgs == "" then ./stand-in-lib.nix else "${nixpkgs}/lib");
-  pkgs = import ./stand-in-pkgs.nix { inherit lib; };
+  pkgs = import ./stand-in-pkgs.nix { inherit lib system; };
 
   inherit
     (lib.evalModules {

@@ -528,6 +528,7 @@ let
     getExe = package: "${package}/bin/${package.meta.mainProgram}";
 
     # For package.nix.
+    warn = message: builtins.trace "warning: ${message}";
     makeBinPath = packages: builtins.concatStringsSep ":" (map (package: "${package}/bin") packages);
     fakeHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     importJSON = file: builtins.fromJSON (builtins.readFile file);
