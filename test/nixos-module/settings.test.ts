@@ -172,6 +172,13 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["statusSocket.path", '"status.socket"'],
     ["metrics.textfile", '"/var/lib/node-exporter/nixos-pull.txt"'],
     ["metrics.listen", '"0.0.0.0:9184"'],
+    ["metrics.listen", '"localhost:65536"'],
+    ["mirrors", '[ "https://user:secret@releases.example.org" ]'],
+    ["reports.url", '"https://user:secret@releases.example.org/reports"'],
+    ["poll.interval", '"0s"'],
+    ["activation.timeout", '"0h0m"'],
+    ["health.timeout", '"00s"'],
+    ["hooks.timeout", '"0s"'],
     ["clock", '"maybe"'],
     ["activation.confirm", '"always"'],
     ["hooks.preActivate", "[ ]"],
@@ -187,6 +194,13 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     const changed = merged(json, name, JSON.parse(value));
     expect(() => parseSettings(changed, "gateway")).toThrow(name);
   });
+
+  it.each(["hourly", "0 3 * *", "0 3 * * * * *"])(
+    "refuses the cron expression %s before the agent is started",
+    async (cron) => {
+      await expect(configFile(configured(`poll.cron = "${cron}";`))).rejects.toThrow("poll.cron");
+    },
+  );
 });
 
 function merged(json: Record<string, unknown>, name: string, value: unknown): unknown {
@@ -311,6 +325,22 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       metrics: { textfile: "/var/lib/node-exporter/nixos-pull.prom", listen: "[::1]:9184" },
       clock: "ignore",
     });
+  });
+
+  it.each([
+    ['metrics.textfile = "/var/lib/node-exporter/nixos-pull.prom";', "textfile"],
+    ['metrics.listen = "127.0.0.1:9184";', "listen"],
+    ['metrics.listen = "localhost:65535";', "listen"],
+  ])("has metrics where they are asked for: %s", async (text, key) => {
+    const { metrics } = parseSettings(await configFile(configured(text)), "gateway");
+    expect(Object.keys(metrics)).toEqual([key]);
+    expect(text).toContain(Object.values(metrics)[0]);
+    expect(parseSettings(await configFile(configured()), "gateway").metrics).toEqual({});
+  });
+
+  it.each(["1s", "10m0s", "0h30m", "007s"])("takes the duration %s", async (duration) => {
+    const json = await configFile(configured(`activation.timeout = "${duration}";`));
+    expect(parseSettings(json, "gateway").activation.timeout).toBeGreaterThan(0);
   });
 
   it("passes on keys without an option, beside those that have one", async () => {

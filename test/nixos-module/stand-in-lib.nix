@@ -468,8 +468,10 @@ let
 
   lib = {
     inherit
+      concatMap
       concatStringsSep
       evalModules
+      filter
       filterAttrs
       hasPrefix
       hasSuffix
