@@ -449,7 +449,17 @@ let
     submodule =
       module:
       mkType {
-        description = "submodule";
+        description =
+          if module ? freeformType then
+            "open submodule of ${
+              phrase [
+                "noun"
+                "composite"
+              ] module.freeformType
+            }"
+          else
+            "submodule";
+        descriptionClass = null;
         check = value: isAttrs value || isFunction value || isPath value;
         merge =
           path: values:

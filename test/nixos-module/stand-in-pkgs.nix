@@ -26,7 +26,10 @@ let
       (types.attrsOf jsonType)
       (types.listOf jsonType)
     ]
-  );
+  )
+  // {
+    description = "JSON value";
+  };
 
   pkgs =
     builtins.listToAttrs (
