@@ -1,5 +1,5 @@
 import { CommanderError } from "commander";
-import { describeError } from "./cli/output.ts";
+import { describeError, errorJson, printJson } from "./cli/output.ts";
 import { createProgram } from "./cli/program.ts";
 import { EXIT, toPullError } from "./core/errors.ts";
 
@@ -16,6 +16,10 @@ async function main(argv: readonly string[]): Promise<number> {
   const program = createProgram({ signal: stop.signal }, (promise) => {
     result = promise;
   });
+  const output = { isJson: false };
+  program.hook("preAction", (_, command) => {
+    output.isJson = command.opts()["json"] === true;
+  });
   for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     program.parse(argv);
@@ -25,6 +29,8 @@ async function main(argv: readonly string[]): Promise<number> {
       return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
     const error = toPullError(thrown);
+    // Whoever reads JSON gets some, whatever happens.
+    if (output.isJson) printJson({ error: errorJson(error) });
     process.stderr.write(`${describeError(error)}\n`);
     if (error.code === "INTERNAL") process.stderr.write(`${error.stack ?? ""}\n`);
     return error.exitCode;

@@ -102,8 +102,10 @@ stdenvNoCC.mkDerivation {
     runHook postBuild
   '';
 
-  # Node's memory for young objects is kept small: the agent moves bytes, and what it holds
-  # in buffers lives outside of it. Node trusts its own list of authorities; the host's certificates (`security.pki`) are
+  # Memory before speed: the agent moves bytes, which lie in buffers outside of Node's own
+  # memory, and has to fit on small hosts (scripts/bench/memory.mjs).
+  #
+  # Node trusts its own list of authorities; the host's certificates (`security.pki`) are
   # added. The host's nix, flock and systemd-run serve where PATH has none. Both are paths
   # that add nothing to the closure. zstd makes deltas and compresses what is published;
   # every NixOS has it.
@@ -111,7 +113,8 @@ stdenvNoCC.mkDerivation {
     runHook preInstall
     install -D -m 644 dist/nixos-pull.cjs "$out/libexec/nixos-pull/nixos-pull.cjs"
     makeWrapper ${nodejs-slim}/bin/node "$out/bin/nixos-pull" \
-      --add-flags "--max-semi-space-size=2 $out/libexec/nixos-pull/nixos-pull.cjs" \
+      --add-flags "--max-semi-space-size=2 --optimize-for-size $out/libexec/nixos-pull/nixos-pull.cjs" \
+      --set-default MALLOC_ARENA_MAX 1 \
       --set-default NODE_EXTRA_CA_CERTS /etc/ssl/certs/ca-certificates.crt \
       --suffix PATH : ${lib.makeBinPath [ zstd ]}:/run/current-system/sw/bin
     for shell in bash zsh fish; do

@@ -9,7 +9,8 @@ import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY } from "../core/store-path.ts";
 import type { IndexCache } from "../effects/index-cache.ts";
 import { Staging } from "../effects/staging.ts";
-import { fetchDeltas, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
+import { makeNars, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
+import { DeltaReader } from "./delta-reader.ts";
 import { ImportStream } from "./import-stream.ts";
 import { IMPORTED_ROOTS, mendImported, releaseImported } from "./imported-paths.ts";
 import { fetchIndex } from "./index-fetch.ts";
@@ -422,12 +423,13 @@ async function readNars(
   );
   /** Paths that are not to be made by a delta any more: they were, or it failed. */
   const settled = new Set<string>();
-  const memberName = (path: string): string => {
-    const info = contents.narInfos.find(
-      ({ storePath }) => path === `${STORE_DIRECTORY}/${storePath}`,
-    );
-    return info ? narFileName(info.fileSha256, info.compression) : "";
-  };
+  const members = new Map(
+    contents.narInfos.map((info) => [
+      `${STORE_DIRECTORY}/${info.storePath}`,
+      narFileName(info.fileSha256, info.compression),
+    ]),
+  );
+  const memberName = (path: string): string => members.get(path) ?? "";
   const giveUp = (planned: PlannedDelta, nars: Set<string>): void => {
     const name = memberName(planned.path);
     settled.add(planned.path);
@@ -448,46 +450,59 @@ async function readNars(
       summary.bytesReceived += count;
       tools.onProgress?.({ received: summary.bytesReceived, total });
     };
-    for (const portion of portions) {
-      for (const planned of portion.deltas) {
-        // By now it is known whether that worked; a mirror without ranges is no place for it.
-        const name = memberName(planned.path);
-        if (settled.has(planned.path) && !byDelta.has(name)) portion.nars.add(name);
-        else if (!mirror.ranges && !settled.has(planned.path)) giveUp(planned, portion.nars);
+    const pending = portions.flatMap(({ deltas: some }) =>
+      some.filter(({ path }) => mirror.ranges && !settled.has(path)),
+    );
+    const reader = new DeltaReader(
+      pending.map(({ delta }) => delta),
+      mirror,
+      { signal, onBytes },
+    );
+    try {
+      for (const portion of portions) {
+        await makePortion(mirror, portion, reader);
+        await readPortion(mirror, portion.nars, { onBytes, done });
       }
-      let held = 0;
-      await fetchDeltas(
-        portion.deltas.filter(({ path }) => !settled.has(path)),
-        {
-          ...{ mirror, staging: staging.directory, tools, signal, onBytes },
-          async reserve({ narInfo }) {
-            await imports.reserve(BASE_AND_RESULT * narInfo.narSize);
-            held = BASE_AND_RESULT * narInfo.narSize;
-          },
-          onMade(planned) {
-            settled.add(planned.path);
-            summary.deltasUsed++;
-            imports.cancel(held - planned.narInfo.narSize);
-            held = 0;
-            imports.arrived(planned.file, planned.narInfo.narSize);
-          },
-          onFailed(planned, error) {
-            summary.deltasFailed++;
-            tools.log.warn(`${planned.path} is downloaded whole: ${error.message}`, {
-              code: error.code,
-            });
-            imports.cancel(held);
-            held = 0;
-            giveUp(planned, portion.nars);
-          },
-        },
-      ).finally(() => {
-        imports.cancel(held);
-      });
-      await readPortion(mirror, portion.nars, { onBytes, done });
+    } finally {
+      await reader.close();
     }
   });
   return summary;
+
+  async function makePortion(mirror: Mirror, portion: Portion, reader: DeltaReader): Promise<void> {
+    for (const planned of portion.deltas) {
+      // By now it is known whether that worked; a mirror without ranges is no place for it.
+      const name = memberName(planned.path);
+      if (settled.has(planned.path) && !byDelta.has(name)) portion.nars.add(name);
+      else if (!mirror.ranges && !settled.has(planned.path)) giveUp(planned, portion.nars);
+    }
+    const roomOf = ({ narInfo }: PlannedDelta): number => BASE_AND_RESULT * narInfo.narSize;
+    await makeNars(
+      portion.deltas.filter(({ path }) => !settled.has(path)),
+      {
+        ...{ reader, staging: staging.directory, tools, signal },
+        hasRoom: (planned) => imports.hasRoom(roomOf(planned)),
+        reserve: (planned) => imports.reserve(roomOf(planned)),
+        cancel(planned) {
+          imports.cancel(roomOf(planned));
+        },
+        onMade(planned) {
+          const { narSize } = planned.narInfo;
+          settled.add(planned.path);
+          summary.deltasUsed++;
+          imports.cancel(roomOf(planned) - narSize);
+          imports.arrived(planned.file, narSize);
+        },
+        onFailed(planned, error) {
+          summary.deltasFailed++;
+          tools.log.warn(`${planned.path} is downloaded whole: ${error.message}`, {
+            code: error.code,
+          });
+          giveUp(planned, portion.nars);
+        },
+      },
+    );
+  }
 
   async function readPortion(
     mirror: Mirror,

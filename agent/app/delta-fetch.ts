@@ -1,15 +1,14 @@
-import { createHash } from "node:crypto";
-import { mkdir, rm, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, rm } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { basename, join } from "node:path";
 import type { ArchiveContents } from "../core/archive-index.ts";
-import { MAX_DELTA_BYTES, deltaOffers, type Delta } from "../core/delta.ts";
+import { deltaOffers, type Delta } from "../core/delta.ts";
 import { PullError, toPullError } from "../core/errors.ts";
 import { narFileName, type NarInfo } from "../core/narinfo.ts";
-import type { Mirror } from "../core/ports.ts";
 import { STORE_DIRECTORY, decodeBase32 } from "../core/store-path.ts";
-import { ByteReader } from "../effects/byte-reader.ts";
 import { applyDelta, hasZstd } from "../effects/nar-delta.ts";
 import type { FetchTools } from "./closure-fetch.ts";
+import type { DeltaReader } from "./delta-reader.ts";
 
 /** A path that will be made out of an older one. */
 export interface PlannedDelta {
@@ -21,11 +20,8 @@ export interface PlannedDelta {
   readonly file: string;
 }
 
-/** Deltas held in memory at once, between their arrival and their use. */
-const GATHER_BYTES = MAX_DELTA_BYTES;
-
-/** Deltas that lie at most this far apart are read with one request. */
-const GAP = 4 * 1024;
+/** NARs made at once: each keeps two programs busy in turn, which start as long as they run. */
+const MAKERS = Math.min(4, availableParallelism());
 
 /**
  * Chooses, for each missing path, the cheapest delta whose base the store holds, where
@@ -67,144 +63,96 @@ function narSha256({ narHash }: NarInfo): string {
   return decodeBase32(narHash.slice("sha256:".length), 32)?.toString("hex") ?? "";
 }
 
-/** How deltas are brought in. */
+/** How NARs are made out of deltas. */
 export interface DeltaContext {
-  readonly mirror: Mirror;
+  readonly reader: DeltaReader;
   /** The binary cache in the making. */
   readonly staging: string;
   readonly tools: FetchTools;
   readonly signal: AbortSignal;
-  readonly onBytes: (count: number) => void;
-  /** Waits for room, for the NAR and for its base beside it. */
+  /** Whether there is room now, for the NAR and for its base beside it. */
+  readonly hasRoom: (planned: PlannedDelta) => boolean;
+  /** Waits for that room and takes it. */
   readonly reserve: (planned: PlannedDelta) => Promise<void>;
+  /** Gives the room back: there will be no NAR. */
+  readonly cancel: (planned: PlannedDelta) => void;
   readonly onMade: (planned: PlannedDelta) => void;
   /** The NAR has to be downloaded whole. */
   readonly onFailed: (planned: PlannedDelta, error: PullError) => void;
 }
 
 /**
- * Reads these deltas, some at a time, and makes NARs of them one by one, in order. A
- * delta that does not give the signed NAR is told and passed over; what is wrong with
- * the mirror is thrown.
+ * Makes NARs of deltas, side by side and begun in this order, with no more memory together
+ * than the largest may take alone. A delta that the mirror lacks, or that does not give the
+ * signed NAR, is told and passed over; what is wrong with the mirror is thrown.
  */
-export async function fetchDeltas(
+export async function makeNars(
   planned: readonly PlannedDelta[],
   context: DeltaContext,
 ): Promise<void> {
-  let batch: PlannedDelta[] = [];
+  // Nobody is at work; what lies there was left by an agent that was killed.
+  await rm(workplace(context.staging), { recursive: true, force: true });
+  const limit = context.tools.settings.limits.deltaNarBytes;
+  const making = new Set<Promise<void>>();
   let bytes = 0;
-  for (const one of planned) {
-    if (batch.length > 0 && bytes + one.delta.size > GATHER_BYTES) {
-      await fetchBatch(batch, context);
-      [batch, bytes] = [[], 0];
+  const fits = (next: PlannedDelta): boolean =>
+    making.size < MAKERS && bytes + next.narInfo.narSize <= limit && context.hasRoom(next);
+  try {
+    for (const next of planned) {
+      const delta = await context.reader.take(next.delta).catch(toPullError);
+      if (delta instanceof PullError) {
+        if (delta.code !== "ARCHIVE_PARTIAL") throw delta;
+        context.onFailed(next, delta);
+        continue;
+      }
+      // Only those under way can make room that no import makes.
+      while (making.size > 0 && !fits(next)) await Promise.race(making);
+      await context.reserve(next);
+      bytes += next.narInfo.narSize;
+      const one = make(next, delta, context).finally(() => {
+        making.delete(one);
+        bytes -= next.narInfo.narSize;
+      });
+      // Whoever waits next hears of it.
+      one.catch(() => undefined);
+      making.add(one);
     }
-    batch.push(one);
-    bytes += one.delta.size;
+    await Promise.all(making);
+  } finally {
+    await Promise.allSettled(making);
   }
-  if (batch.length > 0) await fetchBatch(batch, context);
 }
 
-async function fetchBatch(batch: readonly PlannedDelta[], context: DeltaContext): Promise<void> {
-  let read: Map<Delta, Buffer>;
-  try {
-    read = await readDeltas(
-      batch.map(({ delta }) => delta),
-      context,
-    );
-  } catch (thrown) {
-    const error = toPullError(thrown);
-    const [only] = batch;
-    if (error.code !== "ARCHIVE_PARTIAL" || !only) throw error;
-    // A stick has the deltas that its maker knew a base for; the store may have others too.
-    if (batch.length === 1) context.onFailed(only, error);
-    else for (const planned of batch) await fetchBatch([planned], context);
-    return;
-  }
-  for (const planned of batch) {
-    await context.reserve(planned);
-    const bytes = read.get(planned.delta);
-    if (bytes) await make(planned, bytes, context);
-  }
+/** Where bases and unfinished NARs lie, in a directory for each. */
+function workplace(staging: string): string {
+  return join(staging, "deltas");
 }
 
 async function make(
   planned: PlannedDelta,
   bytes: Buffer,
-  { staging, tools, signal, onMade, onFailed }: DeltaContext,
+  { staging, tools, signal, cancel, onMade, onFailed }: DeltaContext,
 ): Promise<void> {
   const { settings, store } = tools;
   const { delta, narInfo, file } = planned;
-  const work = join(staging, "delta");
-  const deltaFile = join(staging, "delta.zst");
+  const work = join(workplace(staging), basename(file));
   try {
-    await mkdir(staging, { recursive: true, mode: 0o700 });
-    await rm(work, { recursive: true, force: true });
-    await rm(deltaFile, { force: true });
-    await writeFile(deltaFile, bytes, { flag: "wx", mode: 0o600 });
+    await mkdir(work, { recursive: true, mode: 0o700 });
     const target = {
       ...{ sha256: narInfo.fileSha256, narSize: narInfo.narSize },
       file: join(staging, file),
     };
     const base = store.realPath(delta.base);
-    await applyDelta(delta, deltaFile, base, target, work, settings.limits, signal);
-    onMade(planned);
+    await applyDelta(delta, bytes, base, target, work, settings.limits, signal);
   } catch (thrown) {
     const error = toPullError(thrown);
+    cancel(planned);
     // Everything else is the delta's or its base's affair, and the whole NAR mends it.
     if (error.code === "INTERRUPTED" || error.code === "DISK_FULL") throw error;
     onFailed(planned, error);
+    return;
   } finally {
-    await rm(deltaFile, { force: true });
+    await rm(work, { recursive: true, force: true });
   }
-}
-
-/** Reads deltas by as few requests as are worth it; each has its signed hash. */
-async function readDeltas(
-  deltas: readonly Delta[],
-  { mirror, signal, onBytes }: DeltaContext,
-): Promise<Map<Delta, Buffer>> {
-  const read = new Map<Delta, Buffer>();
-  const known = new Map<string, Buffer>();
-  const sorted = deltas.toSorted(
-    (a, b) =>
-      (a.archive.sha256 < b.archive.sha256 ? -1 : a.archive.sha256 > b.archive.sha256 ? 1 : 0) ||
-      a.offset - b.offset,
-  );
-  for (let first = sorted[0]; first; first = sorted[0]) {
-    const { archive, offset: from } = first;
-    let to = from;
-    const run: Delta[] = [];
-    while (sorted[0]?.archive.sha256 === archive.sha256) {
-      const { offset, size } = sorted[0];
-      if (run.length > 0 && offset - to > GAP) break;
-      run.push(sorted[0]);
-      to = Math.max(to, offset + size);
-      sorted.shift();
-    }
-    const reader = new ByteReader(mirror.readArchive(archive.sha256, { from, to }, signal));
-    try {
-      let at = from;
-      for (const delta of run) {
-        const same = known.get(delta.sha256);
-        if (same) read.set(delta, same);
-        if (same || delta.offset < at) continue;
-        await reader.skip(delta.offset - at);
-        const bytes = await reader.take(delta.size);
-        at = delta.offset + delta.size;
-        onBytes(bytes.length);
-        const found = createHash("sha256").update(bytes).digest("hex");
-        if (found !== delta.sha256) {
-          throw new PullError(
-            "ARCHIVE_CORRUPT",
-            `a delta in ${archive.sha256}.tar: expected sha256 ${delta.sha256}, found ${found}`,
-          );
-        }
-        known.set(delta.sha256, bytes);
-        read.set(delta, bytes);
-      }
-    } finally {
-      await reader.close();
-    }
-  }
-  return read;
+  onMade(planned);
 }

@@ -44,9 +44,14 @@ export class ImportStream {
     return Math.ceil(this.#options.budget / BATCHES_PER_BUDGET);
   }
 
+  /** Whether so many bytes may be staged now. */
+  hasRoom(bytes: number): boolean {
+    return this.#staged === 0 || this.#staged + bytes <= this.#options.budget;
+  }
+
   /** Waits until so many bytes may be staged. Throws what an import threw. */
   async reserve(bytes: number): Promise<void> {
-    while (this.#staged > 0 && this.#staged + bytes > this.#options.budget) {
+    while (!this.hasRoom(bytes)) {
       if (!(await this.#proceed())) break;
     }
     this.#rethrow();

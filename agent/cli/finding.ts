@@ -1,3 +1,4 @@
+import { errorJson } from "./output.ts";
 import { EXIT } from "../core/errors.ts";
 import type { Finding } from "../app/agent.ts";
 import type { MirrorVerdict } from "../app/poll.ts";
@@ -70,7 +71,7 @@ export function findingJson({ release, next, decision, error, verdicts }: Findin
       ? { waits: decision.waits, until: endOf(decision.waits) }
       : {}),
     ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
-    error: error ? { code: error.code, message: error.message } : null,
+    error: error ? errorJson(error) : null,
     release,
     ...(next && { next }),
     mirrors: verdicts,

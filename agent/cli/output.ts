@@ -1,4 +1,4 @@
-import type { PullError } from "../core/errors.ts";
+import type { ErrorCode, PullError } from "../core/errors.ts";
 
 /** Results go to standard output, everything else to standard error. */
 export function printLine(line: string): void {
@@ -17,6 +17,11 @@ export function note(line: string): void {
 /** An error as a person reads it: the code, then what was expected and found. */
 export function describeError(error: PullError): string {
   return `nixos-pull: ${error.code}: ${error.message}`;
+}
+
+/** An error as `--json` has it. */
+export function errorJson({ code, message }: PullError): { code: ErrorCode; message: string } {
+  return { code, message };
 }
 
 /** Bytes with a binary unit: `512 B`, `1.6 GiB`. */

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
-import { mkdir, open, rename, rm } from "node:fs/promises";
+import { createHash, type Hash } from "node:crypto";
+import { open, rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { Delta } from "../core/delta.ts";
@@ -34,53 +34,59 @@ export async function hasZstd(): Promise<boolean> {
 
 /**
  * Makes a NAR out of an older path's: dumps it, replaces the hashes, applies the delta
- * with `zstd --patch-from`. `realPath` is the file behind the base's store path, `work` a
- * directory of the caller's. What comes out is bounded by the signed size and has the
- * signed hash, or it is not put in place. Throws ARCHIVE_CORRUPT where it has not, a
- * ProcessFailure where a program failed, TOOL_…, INTERRUPTED, the system's errors.
+ * with `zstd --patch-from`. `realPath` is the file behind the base's store path, `work` an
+ * empty directory of the caller's, in which files are left. What comes out is bounded by the
+ * signed size and has the signed hash, or it is not put in place. Throws ARCHIVE_CORRUPT
+ * where it has not, a ProcessFailure where a program failed, TOOL_…, INTERRUPTED, the
+ * system's errors.
  */
 export async function applyDelta(
-  delta: Pick<Delta, "replacements">,
-  deltaFile: string,
+  { replacements }: Pick<Delta, "replacements">,
+  bytes: Uint8Array,
   realPath: string,
   target: DeltaTarget,
   work: string,
   limits: DeltaLimits,
   signal: AbortSignal | undefined,
 ): Promise<void> {
-  await mkdir(work, { recursive: true, mode: 0o700 });
   const base = join(work, "base.nar");
+  const deltaFile = join(work, "delta.zst");
   const result = join(work, "result.nar");
   const options = { env: childEnvironment(), timeoutMs: limits.deltaTimeout, signal };
-  try {
-    await streamProcess("nix-store", ["--dump", realPath], options, (nar) =>
-      writeBounded(base, rewriteHashes(nar, delta.replacements), limits.deltaNarBytes),
+  await writeFile(deltaFile, bytes, { flag: "wx", mode: 0o600 });
+  await streamProcess("nix-store", ["--dump", realPath], options, (nar) =>
+    writeBounded(base, rewriteHashes(nar, replacements), limits.deltaNarBytes),
+  );
+  // The window spans base and result.
+  const memory = Math.ceil((2 * limits.deltaNarBytes) / 1024 ** 2) + 64;
+  const args = ["-d", "-q", "-c", `--memory=${memory}MB`, `--patch-from=${base}`, deltaFile];
+  const hash = createHash("sha256");
+  await streamProcess("zstd", args, options, (nar) =>
+    writeBounded(result, hashed(nar, hash), target.narSize),
+  );
+  const found = hash.digest("hex");
+  if (found !== target.sha256) {
+    throw new PullError(
+      "ARCHIVE_CORRUPT",
+      `a delta gave another NAR: expected sha256 ${target.sha256}, found ${found}`,
     );
-    // The window spans base and result.
-    const memory = Math.ceil((2 * limits.deltaNarBytes) / 1024 ** 2) + 64;
-    const args = ["-d", "-q", "-c", `--memory=${memory}MB`, `--patch-from=${base}`, deltaFile];
-    const found = await streamProcess("zstd", args, options, (nar) =>
-      writeBounded(result, nar, target.narSize),
-    );
-    if (found !== target.sha256) {
-      throw new PullError(
-        "ARCHIVE_CORRUPT",
-        `a delta gave another NAR: expected sha256 ${target.sha256}, found ${found}`,
-      );
-    }
-    await rename(result, target.file);
-  } finally {
-    await rm(work, { recursive: true, force: true });
+  }
+  await rename(result, target.file);
+}
+
+async function* hashed(pieces: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {
+  for await (const piece of pieces) {
+    hash.update(piece);
+    yield piece;
   }
 }
 
-/** Writes at most `limit` bytes to a new file; gives their sha256. Throws ARCHIVE_CORRUPT. */
+/** Writes at most `limit` bytes to a new file. Throws ARCHIVE_CORRUPT. */
 async function writeBounded(
   path: string,
   pieces: AsyncIterable<Uint8Array>,
   limit: number,
-): Promise<string> {
-  const hash = createHash("sha256");
+): Promise<void> {
   const file = await open(path, "wx", 0o600);
   try {
     let size = 0;
@@ -89,11 +95,9 @@ async function writeBounded(
       if (size > limit) {
         throw new PullError("ARCHIVE_CORRUPT", `${path}: expected at most ${limit} bytes`);
       }
-      hash.update(piece);
       await file.appendFile(piece);
     }
   } finally {
     await file.close();
   }
-  return hash.digest("hex");
 }

@@ -11,7 +11,7 @@ import { fleetManifest, hostname, importCore } from "./support/fleet-manifest.mj
 import { startNginx, wireBytes } from "./support/nginx.mjs";
 import { cpuTimes, memoryOf } from "./support/process-usage.mjs";
 import { formatMegabytes, printTable, readOptions } from "./support/report.mjs";
-import { createHost, createOperator } from "./support/sandbox.mjs";
+import { createHost, createOperator, programArguments } from "./support/sandbox.mjs";
 
 const { seconds } = readOptions({ seconds: 60 });
 
@@ -44,10 +44,14 @@ await runBenchmark(async (workspace) => {
       log: { level: "warn", format: "json" },
     });
     beTheRelease(host, manifest.hosts[hostname(0)].toplevel);
-    const agent = spawn(process.execPath, [bundle, "run", "--config", host.configFile], {
-      env: host.env,
-      stdio: ["ignore", "ignore", "inherit"],
-    });
+    const agent = spawn(
+      process.execPath,
+      programArguments(bundle, ["run", "--config", host.configFile]),
+      {
+        env: host.env,
+        stdio: ["ignore", "ignore", "inherit"],
+      },
+    );
     workspace.onEnd(() => agent.kill("SIGKILL"));
 
     await sleep(WARM_UP_MS);

@@ -1,6 +1,6 @@
 // Publishing many hosts that share most of their closure.
 //
-// Usage: publish.mjs
+// Usage: publish.mjs [--megabytes 1800]
 import { readdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { runBenchmark, say } from "./support/benchmark.mjs";
@@ -15,17 +15,17 @@ import {
 import { createOperator } from "./support/sandbox.mjs";
 import { createScratchDisk } from "./support/scratch-disk.mjs";
 
-readOptions({});
+const { megabytes } = readOptions({ megabytes: 1800 });
 
-const COUNTS = [1, 10, 50];
-const MAX_BYTES = 200e6;
+const COUNTS = [1, 10, 100];
+const maxBytes = megabytes * 1e6;
 
 await runBenchmark(async (workspace) => {
   const hosts = Array.from({ length: Math.max(...COUNTS) }, (_, at) => `h${at + 1}`);
   const systems = {};
   for (const generation of [1, 2]) {
     say(`building generation ${generation} of ${hosts.length} hosts`);
-    systems[generation] = await buildDebianSystems({ hosts, generation, maxBytes: MAX_BYTES });
+    systems[generation] = await buildDebianSystems({ hosts, generation, maxBytes });
   }
   const operator = await createOperator(workspace);
   const disk = createScratchDisk(workspace, 14e9);

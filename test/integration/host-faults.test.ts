@@ -339,6 +339,7 @@ describe("two agents on one host", () => {
       expect(busy.exitCode, busy.stderr).toBe(9);
       expect(busy.stderr).toContain("AGENT_BUSY");
     }
+    expect(await answerOf(host, "apply")).toMatchObject({ error: { code: "AGENT_BUSY" } });
     const { state } = await jsonOf<{ state: { name: string } }>(host, "status");
     expect(state.name).toBe("Activating");
     expect((await host.run("check")).stderr).toContain("An update is under way, in Activating");

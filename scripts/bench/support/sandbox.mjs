@@ -3,6 +3,15 @@ import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { runChecked, runMeasured } from "./process-usage.mjs";
 
+/** How the package's wrapper starts the program (`nixos-module/package.nix`). */
+const WRAPPER_OPTIONS = ["--max-semi-space-size=2", "--optimize-for-size"];
+const WRAPPER_ENVIRONMENT = { MALLOC_ARENA_MAX: "1" };
+
+/** The arguments for Node that run the shipped program with some arguments. */
+export function programArguments(bundle, args) {
+  return [...WRAPPER_OPTIONS, bundle, ...args];
+}
+
 /** Environment of all measured programs; Nix's caches are `home`'s, so a new home is a first time. */
 export function environment(home) {
   return {
@@ -10,6 +19,7 @@ export function environment(home) {
     HOME: home,
     XDG_CACHE_HOME: join(home, ".cache"),
     NIX_CONFIG: "substitute = false",
+    ...WRAPPER_ENVIRONMENT,
   };
 }
 
@@ -29,9 +39,8 @@ export async function createOperator({ directory: parent, bundle }) {
         `${name}=${path}`,
       ]);
       const command = ["publish", "--mirror", mirror, "--key", `${key}.secret`, "--json"];
-      const run = await runChecked(process.execPath, [bundle, ...command, ...hosts, ...args], {
-        env,
-      });
+      const all = programArguments(bundle, [...command, ...hosts, ...args]);
+      const run = await runChecked(process.execPath, all, { env });
       return { ...run, release: JSON.parse(run.stdout) };
     },
   };
@@ -61,7 +70,7 @@ export function createHost(root, bundle, { mirror, publicKey, hostname = "web1",
   writeFileSync(configFile, JSON.stringify(config));
   const env = environment(root);
   const tryToApply = (options = {}) => {
-    const args = [bundle, "apply", "--config", configFile, "--json"];
+    const args = programArguments(bundle, ["apply", "--config", configFile, "--json"]);
     return runMeasured(process.execPath, args, { env, ...options });
   };
   return {
