@@ -3,6 +3,7 @@
   imports = [
     ./options.nix
     ./config-file.nix
+    ./combinations.nix
     ./unit.nix
   ];
 }

@@ -14,10 +14,14 @@ let
   # and not the agent on a host that nobody can reach.
   matching = description: pattern: types.strMatching pattern // { inherit description; };
   duration = matching "duration such as 90s, 15m or 1h30m" "([0-9]+[smhd])+";
+  # What is given up or opened after no time at all would never be done.
+  positiveDuration = matching "duration of at least 1s such as 90s, 15m or 1h30m" "([0-9]+[smhd])*0*[1-9][0-9]*[smhd]([0-9]+[smhd])*";
+  cron = matching "cron expression of five or six fields" "[^[:space:]]+( +[^[:space:]]+){4,5}";
   channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
-  mirror = matching "https://, http:// or file:/// address without query or fragment" "(https?://[^/?#[:space:]]|file:///)[^?#[:space:]]*";
-  webAddress = matching "https:// or http:// address" "https?://[^[:space:]]+";
+  # An address stands in logs, in status and in the Nix store: a user and a password may not.
+  mirror = matching "https://, http:// or file:/// address without user, query or fragment" "(https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?|file:///[^?#[:space:]]*)";
+  webAddress = matching "https:// or http:// address without user" "https?://[^/?#@[:space:]]+([/?#][^[:space:]]*)?";
   atLeastTwo = types.addCheck types.int (number: number >= 2) // {
     description = "integer of at least 2";
   };
@@ -41,7 +45,7 @@ let
       };
 
       timeout = mkOption {
-        type = duration;
+        type = positiveDuration;
         default = "10s";
         example = "30s";
         description = "How long one try may take.";
@@ -86,7 +90,7 @@ let
   window = types.submodule {
     options = {
       cron = mkOption {
-        type = types.str;
+        type = cron;
         example = "0 3 * * *";
         description = "Cron expression: when the window opens.";
       };
@@ -99,7 +103,7 @@ let
       };
 
       duration = mkOption {
-        type = duration;
+        type = positiveDuration;
         example = "2h";
         description = "How long the window stays open; at most 7d.";
       };
@@ -118,9 +122,9 @@ let
     };
   directory = matching "absolute path without white space, ?, # or %" "/[^?#%[:space:]]*";
   file = matching "absolute path" "/.+";
-  inbox = matching "https:// or http:// address without query or fragment" "https?://[^/?#[:space:]][^?#[:space:]]*";
+  inbox = matching "https:// or http:// address without user, query or fragment" "https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?";
   promFile = matching "absolute path that ends with .prom" "/.+\\.prom";
-  loopback = matching "loopback address and port" "(127(\\.(0|[1-9][0-9]{0,2})){3}|\\[::1]|localhost):[1-9][0-9]{0,4}";
+  loopback = matching "loopback address and port" "(127(\\.(0|[1-9][0-9]{0,2})){3}|\\[::1]|localhost):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
   credentialName = matching "name of a systemd credential" "[A-Za-z0-9_.:-]{1,100}";
 in
 {
@@ -131,7 +135,7 @@ in
       type = types.package;
       default = pkgs.nixos-pull or (pkgs.callPackage ./package.nix { });
       defaultText = literalExpression "pkgs.nixos-pull or (pkgs.callPackage ./package.nix { })";
-      example = literalExpression ''pkgs.callPackage ./nixos-pull/nixos-module/package.nix { nodeModulesHash = "sha256-…"; }'';
+      example = literalExpression ''pkgs.callPackage ./nixos-pull/nixos-module/package.nix { nodejs-slim = pkgs.nodejs-slim_22; }'';
       description = "The package that holds the agent and its command line.";
     };
 
@@ -396,7 +400,7 @@ in
 
           poll = {
             interval = mkOption {
-              type = types.nullOr duration;
+              type = types.nullOr positiveDuration;
               default = null;
               example = "1h";
               description = ''
@@ -406,7 +410,7 @@ in
             };
 
             cron = mkOption {
-              type = types.nullOr types.str;
+              type = types.nullOr cron;
               default = null;
               example = "0 3 * * *";
               description = "Cron expression of five or six fields, instead of `poll.interval`.";
@@ -449,7 +453,7 @@ in
             };
 
             timeout = mkOption {
-              type = duration;
+              type = positiveDuration;
               default = "30m";
               example = "1h";
               description = ''
@@ -538,7 +542,7 @@ in
             postRollback = hook "Runs once this host has gone back; a failure is a warning.";
 
             timeout = mkOption {
-              type = duration;
+              type = positiveDuration;
               default = "5m";
               example = "30s";
               description = "How long one hook may take before it is ended; at most 1h.";
@@ -568,7 +572,7 @@ in
             };
 
             timeout = mkOption {
-              type = duration;
+              type = positiveDuration;
               default = "2m";
               example = "10m";
               description = ''
@@ -578,7 +582,7 @@ in
             };
 
             interval = mkOption {
-              type = duration;
+              type = positiveDuration;
               default = "5s";
               example = "15s";
               description = "Time between two tries.";

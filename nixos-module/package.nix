@@ -1,5 +1,8 @@
 # The agent as one JavaScript file and a wrapper. The result refers to Node, zstd and
 # nothing else of the build: hosts download it with every release that changes it.
+let
+  inherit (builtins.fromJSON (builtins.readFile ./node-modules-hashes.json)) hashes;
+in
 {
   lib,
   stdenvNoCC,
@@ -9,10 +12,13 @@
   nodejs-slim,
   zstd,
 
-  # Hash of what `npm ci` installs, as the README beside this file tells to compute it.
-  # It differs between build systems, since esbuild comes as a native program. The
-  # placeholder makes the build fail with the true hash.
-  nodeModulesHash ? lib.fakeHash,
+  # Hash of what node-modules.sh makes. It differs between build systems, since esbuild comes
+  # as a native program; scripts/node-modules-hashes.mjs records it for two of them.
+  nodeModulesHash ? hashes.${stdenvNoCC.buildPlatform.system} or (lib.warn ''
+    nixos-pull: no hash of the npm packages is recorded for ${stdenvNoCC.buildPlatform.system}, so
+    the build will stop and show it after "got:". Call nixos-module/package.nix with it:
+      callPackage ./nixos-pull/nixos-module/package.nix { nodeModulesHash = "sha256-…"; }
+  '' lib.fakeHash),
 
   # When the sources were made, in seconds since 1970: no host's clock can be before that.
   # A flake knows; otherwise only the releases that a host accepted bound its clock.
@@ -21,9 +27,6 @@
 let
   inherit (lib) fileset;
   inherit (lib.importJSON ../package.json) version;
-
-  # npm would look for a newer npm.
-  quiet.npm_config_update_notifier = "false";
 
   # package-lock.json pins every package by its integrity but names no download address,
   # so the fetchers that read addresses from it (fetchNpmDeps, importNpmLock) have
@@ -44,19 +47,11 @@ let
 
     # NIX_NPM_REGISTRY is nixpkgs' own name for a registry other than npm's default.
     impureEnvVars = lib.fetchers.proxyImpureEnvVars ++ [ "NIX_NPM_REGISTRY" ];
-    env = quiet // {
-      NODE_EXTRA_CA_CERTS = "${cacert}/etc/ssl/certs/ca-bundle.crt";
-    };
+    env.NODE_EXTRA_CA_CERTS = "${cacert}/etc/ssl/certs/ca-bundle.crt";
 
     buildPhase = ''
       runHook preBuild
-      export HOME="$TMPDIR"
-      if [ -n "''${NIX_NPM_REGISTRY-}" ]; then
-        export npm_config_registry="$NIX_NPM_REGISTRY"
-      fi
-      npm ci --ignore-scripts --no-audit --no-fund
-      # npm's own note of where each package came from: the only file that varies.
-      rm node_modules/.package-lock.json
+      bash ${./node-modules.sh}
       runHook postBuild
     '';
 
@@ -89,7 +84,8 @@ stdenvNoCC.mkDerivation {
   };
 
   strictDeps = true;
-  env = quiet;
+  # npm would look for a newer npm.
+  env.npm_config_update_notifier = "false";
   nativeBuildInputs = [
     makeBinaryWrapper
     nodejs

@@ -162,7 +162,12 @@ in
       description = "Verdict of the release agent on the booted system";
       requiredBy = [ "boot-complete.target" ];
       before = [ "boot-complete.target" ];
+      # A switch while it waits for the verdict must not end it, not even one to a system
+      # without it: the target would fail, the entry keep its counter, and the boot loader
+      # give up a good system after some boots. It ends by itself, with the verdict.
       restartIfChanged = false;
+      stopIfChanged = false;
+      unitConfig.X-StopOnRemoval = false;
       serviceConfig = {
         Type = "oneshot";
         RemainAfterExit = true;

@@ -1,6 +1,6 @@
 // Writes the parts of the documentation that the code decides: the JSON Schemas, and
 // between markers the tables of settings, error codes and exit codes and the commands'
-// help, and the manual page. With --check it writes nothing and exits with 1 where a file differs.
+// help, the manual page, and the options of the NixOS module where Nix is there. With --check it writes nothing and exits with 1 where a file differs.
 //
 //   node scripts/docs.mjs [--check] [DIRECTORY]     (default: this repository)
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -11,6 +11,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import prettier from "prettier";
 import { manPage } from "./man-page.mjs";
+import { MODULE_OPTIONS, moduleOptions } from "./module-options.mjs";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
 
@@ -231,6 +232,8 @@ async function generate(directory) {
   const files = new Map([
     ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],
   ]);
+  const optionsDocument = await moduleOptions();
+  if (optionsDocument !== null) files.set(MODULE_OPTIONS, optionsDocument);
   for (const [name, schema] of schemas) {
     const text = await prettier.format(JSON.stringify(schema, null, 2), {
       ...options,

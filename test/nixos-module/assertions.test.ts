@@ -17,6 +17,23 @@ describe.skipIf(noNix)("the module's assertions", () => {
       "reboots in the maintenance windows",
       'reboot.policy = "window"; maintenance.windows = [ { cron = "0 3 * * *"; duration = "1h"; } ];',
     ],
+    [
+      "credentials on https and on loopback",
+      `mirrors = [ "https://a" "http://127.0.0.1:8080" ];
+       credentials = {
+         "https://a" = { type = "basic"; file = "/a"; };
+         "http://127.0.0.1:8080" = { type = "bearer"; credential = "b"; };
+       };`,
+    ],
+    [
+      "a complete check of each kind",
+      `health.checks = [
+         { name = "a"; kind = "command"; command = [ "true" ]; }
+         { name = "b"; kind = "http"; url = "http://localhost"; status = 204; }
+         { name = "c"; kind = "tcp"; host = "localhost"; port = 22; }
+       ];`,
+    ],
+    ["reports on a stick", 'mirrors = [ "file:///mnt/usb" ]; sticks.reports = true;'],
     ["a state directory that only begins like a volatile one", 'paths.state = "/runtime/pull";'],
   ])("accept %s", async (_, settings) => {
     expect(await failures(settings)).toEqual([]);
@@ -76,11 +93,86 @@ describe.skipIf(noNix)("the module's assertions", () => {
       'paths.state = "/run/nixos-pull";',
       /paths\.state` is \/run\/nixos-pull, .*reboot/,
     ],
+    [
+      "a credential that names no secret",
+      'credentials."https://releases.example.org" = { type = "basic"; };',
+      /credentials` for https:\/\/releases\.example\.org needs exactly one.*Name a credential/s,
+    ],
+    [
+      "a credential that names two secrets",
+      'credentials."https://releases.example.org" = { type = "basic"; credential = "a"; file = "/a"; };',
+      /needs exactly one of `credential` and\s+`file`/,
+    ],
+    [
+      "a credential of no mirror",
+      'credentials."https://other.example.org" = { type = "basic"; file = "/a"; };',
+      /has https:\/\/other\.example\.org, which .*mirrors` does not.*exactly as in mirrors/s,
+    ],
+    [
+      "a secret that goes over the network in the clear",
+      'mirrors = [ "http://m" ]; credentials."http://m" = { type = "basic"; file = "/a"; };',
+      /http:\/\/m would go over the network in the clear.*https:\/\//s,
+    ],
+    ["a certificate without its key", 'tls.certFile = "/c";', /only together.*other one too/s],
+    [
+      "a socket's group without a socket",
+      'statusSocket.group = "monitoring";',
+      /without .*statusSocket\.path`.*Say where/s,
+    ],
+    [
+      "a time zone without a cron expression",
+      'poll.timezone = "Europe/Berlin";',
+      /without .*poll\.cron`.*leave the time zone null/s,
+    ],
+    [
+      "a check without what it needs",
+      'health.checks = [ { name = "db"; kind = "tcp"; host = "localhost"; } ];',
+      /fit together: db: port is missing\./,
+    ],
+    [
+      "a check with what is another kind's",
+      'health.checks = [ { name = "web"; kind = "http"; url = "http://localhost"; command = [ "true" ]; } ];',
+      /web: command is of another kind than http.*keys of its own kind/s,
+    ],
+    ["no key for store paths", "storeKeys = [ ];", /storeKeys` has no key.*leave it null/s],
+    [
+      "store keys that are all revoked",
+      `storeKeys = [ "${pair.public}" ]; revokedKeys = [ "${pair.public}" ];`,
+      /storeKeys` has no key that is not revoked/,
+    ],
+    [
+      "reports on sticks where no mirror is one",
+      "sticks.reports = true;",
+      /no address in .*mirrors` begins with\s+file:\/\/.*Add the directory/s,
+    ],
     ["state in /tmp", 'paths.state = "/tmp";', /paths\.state` is \/tmp, .*reboot/],
   ])("refuse %s, and say what to do", async (_, settings, text) => {
     const found = await failures(settings);
     expect(found).toHaveLength(1);
     expect(found[0]).toMatch(text);
+  });
+
+  it.each([
+    ["health.mirror = false;", /releases? that\s+cuts this host off.*add a check/s],
+    [
+      'reboot.window = { cron = "0 3 * * *"; duration = "1h"; };',
+      /reboot\.window` has no effect.*Set the policy to "window"/s,
+    ],
+    [
+      'reboot.fleetLock.url = "https://fleetlock.example.org";',
+      /reboot\.fleetLock` has no effect.*"window" or "now"/s,
+    ],
+  ])("warn of what has no effect or takes the net away: %s", async (settings, text) => {
+    expect(await failures(settings)).toEqual([]);
+    expect(await evaluate("warnings", configured(settings))).toEqual([expect.stringMatching(text)]);
+  });
+
+  it.each([
+    'mirrors = [ "file:///mnt/usb" ]; health.mirror = false;',
+    'health = { mirror = false; checks = [ { name = "a"; kind = "tcp"; host = "gw"; port = 22; } ]; };',
+    'reboot = { policy = "now"; fleetLock.url = "https://fleetlock.example.org"; };',
+  ])("do not warn of %s", async (settings) => {
+    expect(await evaluate("warnings", configured(settings))).toEqual([]);
   });
 
   it("never repeat a secret", async () => {

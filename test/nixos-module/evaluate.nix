@@ -4,10 +4,12 @@
   configuration ? { },
   # A tree with nixpkgs' `lib`; the stand-in where empty.
   nixpkgs ? "",
+  # What builds the package.
+  system ? "x86_64-linux",
 }:
 let
   lib = import (if nixpkgs == "" then ./stand-in-lib.nix else "${nixpkgs}/lib");
-  pkgs = import ./stand-in-pkgs.nix { inherit lib; };
+  pkgs = import ./stand-in-pkgs.nix { inherit lib system; };
 
   inherit
     (lib.evalModules {
@@ -49,8 +51,46 @@ let
     ) (builtins.filter (name: builtins.substring 0 1 name != "_") (builtins.attrNames tree));
 
   service = options.services.nixos-pull;
+
+  # Options below a tree in the order of their names, as a reader wants them: what a list or a
+  # set of them consists of as `checks.*.name` and `credentials.<name>.type`.
+  documented =
+    prefix: tree:
+    builtins.concatMap (
+      name:
+      let
+        value = tree.${name};
+        full = prefix + name;
+        type = value.type.description;
+        element =
+          if builtins.match ".*list of .*" type != null then
+            "*."
+          else if builtins.match ".*attribute set of .*" type != null then
+            "<name>."
+          else
+            "";
+      in
+      if lib.isOption value then
+        [
+          {
+            name = full;
+            inherit type;
+            inherit (value) description;
+            # Of text as it is, or of a value, which may be null.
+            default = if value ? defaultText then value.defaultText else { value = value.default or null; };
+            required = !(value ? default);
+            example = { value = value.example or null; };
+          }
+        ]
+        ++ documented "${full}.${element}" (value.type.getSubOptions [ ])
+      else
+        documented "${full}." value
+    ) (builtins.filter (name: builtins.substring 0 1 name != "_") (builtins.attrNames tree));
 in
 {
+  # What nixos-module/options.md is made of.
+  documented = documented "services.nixos-pull." service;
+
   # Messages of the assertions that do not hold.
   failures = map (assertion: assertion.message) (
     builtins.filter (assertion: !assertion.assertion) config.assertions

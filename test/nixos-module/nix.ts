@@ -27,16 +27,26 @@ const minimal = `{ mirrors = [ "https://releases.example.org" ]; publicKeys = [ 
 
 /** An attribute of `evaluate.nix`, for a NixOS module given as Nix text. */
 export async function evaluate(attribute: string, configuration = "{ }"): Promise<unknown> {
-  const { stdout } = await run(
+  return (await evaluated(attribute, configuration)).value;
+}
+
+/** The same, with the warnings of the evaluation, and for a build system. */
+export async function evaluated(
+  attribute: string,
+  configuration = "{ }",
+  system = "x86_64-linux",
+): Promise<{ value: unknown; stderr: string }> {
+  const { stdout, stderr } = await run(
     "nix-instantiate",
     [
       ["--eval", "--strict", "--json", "--readonly-mode", "--store", "dummy://"],
       [EVALUATE, "--attr", attribute],
       ["--arg", "configuration", configuration, "--argstr", "nixpkgs", NIXPKGS],
+      ["--argstr", "system", system],
     ].flat(),
     { timeout: TIMEOUT_MS },
   );
-  return JSON.parse(stdout);
+  return { value: JSON.parse(stdout) as unknown, stderr };
 }
 
 /** The configuration file that a NixOS module gives, as JSON; undefined where it gives none. */

@@ -1,10 +1,47 @@
+import { spawnSync } from "node:child_process";
 import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { evaluate, nix, noNix, usesNixpkgs } from "./nix.ts";
+import { HASHES_FILE, lockfileHash, nodeModulesHash } from "../../scripts/node-modules-hashes.mjs";
+import { evaluate, evaluated, nix, noNix, usesNixpkgs } from "./nix.ts";
 
 const ROOT = new URL("../../", import.meta.url).pathname;
+
+interface Recorded {
+  readonly lockfile: string;
+  readonly hashes: Readonly<Record<string, string>>;
+}
+
+async function recorded(): Promise<Recorded> {
+  return JSON.parse(await readFile(HASHES_FILE, "utf8")) as Recorded;
+}
+
+/** This machine as Nix calls it; undefined where no hash is recorded for it. */
+const SYSTEM = new Map([
+  ["linux x64", "x86_64-linux"],
+  ["linux arm64", "aarch64-linux"],
+]).get(`${process.platform} ${process.arch}`);
+const registry = spawnSync("npm", ["ping"], { timeout: 15_000 }).status === 0;
+
+describe("node-modules-hashes.json", () => {
+  it("belongs to package-lock.json", async () => {
+    const { lockfile } = await recorded();
+    expect(
+      lockfile,
+      "package-lock.json has changed: run `npm run node-modules-hashes`, where npm's registry can be reached",
+    ).toBe(await lockfileHash());
+  });
+
+  it.skipIf(noNix || !registry || SYSTEM === undefined)(
+    "has the hash of what npm installs here (left out where no registry can be reached)",
+    async () => {
+      const system = SYSTEM ?? "";
+      expect(await nodeModulesHash(system)).toBe((await recorded()).hashes[system]);
+    },
+    10 * 60_000,
+  );
+});
 
 describe.skipIf(noNix)("package.nix", () => {
   it("builds the version and the program of package.json", async () => {
@@ -25,12 +62,25 @@ describe.skipIf(noNix)("package.nix", () => {
     expect(disallowedReferences).toEqual([expect.stringContaining("node-modules")]);
   });
 
-  it("fetches the dependencies under a hash that has to be given", async () => {
-    const { outputHash, ...rest } = (await evaluate("package.nodeModules")) as {
-      outputHash: string;
-    };
-    expect(outputHash).toMatch(/^sha256-A+=$/);
-    expect(rest).toMatchObject({ outputHashMode: "recursive", dontFixup: true });
+  it.each(["x86_64-linux", "aarch64-linux"])(
+    "fetches the dependencies under the recorded hash on %s",
+    async (system) => {
+      const { hashes } = await recorded();
+      const { value, stderr } = await evaluated("package.nodeModules", "{ }", system);
+      expect(hashes[system]).toMatch(/^sha256-[A-Za-z0-9+/]{43}=$/);
+      expect(value).toMatchObject({
+        outputHash: hashes[system],
+        outputHashMode: "recursive",
+        dontFixup: true,
+      });
+      expect(stderr).not.toContain("no hash");
+    },
+  );
+
+  it("says what to do where no hash is recorded", async () => {
+    const { value, stderr } = await evaluated("package.nodeModules", "{ }", "riscv64-linux");
+    expect((value as { outputHash: string }).outputHash).toMatch(/^sha256-A+=$/);
+    expect(stderr).toMatch(/no hash .* recorded for riscv64-linux.*"got:".*nodeModulesHash/s);
   });
 
   // nixpkgs' own filesets ask the file system for more than a dry evaluation can tell.

@@ -15,6 +15,7 @@ interface SchemaNode {
   readonly properties?: Readonly<Record<string, SchemaNode>>;
   readonly required?: readonly string[];
   readonly items?: SchemaNode;
+  readonly additionalProperties?: SchemaNode | boolean;
   readonly oneOf?: readonly SchemaNode[];
   readonly enum?: readonly string[];
   readonly const?: string;
@@ -66,6 +67,8 @@ function keysOf(node: SchemaNode, prefix = ""): [string, Key][] {
     const below = `${prefix}${name}.`;
     if (child.items?.oneOf) return [own, ...variantKeysOf(child.items.oneOf, below)];
     if (child.items?.properties) return [own, ...keysOf(child.items, below)];
+    const { additionalProperties: values } = child;
+    if (typeof values === "object") return [own, ...keysOf(values, below)];
     if (child.properties === undefined) return [own];
     // An object without a default is an option itself: absent, or given with its keys.
     return [...(child.default === undefined ? [own] : []), ...keysOf(child, below)];
@@ -97,9 +100,15 @@ const optionsBelow = async (attribute: string): Promise<Map<string, Option>> =>
 const isAsked = (name: string): boolean =>
   (schemaKeys.get(name)?.required ?? false) && !name.includes(".");
 
+function credentialOf(type: string): string {
+  return `credentials."https://releases.example.org" = { type = "${type}"; file = "/run/keys/mirror"; };`;
+}
+
 /** Values that are accepted only together with others. */
 const NEEDED: Readonly<Record<string, string>> = {
   window: 'reboot = { policy = "window"; window = { cron = "0 3 * * *"; duration = "2h"; }; };',
+  basic: credentialOf("basic"),
+  bearer: credentialOf("bearer"),
   command: 'health.checks = [ { name = "a"; kind = "command"; command = [ "true" ]; } ];',
   http: 'health.checks = [ { name = "a"; kind = "http"; url = "http://localhost"; } ];',
   tcp: 'health.checks = [ { name = "a"; kind = "tcp"; host = "localhost"; port = 22; } ];',
@@ -163,6 +172,13 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["statusSocket.path", '"status.socket"'],
     ["metrics.textfile", '"/var/lib/node-exporter/nixos-pull.txt"'],
     ["metrics.listen", '"0.0.0.0:9184"'],
+    ["metrics.listen", '"localhost:65536"'],
+    ["mirrors", '[ "https://user:secret@releases.example.org" ]'],
+    ["reports.url", '"https://user:secret@releases.example.org/reports"'],
+    ["poll.interval", '"0s"'],
+    ["activation.timeout", '"0h0m"'],
+    ["health.timeout", '"00s"'],
+    ["hooks.timeout", '"0s"'],
     ["clock", '"maybe"'],
     ["activation.confirm", '"always"'],
     ["hooks.preActivate", "[ ]"],
@@ -178,6 +194,13 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     const changed = merged(json, name, JSON.parse(value));
     expect(() => parseSettings(changed, "gateway")).toThrow(name);
   });
+
+  it.each(["hourly", "0 3 * *", "0 3 * * * * *"])(
+    "refuses the cron expression %s before the agent is started",
+    async (cron) => {
+      await expect(configFile(configured(`poll.cron = "${cron}";`))).rejects.toThrow("poll.cron");
+    },
+  );
 });
 
 function merged(json: Record<string, unknown>, name: string, value: unknown): unknown {
@@ -302,6 +325,22 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       metrics: { textfile: "/var/lib/node-exporter/nixos-pull.prom", listen: "[::1]:9184" },
       clock: "ignore",
     });
+  });
+
+  it.each([
+    ['metrics.textfile = "/var/lib/node-exporter/nixos-pull.prom";', "textfile"],
+    ['metrics.listen = "127.0.0.1:9184";', "listen"],
+    ['metrics.listen = "localhost:65535";', "listen"],
+  ])("has metrics where they are asked for: %s", async (text, key) => {
+    const { metrics } = parseSettings(await configFile(configured(text)), "gateway");
+    expect(Object.keys(metrics)).toEqual([key]);
+    expect(text).toContain(Object.values(metrics)[0]);
+    expect(parseSettings(await configFile(configured()), "gateway").metrics).toEqual({});
+  });
+
+  it.each(["1s", "10m0s", "0h30m", "007s"])("takes the duration %s", async (duration) => {
+    const json = await configFile(configured(`activation.timeout = "${duration}";`));
+    expect(parseSettings(json, "gateway").activation.timeout).toBeGreaterThan(0);
   });
 
   it("passes on keys without an option, beside those that have one", async () => {

@@ -286,6 +286,9 @@ let
   mkType =
     {
       description,
+      # What kind of phrase the description is: within another one, it stands in parentheses
+      # where it could be misread.
+      descriptionClass ? "noun",
       check,
       merge ? mergeEqual,
       getSubOptions ? _: { },
@@ -293,11 +296,16 @@ let
     {
       inherit
         description
+        descriptionClass
         check
         merge
         getSubOptions
         ;
     };
+
+  phrase =
+    plain: type:
+    if elem (type.descriptionClass or null) plain then type.description else "(${type.description})";
 
   mergeEqual =
     path: values:
@@ -347,6 +355,7 @@ let
     ints = {
       positive = mkType {
         description = "positive integer, meaning >0";
+        descriptionClass = "nonRestrictiveClause";
         check = value: isInt value && value > 0;
       };
       between =
@@ -366,13 +375,20 @@ let
     enum =
       values:
       mkType {
-        description = "one of ${concatStringsSep ", " values}";
+        description = "one of ${concatStringsSep ", " (map builtins.toJSON values)}";
+        descriptionClass = "conjunction";
         check = value: elem value values;
       };
     nullOr =
       type:
       mkType {
-        description = "null or ${type.description}";
+        description = "null or ${
+          phrase [
+            "noun"
+            "conjunction"
+          ] type
+        }";
+        descriptionClass = "conjunction";
         check = value: value == null || type.check value;
         merge = path: values: if all isNull values then null else type.merge path values;
         inherit (type) getSubOptions;
@@ -381,6 +397,7 @@ let
       choices:
       mkType {
         description = concatStringsSep " or " (map (type: type.description) choices);
+        descriptionClass = "conjunction";
         check = value: builtins.any (type: type.check value) choices;
         merge =
           path: values:
@@ -392,7 +409,13 @@ let
     listOf =
       type:
       mkType {
-        description = "list of ${type.description}";
+        description = "list of ${
+          phrase [
+            "noun"
+            "composite"
+          ] type
+        }";
+        descriptionClass = "composite";
         check = isList;
         getSubOptions = path: type.getSubOptions (path ++ [ "*" ]);
         merge =
@@ -402,8 +425,15 @@ let
     attrsOf =
       type:
       mkType {
-        description = "attribute set of ${type.description}";
+        description = "attribute set of ${
+          phrase [
+            "noun"
+            "composite"
+          ] type
+        }";
+        descriptionClass = "composite";
         check = isAttrs;
+        getSubOptions = path: type.getSubOptions (path ++ [ "<name>" ]);
         merge =
           path: values:
           let
@@ -419,7 +449,17 @@ let
     submodule =
       module:
       mkType {
-        description = "submodule";
+        description =
+          if module ? freeformType then
+            "open submodule of ${
+              phrase [
+                "noun"
+                "composite"
+              ] module.freeformType
+            }"
+          else
+            "submodule";
+        descriptionClass = null;
         check = value: isAttrs value || isFunction value || isPath value;
         merge =
           path: values:
@@ -438,8 +478,10 @@ let
 
   lib = {
     inherit
+      concatMap
       concatStringsSep
       evalModules
+      filter
       filterAttrs
       hasPrefix
       hasSuffix
@@ -498,6 +540,7 @@ let
     getExe = package: "${package}/bin/${package.meta.mainProgram}";
 
     # For package.nix.
+    warn = message: builtins.trace "warning: ${message}";
     makeBinPath = packages: builtins.concatStringsSep ":" (map (package: "${package}/bin") packages);
     fakeHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
     importJSON = file: builtins.fromJSON (builtins.readFile file);

@@ -1,6 +1,9 @@
 # A stand-in for nixpkgs' package set: packages are names with a made-up store path, and
 # a "derivation" is the arguments that it was made from. Nothing can be built from it.
-{ lib }:
+{
+  lib,
+  system ? "x86_64-linux",
+}:
 let
   inherit (lib) types;
 
@@ -23,7 +26,10 @@ let
       (types.attrsOf jsonType)
       (types.listOf jsonType)
     ]
-  );
+  )
+  // {
+    description = "JSON value";
+  };
 
   pkgs =
     builtins.listToAttrs (
@@ -60,7 +66,10 @@ let
           package "${arguments.pname}-${arguments.version}" (
             arguments // arguments.passthru or { } // { inherit arguments; }
           );
-        buildPlatform.canExecute = _: true;
+        buildPlatform = {
+          inherit system;
+          canExecute = _: true;
+        };
         hostPlatform = { };
       };
 

@@ -126,6 +126,37 @@ describe.skipIf(noNix)("nixos-pull.service", () => {
   );
 });
 
+describe.skipIf(noNix)("the units beside it", () => {
+  it("are left alone by switches, even by those that remove them", async () => {
+    const services = (await evaluate("services", configured())) as Record<string, Unit>;
+    for (const [name, unit] of Object.entries(services)) {
+      expect(unit, name).toMatchObject({
+        restartIfChanged: false,
+        stopIfChanged: false,
+        unitConfig: { "X-StopOnRemoval": false },
+      });
+    }
+    expect(Object.keys(services).sort()).toEqual([
+      "nixos-pull",
+      "nixos-pull-boot",
+      "nixos-pull-boot-complete",
+    ]);
+  });
+
+  it("hold boot-complete.target back until the verdict, without a time limit", async () => {
+    const services = (await evaluate("services", configured())) as Record<string, Unit>;
+    expect(services["nixos-pull-boot-complete"]).toMatchObject({
+      requiredBy: ["boot-complete.target"],
+      before: ["boot-complete.target"],
+      serviceConfig: { Type: "oneshot", RemainAfterExit: true },
+    });
+    // A oneshot has none unless it is given one (systemd.service(5)).
+    expect(services["nixos-pull-boot-complete"]?.serviceConfig).not.toHaveProperty(
+      "TimeoutStartSec",
+    );
+  });
+});
+
 describe.skipIf(noNix)("the module where it is not enabled", () => {
   it.each([
     ["failures", []],

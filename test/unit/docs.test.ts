@@ -26,6 +26,7 @@ const DOCUMENTS = [
   "README.md",
   "CHANGELOG.md",
   "nixos-module/README.md",
+  "nixos-module/options.md",
   "test/README.md",
   ...(await readdir(join(ROOT, "agent/docs")))
     .filter((name) => name.endsWith(".md"))
@@ -55,6 +56,7 @@ describe("generated documentation", () => {
       const copy = await temporaryDirectory();
       await mkdir(join(copy, "agent"));
       await cp(join(ROOT, "README.md"), join(copy, "README.md"));
+      await cp(join(ROOT, "nixos-module"), join(copy, "nixos-module"), { recursive: true });
       await cp(join(ROOT, "agent/docs"), join(copy, "agent/docs"), { recursive: true });
       const errors = join(copy, "agent/docs/errors.md");
       const right = await readFile(errors, "utf8");

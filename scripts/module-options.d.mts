@@ -1,0 +1,2 @@
+export const MODULE_OPTIONS: string;
+export function moduleOptions(nixpkgs?: string): Promise<string | null>;
