@@ -4,7 +4,7 @@
 // Usage: links.mjs [--megabytes 200] [--seconds 90]
 //
 // Runs that would take longer than --seconds at a link's rate by their bytes alone are not
-// made; the table has that time in brackets.
+// made; the table has that time in brackets. Times are until everything is on the disk.
 import { spawnSync } from "node:child_process";
 import { cpSync, lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
@@ -114,8 +114,12 @@ await runBenchmark(async (workspace) => {
         const link = await startSlowLink(Number(new URL(server.url).port), perSecond);
         const result = await run(root, link.url);
         link.stop();
+        // An update that a power cut takes away again is not done; the agent flushes it itself.
+        const flushing = performance.now();
+        spawnSync("sync");
+        const seconds = result.seconds + (performance.now() - flushing) / 1000;
         facts ??= { wire: link.bytes(), ...result };
-        cells.push(formatSeconds(result.seconds));
+        cells.push(formatSeconds(seconds));
         say(`${scenario}: ${side}, ${rate ?? "no"} limit: ${cells.at(-1)}`);
       }
       const { wire, peakRssBytes, staged } = facts;
