@@ -8,6 +8,7 @@
 import { spawnSync } from "node:child_process";
 import { cpSync, lstatSync, mkdirSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
+import { performance } from "node:perf_hooks";
 import { runBenchmark, say } from "./support/benchmark.mjs";
 import { buildDebianSystem } from "./support/debian-systems.mjs";
 import { importByHand, unpackByHand } from "./support/hand-workflow.mjs";
