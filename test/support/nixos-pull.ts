@@ -20,12 +20,15 @@ export interface RunningCommand {
   readonly ended: Promise<CommandOutput>;
 }
 
+/** Settings of Nix that suit every machine on which tests run. */
+const NIX_CONF = fileURLToPath(new URL("../closures/nix.conf", import.meta.url));
+
 /** Environment of test processes: real tools, no network for Nix. */
 export function testEnvironment(): Record<string, string> {
   return {
     PATH: process.env["PATH"] ?? "",
     HOME: process.env["HOME"] ?? "/root",
-    NIX_CONFIG: "substitute = false",
+    NIX_USER_CONF_FILES: NIX_CONF,
   };
 }
 

@@ -1,7 +1,10 @@
 // The shipped bundle as its users run it: an operator with a key and a mirror, hosts in sandboxes.
 import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { runChecked, runMeasured } from "./process-usage.mjs";
+
+const NIX_CONF = fileURLToPath(new URL("../../../test/closures/nix.conf", import.meta.url));
 
 /** How the package's wrapper starts the program (`nixos-module/package.nix`). */
 const WRAPPER_OPTIONS = ["--max-semi-space-size=2", "--optimize-for-size"];
@@ -18,7 +21,7 @@ export function environment(home) {
     PATH: process.env["PATH"],
     HOME: home,
     XDG_CACHE_HOME: join(home, ".cache"),
-    NIX_CONFIG: "substitute = false",
+    NIX_USER_CONF_FILES: NIX_CONF,
     ...WRAPPER_ENVIRONMENT,
   };
 }

@@ -10,12 +10,13 @@ import { fileURLToPath } from "node:url";
 import { promisify } from "node:util";
 
 const BUILD_IMAGE = fileURLToPath(new URL("build-image", import.meta.url));
+const NIX_CONF = fileURLToPath(new URL("../../closures/nix.conf", import.meta.url));
 const MEGABYTES = 1024;
 
 /** Runs a program; gives its output, trimmed; rejects with what it said where it fails. */
 export async function run(command, ...args) {
   const { stdout } = await promisify(execFile)(command, args, {
-    env: { ...process.env, NIX_CONFIG: "substitute = false" },
+    env: { ...process.env, NIX_USER_CONF_FILES: NIX_CONF },
     maxBuffer: 64 * 1024 * 1024,
   });
   return stdout.trim();
