@@ -191,11 +191,21 @@ export function printPublished(
   printLine(manifest);
 }
 
+/** More are only counted. */
+const MAX_NAMES = 3;
+
+function describeBuild({ hostnames, at, of }: PublishProgress & { phase: "build" }): string {
+  const more = hostnames.length - MAX_NAMES;
+  const names = hostnames.slice(0, MAX_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  const last = at + hostnames.length;
+  return `${names} (${hostnames.length > 1 ? `${at + 1} to ${last}` : last} of ${of})`;
+}
+
 function showProgress(event: PublishProgress, progress: ProgressLine): void {
   switch (event.phase) {
     case "build":
       progress.clear();
-      note(`building ${event.hostname} (${event.at} of ${event.of})`);
+      note(`building ${describeBuild(event)}`);
       break;
     case "compress":
       progress.show(`compressing paths: ${event.done} of ${event.of}`);

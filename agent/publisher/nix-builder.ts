@@ -4,7 +4,7 @@ import { PullError } from "../core/errors.ts";
 import type { StorePathInfo } from "../core/narinfo.ts";
 import { isNotFound } from "../effects/durable-file.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
-import { parseHostsFile, type HostSpec } from "./host-spec.ts";
+import { parseHostsFile, type HostSpec, type SystemSource } from "./host-spec.ts";
 import { parsePathInfos } from "./store-closure.ts";
 
 /** Nix's new command line and flakes, whatever the operator's settings are. */
@@ -20,19 +20,80 @@ export interface BuildContext {
   readonly onLine: (line: string) => void;
 }
 
+/** Arguments of one call stay well below the kernel's limit (execve(2), ARG_MAX). */
+const PATHS_PER_CALL = 2_000;
+
+/** Hears of hosts whose systems are built next, `at` of them before. */
+export type OnBuild = (hostnames: readonly string[], at: number) => void;
+
 /**
- * Builds a host's system with the operator's own Nix settings and keeps it from the
- * garbage collector by a link in `rootsDirectory`. Gives the toplevel's store path.
- * Throws BUILD_FAILED, TOOL_MISSING.
+ * Builds every host's system with the operator's own Nix settings and keeps it from the
+ * garbage collector by a link below `rootsDirectory`. What needs no evaluation is built by
+ * one call, so that Nix builds several at a time as its `max-jobs` allows. Gives toplevels
+ * by hostname. Throws BUILD_FAILED, TOOL_MISSING.
  */
-export async function buildSystem(
-  spec: HostSpec,
+export async function buildSystems(
+  specs: readonly HostSpec[],
   rootsDirectory: string,
   context: BuildContext,
-): Promise<string> {
-  await mkdir(rootsDirectory, { recursive: true });
-  const link = join(rootsDirectory, spec.hostname);
-  const { source } = spec;
+  onBuild: OnBuild,
+): Promise<Map<string, string>> {
+  const toplevels = new Map<string, string>();
+  const ready = new Map<string, string[]>();
+  for (const { hostname, source } of specs) {
+    if (source.kind !== "derivation" && source.kind !== "storePath") continue;
+    ready.set(source.path, [...(ready.get(source.path) ?? []), hostname]);
+  }
+  const paths = [...ready.keys()];
+  for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
+    const some = paths.slice(from, from + PATHS_PER_CALL);
+    const directory = join(rootsDirectory, `realised-${from}`);
+    onBuild(
+      some.flatMap((path) => ready.get(path) ?? []),
+      toplevels.size,
+    );
+    const built = await realise(some, directory, context);
+    for (const [path, toplevel] of built) {
+      for (const hostname of ready.get(path) ?? []) toplevels.set(hostname, toplevel);
+    }
+  }
+  for (const spec of specs) {
+    const { hostname, source } = spec;
+    if (source.kind === "derivation" || source.kind === "storePath") continue;
+    onBuild([hostname], toplevels.size);
+    const directory = join(rootsDirectory, "evaluated");
+    await mkdir(directory, { recursive: true });
+    const link = join(directory, hostname);
+    await build(source, link, context);
+    toplevels.set(hostname, await readlink(link));
+  }
+  return toplevels;
+}
+
+/** Builds derivations, or fetches store paths; gives the outputs by what was asked for. */
+async function realise(
+  paths: readonly string[],
+  directory: string,
+  context: BuildContext,
+): Promise<Map<string, string>> {
+  await mkdir(directory, { recursive: true });
+  const link = join(directory, "system");
+  await nix("nix-store", ["--realise", ...paths, "--add-root", link, "--indirect"], context);
+  // nix-store(1), --add-root: the links of further paths are numbered from 2.
+  const links = paths.map((path, at) => [path, at === 0 ? link : `${link}-${at + 1}`] as const);
+  return new Map(
+    await Promise.all(
+      links.map(async ([path, it]): Promise<[string, string]> => [path, await readlink(it)]),
+    ),
+  );
+}
+
+/** Evaluates and builds one system, and lets `link` point at it. */
+async function build(
+  source: Extract<SystemSource, { kind: "file" | "flake" }>,
+  link: string,
+  context: BuildContext,
+): Promise<void> {
   switch (source.kind) {
     case "file": {
       const attribute = source.attribute === null ? [] : ["-A", source.attribute];
@@ -42,14 +103,9 @@ export async function buildSystem(
     case "flake":
       await nix("nix", [...EXPERIMENTAL, "build", source.installable, "--out-link", link], context);
       break;
-    case "derivation":
-    case "storePath":
-      await nix("nix-store", ["--realise", source.path, "--add-root", link, "--indirect"], context);
-      break;
     default:
-      return source satisfies never;
+      source satisfies never;
   }
-  return readlink(link);
 }
 
 /** What the operator's store knows of the closures of these paths, by base name. */

@@ -37,7 +37,7 @@ import { packIndexPatches } from "./index-patches.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { compressPaths } from "./nar-compressor.ts";
 import { NarLibrary } from "./nar-library.ts";
-import { buildSystem, readPathInfos, type BuildContext } from "./nix-builder.ts";
+import { buildSystems, readPathInfos, type BuildContext } from "./nix-builder.ts";
 import { archivesIn, checkArchives, putRelease, type PutRelease } from "./put-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
@@ -89,7 +89,13 @@ export interface PublishOptions {
 
 /** What a publish is doing, for a person. */
 export type PublishProgress =
-  | { readonly phase: "build"; readonly hostname: string; readonly at: number; readonly of: number }
+  | {
+      readonly phase: "build";
+      readonly hostnames: readonly string[];
+      /** Hosts whose systems are there already. */
+      readonly at: number;
+      readonly of: number;
+    }
   | { readonly phase: "nix"; readonly line: string }
   | { readonly phase: "compress"; readonly done: number; readonly of: number }
   | { readonly phase: "delta"; readonly done: number; readonly of: number }
@@ -379,11 +385,11 @@ function checkHosts({ hosts, refresh, storeKeys }: PublishOptions): void {
 /** Builds every host's system; gives toplevels by hostname. */
 async function buildAll(options: PublishOptions, roots: string): Promise<Map<string, string>> {
   const context = buildContext(options);
-  const toplevels = new Map<string, string>();
-  for (const [at, spec] of options.hosts.entries()) {
-    const { hostname } = spec;
-    options.onProgress({ phase: "build", hostname, at: at + 1, of: options.hosts.length });
-    const toplevel = await buildSystem(spec, roots, context);
+  const of = options.hosts.length;
+  const toplevels = await buildSystems(options.hosts, roots, context, (hostnames, at) => {
+    options.onProgress({ phase: "build", hostnames, at, of });
+  });
+  for (const [hostname, toplevel] of toplevels) {
     const program = join(toplevel, "bin/switch-to-configuration");
     await access(program, constants.X_OK).catch((cause: unknown) => {
       throw new PullError(
@@ -393,7 +399,6 @@ async function buildAll(options: PublishOptions, roots: string): Promise<Map<str
         { cause },
       );
     });
-    toplevels.set(hostname, toplevel);
   }
   return toplevels;
 }
