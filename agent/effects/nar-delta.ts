@@ -4,6 +4,7 @@ import { join } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { Delta } from "../core/delta.ts";
 import { rewriteHashes } from "../core/hash-rewriter.ts";
+import { withNar } from "./nar-dump.ts";
 import { childEnvironment } from "./nix-environment.ts";
 import { drain, streamProcess } from "./process-stream.ts";
 
@@ -54,7 +55,7 @@ export async function applyDelta(
   const result = join(work, "result.nar");
   const options = { env: childEnvironment(), timeoutMs: limits.deltaTimeout, signal };
   await writeFile(deltaFile, bytes, { flag: "wx", mode: 0o600 });
-  await streamProcess("nix-store", ["--dump", realPath], options, (nar) =>
+  await withNar(realPath, options, (nar) =>
     writeBounded(base, rewriteHashes(nar, replacements), limits.deltaNarBytes),
   );
   // The window spans base and result.

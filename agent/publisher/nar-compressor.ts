@@ -14,8 +14,8 @@ import {
 import { SecretScan, type FoundSecret } from "../core/secret-scan.ts";
 import { STORE_DIRECTORY, encodeBase32 } from "../core/store-path.ts";
 import { isNotFound, writeDurably } from "../effects/durable-file.ts";
-import { ProcessFailure, streamProcess, type StreamOptions } from "../effects/process-stream.ts";
-import { dumpNar } from "./nar-dump.ts";
+import { withNar } from "../effects/nar-dump.ts";
+import { ProcessFailure, streamProcess } from "../effects/process-stream.ts";
 
 /** How NARs are compressed; the level is the program's own default where absent. */
 export interface CompressionChoice {
@@ -97,29 +97,6 @@ async function isCached(
   }
 }
 
-/** A NAR of at most so many bytes is sooner read here than by a process of its own. */
-const SMALL_NAR_BYTES = 1024 * 1024;
-
-/** Gives `consume` the NAR of a path as it is in the store now. */
-async function withNar(
-  { storePath, narSize }: StorePathInfo,
-  options: StreamOptions,
-  consume: (nar: AsyncIterable<Buffer> | Iterable<Buffer>) => Promise<void>,
-): Promise<void> {
-  const path = `${STORE_DIRECTORY}/${storePath}`;
-  if (narSize > SMALL_NAR_BYTES) {
-    await streamProcess("nix-store", ["--dump", path], options, consume);
-    return;
-  }
-  let nar: Buffer;
-  try {
-    nar = dumpNar(path);
-  } catch (cause) {
-    throw new PullError("PUBLISH_FAILED", `${path}: ${(cause as Error).message}`, { cause });
-  }
-  await consume([nar]);
-}
-
 async function compressPath(
   info: StorePathInfo,
   cache: string,
@@ -141,7 +118,7 @@ async function compressPath(
         await file.appendFile(piece);
       }
     };
-    await withNar(info, options, async (output) => {
+    await withNar(`${STORE_DIRECTORY}/${info.storePath}`, options, async (output) => {
       const nar = (async function* () {
         for await (const piece of output) {
           hashed.nar.update(piece);

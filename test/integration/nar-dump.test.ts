@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { dumpNar } from "../../agent/publisher/nar-dump.ts";
+import { dumpNar } from "../../agent/effects/nar-dump.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 describe("dumpNar", () => {
@@ -22,6 +22,6 @@ describe("dumpNar", () => {
     mkdirSync(join(directory, "empty"));
 
     const dumped = execFileSync("nix-store", ["--dump", directory]);
-    expect(dumpNar(directory).equals(dumped)).toBe(true);
+    expect(dumpNar(directory, 10_000)?.equals(dumped)).toBe(true);
   });
 });
