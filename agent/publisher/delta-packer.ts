@@ -1,7 +1,6 @@
 import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
-import { availableParallelism } from "node:os";
 import { join } from "node:path";
 import { MAX_BASES, type IndexedPath, type OtherArchive } from "../core/archive-index.ts";
 import { encodeCounterpart, findCounterparts, replacementsFor } from "../core/delta.ts";
@@ -13,6 +12,7 @@ import { drain, streamProcess } from "../effects/process-stream.ts";
 import type { PackableClosure, PackablePath } from "./archive-packer.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { KnownRelease, NarLibrary } from "./nar-library.ts";
+import { sideBySide } from "./side-by-side.ts";
 
 /** Name of the one member of an archive of deltas. */
 const MEMBER = "deltas";
@@ -147,7 +147,6 @@ async function runTasks(
   const out = await open(blob, "w", 0o600);
   const results = new Map<Task, string>();
   let offset = 0;
-  let next = 0;
   let appended = 0;
   const append = async (): Promise<void> => {
     // In order, so that the same input gives the same bytes.
@@ -164,25 +163,13 @@ async function runTasks(
     }
   };
   let appending = Promise.resolve();
-  const work = async (): Promise<void> => {
-    for (let task = tasks[next++]; task; task = tasks[next++]) {
-      results.set(task, await makeDelta(task, join(options.work, String(next)), options));
+  try {
+    await sideBySide([...tasks.entries()], async ([at, task]) => {
+      results.set(task, await makeDelta(task, join(options.work, String(at)), options));
       appending = appending.then(append);
       await appending;
       options.onDelta(results.size, tasks.length);
-    }
-  };
-  try {
-    const workers = Array.from({ length: Math.min(availableParallelism(), tasks.length) }, work);
-    const ended = await Promise.allSettled(
-      workers.map((worker) =>
-        worker.catch((error: unknown) => {
-          next = tasks.length;
-          throw error;
-        }),
-      ),
-    );
-    for (const result of ended) if (result.status === "rejected") throw result.reason;
+    });
   } finally {
     await out.close();
   }

@@ -13,6 +13,7 @@ import { drain, streamProcess } from "../effects/process-stream.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { MirrorWriter } from "./mirror-writer.ts";
 import type { KnownRelease } from "./nar-library.ts";
+import { sideBySide } from "./side-by-side.ts";
 
 /** Name of the one member of an archive of index patches. */
 const MEMBER = "index-patches";
@@ -40,38 +41,41 @@ export async function packIndexPatches(
   await mkdir(work, { recursive: true });
   try {
     const maker = new PatchMaker(writer, work, signal);
-    const made = new Map<string, { archive: ArchiveReference; patches: UnplacedPatch[] }>();
-    for (const [hostname, { archive }] of Object.entries(entries)) {
-      const patches: UnplacedPatch[] = [];
+    const made = await sideBySide(Object.entries(entries), async ([hostname, { archive }]) => {
+      const patches: MadePatch[] = [];
       for (const { manifest } of releases.slice(0, MAX_INDEX_PATCHES)) {
         const base = manifest.hosts[hostname]?.archive;
         const patch = base && (await maker.make(base, archive));
         if (patch && !patches.some((other) => other.base === patch.base)) patches.push(patch);
       }
-      made.set(hostname, { archive: withoutPatches(archive), patches });
-    }
-    const worth = isWorthIt([...made.values()]);
-    const place = worth ? await maker.place() : null;
-    const patched = new Map<string, ArchiveReference>();
-    for (const [hostname, { archive, patches }] of made) {
-      if (!place || patches.length === 0) {
-        patched.set(hostname, archive);
-        continue;
-      }
-      const index = {
-        ...archive.index,
-        json: maker.jsonHash(archive),
-        patches: patches.map((patch): IndexPatch => ({ ...patch, archive: place })),
-      };
-      patched.set(hostname, { ...archive, index });
-    }
-    return patched;
+      return { hostname, archive: withoutPatches(archive), patches };
+    });
+    if (!isWorthIt(made)) return new Map(made.map(({ hostname, archive }) => [hostname, archive]));
+    const places = await placePatches(
+      writer,
+      work,
+      new Set(made.flatMap(({ patches }) => patches)),
+    );
+    return new Map(
+      made.map(({ hostname, archive, patches }) => {
+        const [first] = patches;
+        if (!first) return [hostname, archive];
+        const placed = patches.flatMap((patch) => places.get(patch) ?? []);
+        const index = { ...archive.index, json: first.jsonSha256, patches: placed };
+        return [hostname, { ...archive, index }];
+      }),
+    );
   } finally {
     await rm(work, { recursive: true, force: true });
   }
 }
 
-type UnplacedPatch = Omit<IndexPatch, "archive">;
+/** A patch that lies in no archive yet. */
+interface MadePatch extends Omit<IndexPatch, "archive" | "offset"> {
+  readonly bytes: Buffer;
+  /** Of the index that it leads to, before compression. */
+  readonly jsonSha256: string;
+}
 
 function withoutPatches({ sha256, size, index }: ArchiveReference): ArchiveReference {
   return { sha256, size, index: { sha256: index.sha256, size: index.size } };
@@ -82,7 +86,7 @@ const MANIFEST_BYTES = 330;
 
 /** Every host reads the whole manifest, and at most one patch in place of its index. */
 function isWorthIt(
-  hosts: readonly { archive: ArchiveReference; patches: readonly UnplacedPatch[] }[],
+  hosts: readonly { archive: ArchiveReference; patches: readonly MadePatch[] }[],
 ): boolean {
   let saved = 0;
   let added = 0;
@@ -94,16 +98,32 @@ function isWorthIt(
   return saved > added * hosts.length;
 }
 
-/** Makes each patch once, and one archive of all. */
+/** Puts patches into an archive, in this order; gives what the manifest says of each. */
+async function placePatches(
+  writer: MirrorWriter,
+  work: string,
+  patches: ReadonlySet<MadePatch>,
+): Promise<Map<MadePatch, IndexPatch>> {
+  const [blob, file] = [join(work, "blob"), join(work, "archive.tar")];
+  await writeFile(blob, Buffer.concat([...patches].map(({ bytes }) => bytes)));
+  const { sha256: archive } = await packBlob(MEMBER, blob, file);
+  await writer.placeArchive(file, archive);
+  const places = new Map<MadePatch, IndexPatch>();
+  let offset = TAR_BLOCK;
+  for (const patch of patches) {
+    const { base, size, sha256 } = patch;
+    places.set(patch, { base, offset, size, sha256, archive });
+    offset += size;
+  }
+  return places;
+}
+
+/** Makes each patch once, however many hosts it serves. */
 class PatchMaker {
   readonly #writer: MirrorWriter;
   readonly #work: string;
   readonly #signal: AbortSignal | undefined;
-  readonly #patches = new Map<string, UnplacedPatch | null>();
-  /** sha256 of the JSON of each index that has a patch, by the index's own hash. */
-  readonly #jsonHashes = new Map<string, string>();
-  readonly #blob: Buffer[] = [];
-  #offset = TAR_BLOCK;
+  readonly #patches = new Map<string, Promise<MadePatch | null>>();
 
   constructor(writer: MirrorWriter, work: string, signal: AbortSignal | undefined) {
     this.#writer = writer;
@@ -112,24 +132,25 @@ class PatchMaker {
   }
 
   /** Null where they are the same index, one cannot be read, or nothing is saved. */
-  async make(base: ArchiveReference, target: ArchiveReference): Promise<UnplacedPatch | null> {
+  make(base: ArchiveReference, target: ArchiveReference): Promise<MadePatch | null> {
     const key = `${base.index.sha256} ${target.index.sha256}`;
-    let patch = this.#patches.get(key);
-    if (patch === undefined) {
-      patch = await this.#make(base, target);
-      this.#patches.set(key, patch);
-    }
+    const patch = this.#patches.get(key) ?? this.#make(base, target, String(this.#patches.size));
+    this.#patches.set(key, patch);
     return patch;
   }
 
-  async #make(base: ArchiveReference, target: ArchiveReference): Promise<UnplacedPatch | null> {
+  async #make(
+    base: ArchiveReference,
+    target: ArchiveReference,
+    name: string,
+  ): Promise<MadePatch | null> {
     if (base.index.sha256 === target.index.sha256) return null;
-    const [oldFile, newFile, file] = ["old", "new", "patch"].map((name) => join(this.#work, name));
-    if (oldFile === undefined || newFile === undefined || file === undefined) return null;
     const old = await this.#json(base).catch(() => null);
     if (!old) return null;
-    await writeFile(oldFile, old);
     const json = await this.#json(target);
+    const files = ["old", "new", "patch"].map((kind) => join(this.#work, `${name}.${kind}`));
+    const [oldFile = "", newFile = "", file = ""] = files;
+    await writeFile(oldFile, old);
     await writeFile(newFile, json);
     const args = ["-q", "-q", "-f", `-${LEVEL}`, `--patch-from=${oldFile}`, newFile, "-o", file];
     const options = {
@@ -139,27 +160,10 @@ class PatchMaker {
     };
     await streamProcess("zstd", args, options, drain);
     const bytes = await readFile(file);
+    for (const used of files) await rm(used, { force: true });
     if (bytes.length >= target.index.size) return null;
-    const sha256 = sha256Of(bytes);
-    this.#jsonHashes.set(target.index.sha256, sha256Of(json));
-    const patch = { base: base.index.sha256, offset: this.#offset, size: bytes.length, sha256 };
-    this.#blob.push(bytes);
-    this.#offset += bytes.length;
-    return patch;
-  }
-
-  /** sha256 of an index before compression, once there is a patch that leads to it. */
-  jsonHash({ index }: ArchiveReference): string | undefined {
-    return this.#jsonHashes.get(index.sha256);
-  }
-
-  /** Writes the archive; gives its hash. */
-  async place(): Promise<string> {
-    const [blob, file] = [join(this.#work, "blob"), join(this.#work, "archive.tar")];
-    await writeFile(blob, Buffer.concat(this.#blob));
-    const { sha256 } = await packBlob(MEMBER, blob, file);
-    await this.#writer.placeArchive(file, sha256);
-    return sha256;
+    const [sha256, jsonSha256] = [sha256Of(bytes), sha256Of(json)];
+    return { base: base.index.sha256, size: bytes.length, sha256, bytes, jsonSha256 };
   }
 
   async #json(archive: ArchiveReference): Promise<Buffer> {

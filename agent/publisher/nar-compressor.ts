@@ -1,6 +1,5 @@
 import { createHash, randomBytes } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, stat } from "node:fs/promises";
-import { availableParallelism } from "node:os";
+import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../core/errors.ts";
 import {
@@ -16,6 +15,7 @@ import { STORE_DIRECTORY, encodeBase32 } from "../core/store-path.ts";
 import { isNotFound, writeDurably } from "../effects/durable-file.ts";
 import { withNar } from "../effects/nar-dump.ts";
 import { ProcessFailure, streamProcess } from "../effects/process-stream.ts";
+import { sideBySide } from "./side-by-side.ts";
 
 /** How NARs are compressed; the level is the program's own default where absent. */
 export interface CompressionChoice {
@@ -55,26 +55,14 @@ export async function compressPaths(
   await mkdir(join(cache, "nar"), { recursive: true });
   await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
   // The largest first, so that none of them is left for the end.
-  const queue = [...paths].sort((a, b) => b.narSize - a.narSize);
+  const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);
   let done = 0;
-  const work = async (): Promise<void> => {
-    for (let info = queue.shift(); info; info = queue.shift()) {
-      if (!(await isCached(cache, info, choice.compression))) {
-        await compressPath(info, cache, choice, context);
-      }
-      context.onPath(++done);
+  await sideBySide(largestFirst, async (info) => {
+    if (!(await isCached(cache, info, choice.compression))) {
+      await compressPath(info, cache, choice, context);
     }
-  };
-  const workers = Array.from({ length: Math.min(availableParallelism(), queue.length) }, work);
-  const results = await Promise.allSettled(
-    workers.map((worker) =>
-      worker.catch((error: unknown) => {
-        queue.length = 0;
-        throw error;
-      }),
-    ),
-  );
-  for (const result of results) if (result.status === "rejected") throw result.reason;
+    context.onPath(++done);
+  });
 }
 
 async function isCached(
@@ -148,7 +136,9 @@ async function compressPath(
     const fileSha256 = hashed.file.digest("hex");
     await rename(temporary, join(cache, narFileName(fileSha256, compression)));
     const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
-    await writeDurably(join(cache, narInfoFileName(info.storePath)), narInfo, 0o644);
+    // Not made to last: what a power cut tears is of another size, and is compressed again.
+    await writeFile(temporary, narInfo, { mode: 0o644, flag: "wx" });
+    await rename(temporary, join(cache, narInfoFileName(info.storePath)));
   } catch (error) {
     await rm(temporary, { force: true });
     if (!(error instanceof ProcessFailure)) throw error;

@@ -17,6 +17,7 @@ import {
   type Manifest,
 } from "../core/manifest.ts";
 import type { Compression } from "../core/narinfo.ts";
+import { storePathName } from "../core/store-path.ts";
 import type { Clock } from "../core/ports.ts";
 import type { PublicKey, SecretKey } from "../core/signing-key.ts";
 import { hasZstd } from "../effects/nar-delta.ts";
@@ -42,6 +43,7 @@ import { archivesIn, checkArchives, putRelease, type PutRelease } from "./put-re
 import type { ReleaseSigner } from "./release-signer.ts";
 import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
 import { SecretGuard, type AllowedSecret } from "./secret-guard.ts";
+import { sideBySide } from "./side-by-side.ts";
 import { readEnvelopeFile } from "./sign-release.ts";
 
 export interface PublishOptions {
@@ -472,8 +474,7 @@ async function packFresh(
   toplevels: ReadonlyMap<string, string>,
   library: NarLibrary,
 ): Promise<Map<string, Packed>> {
-  const packed = new Map<string, Packed>();
-  if (fresh.length === 0) return packed;
+  if (fresh.length === 0) return new Map();
   const { compression, signal, onProgress } = options;
   const cache = options.cache ?? join(writer.work, "cache");
   const infos = await readPathInfos(fresh, buildContext(options));
@@ -514,12 +515,12 @@ async function packFresh(
       onProgress({ phase: "pack", hostname: what, bytes });
     },
   });
-  const temporary = join(writer.work, "archive.tar");
   const places = new Map<string, NarPlace>();
   const shared = options.whole ? [] : sharedPaths([...closures.values()]);
   if (shared.length > 0) {
-    const { archive, offsets } = await packShared(shared, temporary, packing("what hosts share"));
-    await writer.placeArchive(temporary, archive.sha256);
+    const file = join(writer.work, "shared.tar");
+    const { archive, offsets } = await packShared(shared, file, packing("what hosts share"));
+    await writer.placeArchive(file, archive.sha256);
     for (const [sha256, offset] of offsets) places.set(sha256, { archive, offset });
   }
   const placeOf = (path: PackablePath): NarPlace | null =>
@@ -527,17 +528,18 @@ async function packFresh(
   const hostOf = (toplevel: string): string =>
     [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
   const deltas = await packAllDeltas(writer, options, library, closures, hostOf, cache);
-  for (const [toplevel, closure] of closures) {
-    const archive = await packArchive(closure, temporary, {
-      ...packing(hostOf(toplevel)),
-      placeOf,
-      deltas: deltas(toplevel),
-    });
-    await writer.placeArchive(temporary, archive.sha256);
-    const { closureSize, paths } = closure;
-    packed.set(toplevel, { closureSize, paths: paths.length, archive, reused: false });
-  }
-  return packed;
+  const packed = await sideBySide(
+    [...closures],
+    async ([toplevel, closure]): Promise<[string, Packed]> => {
+      const file = join(writer.work, `${storePathName(toplevel)}.tar`);
+      const options = { ...packing(hostOf(toplevel)), placeOf, deltas: deltas(toplevel) };
+      const archive = await packArchive(closure, file, options);
+      await writer.placeArchive(file, archive.sha256);
+      const { closureSize, paths } = closure;
+      return [toplevel, { closureSize, paths: paths.length, archive, reused: false }];
+    },
+  );
+  return new Map(packed);
 }
 
 /** Makes the deltas of a release, if any are wanted; gives them by toplevel. */
