@@ -1,6 +1,6 @@
 // A mass rebuild, the same contents under new hashes: what deltas make of it, in bytes.
 //
-// Usage: rebuild.mjs
+// Usage: rebuild.mjs [--megabytes 1800]
 import { mkdirSync, statSync } from "node:fs";
 import { join } from "node:path";
 import { runBenchmark, say } from "./support/benchmark.mjs";
@@ -16,18 +16,18 @@ import {
 import { createHost, createOperator } from "./support/sandbox.mjs";
 import { createScratchDisk } from "./support/scratch-disk.mjs";
 
-readOptions({});
-
-const MAX_BYTES = 200e6;
+const { megabytes } = readOptions({ megabytes: 1800 });
+const maxBytes = megabytes * 1e6;
 
 await runBenchmark(async (workspace) => {
   const { directory, bundle } = workspace;
   const operator = await createOperator(workspace);
   const disk = createScratchDisk(workspace, 8e9);
   say("building the closure, and again under other hashes");
-  const before = await buildDebianSystem({ maxBytes: MAX_BYTES });
-  const after = await buildDebianSystem({ maxBytes: MAX_BYTES, salt: "rebuilt" });
+  const before = await buildDebianSystem({ maxBytes });
+  const after = await buildDebianSystem({ maxBytes, salt: "rebuilt" });
   const rows = [];
+  let closureSize = 0;
   for (const [label, ...options] of [
     ["without deltas", "--deltas", "0"],
     ["publish --deltas 1", "--deltas", "1"],
@@ -46,6 +46,7 @@ await runBenchmark(async (workspace) => {
     say(`publishing the rebuild ${label}`);
     const published = await operator.publish(www, { web1: after }, ...options);
     const { archive } = published.release.hosts.web1;
+    ({ closureSize } = published.release.hosts.web1);
     const seen = server.requests().length;
     const applied = await host.apply();
     const wire = wireBytes(server.requests().slice(seen));
@@ -62,7 +63,7 @@ await runBenchmark(async (workspace) => {
     server.stop();
   }
   printTable(
-    `A mass rebuild of a closure of ${formatMegabytes(MAX_BYTES)}. Wire: HTTP both ways, manifest and index included`,
+    `A mass rebuild of a closure of ${formatMegabytes(closureSize)}. Wire: HTTP both ways, manifest and index included`,
     ["", "the new NARs", "wire", "smaller by", "apply", "peak RSS", "publish"],
     rows,
   );
