@@ -28,8 +28,9 @@ export const DEFAULT_GAP = 16 * 1024;
 /**
  * Plans the reads that bring in the wanted NARs, archive by archive: other archives
  * first, in the order in which they can be imported. `missing` has, for each wanted
- * member's name, how many of its bytes are held already. When every NAR of the index's
- * own archive is missing it is read whole, narinfos and end included, and so checked.
+ * member's name, how many of its bytes are held already. An archive that names no others
+ * is read whole, narinfos and end included, and so checked, where every NAR is missing; of
+ * a small one, which comes with every update, that would be the most of it.
  * `gap` is in bytes; Infinity makes one run for each archive, for mirrors without
  * ranges. A run of more than one member wants at most `limit` bytes, so that what it
  * brings finds room.
@@ -46,7 +47,8 @@ export function planRuns(
     planArchive(archive.sha256, nars, missing, bounds),
   );
   const nars = contents.members.filter(isNarMember);
-  const whole = nars.length > 0 && nars.every(({ name }) => missing.get(name) === 0);
+  const stands = contents.elsewhere.length === 0 && nars.length > 0;
+  const whole = stands && nars.every(({ name }) => missing.get(name) === 0);
   if (!whole) return [...runs, ...planArchive(contents.sha256, nars, missing, bounds)];
   const everything = new Map(contents.members.map(({ name }) => [name, 0]));
   const own = planArchive(contents.sha256, contents.members, everything, bounds);

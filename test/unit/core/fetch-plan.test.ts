@@ -255,7 +255,9 @@ describe("NARs in other archives", () => {
     expect(more).toEqual([]);
     expect(shared).toMatchObject({ archive: other.sha256, from: 512, to: 9_728 + 512 + 1024 });
     expect(shared?.members.map(({ member }) => member.name)).toEqual([library.name, program.name]);
-    expect(own).toMatchObject({ archive: contents.sha256, to: contents.size });
+    // Without its narinfos and its end, which in a small archive are more than the NARs.
+    const { headerOffset: from } = system;
+    expect(own).toMatchObject({ archive: contents.sha256, from, to: contents.size - 1024 });
   });
 
   test("are read by requests of their own where the gap is too wide, or the sum too great", () => {
