@@ -111,11 +111,12 @@ export interface FoundRelease extends Finding {
   readonly memories: TrustMemories;
   /**
    * Decides once more, as things are now: fetching may have taken hours. With `askMirrors`
-   * a newer release counts, and what stands where no mirror has one is still to be acceptable.
+   * a newer release counts, and what stands where no mirror has one is still to be acceptable;
+   * `signal` ends the asking (INTERRUPTED).
    */
   readonly lookAgain: (
     record: AgentRecord,
-    how: { readonly askMirrors: boolean },
+    how: { readonly askMirrors: boolean; readonly signal?: AbortSignal | undefined },
   ) => Promise<FoundRelease>;
 }
 
@@ -390,9 +391,9 @@ export class Agent {
       return {
         ...{ verdicts, error: null, memories },
         ...(await this.#choose(record, signed.manifest, release, occasion.insistence)),
-        lookAgain: (current, { askMirrors }) =>
+        lookAgain: (current, { askMirrors, signal = occasion.signal }) =>
           askMirrors
-            ? this.#findAgain(current, signed, verdicts, occasion)
+            ? this.#findAgain(current, signed, verdicts, occasion, signal)
             : this.#judge(current, signed, verdicts, occasion),
       };
     } catch (thrown) {
@@ -409,8 +410,9 @@ export class Agent {
     signed: SignedManifest,
     before: readonly MirrorVerdict[],
     occasion: Occasion,
+    signal: AbortSignal | undefined,
   ): Promise<FoundRelease> {
-    const { accepted, verdicts } = await this.#poll(record, occasion.signal);
+    const { accepted, verdicts } = await this.#poll(record, signal);
     if (accepted) {
       // What was found to be the newest stands by what all mirrors said then.
       const isNews = accepted.signed.digest !== signed.digest;
@@ -418,8 +420,7 @@ export class Agent {
     }
     const { settings, clock, log } = this.#tools;
     for (const { mirror, code, message } of verdicts) {
-      if (code !== undefined)
-        log.warn(`asked again after the fetch: ${mirror}: ${message}`, { code });
+      if (code !== undefined) log.warn(`asked again: ${mirror}: ${message}`, { code });
     }
     try {
       acceptHere(signed, settings, record.trust, clock.now());

@@ -26,6 +26,7 @@ import {
   type StateOf,
 } from "../core/machine.ts";
 import type { ActivationMode, Release } from "../core/manifest.ts";
+import { DEFAULT_INTERVAL_MS, type Settings } from "../core/settings.ts";
 import { allowFetch } from "../core/waiting.ts";
 import { missingBootSpace, needsReboot } from "../effects/boot-links.ts";
 import type { HistoryEntry } from "../effects/history.ts";
@@ -59,16 +60,27 @@ const MAX_ROLLBACKS = 3;
 /** So many newer releases are gone after in one poll. */
 const MAX_NEWER = 3;
 
+/** More often than this, looking at the mirrors would only slow a fetch down. */
+const MIN_WATCH_MS = 10_000;
+
 /** What an effect found out, beside the event that it makes. */
 type Details = Pick<HistoryEntry, "lastLines" | "deltas">;
 /** An event before it has its time. */
 type Happening = Event extends infer E ? (E extends Event ? Omit<E, "at"> : never) : never;
+
+/** A look at the mirrors while a release is fetched. */
+interface ReleaseWatch {
+  readonly found: () => FoundRelease | null;
+  readonly end: () => void;
+}
 
 /** One pass through the state machine: states are executed, events are recorded. */
 export class ReleaseRun {
   record: AgentRecord;
   readonly #tools: AgentTools;
   readonly #signal: AbortSignal | undefined;
+  /** Says that what is being fetched is no longer wanted. */
+  #replaced: AbortSignal | undefined;
   #details: Details = {};
 
   constructor(tools: AgentTools, record: AgentRecord, signal: AbortSignal | undefined) {
@@ -208,7 +220,13 @@ export class ReleaseRun {
       await this.happened({ type: "ReleaseAccepted", release });
     }
     const askMirrors = this.record.state.name !== "Imported";
-    const begun = await this.#runSteps("Imported");
+    const watch = askMirrors ? this.#watch(release, finding) : null;
+    const begun = await this.#runSteps("Imported").finally(() => watch?.end());
+    const instead = watch?.found();
+    if (instead && begun?.code === "INTERRUPTED" && !this.#signal?.aborted) {
+      this.#tools.log.info(`release ${release.sequence} is not fetched any further`);
+      if (newer > 0) return this.follow(instead, newer - 1);
+    }
     if (begun !== null) return { ...finding, record: this.record, updated: false, error: begun };
     const now = await finding.lookAgain(this.record, { askMirrors });
     if (now.release?.digest !== release.digest) {
@@ -223,6 +241,37 @@ export class ReleaseRun {
     const error = await this.#runSteps();
     const updated = error === null && this.record.committed?.digest === release.digest;
     return { ...now, record: this.record, updated, error };
+  }
+
+  /**
+   * Asks the mirrors, as often as polls do, while a release is fetched, until `end`. Ends the
+   * fetch where they have something else for this host, and `found` gives that: over a slow
+   * link the rest may take hours.
+   */
+  #watch(release: Release, finding: FoundRelease): ReleaseWatch {
+    const asking = new AbortController();
+    const fetching = new AbortController();
+    this.#replaced = fetching.signal;
+    const { signal } = asking;
+    let found: FoundRelease | null = null;
+    const watch = async (): Promise<void> => {
+      while (!found) {
+        await sleep(watchIntervalOf(this.#tools.settings), undefined, { signal });
+        const now = await finding.lookAgain(this.record, { askMirrors: true, signal });
+        if (signal.aborted || isStillWanted(release, now)) continue;
+        found = now;
+        fetching.abort();
+      }
+    };
+    // Ended, or of no use: what the mirrors have is looked at after the fetch in any case.
+    watch().catch(() => undefined);
+    return {
+      found: () => found,
+      end: () => {
+        asking.abort();
+        this.#replaced = undefined;
+      },
+    };
   }
 
   /** Whether the store no longer has what was brought in: somebody removed its root. */
@@ -345,7 +394,8 @@ export class ReleaseRun {
     Fetching: async ({ release }) => {
       const { roots, activator, log } = this.#tools;
       await roots.hold(ROOT.pending, release.toplevel);
-      const summary = await fetchClosure(release, this.#tools, this.#signal);
+      const signals = [this.#signal, this.#replaced].filter((signal) => signal !== undefined);
+      const summary = await fetchClosure(release, this.#tools, AbortSignal.any(signals));
       const { deltasUsed: used, deltasFailed: failed } = summary;
       if (used + failed > 0) this.#details = { deltas: { used, failed } };
       log.info(`imported ${summary.newPaths} new of ${summary.paths} paths`, { ...summary });
@@ -797,4 +847,16 @@ function rejected(code: Reason["code"], message: string): Happening {
 /** The store path that a file lies in, or null where it is not in the store. */
 function storePathAround(file: string): string | null {
   return /^\/nix\/store\/[^/]+/.exec(file)?.[0] ?? null;
+}
+
+/** How often mirrors are asked while a release is fetched, milliseconds. */
+function watchIntervalOf({ poll }: Settings): number {
+  return Math.max(poll.kind === "interval" ? poll.interval : DEFAULT_INTERVAL_MS, MIN_WATCH_MS);
+}
+
+/** Whether what was found lately still asks for this system, or for nothing. */
+function isStillWanted({ toplevel }: Release, { release, decision, error }: FoundRelease): boolean {
+  if (!release) return error?.code !== "HOST_NOT_IN_RELEASE";
+  if (release.toplevel !== toplevel) return false;
+  return decision?.kind !== "waiting" || allowFetch(decision.waits);
 }

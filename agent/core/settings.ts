@@ -523,7 +523,8 @@ export type PollSettings = { readonly jitter: number } & (
   | { readonly kind: "cron"; readonly cron: string; readonly timezone: string }
 );
 
-const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
+/** Time between polls where the configuration says nothing. */
+export const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
 
 function runtimeFor(state: string): string {
   return state === DEFAULT_STATE_DIRECTORY ? "/run/nixos-pull" : `${state}.run`;

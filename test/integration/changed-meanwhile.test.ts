@@ -47,7 +47,7 @@ function paused(manifest: Manifest): void {
 async function applyWith(
   { host, server, mirror }: Served,
   meanwhile: () => unknown,
-  then: Misbehaviour = honestly,
+  { then = honestly, goesOn = true }: { then?: Misbehaviour; goesOn?: boolean } = {},
 ): Promise<CommandOutput> {
   const pause = interruptArchive(mirror.directory, 100_000, "wait");
   server.misbehave = pause.misbehave;
@@ -55,7 +55,7 @@ async function applyWith(
   await pause.reached;
   await meanwhile();
   server.misbehave = then;
-  pause.goOn();
+  if (goesOn) pause.goOn();
   return applying.ended;
 }
 
@@ -157,7 +157,7 @@ describe("while its closure is fetched, a release that is", () => {
       const manifest = { ...structuredClone(series.manifests[2]), sequence };
       response.writeHead(200).end(sealManifest(manifest, series.secretKey));
     });
-    const { stdout } = await applyWith(served, () => undefined, restless);
+    const { stdout } = await applyWith(served, () => undefined, { then: restless });
     expect(stdout).not.toContain("Applied");
     expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1]));
     expect(sequence).toBeLessThan(10);
@@ -175,9 +175,9 @@ describe("while its closure is fetched, a release that is", () => {
   ])("%s is activated as it was accepted", async (_, then, status) => {
     const served = await servedRelease(series, { health: { mirror: false } });
     const { host, server } = served;
-    const { exitCode, stderr } = await applyWith(served, () => undefined, then);
+    const { exitCode, stderr } = await applyWith(served, () => undefined, { then });
     expect(exitCode, stderr).toBe(0);
-    expect(stderr).toContain("asked again after the fetch");
+    expect(stderr).toContain("asked again: ");
     expect(manifestReads(server)).toEqual([
       200,
       ...manifestReads(server)
@@ -196,6 +196,81 @@ describe("while its closure is fetched, a release that is", () => {
   });
 });
 
+describe("while its closure comes so slowly that mirrors are polled again, a release that is", () => {
+  const slowly = { poll: { interval: "10s", jitter: "0s" } };
+  // The rest of the download never comes.
+  const stuck = { goesOn: false };
+
+  test("replaced by a newer one is not fetched any further", async () => {
+    const served = await servedRelease(series, slowly);
+    const { host, mirror } = served;
+    const { exitCode, stdout, stderr } = await applyWith(served, () => mirror.release(3), stuck);
+    expect(exitCode, stderr).toBe(0);
+    expect(stderr).toContain("release 2 is not fetched any further");
+    expect(stdout).toContain("Applied release 3 of stable");
+    expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1], series.toplevels[3]));
+    expect(await host.stagingIsClean()).toBe(true);
+    expect(await rootsOf(host)).not.toHaveProperty("pending");
+  });
+
+  test("paused is fetched again from there after the pause", async () => {
+    const served = await servedRelease(series, slowly);
+    const { host, server } = served;
+    const before = await snapshotOf(host);
+    const { exitCode, stdout } = await applyWith(
+      served,
+      () => publishChanged(served, 3, paused),
+      stuck,
+    );
+    expect(stdout).toContain("its rollout is paused since");
+    expect(exitCode).toBe(9);
+    expect(await snapshotOf(host)).toEqual(before);
+    expect(await jsonOf<Status>(host, "status")).toMatchObject({ state: { name: "Fetching" } });
+
+    await publishChanged(served, 4, () => undefined);
+    const from = server.requests.length;
+    expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
+    const archive = series.manifests[2].hosts["web1"]!.archive;
+    const reads = server.requests.slice(from).flatMap(({ range }) => parseRange(range) ?? []);
+    expect(reads.every(({ from: first }) => first > archive.index.size + 100_000)).toBe(true);
+    expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1], series.toplevels[2]));
+  });
+
+  test("no longer for this host is withdrawn", async () => {
+    const served = await servedRelease(series, slowly);
+    const { host } = served;
+    const { exitCode, stderr } = await applyWith(
+      served,
+      () =>
+        publishChanged(served, 3, ({ hosts }) => {
+          hosts["web2"] = hosts["web1"]!;
+          delete hosts["web1"];
+        }),
+      stuck,
+    );
+    expect(stderr).toContain("release 2 is not fetched any further");
+    expect(exitCode).toBe(4);
+    expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1]));
+    expect(await jsonOf<Status>(host, "status")).toMatchObject({ state: { name: "Idle" } });
+    expect(await host.stagingIsClean()).toBe(true);
+  });
+
+  test("what the mirrors still have goes on, also where none can be asked", async () => {
+    const served = await servedRelease(series, { ...slowly, health: { mirror: false } });
+    const { host, server } = served;
+    const { exitCode, stderr } = await applyWith(served, async () => {
+      server.misbehave = manifestStatus(503);
+      await expect
+        .poll(() => manifestReads(server).filter((status) => status === 503).length, {
+          timeout: 30_000,
+        })
+        .toBeGreaterThan(1);
+    });
+    expect(exitCode, stderr).toBe(0);
+    expect(await host.switchLog()).toEqual(runsOf(series.toplevels[1], series.toplevels[2]));
+  });
+});
+
 test("a release that expires while it is fetched, with no mirror to ask, is not activated", async () => {
   const served = await servedRelease(series);
   const { host } = served;
@@ -208,7 +283,7 @@ test("a release that expires while it is fetched, with no mirror to ask, is not 
     async () => {
       while (Date.now() <= expiresAt) await new Promise((resolve) => setTimeout(resolve, 200));
     },
-    manifestStatus(503),
+    { then: manifestStatus(503) },
   );
   expect(stderr).toContain("release 3 is not activated: release 3 expired at");
   expect(exitCode).toBe(5);
