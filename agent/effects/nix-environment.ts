@@ -1,3 +1,6 @@
+/** Store paths given to one call of Nix stay well below the kernel's limit (execve(2), ARG_MAX). */
+export const PATHS_PER_CALL = 2_000;
+
 /** Variables of the agent's own environment that the programs it runs may see. */
 const PASSED_ON = [
   "PATH",

@@ -6,11 +6,8 @@ import type { Settings } from "../core/settings.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../core/store-path.ts";
 import { systemDisk } from "./disk.ts";
 import { isNotFound, syncDirectory } from "./durable-file.ts";
-import { NIX_OPTIONS, childEnvironment, storeRoot } from "./nix-environment.ts";
+import { NIX_OPTIONS, PATHS_PER_CALL, childEnvironment, storeRoot } from "./nix-environment.ts";
 import { describeFailure, runProcess, type ProcessResult } from "./subprocess.ts";
-
-/** Arguments of one call stay well below the kernel's limit (execve(2), ARG_MAX). */
-const PATHS_PER_CALL = 2_000;
 
 /** So many are verified by one call, and each by one where that finds a damaged one. */
 const PATHS_PER_VERIFICATION = 64;

@@ -3,6 +3,7 @@ import { dirname, join, resolve } from "node:path";
 import { PullError } from "../core/errors.ts";
 import type { StorePathInfo } from "../core/narinfo.ts";
 import { isNotFound } from "../effects/durable-file.ts";
+import { PATHS_PER_CALL } from "../effects/nix-environment.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../effects/subprocess.ts";
 import { parseHostsFile, type HostSpec, type SystemSource } from "./host-spec.ts";
 import { parsePathInfos } from "./store-closure.ts";
@@ -19,9 +20,6 @@ export interface BuildContext {
   /** Hears every line that Nix prints. */
   readonly onLine: (line: string) => void;
 }
-
-/** Arguments of one call stay well below the kernel's limit (execve(2), ARG_MAX). */
-const PATHS_PER_CALL = 2_000;
 
 /** Hears of hosts whose systems are built next, `at` of them before. */
 export type OnBuild = (hostnames: readonly string[], at: number) => void;
