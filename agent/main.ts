@@ -1,5 +1,5 @@
 import { CommanderError } from "commander";
-import { describeError, errorJson, printJson } from "./cli/output.ts";
+import { describeError, errorJson, printJson } from "./cli/display/output.ts";
 import { createProgram } from "./cli/program.ts";
 import { EXIT, toPullError } from "./core/errors.ts";
 

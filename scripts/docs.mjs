@@ -17,13 +17,13 @@ const repository = fileURLToPath(new URL("..", import.meta.url));
 
 const SOURCES = `
 export { createProgram } from "./agent/cli/program.ts";
-export { archiveIndexSchema } from "./agent/core/archive-index.ts";
-export { durationSchema } from "./agent/core/duration.ts";
-export { envelopeSchema } from "./agent/core/envelope.ts";
+export { archiveIndexSchema } from "./agent/core/formats/archive-index.ts";
+export { durationSchema } from "./agent/core/text/duration.ts";
+export { envelopeSchema } from "./agent/core/formats/envelope.ts";
 export { ERROR_KINDS, EXIT } from "./agent/core/errors.ts";
-export { MAX_HOSTS, manifestSchema } from "./agent/core/manifest.ts";
+export { MAX_HOSTS, manifestSchema } from "./agent/core/formats/manifest.ts";
 export { settingsSchema } from "./agent/core/settings.ts";
-export { STORE_DIRECTORY, STORE_PATH_NAME, storePathSchema } from "./agent/core/store-path.ts";
+export { STORE_DIRECTORY, STORE_PATH_NAME, storePathSchema } from "./agent/core/formats/store-path.ts";
 export { z } from "zod";
 `;
 

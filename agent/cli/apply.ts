@@ -1,13 +1,13 @@
-import { Agent } from "../app/agent.ts";
-import { composeTools } from "../app/compose.ts";
-import { writeMetricsFile } from "../app/metrics.ts";
-import { handReport } from "../app/stick-report.ts";
+import { Agent } from "../host/agent.ts";
+import { composeTools } from "../host/compose.ts";
+import { writeMetricsFile } from "../host/report/metrics.ts";
+import { handReport } from "../host/report/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
-import { createLog } from "../effects/log.ts";
+import { createLog } from "../effects/host/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { describeFinding, findingJson, releaseName } from "./finding.ts";
-import { ProgressLine, formatBytes, printJson, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { describeFinding, findingJson, releaseName } from "./display/finding.ts";
+import { ProgressLine, formatBytes, printJson, printLine } from "./display/output.ts";
 
 export interface ApplyOptions extends HostOptions {
   readonly json?: boolean;

@@ -1,10 +1,10 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent } from "../app/agent.ts";
-import { composeTools } from "../app/compose.ts";
+import { Agent } from "../host/agent.ts";
+import { composeTools } from "../host/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
-import { silentLog } from "../effects/log.ts";
+import { silentLog } from "../effects/host/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
+import { loadSettings } from "./options/configuration.ts";
 
 const LOOK_MS = 1_000;
 

@@ -1,11 +1,11 @@
 import { readFile } from "node:fs/promises";
 import { EXIT, PullError } from "../core/errors.ts";
-import { hostnameSchema } from "../core/manifest.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parseSettings } from "../core/settings.ts";
-import { isNotFound } from "../effects/durable-file.ts";
-import { bootstrapOf } from "../publisher/bootstrap.ts";
+import { isNotFound } from "../effects/files/durable-file.ts";
+import { bootstrapOf } from "../operator/repository/bootstrap.ts";
 import type { CommandResult } from "./command.ts";
-import { printJson } from "./output.ts";
+import { printJson } from "./display/output.ts";
 
 /** What is printed: a script, or user data for cloud-init. */
 export const BOOTSTRAP_FORMATS = ["cloud-init", "script"] as const;

@@ -1,13 +1,13 @@
-import { Agent } from "../app/agent.ts";
-import { composeTools } from "../app/compose.ts";
-import { describeDrift } from "../core/drift.ts";
+import { Agent } from "../host/agent.ts";
+import { composeTools } from "../host/compose.ts";
+import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
-import { describeHold } from "../core/hold.ts";
-import { silentLog } from "../effects/log.ts";
+import { describeHold } from "../core/schedule/hold.ts";
+import { silentLog } from "../effects/host/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { describeFinding, describeVerdict, findingJson } from "./finding.ts";
-import { describeError, formatBytes, note, printJson, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { describeFinding, describeVerdict, findingJson } from "./display/finding.ts";
+import { describeError, formatBytes, note, printJson, printLine } from "./display/output.ts";
 
 export interface CheckOptions extends HostOptions {
   readonly json?: boolean;

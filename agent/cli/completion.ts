@@ -1,6 +1,6 @@
 import type { Argument, Command, Option } from "commander";
 import { EXIT } from "../core/errors.ts";
-import { printLine } from "./output.ts";
+import { printLine } from "./display/output.ts";
 import type { CommandResult } from "./command.ts";
 
 /** Shells that `nixos-pull completion` writes a script for. */

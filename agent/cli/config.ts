@@ -1,10 +1,10 @@
 import { EXIT, PullError } from "../core/errors.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
-import type { PublicKey } from "../core/signing-key.ts";
-import { scheduleOf } from "../effects/schedule.ts";
+import type { PublicKey } from "../core/formats/signing-key.ts";
+import { scheduleOf } from "../effects/host/schedule.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { printJson, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { printJson, printLine } from "./display/output.ts";
 
 export interface ConfigOptions extends HostOptions {
   readonly json?: boolean;

@@ -1,9 +1,9 @@
-import { Agent } from "../app/agent.ts";
-import { composeTools } from "../app/compose.ts";
+import { Agent } from "../host/agent.ts";
+import { composeTools } from "../host/compose.ts";
 import { EXIT } from "../core/errors.ts";
-import { createLog } from "../effects/log.ts";
+import { createLog } from "../effects/host/log.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
+import { loadSettings } from "./options/configuration.ts";
 
 export interface DeadlineOptions extends HostOptions {
   readonly system: string;

@@ -1,8 +1,8 @@
 import { EXIT } from "../core/errors.ts";
-import { History } from "../effects/history.ts";
+import { History } from "../effects/state/history.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { formatTable, printJson, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { formatTable, printJson, printLine } from "./display/output.ts";
 
 export interface HistoryOptions extends HostOptions {
   readonly json?: boolean;

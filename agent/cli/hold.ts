@@ -1,11 +1,11 @@
-import { composeTools } from "../app/compose.ts";
-import { holdHost, unholdHost } from "../app/orders.ts";
+import { composeTools } from "../host/compose.ts";
+import { holdHost, unholdHost } from "../host/operator-commands.ts";
 import { EXIT, PullError } from "../core/errors.ts";
-import { MAX_HOLD_REASON, describeHold } from "../core/hold.ts";
-import { createLog } from "../effects/log.ts";
+import { MAX_HOLD_REASON, describeHold } from "../core/schedule/hold.ts";
+import { createLog } from "../effects/host/log.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { printLine } from "./display/output.ts";
 
 export interface HoldOptions extends HostOptions {
   /** UTC. */

@@ -1,12 +1,12 @@
 import { lstat, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
-import { hostnameSchema } from "../core/manifest.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
 import { mirrorSchema } from "../core/settings.ts";
-import { isNotFound } from "../effects/durable-file.ts";
-import { startingFiles, type StartingFile } from "../publisher/starting-repository.ts";
+import { isNotFound } from "../effects/files/durable-file.ts";
+import { startingFiles, type StartingFile } from "../operator/repository/starting-repository.ts";
 import type { CommandResult } from "./command.ts";
-import { note, printLine } from "./output.ts";
+import { note, printLine } from "./display/output.ts";
 
 export interface InitOptions {
   readonly host: readonly string[];

@@ -1,8 +1,8 @@
 import { chmod, open, rm } from "node:fs/promises";
 import { EXIT, PullError } from "../core/errors.ts";
-import { generateKey } from "../core/signing-key.ts";
+import { generateKey } from "../core/formats/signing-key.ts";
 import type { CommandResult } from "./command.ts";
-import { note, printLine } from "./output.ts";
+import { note, printLine } from "./display/output.ts";
 
 export interface KeygenOptions {
   readonly out?: string;

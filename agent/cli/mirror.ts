@@ -1,23 +1,34 @@
 import { resolve } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { mirrorsOf } from "../app/compose.ts";
+import { mirrorsOf } from "../host/compose.ts";
 import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
-import { describePosition, positionOf } from "../core/manifest.ts";
-import type { Report } from "../core/report.ts";
+import { describePosition, positionOf } from "../core/formats/manifest.ts";
+import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
-import { systemClock } from "../effects/clock.ts";
-import { systemDisk } from "../effects/disk.ts";
+import { systemClock } from "../effects/host/clock.ts";
+import { systemDisk } from "../effects/files/disk.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
-import { copyMirror, type CopiedChannel, type CopiedMirror } from "../publisher/copy-mirror.ts";
+import {
+  copyMirror,
+  type CopiedChannel,
+  type CopiedMirror,
+} from "../operator/mirror/copy-mirror.ts";
 import {
   bringReports,
   readReport,
   reportFiles,
   type ReportKeys,
-} from "../publisher/stick-reports.ts";
+} from "../operator/mirror/stick-reports.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { ProgressLine, formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
-import { settingsFor, type TrustOptions } from "./trusted-settings.ts";
+import {
+  ProgressLine,
+  formatBytes,
+  formatTable,
+  note,
+  printJson,
+  printLine,
+} from "./display/output.ts";
+import { settingsFor, type TrustOptions } from "./options/trusted-settings.ts";
 
 export interface MirrorCommandOptions extends TrustOptions {
   readonly channel: readonly string[];

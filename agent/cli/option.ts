@@ -1,13 +1,13 @@
 import { EXIT, PullError } from "../core/errors.ts";
-import { nixText } from "../core/nix-text.ts";
-import { parseOptionPath } from "../core/option-path.ts";
+import { nixText } from "../core/publish/nix-text.ts";
+import { parseOptionPath } from "../core/publish/option-path.ts";
 import {
   evaluateOption,
   type ConfigurationSource,
   type OptionOnHost,
-} from "../publisher/nixos-option.ts";
+} from "../operator/repository/nixos-option.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { ProgressLine, printJson, printLine } from "./output.ts";
+import { ProgressLine, printJson, printLine } from "./display/output.ts";
 
 export interface OptionOptions {
   readonly host?: string;

@@ -1,8 +1,8 @@
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
 import { z } from "zod";
-import { parseDuration } from "../core/duration.ts";
-import { ACTIVATION_MODES } from "../core/manifest.ts";
-import { COMPRESSIONS } from "../core/narinfo.ts";
+import { parseDuration } from "../core/text/duration.ts";
+import { ACTIVATION_MODES } from "../core/formats/manifest.ts";
+import { COMPRESSIONS } from "../core/formats/narinfo.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import { bootComplete } from "./boot-complete.ts";
 import { apply, type ApplyOptions } from "./apply.ts";

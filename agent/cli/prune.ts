@@ -1,9 +1,9 @@
 import { resolve } from "node:path";
 import { EXIT } from "../core/errors.ts";
-import { systemClock } from "../effects/clock.ts";
-import { pruneMirror } from "../publisher/prune-mirror.ts";
+import { systemClock } from "../effects/host/clock.ts";
+import { pruneMirror } from "../operator/mirror/prune-mirror.ts";
 import type { CommandResult } from "./command.ts";
-import { formatBytes, printJson, printLine } from "./output.ts";
+import { formatBytes, printJson, printLine } from "./display/output.ts";
 
 export interface PruneCommandOptions {
   readonly keep: number;

@@ -1,24 +1,31 @@
 import { resolve } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
-import type { ActivationMode } from "../core/manifest.ts";
-import type { Compression } from "../core/narinfo.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
-import { systemClock } from "../effects/clock.ts";
-import { parseHostOption, type HostSpec } from "../publisher/host-spec.ts";
-import { COMPRESSION_LEVELS } from "../publisher/nar-compressor.ts";
-import { readHostsFile } from "../publisher/nix-builder.ts";
-import { parseAllowedSecret } from "../publisher/secret-guard.ts";
+import type { ActivationMode } from "../core/formats/manifest.ts";
+import type { Compression } from "../core/formats/narinfo.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
+import { systemClock } from "../effects/host/clock.ts";
+import { parseHostOption, type HostSpec } from "../operator/publish/host-spec.ts";
+import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
+import { readHostsFile } from "../operator/publish/nix-builder.ts";
+import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
 import {
   publish as publishRelease,
   publishDraft,
   type Published,
   type PublishProgress,
-} from "../publisher/publish.ts";
-import { parseGroups } from "../publisher/rollout-request.ts";
+} from "../operator/publish/publish.ts";
+import { parseGroups } from "../operator/channel/rollout-request.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { ProgressLine, formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
-import { barrierRequest, rolloutRequest, type RolloutOptions } from "./rollout-options.ts";
-import { readSecretKey, signersOf, type SignerOptions } from "./signers.ts";
+import {
+  ProgressLine,
+  formatBytes,
+  formatTable,
+  note,
+  printJson,
+  printLine,
+} from "./display/output.ts";
+import { barrierRequest, rolloutRequest, type RolloutOptions } from "./options/rollout-options.ts";
+import { readSecretKey, signersOf, type SignerOptions } from "./options/signers.ts";
 
 export interface PublishCommandOptions extends SignerOptions, RolloutOptions {
   readonly mirror: string;

@@ -1,19 +1,19 @@
 import { join, resolve } from "node:path";
 import { EXIT } from "../core/errors.ts";
-import { openEnvelope } from "../core/envelope.ts";
+import { openEnvelope } from "../core/formats/envelope.ts";
 import {
   activationOf,
   describePosition,
   positionOf,
   type HostEntry,
   type Manifest,
-} from "../core/manifest.ts";
-import { turnOf } from "../core/rollout.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
-import { systemClock } from "../effects/clock.ts";
-import { readEnvelopeFile } from "../publisher/sign-release.ts";
+} from "../core/formats/manifest.ts";
+import { turnOf } from "../core/release/rollout.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
+import { systemClock } from "../effects/host/clock.ts";
+import { readEnvelopeFile } from "../operator/channel/sign-release.ts";
 import type { CommandResult } from "./command.ts";
-import { formatTable, printJson, printLine } from "./output.ts";
+import { formatTable, printJson, printLine } from "./display/output.ts";
 
 export interface ShowOptions {
   readonly mirror: string;

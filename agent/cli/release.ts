@@ -1,8 +1,8 @@
 import { resolve } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
-import { ACTIVATION_MODES, type ActivationMode } from "../core/manifest.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
-import { systemClock } from "../effects/clock.ts";
+import { ACTIVATION_MODES, type ActivationMode } from "../core/formats/manifest.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
+import { systemClock } from "../effects/host/clock.ts";
 import {
   abortRelease,
   editRelease,
@@ -10,14 +10,14 @@ import {
   promoteRelease,
   resumeRelease,
   type ChangeOptions,
-} from "../publisher/change-release.ts";
-import type { Published } from "../publisher/publish.ts";
-import { parseAssignment, parseGroups } from "../publisher/rollout-request.ts";
+} from "../operator/channel/change-release.ts";
+import type { Published } from "../operator/publish/publish.ts";
+import { parseAssignment, parseGroups } from "../operator/channel/rollout-request.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { note } from "./output.ts";
+import { note } from "./display/output.ts";
 import { printPublished } from "./publish.ts";
-import { barrierRequest, rolloutRequest, type RolloutOptions } from "./rollout-options.ts";
-import { signersOf, type SignerOptions } from "./signers.ts";
+import { barrierRequest, rolloutRequest, type RolloutOptions } from "./options/rollout-options.ts";
+import { signersOf, type SignerOptions } from "./options/signers.ts";
 
 /** Options of every `release` command that makes the next release out of one that is there. */
 export interface ChangeCommandOptions extends SignerOptions {

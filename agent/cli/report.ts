@@ -1,11 +1,11 @@
-import { signedReport } from "../app/host-report.ts";
-import { composeTools } from "../app/compose.ts";
+import { signedReport } from "../host/report/host-report.ts";
+import { composeTools } from "../host/compose.ts";
 import { EXIT } from "../core/errors.ts";
-import { writeDurably } from "../effects/durable-file.ts";
-import { silentLog } from "../effects/log.ts";
+import { writeDurably } from "../effects/files/durable-file.ts";
+import { silentLog } from "../effects/host/log.ts";
 import type { CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { note, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { note, printLine } from "./display/output.ts";
 
 export interface ReportOptions extends HostOptions {
   readonly out?: string;

@@ -1,9 +1,9 @@
-import { composeTools } from "../app/compose.ts";
-import { runDaemon } from "../app/daemon.ts";
+import { composeTools } from "../host/compose.ts";
+import { runDaemon } from "../host/daemon.ts";
 import { EXIT } from "../core/errors.ts";
-import { createLog } from "../effects/log.ts";
+import { createLog } from "../effects/host/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
+import { loadSettings } from "./options/configuration.ts";
 
 /** `nixos-pull run`: the agent. */
 export async function run(options: HostOptions, { signal }: CommandContext): CommandResult {

@@ -1,9 +1,9 @@
 import { EXIT, PullError } from "../core/errors.ts";
-import { describePosition, positionOf } from "../core/manifest.ts";
-import { signRelease } from "../publisher/sign-release.ts";
+import { describePosition, positionOf } from "../core/formats/manifest.ts";
+import { signRelease } from "../operator/channel/sign-release.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { formatTable, printJson, printLine } from "./output.ts";
-import { signersOf, type SignerOptions } from "./signers.ts";
+import { formatTable, printJson, printLine } from "./display/output.ts";
+import { signersOf, type SignerOptions } from "./options/signers.ts";
 
 export interface SignOptions extends SignerOptions {
   readonly channel: string;

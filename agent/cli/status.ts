@@ -1,17 +1,17 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { composeTools } from "../app/compose.ts";
-import { readStatus, statusJson, type HostStatus } from "../app/host-status.ts";
-import { describeDrift } from "../core/drift.ts";
+import { composeTools } from "../host/compose.ts";
+import { readStatus, statusJson, type HostStatus } from "../host/report/host-status.ts";
+import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
-import { describeHold } from "../core/hold.ts";
-import { memoryOf, rememberedPosition } from "../core/acceptance.ts";
-import type { AgentRecord } from "../core/machine.ts";
-import { describePosition } from "../core/manifest.ts";
-import { silentLog } from "../effects/log.ts";
+import { describeHold } from "../core/schedule/hold.ts";
+import { memoryOf, rememberedPosition } from "../core/release/acceptance.ts";
+import type { AgentRecord } from "../core/update/machine.ts";
+import { describePosition } from "../core/formats/manifest.ts";
+import { silentLog } from "../effects/host/log.ts";
 import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
-import { loadSettings } from "./configuration.ts";
-import { describeVerdict } from "./finding.ts";
-import { formatTable, printLine } from "./output.ts";
+import { loadSettings } from "./options/configuration.ts";
+import { describeVerdict } from "./display/finding.ts";
+import { formatTable, printLine } from "./display/output.ts";
 
 export interface StatusOptions extends HostOptions {
   readonly json?: boolean;

@@ -1,24 +1,24 @@
 import { stat } from "node:fs/promises";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { mirrorsOf } from "../app/compose.ts";
+import { mirrorsOf } from "../host/compose.ts";
 import { EXIT, ERROR_KINDS, PullError, toPullError } from "../core/errors.ts";
-import { describePosition, positionOf, readManifest } from "../core/manifest.ts";
-import { EMPTY_PACKING_LIST } from "../core/packing-list.ts";
-import { REPORT_PAYLOAD_TYPE, openReport, type Report } from "../core/report.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
+import { describePosition, positionOf, readManifest } from "../core/formats/manifest.ts";
+import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
+import { REPORT_PAYLOAD_TYPE, openReport, type Report } from "../core/formats/report.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { trustPolicyOf } from "../core/settings.ts";
-import { systemClock } from "../effects/clock.ts";
-import { readPackingList } from "../effects/packing-list-file.ts";
-import { channelsIn } from "../publisher/held-paths.ts";
-import { readSignedFile } from "../publisher/sign-release.ts";
+import { systemClock } from "../effects/host/clock.ts";
+import { readStickContents } from "../effects/report/stick-contents-file.ts";
+import { channelsIn } from "../operator/mirror/known-systems.ts";
+import { readSignedFile } from "../operator/channel/sign-release.ts";
 import {
   verifyMirror,
   type VerifiedHost,
   type VerifiedMirror,
-} from "../publisher/verify-mirror.ts";
+} from "../operator/mirror/verify-mirror.ts";
 import type { CommandContext, CommandResult } from "./command.ts";
-import { ProgressLine, formatTable, printJson, printLine } from "./output.ts";
-import { settingsFor, type TrustOptions } from "./trusted-settings.ts";
+import { ProgressLine, formatTable, printJson, printLine } from "./display/output.ts";
+import { settingsFor, type TrustOptions } from "./options/trusted-settings.ts";
 
 export interface VerifyOptions extends TrustOptions {
   readonly channel?: string;
@@ -41,7 +41,7 @@ export async function verify(
   const [mirror] = mirrorsOf({ ...settings, mirrors: [url] });
   if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(address)}`);
   const directory = url.startsWith("file:") ? fileURLToPath(url) : null;
-  const packing = directory === null ? EMPTY_PACKING_LIST : await readPackingList(directory);
+  const packing = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();
   const found: { channel: string; verified?: VerifiedMirror; error?: PullError }[] = [];

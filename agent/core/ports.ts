@@ -1,5 +1,5 @@
-import type { ByteRange } from "./byte-ranges.ts";
-import type { HealthCheck } from "./health-check.ts";
+import type { ByteRange } from "./formats/byte-ranges.ts";
+import type { HealthCheck } from "./formats/health-check.ts";
 
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put

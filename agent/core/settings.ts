@@ -1,13 +1,18 @@
 import { z } from "zod";
-import type { TrustPolicy } from "./envelope.ts";
+import type { TrustPolicy } from "./formats/envelope.ts";
 import { PullError } from "./errors.ts";
-import { durationSchema, positiveDurationSchema } from "./duration.ts";
-import { healthSettingsSchema } from "./health-check.ts";
-import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./manifest.ts";
-import { describeIssues } from "./schema-issues.ts";
-import { keyMaterial, parsePublicKey, withoutRevoked, type PublicKey } from "./signing-key.ts";
-import { hasUserInfo, httpAddressSchema, parseUrl } from "./web-address.ts";
-import { windowSchema } from "./window.ts";
+import { durationSchema, positiveDurationSchema } from "./text/duration.ts";
+import { healthSettingsSchema } from "./formats/health-check.ts";
+import { ACTIVATION_MODES, channelSchema, hostnameSchema } from "./formats/manifest.ts";
+import { describeIssues } from "./text/schema-issues.ts";
+import {
+  keyMaterial,
+  parsePublicKey,
+  withoutRevoked,
+  type PublicKey,
+} from "./formats/signing-key.ts";
+import { hasUserInfo, httpAddressSchema, parseUrl } from "./formats/web-address.ts";
+import { windowSchema } from "./schedule/window.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";

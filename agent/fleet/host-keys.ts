@@ -1,8 +1,8 @@
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError, toPullError } from "../core/errors.ts";
-import { hostnameSchema } from "../core/manifest.ts";
-import { parsePublicKey, type PublicKey } from "../core/signing-key.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
 
 /** The keys that count for each host. */
 export type HostKeys = ReadonlyMap<string, readonly PublicKey[]>;

@@ -1,8 +1,8 @@
 import { z } from "zod";
 import { PullError } from "../core/errors.ts";
-import { hostnameSchema } from "../core/manifest.ts";
-import { parsePublicKey } from "../core/signing-key.ts";
-import { readChecked, writeChecked } from "../effects/checked-file.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
+import { readChecked, writeChecked } from "../effects/files/checked-file.ts";
 
 /** What is remembered from one reading of the fleet to the next. */
 const memorySchema = z.strictObject({

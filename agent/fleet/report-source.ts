@@ -4,11 +4,11 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { request } from "undici";
 import { PullError, toPullError } from "../core/errors.ts";
-import { MAX_HOSTS, hostnameSchema } from "../core/manifest.ts";
-import { MAX_REPORT_BYTES } from "../core/report.ts";
+import { MAX_HOSTS, hostnameSchema } from "../core/formats/manifest.ts";
+import { MAX_REPORT_BYTES } from "../core/formats/report.ts";
 import type { MirrorCredential } from "../core/settings.ts";
-import { networkError } from "../effects/mirror-http.ts";
-import { authorizationOf, type Transport } from "../effects/transport.ts";
+import { networkError } from "../effects/mirror/http-mirror.ts";
+import { authorizationOf, type Transport } from "../effects/mirror/transport.ts";
 
 /** What a place holds in a host's name: bytes that anybody may have written, or why not. */
 export type FoundReport = { readonly host: string } & (

@@ -4,9 +4,9 @@ import {
   type Distrust,
   type Fleet,
   type FleetHost,
-} from "../core/fleet.ts";
-import { shownText } from "../core/shown-text.ts";
-import { describeAge } from "../core/time-span.ts";
+} from "../core/fleet/fleet.ts";
+import { sanitize } from "../core/text/sanitize.ts";
+import { describeAge } from "../core/text/time-span.ts";
 
 /** Last lines of a failed update that the table shows below a failing host. */
 const SHOWN_LINES = 3;
@@ -25,7 +25,7 @@ export function fleetTable(
     lines[0] ?? "",
     ...fleet.hosts.flatMap((host, at) => [lines[at + 1] ?? "", ...detailsOf(host)]),
     "",
-    ...fleet.targets.map((target) => `${shownText(describeTarget(target))}.`),
+    ...fleet.targets.map((target) => `${sanitize(describeTarget(target))}.`),
     fleet.hosts.length === 0
       ? "No hosts."
       : `${fleet.hosts.length} hosts: ${describeCounts(fleet.counts)}.`,
@@ -36,7 +36,7 @@ export function fleetTable(
 function row(host: FleetHost, now: Date): string[] {
   const { disk } = host;
   return [
-    shownText(host.host),
+    sanitize(host.host),
     host.release === null ? "-" : String(host.release),
     host.standing,
     host.code ?? "-",
@@ -52,13 +52,13 @@ function detailsOf({ standing, note, failure }: FleetHost): string[] {
   if (note === null || standing === "current") return [];
   const lines = standing === "failing" ? (failure?.lastLines ?? []) : [];
   return [
-    `    ${shownText(note, MAX_NOTE)}`,
-    ...lines.slice(-SHOWN_LINES).map((line) => `      | ${shownText(line, MAX_NOTE)}`),
+    `    ${sanitize(note, MAX_NOTE)}`,
+    ...lines.slice(-SHOWN_LINES).map((line) => `      | ${sanitize(line, MAX_NOTE)}`),
   ];
 }
 
 /** A report that was not believed, as a line; a changed key is shouted. */
 export function describeDistrust({ host, reason, message }: Distrust): string {
   const shout = reason === "KEY_CHANGED" ? "KEY CHANGED! " : "";
-  return shownText(`${shout}${host}: ${reason}: ${message}`, 600);
+  return sanitize(`${shout}${host}: ${reason}: ${message}`, 600);
 }

@@ -4,7 +4,7 @@ import { basename, dirname, join } from "node:path";
 import { setTimeout as delay } from "node:timers/promises";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
-import { runProcess, type ProcessResult } from "../../agent/effects/subprocess.ts";
+import { runProcess, type ProcessResult } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 import { Container } from "./container.ts";
 import { giveUpPlace, takePlace } from "./lifetime.ts";

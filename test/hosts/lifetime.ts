@@ -2,7 +2,7 @@ import { spawnSync } from "node:child_process";
 import { mkdirSync, readFileSync, readdirSync } from "node:fs";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 
 /**

@@ -1,9 +1,9 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { recordSchema, type AgentRecord } from "../../agent/core/machine.ts";
-import { readChecked } from "../../agent/effects/checked-file.ts";
-import { History, type HistoryEntry } from "../../agent/effects/history.ts";
+import { recordSchema, type AgentRecord } from "../../agent/core/update/machine.ts";
+import { readChecked } from "../../agent/effects/files/checked-file.ts";
+import { History, type HistoryEntry } from "../../agent/effects/state/history.ts";
 import { serveMirror } from "../support/mirror-server.ts";
 import { createOperator } from "../support/sandbox.ts";
 import { temporaryDirectory } from "../support/temporary.ts";

@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 
 const TOPLEVEL_FILE = fileURLToPath(new URL("toplevel.nix", import.meta.url));

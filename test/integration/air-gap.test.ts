@@ -11,9 +11,9 @@ import {
 } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test, vi } from "vitest";
-import { sealEnvelope } from "../../agent/core/envelope.ts";
-import { openReport } from "../../agent/core/report.ts";
-import { parsePublicKey } from "../../agent/core/signing-key.ts";
+import { sealEnvelope } from "../../agent/core/formats/envelope.ts";
+import { openReport } from "../../agent/core/formats/report.ts";
+import { parsePublicKey } from "../../agent/core/formats/signing-key.ts";
 import { answerOf } from "../support/answer.ts";
 import { buildSystem } from "../support/closure.ts";
 import { serveMirror, type MirrorServer } from "../support/mirror-server.ts";

@@ -1,5 +1,5 @@
 import { beforeAll, describe, expect, test } from "vitest";
-import type { Manifest } from "../../agent/core/manifest.ts";
+import type { Manifest } from "../../agent/core/formats/manifest.ts";
 import { answerOf, jsonOf } from "../support/answer.ts";
 import { honestly, servedRelease, type Target } from "../support/attack.ts";
 import { rootsOf, snapshotOf } from "../support/host-snapshot.ts";

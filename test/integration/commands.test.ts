@@ -4,9 +4,13 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { pathToFileURL } from "node:url";
 import { expect, test } from "vitest";
 import { parseSettings, trustPolicyOf } from "../../agent/core/settings.ts";
-import { generateKey, parsePublicKey, parseSecretKey } from "../../agent/core/signing-key.ts";
-import { DirectoryMirror } from "../../agent/effects/mirror-directory.ts";
-import { verifyMirror } from "../../agent/publisher/verify-mirror.ts";
+import {
+  generateKey,
+  parsePublicKey,
+  parseSecretKey,
+} from "../../agent/core/formats/signing-key.ts";
+import { DirectoryMirror } from "../../agent/effects/mirror/directory-mirror.ts";
+import { verifyMirror } from "../../agent/operator/mirror/verify-mirror.ts";
 import { jsonOf } from "../support/answer.ts";
 import { buildSystem } from "../support/closure.ts";
 import { moveProfile } from "../support/hand-made-change.ts";

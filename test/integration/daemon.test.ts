@@ -1,10 +1,10 @@
 import { appendFile, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { recordSchema, type State } from "../../agent/core/machine.ts";
-import { readChecked } from "../../agent/effects/checked-file.ts";
-import { History } from "../../agent/effects/history.ts";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { recordSchema, type State } from "../../agent/core/update/machine.ts";
+import { readChecked } from "../../agent/effects/files/checked-file.ts";
+import { History } from "../../agent/effects/state/history.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { honestly, servedRelease, type Target } from "../support/attack.ts";
 import { rootsOf } from "../support/host-snapshot.ts";
 import {

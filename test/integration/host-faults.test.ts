@@ -11,7 +11,7 @@ import {
 } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { answerOf, jsonOf, type Answer } from "../support/answer.ts";
 import { honestly, servedRelease } from "../support/attack.ts";
 import { rootsOf, snapshotOf } from "../support/host-snapshot.ts";

@@ -9,15 +9,15 @@ import {
   narInfosOf,
   type ArchiveIndex,
   type IndexedPath,
-} from "../../agent/core/archive-index.ts";
+} from "../../agent/core/formats/archive-index.ts";
 import type { ErrorCode } from "../../agent/core/errors.ts";
-import { readManifest } from "../../agent/core/manifest.ts";
+import { readManifest } from "../../agent/core/formats/manifest.ts";
 import { parseSettings } from "../../agent/core/settings.ts";
-import { generateKey, parseSecretKey } from "../../agent/core/signing-key.ts";
-import { encodeBase32 } from "../../agent/core/store-path.ts";
-import { TAR_BLOCK } from "../../agent/core/tar-layout.ts";
-import { nixStoreOf } from "../../agent/effects/nix-store.ts";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { generateKey, parseSecretKey } from "../../agent/core/formats/signing-key.ts";
+import { encodeBase32 } from "../../agent/core/formats/store-path.ts";
+import { TAR_BLOCK } from "../../agent/core/formats/tar-layout.ts";
+import { nixStoreOf } from "../../agent/effects/nix/nix-store.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { answerOf } from "../support/answer.ts";
 import {
   ELSEWHERE,

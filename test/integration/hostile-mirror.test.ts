@@ -9,10 +9,10 @@ import {
   preAuthenticationEncoding,
   sealEnvelope,
   type Envelope,
-} from "../../agent/core/envelope.ts";
-import type { HostEntry, Manifest } from "../../agent/core/manifest.ts";
-import { generateKey, parseSecretKey, signBytes } from "../../agent/core/signing-key.ts";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+} from "../../agent/core/formats/envelope.ts";
+import type { HostEntry, Manifest } from "../../agent/core/formats/manifest.ts";
+import { generateKey, parseSecretKey, signBytes } from "../../agent/core/formats/signing-key.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { answerOf } from "../support/answer.ts";
 import {
   defend,

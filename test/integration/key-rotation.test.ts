@@ -1,7 +1,7 @@
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
-import { generateKey } from "../../agent/core/signing-key.ts";
+import { generateKey } from "../../agent/core/formats/signing-key.ts";
 import { buildSystem } from "../support/closure.ts";
 import { nixosPull } from "../support/nixos-pull.ts";
 import { createHost, createOperator, type SandboxHost } from "../support/sandbox.ts";

@@ -2,7 +2,7 @@ import { execFileSync } from "node:child_process";
 import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { dumpNar } from "../../agent/effects/nar-dump.ts";
+import { dumpNar } from "../../agent/effects/nix/nar-dump.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 describe("dumpNar", () => {

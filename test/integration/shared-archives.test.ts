@@ -10,7 +10,7 @@ import {
 } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { TAR_BLOCK } from "../../agent/core/tar-layout.ts";
+import { TAR_BLOCK } from "../../agent/core/formats/tar-layout.ts";
 import { buildSystem } from "../support/closure.ts";
 import { serveMirror } from "../support/mirror-server.ts";
 import { nixosPull, startCommand, type CommandOutput } from "../support/nixos-pull.ts";

@@ -2,7 +2,7 @@ import { chmodSync, lstatSync, readdirSync, truncateSync } from "node:fs";
 import { join } from "node:path";
 import { setInterval } from "node:timers";
 import { expect, test } from "vitest";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { buildSystem } from "../support/closure.ts";
 import { parseRange } from "../support/misbehaviours.ts";
 import { serveMirror } from "../support/mirror-server.ts";

@@ -2,7 +2,7 @@ import { spawn, spawnSync } from "node:child_process";
 import { appendFile, mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { startingFiles } from "../../agent/publisher/starting-repository.ts";
+import { startingFiles } from "../../agent/operator/repository/starting-repository.ts";
 import { buildSystem } from "../support/closure.ts";
 import { nixosPull, testEnvironment } from "../support/nixos-pull.ts";
 import { createOperator, type Operator } from "../support/sandbox.ts";

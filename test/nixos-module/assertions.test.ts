@@ -1,5 +1,5 @@
 import { describe, expect, it } from "vitest";
-import { generateKey } from "../../agent/core/signing-key.ts";
+import { generateKey } from "../../agent/core/formats/signing-key.ts";
 import { configured, evaluate, noNix, PUBLIC_KEY } from "./nix.ts";
 
 const failures = async (settings: string): Promise<string[]> =>

@@ -4,10 +4,14 @@ import { readlink } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, expect, test } from "vitest";
-import { isNarMember, readIndex, type ArchiveContents } from "../../agent/core/archive-index.ts";
-import { parsePublicKey } from "../../agent/core/signing-key.ts";
-import { STORE_DIRECTORY } from "../../agent/core/store-path.ts";
-import { TAR_BLOCK, paddedSize } from "../../agent/core/tar-layout.ts";
+import {
+  isNarMember,
+  readIndex,
+  type ArchiveContents,
+} from "../../agent/core/formats/archive-index.ts";
+import { parsePublicKey } from "../../agent/core/formats/signing-key.ts";
+import { STORE_DIRECTORY } from "../../agent/core/formats/store-path.ts";
+import { TAR_BLOCK, paddedSize } from "../../agent/core/formats/tar-layout.ts";
 import { installMissing } from "../../scripts/bench/support/debian-packages.mjs";
 import { buildDebianSystem } from "../../scripts/bench/support/debian-systems.mjs";
 import { importByHand } from "../../scripts/bench/support/hand-workflow.mjs";

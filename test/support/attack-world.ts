@@ -18,10 +18,14 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from "vitest";
-import { sealEnvelope, type Envelope } from "../../agent/core/envelope.ts";
+import { sealEnvelope, type Envelope } from "../../agent/core/formats/envelope.ts";
 import type { ErrorCode } from "../../agent/core/errors.ts";
-import { encodeManifest, parseManifest, type Manifest } from "../../agent/core/manifest.ts";
-import { generateKey, parseSecretKey, type SecretKey } from "../../agent/core/signing-key.ts";
+import { encodeManifest, parseManifest, type Manifest } from "../../agent/core/formats/manifest.ts";
+import {
+  generateKey,
+  parseSecretKey,
+  type SecretKey,
+} from "../../agent/core/formats/signing-key.ts";
 import { buildSystem } from "./closure.ts";
 import { testEnvironment, type CommandOutput } from "./nixos-pull.ts";
 import { removeTree } from "./temporary.ts";

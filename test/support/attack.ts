@@ -1,7 +1,7 @@
 import { access } from "node:fs/promises";
 import { expect, test } from "vitest";
 import { ERROR_KINDS, type ErrorCode } from "../../agent/core/errors.ts";
-import type { Manifest } from "../../agent/core/manifest.ts";
+import type { Manifest } from "../../agent/core/formats/manifest.ts";
 import { answerOf } from "./answer.ts";
 import { memoryOf, rootsOf, snapshotOf } from "./host-snapshot.ts";
 import { serveMirror, type MirrorServer, type Misbehaviour } from "./mirror-server.ts";

@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "./nixos-pull.ts";
 
 export const SYSTEM_FILE = fileURLToPath(new URL("../closures/system.nix", import.meta.url));

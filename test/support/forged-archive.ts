@@ -10,11 +10,11 @@ import {
   readIndex,
   type ArchiveIndex,
   type IndexedPath,
-} from "../../agent/core/archive-index.ts";
-import type { HostEntry } from "../../agent/core/manifest.ts";
-import { pathFingerprint, signPath } from "../../agent/core/narinfo.ts";
-import type { SecretKey } from "../../agent/core/signing-key.ts";
-import { TAR_BLOCK } from "../../agent/core/tar-layout.ts";
+} from "../../agent/core/formats/archive-index.ts";
+import type { HostEntry } from "../../agent/core/formats/manifest.ts";
+import { pathFingerprint, signPath } from "../../agent/core/formats/narinfo.ts";
+import type { SecretKey } from "../../agent/core/formats/signing-key.ts";
+import { TAR_BLOCK } from "../../agent/core/formats/tar-layout.ts";
 import {
   sealManifest,
   type ReleaseSeries,

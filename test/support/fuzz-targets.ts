@@ -11,20 +11,25 @@ import {
   readIndex,
   type ArchiveContents,
   type ArchiveIndex,
-} from "../../agent/core/archive-index.ts";
-import { openEnvelope, parseEnvelope, sealEnvelope } from "../../agent/core/envelope.ts";
+} from "../../agent/core/formats/archive-index.ts";
+import { openEnvelope, parseEnvelope, sealEnvelope } from "../../agent/core/formats/envelope.ts";
 import { PullError } from "../../agent/core/errors.ts";
-import { planRuns } from "../../agent/core/fetch-plan.ts";
-import { encodeManifest, parseManifest, releaseFor } from "../../agent/core/manifest.ts";
+import { planRuns } from "../../agent/core/transfer/fetch-plan.ts";
+import { encodeManifest, parseManifest, releaseFor } from "../../agent/core/formats/manifest.ts";
 import {
   parseNarInfo,
   pathFingerprint,
   renderNarInfo,
   signPath,
-} from "../../agent/core/narinfo.ts";
-import { generateKey, parseSecretKey } from "../../agent/core/signing-key.ts";
-import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../../agent/core/tar-layout.ts";
-import { readRun } from "../../agent/effects/staging.ts";
+} from "../../agent/core/formats/narinfo.ts";
+import { generateKey, parseSecretKey } from "../../agent/core/formats/signing-key.ts";
+import {
+  TAR_BLOCK,
+  TAR_TRAILER,
+  paddedSize,
+  tarHeader,
+} from "../../agent/core/formats/tar-layout.ts";
+import { readRun } from "../../agent/effects/nix/staging.ts";
 
 /**
  * One parser of bytes that a stranger wrote. `run` may throw a PullError and nothing

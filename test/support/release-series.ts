@@ -1,10 +1,14 @@
 import { copyFile, cp, lstat, mkdir, readFile, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath, pathToFileURL } from "node:url";
-import { sealEnvelope } from "../../agent/core/envelope.ts";
-import { readManifest, type Manifest } from "../../agent/core/manifest.ts";
-import { generateKey, parseSecretKey, type SecretKey } from "../../agent/core/signing-key.ts";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { sealEnvelope } from "../../agent/core/formats/envelope.ts";
+import { readManifest, type Manifest } from "../../agent/core/formats/manifest.ts";
+import {
+  generateKey,
+  parseSecretKey,
+  type SecretKey,
+} from "../../agent/core/formats/signing-key.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "./nixos-pull.ts";
 import { createHost, type SandboxHost } from "./sandbox.ts";
 import { buildScriptedSystem } from "./scripted-system.ts";

@@ -1,18 +1,18 @@
 import { createHash } from "node:crypto";
 import { gzipSync } from "node:zlib";
 import fc from "fast-check";
-import type { ArchiveIndex, IndexedPath } from "../../agent/core/archive-index.ts";
-import type { Release } from "../../agent/core/manifest.ts";
+import type { ArchiveIndex, IndexedPath } from "../../agent/core/formats/archive-index.ts";
+import type { Release } from "../../agent/core/formats/manifest.ts";
 import {
   COMPRESSIONS,
   narFileName,
   pathFingerprint,
   renderNarInfo,
   signPath,
-} from "../../agent/core/narinfo.ts";
-import type { SecretKey } from "../../agent/core/signing-key.ts";
-import { STORE_DIRECTORY, encodeBase32 } from "../../agent/core/store-path.ts";
-import { tarHeader } from "../../agent/core/tar-layout.ts";
+} from "../../agent/core/formats/narinfo.ts";
+import type { SecretKey } from "../../agent/core/formats/signing-key.ts";
+import { STORE_DIRECTORY, encodeBase32 } from "../../agent/core/formats/store-path.ts";
+import { tarHeader } from "../../agent/core/formats/tar-layout.ts";
 import { sampleRelease } from "./sample-release.ts";
 import { testKey } from "./test-key.ts";
 

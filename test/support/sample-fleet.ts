@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import type { Manifest } from "../../agent/core/manifest.ts";
-import { sealReport, type Report } from "../../agent/core/report.ts";
+import type { Manifest } from "../../agent/core/formats/manifest.ts";
+import { sealReport, type Report } from "../../agent/core/formats/report.ts";
 import { testKey } from "./test-key.ts";
 
 /** When the sample fleet is looked at. */

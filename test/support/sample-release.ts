@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
-import type { HostEntry, Manifest, Release } from "../../agent/core/manifest.ts";
-import { STORE_DIRECTORY, encodeBase32 } from "../../agent/core/store-path.ts";
+import type { HostEntry, Manifest, Release } from "../../agent/core/formats/manifest.ts";
+import { STORE_DIRECTORY, encodeBase32 } from "../../agent/core/formats/store-path.ts";
 
 /** A store path that looks real; the same name gives the same path. */
 export function samplePath(name: string): string {

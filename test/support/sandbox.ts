@@ -1,6 +1,10 @@
 import { mkdir, readFile, readdir, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { generateKey, parseSecretKey, type SecretKey } from "../../agent/core/signing-key.ts";
+import {
+  generateKey,
+  parseSecretKey,
+  type SecretKey,
+} from "../../agent/core/formats/signing-key.ts";
 import { nixosPull, startCommand, type CommandOutput, type RunningCommand } from "./nixos-pull.ts";
 import { temporaryDirectory } from "./temporary.ts";
 

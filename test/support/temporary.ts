@@ -2,7 +2,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 
 /** A directory that is removed when the test ends. */
 export async function temporaryDirectory(): Promise<string> {

@@ -1,5 +1,5 @@
 import { createHash, createPrivateKey, createPublicKey } from "node:crypto";
-import { parseSecretKey, type SecretKey } from "../../agent/core/signing-key.ts";
+import { parseSecretKey, type SecretKey } from "../../agent/core/formats/signing-key.ts";
 
 const PKCS8_PREFIX = Buffer.from("302e020100300506032b657004220420", "hex");
 

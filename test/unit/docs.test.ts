@@ -3,16 +3,20 @@ import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
 import { z } from "zod";
-import { archiveIndexSchema } from "../../agent/core/archive-index.ts";
-import { envelopeSchema, sealEnvelope } from "../../agent/core/envelope.ts";
+import { archiveIndexSchema } from "../../agent/core/formats/archive-index.ts";
+import { envelopeSchema, sealEnvelope } from "../../agent/core/formats/envelope.ts";
 import { ERROR_CODES } from "../../agent/core/errors.ts";
-import { DISTRUST_REASONS } from "../../agent/core/fleet.ts";
-import { encodeManifest, manifestSchema } from "../../agent/core/manifest.ts";
-import { hasTrustedSignature, parseNarInfo, pathFingerprint } from "../../agent/core/narinfo.ts";
+import { DISTRUST_REASONS } from "../../agent/core/fleet/fleet.ts";
+import { encodeManifest, manifestSchema } from "../../agent/core/formats/manifest.ts";
+import {
+  hasTrustedSignature,
+  parseNarInfo,
+  pathFingerprint,
+} from "../../agent/core/formats/narinfo.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
-import { parsePublicKey } from "../../agent/core/signing-key.ts";
-import { WAIT_REASONS } from "../../agent/core/waiting.ts";
-import { runProcess } from "../../agent/effects/subprocess.ts";
+import { parsePublicKey } from "../../agent/core/formats/signing-key.ts";
+import { WAIT_REASONS } from "../../agent/core/schedule/waiting.ts";
+import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 import { samplePath, sampleManifest } from "../support/sample-release.ts";
 import { temporaryDirectory } from "../support/temporary.ts";

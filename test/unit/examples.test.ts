@@ -3,9 +3,9 @@ import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, it } from "vitest";
-import { fleetView } from "../../agent/core/fleet.ts";
-import { fleetMetrics } from "../../agent/core/fleet-metrics.ts";
-import { hostMetrics } from "../../agent/core/host-metrics.ts";
+import { fleetView } from "../../agent/core/fleet/fleet.ts";
+import { fleetMetrics } from "../../agent/core/metrics/fleet-metrics.ts";
+import { hostMetrics } from "../../agent/core/metrics/host-metrics.ts";
 import { promtool } from "../support/promtool.ts";
 import {
   FLEET_NOW,

@@ -21,9 +21,14 @@ import {
   layOut,
   ownNarInfosOf,
   type ArchiveIndex,
-} from "../../../agent/core/archive-index.ts";
-import { narFileName } from "../../../agent/core/narinfo.ts";
-import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../../../agent/core/tar-layout.ts";
+} from "../../../agent/core/formats/archive-index.ts";
+import { narFileName } from "../../../agent/core/formats/narinfo.ts";
+import {
+  TAR_BLOCK,
+  TAR_TRAILER,
+  paddedSize,
+  tarHeader,
+} from "../../../agent/core/formats/tar-layout.ts";
 import { attacks, inAttackWorld, sha256, type AttackWorld } from "../../support/attack-world.ts";
 import { mountTmpfs, whyNoMounts } from "../../support/scratch-mount.ts";
 

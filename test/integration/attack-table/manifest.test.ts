@@ -2,7 +2,7 @@ import { cp, mkdir, readFile, rm, symlink, truncate, writeFile } from "node:fs/p
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { hashMachineId } from "../../../agent/core/machine-id.ts";
-import type { HostEntry, Manifest } from "../../../agent/core/manifest.ts";
+import type { HostEntry, Manifest } from "../../../agent/core/formats/manifest.ts";
 import { buildAgent } from "../../../scripts/build.mjs";
 import {
   attacks,

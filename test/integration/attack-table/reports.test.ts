@@ -2,8 +2,8 @@ import { mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { PullError } from "../../../agent/core/errors.ts";
-import { openReport } from "../../../agent/core/report.ts";
-import { parsePublicKey } from "../../../agent/core/signing-key.ts";
+import { openReport } from "../../../agent/core/formats/report.ts";
+import { parsePublicKey } from "../../../agent/core/formats/signing-key.ts";
 import { comes, inAttackWorld, type AttackWorld } from "../../support/attack-world.ts";
 import { startServer } from "../../support/hostile-server.ts";
 

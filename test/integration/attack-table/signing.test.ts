@@ -1,7 +1,7 @@
 import { readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import type { Envelope } from "../../../agent/core/envelope.ts";
+import type { Envelope } from "../../../agent/core/formats/envelope.ts";
 import { inAttackWorld, type AttackWorld, type KeyFiles } from "../../support/attack-world.ts";
 
 let world: AttackWorld;

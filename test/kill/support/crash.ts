@@ -1,8 +1,8 @@
 import { rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { isExpected, type EventType, type StateName } from "../../../agent/core/machine.ts";
-import type { ProcessResult } from "../../../agent/effects/subprocess.ts";
+import { isExpected, type EventType, type StateName } from "../../../agent/core/update/machine.ts";
+import type { ProcessResult } from "../../../agent/effects/process/subprocess.ts";
 import type { Answer } from "../../support/answer.ts";
 import { runTool } from "./process.ts";
 import { createHostFor, type Scenario } from "./scenario.ts";

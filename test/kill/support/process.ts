@@ -1,5 +1,5 @@
 import { fileURLToPath } from "node:url";
-import { runProcess, type ProcessResult } from "../../../agent/effects/subprocess.ts";
+import { runProcess, type ProcessResult } from "../../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../../support/nixos-pull.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../../dist/nixos-pull.cjs", import.meta.url));

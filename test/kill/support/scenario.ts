@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
-import type { ActivationMode } from "../../../agent/core/manifest.ts";
+import type { ActivationMode } from "../../../agent/core/formats/manifest.ts";
 import { createSimulatedHost, type Defect, type SimulatedHost } from "./simulated-host.ts";
 import type { World } from "./world.ts";
 

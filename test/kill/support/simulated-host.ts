@@ -1,12 +1,12 @@
 import { mkdir, mkdtemp, readdir, readFile, readlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { IMPORTED_ROOTS } from "../../../agent/app/imported-paths.ts";
-import { readChecked } from "../../../agent/effects/checked-file.ts";
-import { trustMemoriesSchema, type TrustMemories } from "../../../agent/core/acceptance.ts";
-import { recordSchema, type AgentRecord } from "../../../agent/core/machine.ts";
-import type { ActivationMode } from "../../../agent/core/manifest.ts";
-import type { ProcessResult } from "../../../agent/effects/subprocess.ts";
+import { IMPORTED_ROOTS } from "../../../agent/host/fetch/imported-paths.ts";
+import { readChecked } from "../../../agent/effects/files/checked-file.ts";
+import { trustMemoriesSchema, type TrustMemories } from "../../../agent/core/release/acceptance.ts";
+import { recordSchema, type AgentRecord } from "../../../agent/core/update/machine.ts";
+import type { ActivationMode } from "../../../agent/core/formats/manifest.ts";
+import type { ProcessResult } from "../../../agent/effects/process/subprocess.ts";
 import { removeTree } from "../../support/temporary.ts";
 import { runAgent, runTool } from "./process.ts";
 import type { World } from "./world.ts";

@@ -1,7 +1,7 @@
 import { rename, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { generateKey } from "../../../agent/core/signing-key.ts";
+import { generateKey } from "../../../agent/core/formats/signing-key.ts";
 import { buildScriptedSystem } from "../../support/scripted-system.ts";
 import { runBundle, runTool } from "./process.ts";
 import { createSimulatedHost } from "./simulated-host.ts";

@@ -5,7 +5,7 @@ import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { completionScript, optionsOf, SHELLS } from "../../../agent/cli/completion.ts";
 import { createProgram } from "../../../agent/cli/program.ts";
-import { ACTIVATION_MODES } from "../../../agent/core/manifest.ts";
+import { ACTIVATION_MODES } from "../../../agent/core/formats/manifest.ts";
 
 const program = createProgram({ signal: new AbortController().signal }, () => undefined);
 const help = program.createHelp();

@@ -1,0 +1,79 @@
+import { errorJson } from "./output.ts";
+import { EXIT } from "../../core/errors.ts";
+import type { Finding } from "../../host/agent.ts";
+import type { MirrorVerdict } from "../../host/poll/poll.ts";
+import { describePosition, type Release } from "../../core/formats/manifest.ts";
+import { endOf } from "../../core/schedule/waiting.ts";
+
+/** One sentence about what a poll found and what follows from it. */
+export function describeFinding(finding: Finding): string {
+  const { next } = finding;
+  const said = describeOne(finding);
+  return next ? `${said}\nIt stands before ${releaseName(next)}, which comes next.` : said;
+}
+
+function describeOne({ release, decision, error }: Finding): string {
+  if (!release || !decision) {
+    if (!error) return "Nothing to do.";
+    if (error.code === "MIRROR_STALE") return `Nothing to do: ${error.code}: ${error.message}`;
+    const what = error.exitCode === EXIT.trust ? "Refused" : "No release could be read";
+    return `${what}: ${error.code}: ${error.message}`;
+  }
+  const name = releaseName(release);
+  switch (decision.kind) {
+    case "active":
+      return `Nothing to do: ${name} is active.`;
+    case "adopt":
+      return `Nothing to do: this host already is what ${name} asks for.`;
+    case "drifted":
+      return (
+        `Nothing to do: ${name} was activated, then this host was changed by hand to ` +
+        `${decision.found ?? "nothing"}; it is left alone. \`nixos-pull apply --again\` brings the release back.`
+      );
+    case "denied":
+      return (
+        `Nothing to do: ${name} is denied on this host: ${decision.reason.code}: ` +
+        `${decision.reason.message}. A release with another system, or \`nixos-pull apply --again\`, ends that.`
+      );
+    case "backoff":
+      return (
+        `Waiting until ${decision.until} to try ${name} again: ` +
+        `${decision.reason.code}: ${decision.reason.message}`
+      );
+    case "waiting":
+      return `Nothing to do yet: ${name} waits: ${decision.waits.map(({ message }) => message).join("; ")}`;
+    case "update":
+      return `${name} would be applied: ${release.mode} ${release.toplevel}`;
+    default:
+      return decision satisfies never;
+  }
+}
+
+/** What one mirror had, or why nothing of it counts. */
+export function describeVerdict({ code, message, epoch = 0, sequence = 0 }: MirrorVerdict): string {
+  return code === undefined
+    ? `release ${describePosition({ epoch, sequence })}`
+    : `${code}: ${message}`;
+}
+
+export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequence">): string {
+  const { channel, epoch = 0, sequence } = release;
+  return `release ${sequence} of ${channel}${epoch === 0 ? "" : `, epoch ${epoch}`}`;
+}
+
+/** A finding for `--json`. */
+export function findingJson({ release, next, decision, error, verdicts }: Finding): object {
+  return {
+    decision: decision?.kind ?? null,
+    ...(decision && "reason" in decision ? { reason: decision.reason } : {}),
+    ...(decision?.kind === "backoff" ? { until: decision.until } : {}),
+    ...(decision?.kind === "waiting"
+      ? { waits: decision.waits, until: endOf(decision.waits) }
+      : {}),
+    ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
+    error: error ? errorJson(error) : null,
+    release,
+    ...(next && { next }),
+    mirrors: verdicts,
+  };
+}

@@ -1,0 +1,71 @@
+import type { ErrorCode, PullError } from "../../core/errors.ts";
+
+/** Results go to standard output, everything else to standard error. */
+export function printLine(line: string): void {
+  process.stdout.write(`${line}\n`);
+}
+
+/** A result for machines: one JSON document. */
+export function printJson(value: unknown): void {
+  printLine(JSON.stringify(value, null, 2));
+}
+
+export function note(line: string): void {
+  process.stderr.write(`${line}\n`);
+}
+
+/** An error as a person reads it: the code, then what was expected and found. */
+export function describeError(error: PullError): string {
+  return `nixos-pull: ${error.code}: ${error.message}`;
+}
+
+/** An error as `--json` has it. */
+export function errorJson({ code, message }: PullError): { code: ErrorCode; message: string } {
+  return { code, message };
+}
+
+/** Bytes with a binary unit: `512 B`, `1.6 GiB`. */
+export function formatBytes(bytes: number): string {
+  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
+  const step = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
+  const value = bytes / 1024 ** step;
+  return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
+}
+
+/** Rows as aligned columns, two spaces apart. */
+export function formatTable(rows: readonly (readonly string[])[]): string {
+  const widths: number[] = [];
+  for (const row of rows) {
+    for (const [at, cell] of row.entries()) widths[at] = Math.max(widths[at] ?? 0, cell.length);
+  }
+  return rows
+    .map((row) =>
+      row
+        .map((cell, at) => cell.padEnd(widths[at] ?? 0))
+        .join("  ")
+        .trimEnd(),
+    )
+    .join("\n");
+}
+
+/** A line that is rewritten in place on a terminal and stays away elsewhere. */
+export class ProgressLine {
+  readonly #shown = process.stderr.isTTY;
+  #next = 0;
+  #dirty = false;
+
+  /** Shows `text`, at most ten times a second. */
+  show(text: string): void {
+    if (!this.#shown || performance.now() < this.#next) return;
+    this.#next = performance.now() + 100;
+    process.stderr.write(`\r\u001b[K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
+    this.#dirty = true;
+  }
+
+  /** Ends the line before something else is printed. */
+  clear(): void {
+    if (this.#dirty) process.stderr.write("\r\u001b[K");
+    this.#dirty = false;
+    this.#next = 0;
+  }
+}

@@ -1,0 +1,207 @@
+import { createHash } from "node:crypto";
+import { z } from "zod";
+import { PullError } from "../errors.ts";
+import { describeIssues } from "../text/schema-issues.ts";
+import {
+  keyMaterial,
+  signBytes,
+  verifyBytes,
+  type PublicKey,
+  type SecretKey,
+} from "./signing-key.ts";
+
+/**
+ * DSSE envelopes (Dead Simple Signing Envelope, protocol version 1): the signature
+ * covers the payload's type and its exact bytes, so nothing is parsed before it is
+ * verified and no canonical JSON is needed.
+ */
+export const RELEASE_PAYLOAD_TYPE = "application/vnd.nixos-pull.release+json";
+
+/** More signatures than any threshold needs would only cost verification time. */
+export const MAX_SIGNATURES = 32;
+
+const base64Schema = z.base64({ error: "expected base64" });
+
+/** Text that a terminal shows as it is: no control, line separator or direction characters. */
+export const printableSchema = z
+  .string()
+  .regex(
+    /^[ -~\u00a0-\u200a\u2010-\u2027\u202f-\u205f\u2070-\ufefe\uff00-\uffff]*$/,
+    "expected printable characters",
+  );
+
+export const envelopeSchema = z.strictObject({
+  payloadType: z.string().max(200),
+  payload: base64Schema,
+  signatures: z
+    .array(z.strictObject({ keyid: printableSchema.max(200).optional(), sig: base64Schema }))
+    .max(MAX_SIGNATURES),
+});
+
+export type Envelope = z.infer<typeof envelopeSchema>;
+
+/** A payload whose signatures were verified. */
+export interface OpenedEnvelope {
+  readonly payload: Buffer;
+  /** sha256 of the payload in hex: the release's identity, whoever signed it. */
+  readonly digest: string;
+  /** Names of the distinct trusted keys whose signatures are valid. */
+  readonly signedBy: readonly string[];
+}
+
+/** Who must have signed: at least `threshold` distinct keys of `publicKeys`. */
+export interface TrustPolicy {
+  readonly publicKeys: readonly PublicKey[];
+  readonly threshold: number;
+  /** Keys that count no longer, even where they stand in `publicKeys`. */
+  readonly revokedKeys?: readonly PublicKey[];
+}
+
+/** The bytes that are signed: DSSE's pre-authentication encoding (protocol.md, "PAE"). */
+export function preAuthenticationEncoding(payloadType: string, payload: Uint8Array): Buffer {
+  const type = Buffer.from(payloadType, "utf8");
+  return Buffer.concat([
+    Buffer.from(`DSSEv1 ${type.length} `),
+    type,
+    Buffer.from(` ${payload.length} `),
+    payload,
+  ]);
+}
+
+/** An envelope that nobody signed yet. */
+export function unsignedEnvelope(
+  payload: Uint8Array,
+  payloadType: string = RELEASE_PAYLOAD_TYPE,
+): Envelope {
+  return { payloadType, payload: Buffer.from(payload).toString("base64"), signatures: [] };
+}
+
+/** The bytes that a signer of this envelope signs. */
+export function signedBytesOf(envelope: Envelope): Buffer {
+  return preAuthenticationEncoding(envelope.payloadType, Buffer.from(envelope.payload, "base64"));
+}
+
+/**
+ * The envelope with one more signature; what it carries stays as it is, so the release
+ * keeps its identity. Gives the same envelope where this signature is in it already.
+ * Throws ENVELOPE_INVALID where it holds as many as a host reads.
+ */
+export function addSignature(envelope: Envelope, key: PublicKey, signature: Uint8Array): Envelope {
+  const sig = Buffer.from(signature).toString("base64");
+  if (envelope.signatures.some((known) => known.sig === sig)) return envelope;
+  if (envelope.signatures.length >= MAX_SIGNATURES) {
+    throw new PullError(
+      "ENVELOPE_INVALID",
+      `expected at most ${MAX_SIGNATURES} signatures, found as many already`,
+    );
+  }
+  return { ...envelope, signatures: [...envelope.signatures, { keyid: key.name, sig }] };
+}
+
+/** The envelope as JSON text with a final newline. */
+export function encodeEnvelope(envelope: Envelope): string {
+  return `${JSON.stringify(envelope, null, 2)}\n`;
+}
+
+/** Signs `payload` with every key; gives the envelope as JSON text. */
+export function sealEnvelope(
+  payload: Uint8Array,
+  keys: readonly SecretKey[],
+  payloadType: string = RELEASE_PAYLOAD_TYPE,
+): string {
+  const envelope = unsignedEnvelope(payload, payloadType);
+  const message = signedBytesOf(envelope);
+  const signatures = keys.map((key) => ({
+    keyid: key.publicKey.name,
+    sig: Buffer.from(signBytes(key, message)).toString("base64"),
+  }));
+  return encodeEnvelope({ ...envelope, signatures });
+}
+
+/**
+ * Verifies an envelope read from outside. Throws ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG,
+ * KEY_REVOKED or SIGNATURE_THRESHOLD; what it gives back is authentic.
+ */
+export function openEnvelope(
+  bytes: Uint8Array,
+  trust: TrustPolicy,
+  payloadType: string = RELEASE_PAYLOAD_TYPE,
+): OpenedEnvelope {
+  const envelope = parseEnvelope(bytes);
+  if (envelope.payloadType !== payloadType) {
+    throw new PullError(
+      "PAYLOAD_TYPE_WRONG",
+      `expected payload type ${payloadType}, found ${JSON.stringify(envelope.payloadType)}`,
+    );
+  }
+  const revoked = new Set((trust.revokedKeys ?? []).map(keyMaterial));
+  const all = voicesIn(envelope, [...trust.publicKeys, ...(trust.revokedKeys ?? [])]);
+  const voices = new Map([...all].filter(([material]) => !revoked.has(material)));
+  if (voices.size < trust.threshold) {
+    const claimed = envelope.signatures.map(({ keyid }) => keyid ?? "unnamed");
+    const valid = trust.publicKeys.filter((key) => !revoked.has(keyMaterial(key)));
+    const expected =
+      `expected valid signatures by ${trust.threshold} of the trusted keys ` +
+      `${valid.map((key) => key.name).join(", ") || "(none)"}; found ${voices.size} valid ` +
+      `among ${claimed.length} (${claimed.join(", ") || "no signature at all"})`;
+    if (all.size < trust.threshold) throw new PullError("SIGNATURE_THRESHOLD", expected);
+    const names = [...all].flatMap(([material, name]) => (revoked.has(material) ? [name] : []));
+    throw new PullError("KEY_REVOKED", `${expected}; revoked here: ${names.join(", ")}`);
+  }
+  const payload = Buffer.from(envelope.payload, "base64");
+  return {
+    payload,
+    digest: createHash("sha256").update(payload).digest("hex"),
+    signedBy: [...voices.values()],
+  };
+}
+
+/**
+ * The names of the keys that signed, by key material. Keys are counted, never
+ * signatures: one key signing twice, or listed under two names, is one voice (TUF
+ * specification, section 4.2.1, threshold).
+ */
+function voicesIn(envelope: Envelope, keys: readonly PublicKey[]): Map<string, string> {
+  const message = signedBytesOf(envelope);
+  const signatures = envelope.signatures.map(({ sig }) => Buffer.from(sig, "base64"));
+  const voices = new Map<string, string>();
+  for (const key of keys) {
+    const material = keyMaterial(key);
+    if (voices.has(material)) continue;
+    if (signatures.some((signature) => verifyBytes(key, message, signature))) {
+      voices.set(material, key.name);
+    }
+  }
+  return voices;
+}
+
+/** Reads the JSON form without verifying anything. Throws ENVELOPE_INVALID. */
+export function parseEnvelope(bytes: Uint8Array): Envelope {
+  const text = Buffer.from(bytes).toString("utf8");
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (cause) {
+    throw new PullError(
+      "ENVELOPE_INVALID",
+      `expected a signed manifest as JSON, found ${describeText(text)}`,
+      { cause },
+    );
+  }
+  const parsed = envelopeSchema.safeParse(json);
+  if (!parsed.success) {
+    throw new PullError(
+      "ENVELOPE_INVALID",
+      `expected a DSSE envelope: ${describeIssues(parsed.error, json)}`,
+    );
+  }
+  return parsed.data;
+}
+
+function describeText(text: string): string {
+  if (text.length === 0) return "an empty file";
+  if (/^\s*</.test(text)) {
+    return "an HTML or XML page (a captive portal, a proxy or an error page?)";
+  }
+  return `${JSON.stringify(text.slice(0, 60))}${text.length > 60 ? "…" : ""}`;
+}

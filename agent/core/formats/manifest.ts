@@ -1,0 +1,407 @@
+import { z } from "zod";
+import { parseDuration } from "../text/duration.ts";
+import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
+import { PullError } from "../errors.ts";
+import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
+import { describeIssues } from "../text/schema-issues.ts";
+import { storePathSchema } from "./store-path.ts";
+
+/** The release manifest: what a DSSE envelope of a channel carries. */
+export const MANIFEST_FORMAT_VERSION = 1;
+
+/** Hosts in one manifest; bounds parsing time and memory before anything is trusted. */
+export const MAX_HOSTS = 100_000;
+
+/** What `switch-to-configuration` is asked to do (NixOS manual, "Changing the Configuration"). */
+export const ACTIVATION_MODES = ["switch", "boot", "test", "dry-activate"] as const;
+export type ActivationMode = (typeof ACTIVATION_MODES)[number];
+
+/** A file or directory name on a mirror: one path component, never `.` or `..`. */
+export const channelSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    "expected a channel name of lower-case letters, digits, dots, dashes and underscores",
+  );
+
+/** A hostname as NixOS allows it (`networking.hostName`), or a fully qualified name. */
+export const hostnameSchema = z
+  .string()
+  .regex(/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$/, "expected a hostname");
+
+export const sha256Schema = z
+  .string()
+  .regex(/^[0-9a-f]{64}$/, "expected a sha256 in lower-case hex");
+
+/** A byte count that JavaScript holds exactly. */
+const byteCountSchema = z.int().nonnegative();
+
+const timeSchema = z.iso.datetime({
+  error: "expected a UTC time such as 2026-01-31T12:00:00.000Z",
+});
+
+export const activationSchema = z.strictObject({
+  mode: z.enum(ACTIVATION_MODES),
+  /** Checks that the new system must pass, beside the host's own. */
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
+});
+
+/** What is asked of `switch-to-configuration`, and what must hold afterwards. */
+export type Activation = z.infer<typeof activationSchema>;
+
+/** Earlier indexes that one index may be described by. */
+export const MAX_INDEX_PATCHES = 16;
+
+/** A way to an index for a host that has an earlier one. */
+const indexPatchSchema = z.strictObject({
+  /** The earlier index, by the sha256 that its manifest gave. */
+  base: sha256Schema,
+  /** Where the patch lies: bytes of an archive of the mirror. */
+  archive: sha256Schema,
+  offset: byteCountSchema,
+  size: z.int().positive(),
+  sha256: sha256Schema,
+});
+export type IndexPatch = z.infer<typeof indexPatchSchema>;
+
+const archiveSchema = z.strictObject({
+  /** Names the file on the mirror, `archives/SHA256.tar`. */
+  sha256: sha256Schema,
+  /** Size of the whole archive in bytes. */
+  size: byteCountSchema,
+  /** The compressed index, the archive's first member. */
+  index: z.strictObject({
+    sha256: sha256Schema,
+    size: byteCountSchema.max(256 * 1024 * 1024),
+    /** sha256 of the index before compression, where there are patches. */
+    json: sha256Schema.optional(),
+    patches: z.array(indexPatchSchema).max(MAX_INDEX_PATCHES).optional(),
+  }),
+});
+
+/** Words of an operator, for whoever reads the manifest later. */
+const reasonSchema = printableSchema.min(1).max(500);
+
+/** Groups that one host may be in. */
+export const MAX_GROUPS = 32;
+
+/** A name for hosts that a rollout treats alike. */
+export const groupSchema = z
+  .string()
+  .regex(
+    /^[a-z0-9][a-z0-9._-]{0,63}$/,
+    "expected a group name of lower-case letters, digits, dots, dashes and underscores",
+  );
+
+/** A system of one host: what it is, and where it comes from. */
+const system = {
+  toplevel: storePathSchema,
+  /** Sum of the closure's NAR sizes in bytes: what the store grows by on an empty host. */
+  closureSize: byteCountSchema,
+  archive: archiveSchema,
+};
+
+/** The host's part of an earlier release that it has to become first: a barrier on its way. */
+const stageSchema = z.strictObject({
+  /** Of the earlier release; absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
+  digest: sha256Schema,
+  ...system,
+  activation: activationSchema,
+});
+export type Stage = z.infer<typeof stageSchema>;
+
+/** Barriers that one host may have before it. */
+export const MAX_STAGES = 8;
+
+/** What the operator says of one host's turn, whatever the rollout says. */
+const turnSchema = z.union([z.literal("now"), z.strictObject({ held: reasonSchema })], {
+  error: 'expected "now" or { held: REASON }',
+});
+
+const hostSchema = z.strictObject({
+  ...system,
+  activation: activationSchema.partial().optional(),
+  /** What a rollout may call this host by, beside its name. */
+  groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
+  turn: turnSchema.optional(),
+  /** Releases that this host has to become before this one, the oldest first. */
+  through: z.array(stageSchema).max(MAX_STAGES).optional(),
+  /** The one machine that may take this entry: its hashed machine-id (`status` shows it). */
+  machineId: sha256Schema.optional(),
+});
+
+/**
+ * A deliberate restart of a channel's numbering, signed like everything else: hosts
+ * order releases by epoch, then by sequence, so a number that was driven too high by
+ * mistake or by a thief can be left behind (TUF: recovery from fast-forward attacks).
+ * Every later release of the channel carries it on.
+ */
+export const epochSchema = z.strictObject({
+  number: z.int().positive(),
+  /** Why, in words, for whoever reads the manifest later. */
+  reason: reasonSchema,
+});
+
+const MAX_DELAY_MS = 366 * 86_400_000;
+
+/** A delay within a rollout. */
+const delaySchema = z
+  .string()
+  .regex(/^([0-9]+[smhd])+$/, "expected a duration such as 90s, 15m or 1d12h")
+  .refine((text) => (parseDuration(text) ?? Infinity) <= MAX_DELAY_MS, {
+    error: "expected a duration of at most 366d",
+  });
+
+/** Some of the hosts, and when their turn comes. */
+export const waveSchema = z
+  .strictObject({
+    hosts: z.array(hostnameSchema).min(1).max(1_000).optional(),
+    groups: z.array(groupSchema).min(1).max(32).optional(),
+    /** So much of all hosts, those of the waves before included, in the release's own order. */
+    share: z.number().positive().max(1).optional(),
+    /** Counted from the rollout's start. */
+    after: delaySchema,
+    /** Their turns are spread evenly over this time, instead of coming all at once. */
+    over: delaySchema.optional(),
+  })
+  .refine(({ hosts, groups, share }) => (hosts ?? groups ?? share) !== undefined, {
+    error: "expected hosts, groups or share",
+  });
+export type Wave = z.infer<typeof waveSchema>;
+
+export const MAX_WAVES = 64;
+
+/** When the turn of each host comes. Without waves it is the start for all. */
+export const rolloutSchema = z.strictObject({
+  /** Nothing happens before. */
+  start: timeSchema,
+  /**
+   * Decides the order of the hosts. Each release has its own, so that it is not always the
+   * same hosts that go first; a manifest with the same systems carries it on.
+   */
+  salt: printableSchema.min(1).max(100),
+  waves: z
+    .array(waveSchema)
+    .min(1)
+    .max(MAX_WAVES)
+    .refine(isAscending, {
+      error: "expected waves in the order of `after`, each with a greater share than those before",
+    })
+    .optional(),
+  /** While it is there, no host begins. */
+  paused: z.strictObject({ reason: reasonSchema, since: timeSchema }).optional(),
+});
+export type Rollout = z.infer<typeof rolloutSchema>;
+
+function isAscending(waves: readonly Wave[]): boolean {
+  let [share, after] = [0, 0];
+  return waves.every((wave) => {
+    const [before, delay] = [after, parseDuration(wave.after) ?? 0];
+    after = delay;
+    if (wave.share === undefined) return delay >= before;
+    const grows = wave.share > share;
+    share = wave.share;
+    return grows && delay >= before;
+  });
+}
+
+/**
+ * The release that every host must have become before this one. Every later release of
+ * the channel carries it on: a host may have been away for long.
+ */
+const barrierSchema = z.strictObject({
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
+});
+
+export const manifestSchema = z.strictObject({
+  formatVersion: z.literal(MANIFEST_FORMAT_VERSION),
+  channel: channelSchema,
+  /** Absent as long as the numbering was never restarted. */
+  epoch: epochSchema.optional(),
+  sequence: z.int().positive(),
+  createdAt: timeSchema,
+  expiresAt: timeSchema,
+  /** Applies to every host that does not say otherwise. */
+  defaults: z.strictObject({ activation: activationSchema }),
+  barrier: barrierSchema.optional(),
+  /** Absent where every host goes at once. */
+  rollout: rolloutSchema.optional(),
+  hosts: z
+    .record(hostnameSchema, hostSchema)
+    .refine((hosts) => Object.keys(hosts).length <= MAX_HOSTS, {
+      error: `expected at most ${MAX_HOSTS} hosts`,
+    }),
+});
+
+export type Manifest = z.infer<typeof manifestSchema>;
+export type HostEntry = Manifest["hosts"][string];
+export type ArchiveReference = HostEntry["archive"];
+
+/** Where a release stands in its channel's order. */
+export interface Position {
+  /** 0 where the numbering was never restarted. */
+  readonly epoch: number;
+  readonly sequence: number;
+}
+
+export function positionOf(manifest: Pick<Manifest, "epoch" | "sequence">): Position {
+  return { epoch: manifest.epoch?.number ?? 0, sequence: manifest.sequence };
+}
+
+/** Negative where `a` comes before `b`, 0 where they are the same place. */
+export function comparePositions(a: Position, b: Position): number {
+  return a.epoch - b.epoch || a.sequence - b.sequence;
+}
+
+/** `7`, or `7 of epoch 2` where the numbering was restarted. */
+export function describePosition({ epoch, sequence }: Position): string {
+  return epoch === 0 ? String(sequence) : `${sequence} of epoch ${epoch}`;
+}
+
+/** A manifest whose signatures, type and form are right; not yet whether it is acceptable here. */
+export interface SignedManifest {
+  readonly manifest: Manifest;
+  /** sha256 of the signed payload, hex. */
+  readonly digest: string;
+  readonly signedBy: readonly string[];
+}
+
+/** One host's part of a release: all that the agent needs to become it. */
+export const releaseSchema = z.strictObject({
+  channel: channelSchema,
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
+  digest: sha256Schema,
+  hostname: hostnameSchema,
+  toplevel: storePathSchema,
+  closureSize: byteCountSchema,
+  archive: archiveSchema,
+  mode: z.enum(ACTIVATION_MODES),
+  checks: z.array(healthCheckSchema).max(MAX_CHECKS),
+});
+export type Release = z.infer<typeof releaseSchema>;
+
+/** Verifies and parses an envelope. Throws the trust errors; nothing unverified is parsed. */
+export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManifest {
+  const { payload, digest, signedBy } = openEnvelope(bytes, trust);
+  return { manifest: parseManifest(payload), digest, signedBy };
+}
+
+/**
+ * Parses a payload, whoever signed it; hosts go through `readManifest`. Throws
+ * MANIFEST_INVALID, FORMAT_UNSUPPORTED.
+ */
+export function parseManifest(payload: Uint8Array): Manifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(Buffer.from(payload).toString("utf8"));
+  } catch (cause) {
+    throw new PullError("MANIFEST_INVALID", "the signed payload is not JSON", { cause });
+  }
+  // A host of this name would be lost on the way, and nobody has one.
+  const hosts = (json as { hosts?: unknown } | null)?.hosts;
+  if (typeof hosts === "object" && hosts !== null && Object.hasOwn(hosts, "__proto__")) {
+    throw new PullError("MANIFEST_INVALID", 'hosts: expected a hostname, found "__proto__"');
+  }
+  const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
+  if (typeof version === "number" && version > MANIFEST_FORMAT_VERSION) {
+    throw new PullError(
+      "FORMAT_UNSUPPORTED",
+      `expected manifest format ${MANIFEST_FORMAT_VERSION}, found ${version}; ` +
+        "this host needs a newer nixos-pull",
+    );
+  }
+  const parsed = manifestSchema.safeParse(json);
+  if (!parsed.success) {
+    throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
+  }
+  return parsed.data;
+}
+
+/** Serialises a manifest for signing; hosts sorted, so that the same input gives the same bytes. */
+export function encodeManifest(manifest: Manifest): Buffer {
+  const hosts = Object.fromEntries(
+    Object.entries(manifest.hosts).sort(([a], [b]) => (a < b ? -1 : 1)),
+  );
+  return Buffer.from(JSON.stringify({ ...manifest, hosts }));
+}
+
+/** A host's entry, whatever it is called. */
+export function entryOf(
+  { hosts }: Pick<Manifest, "hosts">,
+  hostname: string,
+): HostEntry | undefined {
+  return Object.hasOwn(hosts, hostname) ? hosts[hostname] : undefined;
+}
+
+/** What is asked of `switch-to-configuration` on a host, and which checks follow. */
+export function activationOf(
+  { defaults }: Pick<Manifest, "defaults">,
+  { activation }: Pick<HostEntry, "activation">,
+): Activation {
+  const checks = activation?.checks ?? defaults.activation.checks;
+  return { mode: activation?.mode ?? defaults.activation.mode, ...(checks && { checks }) };
+}
+
+/** A system that a manifest names, and the archive that has it. */
+export type ReleasedSystem = Pick<HostEntry, "toplevel" | "closureSize" | "archive">;
+
+/** All systems that a host may need of the mirror: those on its way, then its own. */
+export function systemsOf(entry: HostEntry): readonly ReleasedSystem[] {
+  return [...(entry.through ?? []), entry];
+}
+
+/** Every system of a release, with the host that it is for. */
+export function systemsIn({ hosts }: Manifest): { hostname: string; system: ReleasedSystem }[] {
+  return Object.entries(hosts).flatMap(([hostname, entry]) =>
+    systemsOf(entry).map((system) => ({ hostname, system })),
+  );
+}
+
+/**
+ * The host's part of a manifest. `machineId` is this machine's hash, null where it has
+ * none, absent where it is nobody's question. Throws HOST_NOT_IN_RELEASE,
+ * MACHINE_MISMATCH.
+ */
+export function releaseFor(
+  signed: SignedManifest,
+  hostname: string,
+  machineId?: string | null,
+): Release {
+  const { manifest, digest } = signed;
+  const entry = entryOf(manifest, hostname);
+  if (entry === undefined) {
+    const names = Object.keys(manifest.hosts);
+    const shown = names.slice(0, 5).join(", ");
+    throw new PullError(
+      "HOST_NOT_IN_RELEASE",
+      `release ${manifest.sequence} of channel ${manifest.channel} names no host ` +
+        `${JSON.stringify(hostname)}; it names ${names.length}: ${shown}${names.length > 5 ? ", …" : ""}`,
+    );
+  }
+  if (machineId !== undefined && entry.machineId !== undefined && entry.machineId !== machineId) {
+    throw new PullError(
+      "MACHINE_MISMATCH",
+      `release ${manifest.sequence} gives ${hostname} to the machine ${entry.machineId}, ` +
+        `this one is ${machineId ?? "without a machine-id"}`,
+    );
+  }
+  const { mode, checks = [] } = activationOf(manifest, entry);
+  return {
+    channel: manifest.channel,
+    ...(manifest.epoch && { epoch: manifest.epoch.number }),
+    sequence: manifest.sequence,
+    digest,
+    hostname,
+    toplevel: entry.toplevel,
+    closureSize: entry.closureSize,
+    archive: entry.archive,
+    mode,
+    checks,
+  };
+}

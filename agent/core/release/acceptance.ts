@@ -1,0 +1,167 @@
+import { z } from "zod";
+import { PullError } from "../errors.ts";
+import {
+  channelSchema,
+  comparePositions,
+  describePosition,
+  positionOf,
+  sha256Schema,
+  type Position,
+  type SignedManifest,
+} from "../formats/manifest.ts";
+
+/**
+ * What a host remembers of the releases it accepted, so that no mirror can take it
+ * back (TUF specification, section 5.4.4: version numbers only grow).
+ */
+export const trustMemorySchema = z.strictObject({
+  channel: channelSchema,
+  /** Highest epoch ever accepted; absent for 0. */
+  epoch: z.int().positive().optional(),
+  /** Highest sequence number ever accepted in that epoch. */
+  sequence: z.int().positive(),
+  /** The payload digest that came with it. */
+  digest: sha256Schema,
+  /** That release's `createdAt`: a floor for the clock. */
+  createdAt: z.iso.datetime(),
+});
+export type TrustMemory = z.infer<typeof trustMemorySchema>;
+
+/** One memory for each channel that this host ever followed. */
+export const trustMemoriesSchema = z.array(trustMemorySchema);
+export type TrustMemories = z.infer<typeof trustMemoriesSchema>;
+
+/** The memory of one channel, or null where the host never followed it. */
+export function memoryOf(memories: TrustMemories, channel: string): TrustMemory | null {
+  return memories.find((memory) => memory.channel === channel) ?? null;
+}
+
+/** Where the remembered release stands. */
+export function rememberedPosition(memory: TrustMemory): Position {
+  return { epoch: memory.epoch ?? 0, sequence: memory.sequence };
+}
+
+/** Puts memories from several places together: the highest place of each channel counts. */
+export function mergeMemories(memories: TrustMemories): TrustMemories {
+  const best = new Map<string, TrustMemory>();
+  for (const memory of memories) {
+    const known = best.get(memory.channel);
+    if (!known || comparePositions(rememberedPosition(memory), rememberedPosition(known)) > 0) {
+      best.set(memory.channel, memory);
+    }
+  }
+  return [...best.values()];
+}
+
+/** How far this host's clock may be off before it is doubted. */
+export const CLOCK_TOLERANCE_MS = 15 * 60 * 1000;
+
+/**
+ * How many restarts of the numbering a host believes at once. Each is a rare decision
+ * of people; without a bound one mistaken statement could use all epochs up.
+ */
+export const MAX_EPOCH_STEP = 100;
+
+/** `ignore` is for sites without time: expiry is not enforced there, the order still is. */
+export type ClockPolicy = "strict" | "ignore";
+
+export interface AcceptanceContext {
+  readonly channel: string;
+  readonly memories: TrustMemories;
+  readonly now: Date;
+  readonly clock?: ClockPolicy | undefined;
+  /** When this agent was built: its clock cannot be before that. */
+  readonly builtAt?: Date | null | undefined;
+}
+
+/**
+ * Decides whether a verified manifest may be followed here and gives the memory to
+ * keep if it is. Throws CHANNEL_MISMATCH, SEQUENCE_REPLAYED, SEQUENCE_CONFLICT,
+ * EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
+ */
+export function acceptManifest(signed: SignedManifest, context: AcceptanceContext): TrustMemory {
+  const { manifest } = signed;
+  const memory = memoryOf(context.memories, context.channel);
+  if (manifest.channel !== context.channel) {
+    throw new PullError(
+      "CHANNEL_MISMATCH",
+      `expected a manifest of channel ${context.channel}, found one of ${manifest.channel}`,
+    );
+  }
+  checkOrder(signed, memory);
+  if (context.clock !== "ignore") checkClock(signed, memory, context);
+  return memoryOfManifest(signed);
+}
+
+/** What is kept of a manifest that was accepted. */
+export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMemory {
+  const { epoch } = positionOf(manifest);
+  return {
+    channel: manifest.channel,
+    ...(epoch > 0 && { epoch }),
+    sequence: manifest.sequence,
+    digest,
+    createdAt: manifest.createdAt,
+  };
+}
+
+/** Never back: by epoch, then by sequence (TUF specification, section 5.4.4). */
+function checkOrder({ manifest, digest }: SignedManifest, memory: TrustMemory | null): void {
+  const found = positionOf(manifest);
+  const known = memory ? rememberedPosition(memory) : { epoch: 0, sequence: 0 };
+  const order = comparePositions(found, known);
+  if (order < 0) {
+    throw new PullError(
+      "SEQUENCE_REPLAYED",
+      `expected sequence ${describePosition(known)} or higher, found ${describePosition(found)}`,
+    );
+  }
+  if (memory && order === 0 && memory.digest !== digest) {
+    throw new PullError(
+      "SEQUENCE_CONFLICT",
+      `sequence ${describePosition(found)} was accepted with digest ${memory.digest}, found ${digest}`,
+    );
+  }
+  if (found.epoch > known.epoch + MAX_EPOCH_STEP) {
+    throw new PullError(
+      "EPOCH_IMPLAUSIBLE",
+      `expected an epoch of at most ${known.epoch + MAX_EPOCH_STEP}, found ${found.epoch}`,
+    );
+  }
+}
+
+function checkClock(
+  { manifest, digest }: SignedManifest,
+  memory: TrustMemory | null,
+  { now: clock, builtAt }: AcceptanceContext,
+): void {
+  const now = clock.getTime();
+  const says = `this host's clock says ${clock.toISOString()}`;
+  const seen = memory ? Date.parse(memory.createdAt) : -Infinity;
+  const built = builtAt?.getTime() ?? -Infinity;
+  const floor = Math.max(seen, built);
+  if (now < floor - CLOCK_TOLERANCE_MS) {
+    throw new PullError(
+      "CLOCK_BEHIND",
+      `expected ${new Date(floor).toISOString()} or later, since ` +
+        (seen >= built ? "a release of that time was accepted" : "this agent was built then") +
+        `; ${says}`,
+    );
+  }
+  const position = describePosition(positionOf(manifest));
+  if (Date.parse(manifest.createdAt) > now + CLOCK_TOLERANCE_MS) {
+    throw new PullError(
+      "CLOCK_IMPLAUSIBLE",
+      `release ${position} was created at ${manifest.createdAt}, ${says}`,
+    );
+  }
+  if (Date.parse(manifest.expiresAt) > now) return;
+  // Nothing is wrong with a release that was accepted in its time; but its mirror, or
+  // whoever stands before it, may be holding newer ones back (TUF: freeze attack).
+  const stale = memory?.digest === digest;
+  throw new PullError(
+    stale ? "MIRROR_STALE" : "MANIFEST_EXPIRED",
+    `release ${position} expired at ${manifest.expiresAt}, ${says}` +
+      (stale ? "; this host stays what it is" : ""),
+  );
+}

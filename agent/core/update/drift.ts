@@ -1,0 +1,52 @@
+import { z } from "zod";
+import { changesRunningSystem, setsProfile } from "./activation.ts";
+import type { AgentRecord } from "./machine.ts";
+import type { Observation } from "./plan.ts";
+import { storePathSchema } from "../formats/store-path.ts";
+
+/** How a host differs from the release that it last became, and not by this agent. */
+export const driftSchema = z.strictObject({
+  /**
+   * `profile`: the boot default is another system, as after `nixos-rebuild switch` or `boot`.
+   * `running`: another system runs, as after `nixos-rebuild test`. `booted`: another one was
+   * booted than the boot default: chosen in the boot menu, or by the boot loader itself.
+   */
+  what: z.enum(["profile", "running", "booted"]),
+  expected: storePathSchema,
+  found: storePathSchema.nullable(),
+});
+export type Drift = Readonly<z.infer<typeof driftSchema>>;
+
+/**
+ * What differs on a host that is at rest; null where nothing does, nothing was committed yet,
+ * or it cannot be seen.
+ */
+export function driftOf(
+  { committed, pendingReboot }: Pick<AgentRecord, "committed" | "pendingReboot">,
+  host: Observation,
+): Drift | null {
+  if (committed === null) return null;
+  const { toplevel: expected, mode } = committed;
+  if (setsProfile(mode) && host.profile !== expected) {
+    return { what: "profile", expected, found: host.profile };
+  }
+  const { running, booted = null } = host;
+  if (!changesRunningSystem(mode) || running === null || running === expected) return null;
+  if (pendingReboot?.release.toplevel === expected && !pendingReboot.wayBack) return null;
+  return { what: running === booted ? "booted" : "running", expected, found: running };
+}
+
+/** A drift in words. */
+export function describeDrift({ what, expected, found }: Drift): string {
+  const is = found ?? "nothing";
+  switch (what) {
+    case "profile":
+      return `the boot default is ${is} and not ${expected}`;
+    case "running":
+      return `${is} runs and not ${expected}`;
+    case "booted":
+      return `${is} was booted and not ${expected}`;
+    default:
+      return what satisfies never;
+  }
+}

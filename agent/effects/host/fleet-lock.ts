@@ -1,0 +1,51 @@
+import { request, type Dispatcher } from "undici";
+import { PullError } from "../../core/errors.ts";
+import type { RebootLock } from "../../core/ports.ts";
+
+export interface FleetLockSettings {
+  /** Base address of the server. */
+  readonly url: string;
+  /** Group whose slots are shared. */
+  readonly group: string;
+  /** Identity of this host within the group. */
+  readonly id: string;
+}
+
+const TIMEOUT_MS = 30_000;
+
+/**
+ * Client of the FleetLock protocol, version 1: `pre-reboot` takes a slot (recursively:
+ * asking again while holding one succeeds), `steady-state` gives it back. Both are a
+ * POST of the client's group and id, and answer 200 where they succeed.
+ */
+export function fleetLock(
+  settings: FleetLockSettings,
+  dispatcher: () => Promise<Dispatcher>,
+): RebootLock {
+  const post = async (operation: string): Promise<void> => {
+    const url = new URL(`v1/${operation}`, `${settings.url.replace(/\/*$/, "")}/`);
+    const { group, id } = settings;
+    let status: number;
+    let text: string;
+    try {
+      const response = await request(url, {
+        method: "POST",
+        headers: { "fleet-lock-protocol": "true", "content-type": "application/json" },
+        body: JSON.stringify({ client_params: { group, id } }),
+        signal: AbortSignal.timeout(TIMEOUT_MS),
+        dispatcher: await dispatcher(),
+      });
+      status = response.statusCode;
+      text = (await response.body.text()).slice(0, 500);
+    } catch (cause) {
+      throw new PullError("REBOOT_REFUSED", `${url.href}: ${(cause as Error).message}`, { cause });
+    }
+    if (status !== 200) {
+      throw new PullError("REBOOT_REFUSED", `${url.href}: HTTP ${status}: ${text}`);
+    }
+  };
+  return {
+    take: () => post("pre-reboot"),
+    release: () => post("steady-state"),
+  };
+}

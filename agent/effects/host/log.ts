@@ -1,0 +1,80 @@
+import { pino } from "pino";
+import type { Log } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
+
+/** syslog priorities that the journal reads from a line's start (sd-daemon(3)). */
+const PRIORITIES: Record<string, string> = {
+  debug: "<7>",
+  info: "<6>",
+  warn: "<4>",
+  error: "<3>",
+};
+const LEVEL_NAMES: Record<number, string> = { 20: "debug", 30: "info", 40: "warn", 50: "error" };
+const SHOWN_FIELDS = ["component", "code"];
+
+export type LogStyle = "json" | "terminal" | "journal";
+
+/** The style that fits where standard error goes. */
+export function logStyle(format: Settings["log"]["format"], isTerminal: boolean): LogStyle {
+  if (format === "json") return "json";
+  // systemd sets this for units whose output goes to the journal (systemd.exec(5)).
+  if (process.env["JOURNAL_STREAM"] !== undefined && !isTerminal) return "journal";
+  if (format === "text" || isTerminal) return "terminal";
+  return "json";
+}
+
+/**
+ * Logs to `write`, standard error by default. JSON lines carry their time; the journal
+ * stamps its lines itself, so those have a priority instead.
+ */
+export function createLog(
+  settings: Settings["log"],
+  write: (text: string) => void = (text) => process.stderr.write(text),
+): Log {
+  const style = logStyle(settings.format, process.stderr.isTTY);
+  const logger = pino(
+    {
+      level: settings.level,
+      base: null,
+      timestamp: style === "json" ? pino.stdTimeFunctions.isoTime : false,
+      ...(style === "json" ? { formatters: { level: (label) => ({ level: label }) } } : {}),
+    },
+    {
+      write:
+        style === "json"
+          ? write
+          : (line) => {
+              write(readable(line, style));
+            },
+    },
+  );
+  const at =
+    (level: keyof Log) =>
+    (message: string, fields: Record<string, unknown> = {}): void => {
+      logger[level](fields, message);
+    };
+  return { debug: at("debug"), info: at("info"), warn: at("warn"), error: at("error") };
+}
+
+function readable(line: string, style: "terminal" | "journal"): string {
+  const entry = JSON.parse(line) as Record<string, unknown> & { level: number; msg: string };
+  const level = LEVEL_NAMES[entry.level] ?? "error";
+  const prefix =
+    style === "journal"
+      ? (PRIORITIES[level] ?? "")
+      : `${new Date().toTimeString().slice(0, 8)} ${level.padEnd(5)} `;
+  const shown = SHOWN_FIELDS.flatMap((name) =>
+    typeof entry[name] === "string" ? [`[${entry[name]}] `] : [],
+  ).join("");
+  // One entry is one line, whatever a program or a mirror put into it.
+  const message = entry.msg.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+  return `${prefix}${shown}${message}\n`;
+}
+
+/** Logs nothing. */
+export const silentLog: Log = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+};

@@ -1,0 +1,262 @@
+import { request, type Dispatcher } from "undici";
+import { PullError } from "../../core/errors.ts";
+import type { ManifestRead, Mirror } from "../../core/ports.ts";
+import type { MirrorCredential, Settings } from "../../core/settings.ts";
+import { parseUrl } from "../../core/formats/web-address.ts";
+import { withRateFloor, type Pacer } from "./transfer-rate.ts";
+import { authorizationOf, type Transport } from "./transport.ts";
+
+const REDIRECTS = new Set([301, 302, 303, 307, 308]);
+
+type Response = Dispatcher.ResponseData;
+
+/** What the mirrors of one host share, and what is this mirror's own. */
+export interface HttpMirrorOptions {
+  readonly limits: Settings["limits"];
+  readonly transport: Transport;
+  /** Shared by all mirrors: the bound is the host's. */
+  readonly pacer: Pacer;
+  readonly credential?: MirrorCredential | undefined;
+}
+
+/** A mirror that any static file server gives. */
+export class HttpMirror implements Mirror {
+  readonly address: string;
+  ranges = true;
+  readonly #base: URL;
+  readonly #limits: Settings["limits"];
+  readonly #options: HttpMirrorOptions;
+
+  constructor(address: string, options: HttpMirrorOptions) {
+    this.address = address;
+    this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
+    this.#limits = options.limits;
+    this.#options = options;
+  }
+
+  async readManifest(
+    channel: string,
+    { validators, signal }: Parameters<Mirror["readManifest"]>[1],
+  ): Promise<ManifestRead> {
+    const headers: Record<string, string> = {};
+    if (validators?.etag !== undefined) headers["if-none-match"] = validators.etag;
+    if (validators?.lastModified !== undefined) {
+      headers["if-modified-since"] = validators.lastModified;
+    }
+    const url = new URL(`channels/${channel}/manifest.json`, this.#base);
+    const response = await this.#get(url, headers, signal);
+    if (response.statusCode === 304) {
+      await drop(response);
+      return { kind: "unchanged" };
+    }
+    await this.#expect(response, [200], url);
+    const limit = this.#limits.manifestBytes;
+    const told = Number(header(response, "content-length") ?? 0);
+    if (told > limit) {
+      await drop(response);
+      throw new PullError(
+        "MIRROR_OVERSIZE",
+        `${url.href}: expected at most ${limit} bytes, the mirror announces ${told}`,
+      );
+    }
+    // Bounded again while reading: it may send more than it says.
+    const chunks: Buffer[] = [];
+    let size = 0;
+    for await (const chunk of this.#body(response, url, signal)) {
+      size += chunk.length;
+      if (size > limit) {
+        await drop(response);
+        throw new PullError("MIRROR_OVERSIZE", `${url.href}: expected at most ${limit} bytes`);
+      }
+      chunks.push(chunk);
+    }
+    return {
+      kind: "read",
+      bytes: Buffer.concat(chunks),
+      validators: {
+        etag: header(response, "etag"),
+        lastModified: header(response, "last-modified"),
+      },
+    };
+  }
+
+  async *readArchive(
+    sha256: string,
+    { from, to }: { from: number; to: number },
+    signal?: AbortSignal,
+  ): AsyncGenerator<Buffer> {
+    const url = new URL(`archives/${sha256}.tar`, this.#base);
+    const response = await this.#get(url, { range: `bytes=${from}-${to - 1}` }, signal);
+    if (response.statusCode === 416) {
+      await drop(response);
+      throw new PullError(
+        "ARCHIVE_TRUNCATED",
+        `${url.href}: expected bytes up to ${to}, the mirror has fewer than ${from + 1}`,
+      );
+    }
+    await this.#expect(response, [200, 206], url);
+    let skip = 0;
+    if (response.statusCode === 200) {
+      // The server ignored the range (RFC 9110, 14.2): read from the start, skip to `from`.
+      this.ranges = false;
+      skip = from;
+    } else {
+      const range = header(response, "content-range") ?? "";
+      if (!range.startsWith(`bytes ${from}-`)) {
+        await drop(response);
+        throw new PullError(
+          "MIRROR_STATUS",
+          `${url.href}: expected content range "bytes ${from}-…", found ${JSON.stringify(range)}`,
+        );
+      }
+    }
+    let left = to - from;
+    for await (const chunk of this.#options.pacer.pace(this.#body(response, url, signal), signal)) {
+      const start = Math.min(skip, chunk.length);
+      skip -= start;
+      const part = chunk.subarray(start, start + left);
+      left -= part.length;
+      if (part.length > 0) yield part;
+      if (left === 0) break;
+    }
+  }
+
+  /** GET with bounded redirects, never from https to anything weaker. */
+  async #get(
+    first: URL,
+    headers: Record<string, string>,
+    signal: AbortSignal | undefined,
+  ): Promise<Response> {
+    let url = first;
+    for (let hops = 0; ; hops++) {
+      const response = await this.#request(url, headers, signal);
+      if (!REDIRECTS.has(response.statusCode)) return response;
+      await drop(response);
+      const location = header(response, "location");
+      const next = location === undefined ? null : parseUrl(location, url);
+      if (next === null || hops >= this.#limits.redirects) {
+        throw new PullError(
+          "MIRROR_REDIRECT",
+          next === null
+            ? `${url.href}: HTTP ${response.statusCode} without a usable location`
+            : `${first.href}: expected at most ${this.#limits.redirects} redirects`,
+        );
+      }
+      if (next.protocol !== "https:" && (url.protocol === "https:" || next.protocol !== "http:")) {
+        throw new PullError(
+          "MIRROR_REDIRECT",
+          `${url.href}: refused the redirect to ${next.protocol}//${next.host}`,
+        );
+      }
+      // Nor may a redirect make up a user for us.
+      next.username = next.password = "";
+      url = next;
+    }
+  }
+
+  async #request(
+    url: URL,
+    headers: Record<string, string>,
+    signal: AbortSignal | undefined,
+  ): Promise<Response> {
+    // Secrets and the client certificate are the mirror's own, never another origin's.
+    const identified = url.origin === this.#base.origin;
+    const { credential, transport } = this.#options;
+    const secret =
+      identified && credential ? { authorization: await authorizationOf(credential) } : {};
+    const dispatcher = await transport.dispatcher({ identified });
+    try {
+      return await request(url, {
+        method: "GET",
+        headers: {
+          ...headers,
+          ...secret,
+          "accept-encoding": "identity",
+          "user-agent": "nixos-pull",
+        },
+        dispatcher,
+        signal: signal ?? null,
+      });
+    } catch (cause) {
+      throw networkError(url, cause, signal);
+    }
+  }
+
+  async *#body(
+    response: Response,
+    url: URL,
+    signal: AbortSignal | undefined,
+  ): AsyncGenerator<Buffer> {
+    const { minRate, rateWindow: windowMs } = this.#limits;
+    try {
+      yield* withRateFloor(response.body as AsyncIterable<Buffer>, {
+        minRate,
+        windowMs,
+        name: url.href,
+      });
+    } catch (cause) {
+      throw networkError(url, cause, signal);
+    } finally {
+      response.body.on("error", () => undefined).destroy();
+    }
+  }
+
+  async #expect(response: Response, statuses: readonly number[], url: URL): Promise<void> {
+    if (statuses.includes(response.statusCode)) return;
+    await drop(response);
+    const missing = response.statusCode === 404 || response.statusCode === 410;
+    throw new PullError(
+      missing ? "MIRROR_NOT_FOUND" : "MIRROR_STATUS",
+      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}` +
+        (response.statusCode === 401 || response.statusCode === 403
+          ? "; are the settings credentials and tls right for this mirror?"
+          : ""),
+    );
+  }
+}
+
+function header(response: Response, name: string): string | undefined {
+  const value = response.headers[name];
+  return Array.isArray(value) ? value[0] : value;
+}
+
+/** Longest unwanted body that is read to its end so that its connection can be used again. */
+const DROP_BYTES = 16 * 1024;
+
+/** Ends a response whose rest nobody wants. */
+async function drop(response: Response): Promise<void> {
+  response.body.on("error", () => undefined);
+  await response.body.dump({ limit: DROP_BYTES }).catch(() => undefined);
+}
+
+const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
+
+/** Codes of OpenSSL and Node for a certificate or handshake that is not right. */
+const TLS_TROUBLE =
+  /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
+
+/** Connection trouble in words; the cause is kept. */
+export function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
+  if (cause instanceof PullError) return cause;
+  if (signal?.aborted || (cause instanceof Error && cause.name === "AbortError")) {
+    return new PullError("INTERRUPTED", `${url.href}: stopped before it was read`, { cause });
+  }
+  const code = (cause as NodeJS.ErrnoException).code ?? "";
+  if (STALLS.has(code)) {
+    return new PullError("MIRROR_STALLED", `${url.href}: the mirror stopped sending`, { cause });
+  }
+  const isTls =
+    TLS_TROUBLE.test(code) || (cause instanceof Error && TLS_TROUBLE.test(cause.message));
+  return new PullError(
+    isTls ? "MIRROR_TLS" : "MIRROR_UNREACHABLE",
+    `${url.href}: ${reasonText(cause)}`,
+    { cause },
+  );
+}
+
+function reasonText(cause: unknown): string {
+  if (cause instanceof AggregateError && cause.errors.length > 0) {
+    return cause.errors.map(reasonText).join("; ");
+  }
+  return cause instanceof Error ? cause.message : String(cause);
+}

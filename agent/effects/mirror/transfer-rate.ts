@@ -1,0 +1,69 @@
+import { setTimeout as sleep } from "node:timers/promises";
+import { PullError } from "../../core/errors.ts";
+
+/**
+ * Passes a stream on as long as it comes faster than `minRate` bytes a second, taken
+ * over windows of `windowMs`. Only the time spent waiting for the source counts, so a
+ * slow reader or a pause of ours is never held against a mirror. Throws MIRROR_SLOW.
+ * (TUF: slow retrieval attack; the time without any byte is the stall timer's affair.)
+ */
+export async function* withRateFloor(
+  source: AsyncIterable<Buffer>,
+  { minRate, windowMs, name }: { minRate: number; windowMs: number; name: string },
+): AsyncGenerator<Buffer> {
+  const iterator = source[Symbol.asyncIterator]();
+  let waited = 0;
+  let received = 0;
+  try {
+    for (;;) {
+      const asked = performance.now();
+      const next = await iterator.next();
+      if (next.done === true) return;
+      waited += performance.now() - asked;
+      received += next.value.length;
+      if (waited >= windowMs) {
+        const rate = (received / waited) * 1000;
+        if (rate < minRate) {
+          throw new PullError(
+            "MIRROR_SLOW",
+            `${name}: expected at least ${minRate} bytes a second over ` +
+              `${windowMs / 1000} s, found ${Math.round(rate)}`,
+          );
+        }
+        waited = 0;
+        received = 0;
+      }
+      yield next.value;
+    }
+  } finally {
+    await iterator.return?.();
+  }
+}
+
+/** Keeps all streams that pass through it together below a rate. */
+export class Pacer {
+  readonly #maxRate: number;
+  /** When the bytes that passed so far were due, in the time of `performance.now()`. */
+  #due = 0;
+
+  /** `maxRate` is in bytes a second; 0 sets no bound. */
+  constructor(maxRate: number) {
+    this.#maxRate = maxRate;
+  }
+
+  async *pace(source: AsyncIterable<Buffer>, signal?: AbortSignal): AsyncGenerator<Buffer> {
+    for await (const piece of source) {
+      yield piece;
+      if (this.#maxRate === 0) continue;
+      const now = performance.now();
+      this.#due = Math.max(this.#due, now) + (piece.length / this.#maxRate) * 1000;
+      const wait = this.#due - now;
+      if (wait < 1) continue;
+      try {
+        await sleep(wait, undefined, signal ? { signal } : {});
+      } catch (cause) {
+        throw new PullError("INTERRUPTED", "stopped while reading the archive", { cause });
+      }
+    }
+  }
+}

@@ -1,0 +1,85 @@
+import { join } from "node:path";
+import { request } from "undici";
+import { PullError } from "../../core/errors.ts";
+import type { Settings } from "../../core/settings.ts";
+import { writeDurably } from "../files/durable-file.ts";
+import { networkError } from "../mirror/http-mirror.ts";
+import { authorizationOf, type Transport } from "../mirror/transport.ts";
+
+/** A report has about 2 kB; whoever needs longer than this to take it does not want it. */
+const PUT_TIMEOUT_MS = 30_000;
+
+/** The places where a host may have to leave its report. */
+export const REPORT_TARGETS = ["directory", "url"] as const;
+export type ReportTarget = (typeof REPORT_TARGETS)[number];
+
+/** Those that the settings name. */
+export function reportTargets({ reports }: Pick<Settings, "reports">): ReportTarget[] {
+  return REPORT_TARGETS.filter((target) => reports[target] !== undefined);
+}
+
+/**
+ * Delivers a report to one place that the settings name: into a directory, or by PUT to an
+ * address, `HOSTNAME.json` in both. A redirect is not followed. Throws MIRROR_STATUS,
+ * MIRROR_UNREACHABLE, … and the operating system's errors.
+ */
+export async function deliverReport(
+  target: ReportTarget,
+  envelope: string,
+  settings: Pick<Settings, "hostname" | "reports" | "credentials">,
+  transport: Transport,
+  signal?: AbortSignal,
+): Promise<void> {
+  const { directory, url } = settings.reports;
+  const file = `${settings.hostname}.json`;
+  if (target === "directory" && directory !== undefined) {
+    // Never made here: below the mount point of a stick that is elsewhere it would lie on the
+    // host's own disk, and nobody would find the report.
+    await writeDurably(join(directory, file), envelope, 0o644);
+  }
+  if (target === "url" && url !== undefined) {
+    const address = new URL(file, url.endsWith("/") ? url : `${url}/`);
+    await put(address, envelope, settings, transport, signal);
+  }
+}
+
+async function put(
+  target: URL,
+  envelope: string,
+  settings: Pick<Settings, "credentials">,
+  transport: Transport,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  // The inbox of a mirror is entered like the mirror itself.
+  const credential = Object.entries(settings.credentials).find(
+    ([mirror]) => new URL(mirror).origin === target.origin,
+  )?.[1];
+  const timeout = AbortSignal.timeout(PUT_TIMEOUT_MS);
+  try {
+    const { statusCode, body } = await request(target, {
+      method: "PUT",
+      headers: {
+        "content-type": "application/json",
+        "user-agent": "nixos-pull",
+        ...(credential && { authorization: await authorizationOf(credential) }),
+      },
+      body: envelope,
+      dispatcher: await transport.dispatcher({ identified: true }),
+      signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
+    });
+    await body.dump({ limit: 16 * 1024 }).catch(() => undefined);
+    if (statusCode < 200 || statusCode > 299) {
+      throw new PullError(
+        "MIRROR_STATUS",
+        `${target.href}: expected HTTP 2xx for the report, found ${statusCode}`,
+      );
+    }
+  } catch (cause) {
+    if (timeout.aborted) {
+      throw new PullError("MIRROR_STALLED", `${target.href}: the report was not taken in time`, {
+        cause,
+      });
+    }
+    throw networkError(target, cause, signal);
+  }
+}

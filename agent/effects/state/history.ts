@@ -1,0 +1,182 @@
+import { open, readFile, rename, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { z } from "zod";
+import { mergeMemories, trustMemorySchema } from "../../core/release/acceptance.ts";
+import { isNotFound } from "../files/durable-file.ts";
+
+/** One line of `history.jsonl`: something that happened to this host. */
+export const historyEntrySchema = z.strictObject({
+  at: z.iso.datetime(),
+  /** The event's name, such as `HealthConfirmed`. */
+  event: z.string(),
+  /** The state that it led to. */
+  state: z.string(),
+  sequence: z.int().positive().optional(),
+  toplevel: z.string().optional(),
+  mode: z.string().optional(),
+  code: z.string().optional(),
+  message: z.string().optional(),
+  /** The last lines that switch-to-configuration printed. */
+  lastLines: z.array(z.string()).optional(),
+  /** How many paths were made by deltas, and how many deltas were of no use. */
+  deltas: z.strictObject({ used: z.int().nonnegative(), failed: z.int().nonnegative() }).optional(),
+  /** What was accepted, so that losing the state files does not lose it. */
+  trust: trustMemorySchema.optional(),
+});
+export type HistoryEntry = z.infer<typeof historyEntrySchema>;
+
+const FILE = "history.jsonl";
+const OLDER = "history.older.jsonl";
+
+/** At this size the file becomes the older one; the one before that is dropped. */
+const MAX_BYTES = 1024 * 1024;
+
+/** Read at a time from the end: a few hundred entries. */
+const BLOCK_BYTES = 64 * 1024;
+
+/** Of a file that somebody else made longer than rotation lets it become no more is read. */
+const MAX_READ_BYTES = 2 * MAX_BYTES;
+
+/** The append-only record of what happened, for people and for recovery. */
+export class History {
+  readonly #directory: string;
+
+  constructor(stateDirectory: string) {
+    this.#directory = stateDirectory;
+  }
+
+  /** Adds an entry, durably. */
+  async append(entry: HistoryEntry): Promise<void> {
+    const path = join(this.#directory, FILE);
+    const file = await open(path, "a+", 0o600);
+    let size: number;
+    try {
+      // A line that a power cut left without its end must not swallow this one.
+      const before = (await file.stat()).size;
+      const last = Buffer.alloc(1);
+      if (before > 0) await file.read(last, 0, 1, before - 1);
+      const start = before > 0 && last.toString() !== "\n" ? "\n" : "";
+      await file.appendFile(`${start}${JSON.stringify(entry)}\n`);
+      await file.sync();
+      size = (await file.stat()).size;
+    } finally {
+      await file.close();
+    }
+    if (size > MAX_BYTES) await this.#rotate(path);
+  }
+
+  /** Begins a new file with what must not be lost with the oldest one. */
+  async #rotate(path: string): Promise<void> {
+    const entries = await this.read();
+    const trust = mergeMemories(entries.flatMap((entry) => entry.trust ?? []));
+    await rename(path, join(this.#directory, OLDER));
+    const { at, state } = entries.at(-1) ?? { at: new Date().toISOString(), state: "Idle" };
+    for (const memory of trust) {
+      await this.append({ at, event: "HistoryRotated", state, trust: memory });
+    }
+  }
+
+  /** Entries, oldest first. A line that a power cut tore is left out. */
+  async read(): Promise<HistoryEntry[]> {
+    const texts = await Promise.all([OLDER, FILE].map((name) => this.#readFile(name)));
+    return texts
+      .join("\n")
+      .split("\n")
+      .flatMap((line) => entryIn(line) ?? []);
+  }
+
+  /** The newest entry of an event, or null. Reads from the end, and no more than is needed. */
+  async findLast(event: string): Promise<HistoryEntry | null> {
+    for (const name of [FILE, OLDER]) {
+      for await (const line of linesBackwards(join(this.#directory, name))) {
+        // Most lines are told apart without being parsed.
+        const entry = line.includes(JSON.stringify(event)) ? entryIn(line) : null;
+        if (entry?.event === event) return entry;
+      }
+    }
+    return null;
+  }
+
+  /** Whether there are files for it. */
+  async exists(): Promise<boolean> {
+    return (await this.#sizes()).some((size) => size !== null);
+  }
+
+  /** Whether nothing was ever written, or all of it was lost. */
+  async isEmpty(): Promise<boolean> {
+    return (await this.#sizes()).every((size) => (size ?? 0) === 0);
+  }
+
+  /** Sizes of both files; null for one that is not there. */
+  async #sizes(): Promise<(number | null)[]> {
+    return Promise.all(
+      [OLDER, FILE].map((name) =>
+        stat(join(this.#directory, name)).then(
+          ({ size }) => size,
+          (error: unknown) => {
+            if (isNotFound(error)) return null;
+            throw error;
+          },
+        ),
+      ),
+    );
+  }
+
+  async #readFile(name: string): Promise<string> {
+    try {
+      return await readFile(join(this.#directory, name), "utf8");
+    } catch (error) {
+      if (isNotFound(error)) return "";
+      throw error;
+    }
+  }
+}
+
+/** The entry of a line; null where a power cut tore it. */
+function entryIn(line: string): HistoryEntry | null {
+  try {
+    const parsed = historyEntrySchema.safeParse(JSON.parse(line));
+    return parsed.success ? parsed.data : null;
+  } catch {
+    return null;
+  }
+}
+
+/** The lines of a file, last first; none where there is no file. */
+async function* linesBackwards(path: string): AsyncGenerator<string> {
+  let file;
+  try {
+    file = await open(path, "r");
+  } catch (error) {
+    if (isNotFound(error)) return;
+    throw error;
+  }
+  try {
+    const { size } = await file.stat();
+    const first = Math.max(0, size - MAX_READ_BYTES);
+    /** What was read of a line whose beginning lies further ahead, as bytes: it may split a character. */
+    let rest = Buffer.alloc(0);
+    for (let to = size; to > first;) {
+      const from = Math.max(first, to - BLOCK_BYTES);
+      const block = Buffer.alloc(to - from);
+      const { bytesRead } = await file.read(block, 0, block.length, from);
+      const bytes = Buffer.concat([block.subarray(0, bytesRead), rest]);
+      let end = bytes.length;
+      for (
+        let at = bytes.lastIndexOf(NEWLINE);
+        at >= 0;
+        at = at > 0 ? bytes.lastIndexOf(NEWLINE, at - 1) : -1
+      ) {
+        yield bytes.toString("utf8", at + 1, end);
+        end = at;
+      }
+      rest = Buffer.from(bytes.subarray(0, end));
+      to = from;
+    }
+    yield rest.toString("utf8");
+  } finally {
+    await file.close();
+  }
+}
+
+const NEWLINE = 0x0a;

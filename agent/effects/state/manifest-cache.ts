@@ -1,0 +1,75 @@
+import { join } from "node:path";
+import { z } from "zod";
+import type { Validators } from "../../core/ports.ts";
+import { readChecked, writeChecked } from "../files/checked-file.ts";
+
+const entrySchema = z.strictObject({
+  etag: z.string().optional(),
+  lastModified: z.string().optional(),
+  /** The envelope as it was read, base64; verified again whenever it is used. */
+  envelope: z.string(),
+});
+
+const cacheSchema = z.record(z.string(), entrySchema);
+
+/** A manifest as a mirror gave it, with what a conditional request needs. */
+export interface CachedManifest {
+  readonly bytes: Uint8Array;
+  readonly validators: Validators;
+}
+
+/**
+ * What each mirror answered last, so that an unchanged manifest costs a 304. Losing
+ * the file costs one full read; it holds nothing that is believed unverified.
+ */
+export class ManifestCache {
+  readonly #path: string;
+  #entries: Map<string, z.infer<typeof entrySchema>> | null = null;
+  #dirty = false;
+
+  constructor(stateDirectory: string) {
+    this.#path = join(stateDirectory, "manifests.json");
+  }
+
+  async get(mirror: string, channel: string): Promise<CachedManifest | null> {
+    const entry = (await this.#load()).get(cacheKey(mirror, channel));
+    if (!entry) return null;
+    return {
+      bytes: Buffer.from(entry.envelope, "base64"),
+      validators: { etag: entry.etag, lastModified: entry.lastModified },
+    };
+  }
+
+  async put(mirror: string, channel: string, manifest: CachedManifest): Promise<void> {
+    const { etag, lastModified } = manifest.validators;
+    (await this.#load()).set(cacheKey(mirror, channel), {
+      ...(etag === undefined ? {} : { etag }),
+      ...(lastModified === undefined ? {} : { lastModified }),
+      envelope: Buffer.from(manifest.bytes).toString("base64"),
+    });
+    this.#dirty = true;
+  }
+
+  async drop(mirror: string, channel: string): Promise<void> {
+    if ((await this.#load()).delete(cacheKey(mirror, channel))) this.#dirty = true;
+  }
+
+  /** Writes what changed. */
+  async save(): Promise<void> {
+    if (!this.#dirty || !this.#entries) return;
+    await writeChecked(this.#path, Object.fromEntries(this.#entries));
+    this.#dirty = false;
+  }
+
+  async #load(): Promise<Map<string, z.infer<typeof entrySchema>>> {
+    if (!this.#entries) {
+      const read = await readChecked(this.#path, cacheSchema);
+      this.#entries = new Map(read.kind === "read" ? Object.entries(read.value) : []);
+    }
+    return this.#entries;
+  }
+}
+
+function cacheKey(mirror: string, channel: string): string {
+  return `${channel} ${mirror}`;
+}

@@ -1,0 +1,204 @@
+import { chmod, mkdir, readdir, rm } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import {
+  mergeMemories,
+  trustMemoriesSchema,
+  type TrustMemories,
+} from "../../core/release/acceptance.ts";
+import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
+import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../core/update/machine.ts";
+import type { Log } from "../../core/ports.ts";
+import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
+import { TEMPORARY, isNotFound } from "../files/durable-file.ts";
+import type { History } from "./history.ts";
+
+/** What the state directory holds of the record, and what is wrong with it. */
+export interface Recollection {
+  /** Null where nothing is left of a host that had something. */
+  readonly record: AgentRecord | null;
+  /** What was damaged or missing; empty where all is well. */
+  readonly alarms: readonly PullError[];
+}
+
+/**
+ * The agent's record on disk. The highest accepted sequence is kept in the record, in a
+ * file of its own, in the history and, where a place for it is given, once more outside
+ * of the state directory, so that no single loss lets a mirror replay an old release. A
+ * copy of the record lies outside of the directory: what is lost in the middle of an
+ * activation would else make the unproven system look like the one to go back to.
+ */
+export class StateFile {
+  readonly #recordPath: string;
+  readonly #trustPaths: readonly string[];
+  readonly #directory: string;
+  readonly #copyDirectory: string;
+  readonly #copyPath: string;
+  readonly #history: History;
+  readonly #log: Log;
+  /** What `recall` found in each of the memories' files. */
+  #trustOnDisk: (TrustMemories | null)[] = [];
+  #alarms: readonly PullError[] = [];
+
+  constructor(
+    paths: { state: string; runtime: string; memories?: string },
+    history: History,
+    log: Log,
+  ) {
+    const directory = paths.state;
+    this.#directory = directory;
+    this.#copyDirectory = paths.runtime;
+    this.#copyPath = join(paths.runtime, "state.json");
+    this.#recordPath = join(directory, "state.json");
+    this.#trustPaths = [
+      join(directory, "trust.json"),
+      ...(paths.memories === undefined ? [] : [paths.memories]),
+    ];
+    this.#history = history;
+    this.#log = log;
+  }
+
+  /** Makes the state directory, readable by its owner alone. */
+  async prepare(): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await chmod(this.#directory, 0o700);
+  }
+
+  /** Removes files that were never finished; only for who holds the lock. */
+  async removeUnfinished(): Promise<void> {
+    for (const directory of [this.#directory, this.#copyDirectory]) {
+      const names = await readdir(directory).catch((error: unknown) => {
+        if (isNotFound(error)) return [];
+        throw error;
+      });
+      for (const name of names.filter((it) => TEMPORARY.test(it))) {
+        await rm(join(directory, name), { force: true });
+      }
+    }
+  }
+
+  /**
+   * Reads the record; what is damaged or missing is put together again from the other
+   * copies. Throws only the operating system's errors.
+   */
+  async recall(): Promise<Recollection> {
+    const [record, ...trust] = await Promise.all([
+      readChecked(this.#recordPath, recordSchema),
+      ...this.#trustPaths.map((path) => readChecked(path, trustMemoriesSchema)),
+    ]);
+    this.#trustOnDisk = trust.map((part) => (part.kind === "read" ? part.value : null));
+    this.#alarms = [record, ...trust].flatMap((part) =>
+      part.kind === "damaged" ? [new PullError("STATE_CORRUPT", `state: ${part.why}`)] : [],
+    );
+    const known = this.#trustOnDisk.flatMap((memories) => memories ?? []);
+    if (record.kind === "read") {
+      const memories = mergeMemories([...record.value.trust, ...known]);
+      if (memories.length > 0 && trust[0]?.kind === "missing") {
+        this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
+      }
+      // Its first line comes after the first record, and before the second.
+      const hasPast = record.value.state.name !== "Idle" || record.value.committed !== null;
+      if (hasPast && (await this.#history.isEmpty())) {
+        this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
+      }
+      return { record: { ...record.value, trust: memories }, alarms: this.#alarms };
+    }
+    const copy = await readChecked(this.#copyPath, recordSchema);
+    if (copy.kind === "read") {
+      this.#alarm(
+        record.kind === "damaged" ? "STATE_CORRUPT" : "STATE_LOST",
+        `state: the record was lost; its copy in ${this.#copyDirectory} is used`,
+      );
+      const memories = mergeMemories([...copy.value.trust, ...known]);
+      return { record: { ...copy.value, trust: memories }, alarms: this.#alarms };
+    }
+    if ([record, ...trust].every(isMissing) && !(await this.#history.exists())) {
+      return { record: EMPTY_RECORD, alarms: [] };
+    }
+    const remembered = mergeMemories([
+      ...known,
+      ...(await this.#history.read()).flatMap((entry) => entry.trust ?? []),
+    ]);
+    const code = record.kind === "damaged" ? "STATE_CORRUPT" : "STATE_LOST";
+    if (remembered.length > 0) {
+      this.#alarm(code, "state: the record was lost; it starts anew with what is remembered");
+      return { record: { ...EMPTY_RECORD, trust: remembered }, alarms: this.#alarms };
+    }
+    this.#alarm(
+      code,
+      `nothing readable is left in ${this.#directory} of the releases this host accepted, so an ` +
+        "old one could not be told from a new one; `nixos-pull apply --accept-state-loss` starts anew",
+    );
+    return { record: null, alarms: this.#alarms };
+  }
+
+  /**
+   * Reads the record, with an alarm for all that is wrong; when nothing is left of a host
+   * that had a history, throws STATE_CORRUPT or STATE_LOST unless `acceptLoss`.
+   */
+  async load({ acceptLoss = false } = {}): Promise<AgentRecord> {
+    const { record, alarms } = await this.recall();
+    const last = alarms.at(-1);
+    if (record === null && !acceptLoss && last) {
+      for (const { code, message } of alarms.slice(0, -1)) this.#log.error(message, { code });
+      throw last;
+    }
+    for (const { code, message } of alarms) this.#log.error(message, { code });
+    return record ?? EMPTY_RECORD;
+  }
+
+  /** After `load`: writes again what was damaged or missing, and notes it in the history. */
+  async mend(record: AgentRecord, now: Date): Promise<void> {
+    const alarms = this.#alarms;
+    if (alarms.length > 0) await writeChecked(this.#recordPath, record);
+    await this.#saveTrust(record);
+    this.#alarms = [];
+    for (const { code, message } of alarms) {
+      const at = now.toISOString();
+      await this.#history.append({
+        ...{ at, event: "StateMended", state: record.state.name, code, message },
+      });
+    }
+  }
+
+  /** Writes the record, durably, before whatever it announces is done. */
+  async save(record: AgentRecord): Promise<void> {
+    await this.#saveTrust(record);
+    await this.#saveCopy(record);
+    await writeChecked(this.#recordPath, record);
+  }
+
+  /** The copy comes first, so that it is never behind. Without it the record still counts. */
+  async #saveCopy(record: AgentRecord): Promise<void> {
+    try {
+      await mkdir(this.#copyDirectory, { recursive: true, mode: 0o700 });
+      await writeChecked(this.#copyPath, record);
+    } catch (error) {
+      this.#log.warn(`state: the record has no copy: ${(error as Error).message}`);
+    }
+  }
+
+  async #saveTrust({ trust }: AgentRecord): Promise<void> {
+    const text = JSON.stringify(trust);
+    for (const [at, path] of this.#trustPaths.entries()) {
+      if (JSON.stringify(this.#trustOnDisk[at] ?? []) === text) continue;
+      try {
+        await mkdir(dirname(path), { recursive: true });
+        await writeChecked(path, trust);
+        this.#trustOnDisk[at] = trust;
+      } catch (error) {
+        if (at === 0) throw error;
+        // The state directory has it; a host must not stop for want of one more copy.
+        const { code, message } = toPullError(error);
+        this.#log.error(`state: no copy outside of the state directory: ${message}`, { code });
+      }
+    }
+  }
+
+  #alarm(code: ErrorCode, message: string): void {
+    this.#alarms = [...this.#alarms, new PullError(code, message)];
+  }
+}
+
+function isMissing({ kind }: CheckedRead<unknown>): boolean {
+  return kind === "missing";
+}

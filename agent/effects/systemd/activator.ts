@@ -1,0 +1,67 @@
+import { access, constants } from "node:fs/promises";
+import { join } from "node:path";
+import type { Activator, Log, NixStore } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
+import { childEnvironment, storeRoot } from "../nix/nix-environment.ts";
+import { lastLines, runProcess } from "../process/subprocess.ts";
+
+/** Below a toplevel. */
+export const SWITCH_PROGRAM = "bin/switch-to-configuration";
+
+const USAGE_TIMEOUT_MS = 10_000;
+
+/** Whether switch-to-configuration lists the action `check` in its usage text. */
+export async function usageKnowsCheck(
+  program: string,
+  env: Readonly<Record<string, string>> = childEnvironment(),
+): Promise<boolean> {
+  const usage = await runProcess(program, [], {
+    env,
+    timeoutMs: USAGE_TIMEOUT_MS,
+    mergeOutput: true,
+  });
+  return usage.exitCode !== 0 && /^\s*check\b|[|<]check[|>]/m.test(usage.stderr);
+}
+const KEPT_LINES = 20;
+
+/**
+ * Runs switch-to-configuration as a child of the agent: for sandboxes and hosts
+ * without systemd. It is never stopped by the agent's own signals: half an activation
+ * is worse than a late shutdown.
+ */
+export function childActivator(
+  settings: Pick<Settings, "store" | "activation">,
+  store: NixStore,
+  log: Log,
+): Activator {
+  const root = storeRoot(settings.store);
+  // In a sandbox the system's files lie below the root, and only it can tell where.
+  const env = childEnvironment(root === null ? {} : { NIXOS_PULL_SANDBOX_ROOT: root });
+  const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH_PROGRAM);
+  return {
+    async canActivate(toplevel) {
+      try {
+        await access(program(toplevel), constants.X_OK);
+        return true;
+      } catch {
+        return false;
+      }
+    },
+    hasCheck: (toplevel) => usageKnowsCheck(program(toplevel), env),
+    async activate(toplevel, mode) {
+      const result = await runProcess(program(toplevel), [mode], {
+        env,
+        timeoutMs: settings.activation.timeout,
+        mergeOutput: true,
+        onErrorLine: (line) => {
+          log.info(line, { component: "switch-to-configuration" });
+        },
+      });
+      return {
+        exitCode: result.exitCode,
+        timedOut: result.timedOut,
+        lastLines: lastLines(result.stderr, KEPT_LINES),
+      };
+    },
+  };
+}

@@ -1,0 +1,109 @@
+import { readFile } from "node:fs/promises";
+import { PullError } from "../../core/errors.ts";
+import type { ServiceManager } from "../../core/ports.ts";
+import { childEnvironment } from "../nix/nix-environment.ts";
+import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
+import { SWITCH_UNIT } from "./systemd-activator.ts";
+
+/** The agent's own unit, as the NixOS module names it. */
+export const AGENT_UNIT = "nixos-pull.service";
+const DEADLINE = "nixos-pull-deadline";
+
+/** Identity of the boot (random(4), "boot_id"). */
+async function readBootId(): Promise<string> {
+  return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
+}
+
+/** The agent's own transient units are judged by their results. */
+function isNotOurs(unit: string): boolean {
+  return unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`);
+}
+
+/** A host whose units systemd manages. */
+export const systemdManager: ServiceManager = {
+  bootId: readBootId,
+
+  async unitTroubles() {
+    const [listed, shown] = await Promise.all([
+      // A service that is restarted for ever is never failed (systemd.service(5), Restart=).
+      systemdOrThrow(
+        "systemctl",
+        "list-units",
+        "--state=failed,auto-restart,auto-restart-queued",
+        "--plain",
+        "--no-legend",
+        "--no-pager",
+      ),
+      systemdOrThrow("systemctl", "show", "--property=Id,NRestarts", "*.service"),
+    ]);
+    const failed = listed.stdout.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
+    const restarts = shown.stdout.split("\n\n").flatMap((block) => {
+      const unit = /^Id=(.+)$/m.exec(block)?.[1];
+      const count = Number(/^NRestarts=(\d+)$/m.exec(block)?.[1] ?? 0);
+      // The agent ends by itself to make way for its successor.
+      return unit !== undefined && count > 0 && unit !== AGENT_UNIT ? [[unit, count] as const] : [];
+    });
+    return { failed: failed.filter(isNotOurs).sort(), restarts: new Map(restarts) };
+  },
+
+  async armDeadline(seconds, command) {
+    await clearUnit(`${DEADLINE}.timer`);
+    await clearUnit(`${DEADLINE}.service`);
+    const environment = Object.entries(childEnvironment()).map(
+      ([name, value]) => `--setenv=${name}=${value}`,
+    );
+    await systemdOrThrow(
+      "systemd-run",
+      `--unit=${DEADLINE}`,
+      "--description=nixos-pull: roll back unless the release is committed",
+      `--on-active=${seconds}s`,
+      "--timer-property=AccuracySec=1s",
+      "--no-ask-password",
+      "--quiet",
+      // It has to succeed: where it cannot, it is tried again until it does.
+      "--property=Restart=on-failure",
+      "--property=RestartSec=30s",
+      "--property=StartLimitIntervalSec=0",
+      ...environment,
+      "--",
+      ...command,
+    );
+  },
+
+  async disarmDeadline() {
+    await systemd("systemctl", "stop", `${DEADLINE}.timer`);
+    await systemd("systemctl", "reset-failed", `${DEADLINE}.timer`, `${DEADLINE}.service`);
+  },
+
+  async stopAgent() {
+    await systemd("systemctl", "kill", "--signal=SIGKILL", AGENT_UNIT);
+    await systemd("systemctl", "stop", AGENT_UNIT);
+    await clearUnit(SWITCH_UNIT);
+  },
+
+  async startAgent() {
+    await systemd("systemctl", "reset-failed", AGENT_UNIT);
+    await systemd("systemctl", "start", "--no-block", AGENT_UNIT);
+  },
+
+  async restartAgent() {
+    await systemd("systemctl", "try-restart", "--no-block", AGENT_UNIT);
+  },
+
+  async reboot() {
+    await systemdOrThrow("systemctl", "reboot", "--no-block");
+  },
+};
+
+/** A sandbox: it has boots like everything on the machine, but no units of its own. */
+export const sandboxManager: ServiceManager = {
+  bootId: readBootId,
+  unitTroubles: () => Promise.resolve(null),
+  armDeadline: () => Promise.resolve(),
+  disarmDeadline: () => Promise.resolve(),
+  stopAgent: () => Promise.resolve(),
+  startAgent: () => Promise.resolve(),
+  restartAgent: () => Promise.resolve(),
+  reboot: () =>
+    Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox does not reboot its machine")),
+};

@@ -1,0 +1,188 @@
+import { z } from "zod";
+import {
+  acceptManifest,
+  memoryOf,
+  rememberedPosition,
+  type TrustMemories,
+  type TrustMemory,
+} from "../../core/release/acceptance.ts";
+import { BUILD } from "../../core/build.ts";
+import { ERROR_CODES, PullError, toPullError } from "../../core/errors.ts";
+import {
+  comparePositions,
+  positionOf,
+  readManifest,
+  type SignedManifest,
+} from "../../core/formats/manifest.ts";
+import type { Mirror, Validators } from "../../core/ports.ts";
+import { trustPolicyOf, type Settings } from "../../core/settings.ts";
+import type { ManifestCache } from "../../effects/state/manifest-cache.ts";
+
+/** What one mirror had to say in a poll. */
+export const verdictSchema = z.strictObject({
+  mirror: z.string(),
+  /** Absent where its manifest was acceptable. */
+  code: z.enum(ERROR_CODES).optional(),
+  message: z.string().optional(),
+  /** Of the release that it has; absent for epoch 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive().optional(),
+  /** True where the mirror answered that nothing changed (304). */
+  unchanged: z.boolean(),
+});
+export type MirrorVerdict = z.infer<typeof verdictSchema>;
+
+export interface AcceptedManifest {
+  readonly signed: SignedManifest;
+  readonly memory: TrustMemory;
+}
+
+export interface PollOutcome {
+  readonly accepted: AcceptedManifest | null;
+  /** Why nothing was accepted: the first mirror's error. */
+  readonly error: PullError | null;
+  readonly verdicts: readonly MirrorVerdict[];
+}
+
+/** With several mirrors, one that takes longer than this is not waited for. */
+const MAX_POLL_MS = 15 * 60 * 1000;
+
+/**
+ * Asks every mirror for the channel's manifest and takes the acceptable one with the
+ * highest epoch and sequence; among equals the mirror that stands first. A mirror that is behind
+ * or lies therefore cannot hide a release that another one has, and one that dawdles
+ * cannot hold it back: once there is news, the others have `limits.stallTimeout` to come
+ * (TUF: slow retrieval attack). No news never cuts the others short.
+ */
+export async function poll(
+  settings: Settings,
+  mirrors: readonly Mirror[],
+  cache: ManifestCache,
+  memories: TrustMemories,
+  now: Date,
+  signal?: AbortSignal,
+): Promise<PollOutcome> {
+  const late = new AbortController();
+  const giveUpIn = (ms: number): NodeJS.Timeout =>
+    setTimeout(() => {
+      late.abort();
+    }, ms);
+  const timers = mirrors.length > 1 ? [giveUpIn(MAX_POLL_MS)] : [];
+  const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
+  const gaveUp = aborted(late.signal);
+  const known = memoryOf(memories, settings.channel);
+  const answers = await Promise.all(
+    mirrors.map(async (mirror) => {
+      const answer = await Promise.race([
+        ask(mirror, settings, cache, memories, now, either),
+        // Also where what hangs cannot be stopped, such as a dead network file system.
+        gaveUp.then(() => tooLate(mirror)),
+      ]);
+      const isNews = answer.accepted !== null && isAfter(answer.accepted.memory, known);
+      if (isNews) timers.push(giveUpIn(settings.limits.stallTimeout));
+      return answer;
+    }),
+  ).finally(() => {
+    for (const timer of timers) clearTimeout(timer);
+  });
+  if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while polling");
+  let accepted: AcceptedManifest | null = null;
+  for (const answer of answers) {
+    if (answer.accepted && isAfter(answer.accepted.memory, accepted?.memory ?? null)) {
+      accepted = answer.accepted;
+    }
+  }
+  const errors = accepted ? [] : answers.flatMap((it) => it.error ?? []);
+  // That a stick is elsewhere explains nothing where another mirror was there.
+  const error = errors.find(({ code }) => code !== "MIRROR_ABSENT") ?? errors[0] ?? null;
+  return { accepted, error, verdicts: answers.map(({ verdict }) => verdict) };
+}
+
+function isAfter(memory: TrustMemory, other: TrustMemory | null): boolean {
+  return !other || comparePositions(rememberedPosition(memory), rememberedPosition(other)) > 0;
+}
+
+function aborted(signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    signal.addEventListener("abort", () => {
+      resolve();
+    });
+  });
+}
+
+function tooLate({ address }: Mirror): Answer {
+  const error = new PullError(
+    "MIRROR_SLOW",
+    `${address}: the others had answered long before, and it was not waited for`,
+  );
+  const { code, message } = error;
+  return {
+    accepted: null,
+    error,
+    verdict: { mirror: address, code, message, unchanged: false },
+  };
+}
+
+/** Whether this host may follow a verified manifest. Throws what `acceptManifest` throws. */
+export function acceptHere(
+  signed: SignedManifest,
+  { channel, clock }: Pick<Settings, "channel" | "clock">,
+  memories: TrustMemories,
+  now: Date,
+): TrustMemory {
+  return acceptManifest(signed, { channel, memories, now, clock, builtAt: BUILD.time });
+}
+
+interface Answer {
+  readonly accepted: AcceptedManifest | null;
+  readonly error: PullError | null;
+  readonly verdict: MirrorVerdict;
+}
+
+async function ask(
+  mirror: Mirror,
+  settings: Settings,
+  cache: ManifestCache,
+  memories: TrustMemories,
+  now: Date,
+  signal: AbortSignal | undefined,
+): Promise<Answer> {
+  const { channel } = settings;
+  let unchanged = false;
+  try {
+    const cached = await cache.get(mirror.address, channel);
+    const answer = await mirror.readManifest(channel, { validators: cached?.validators, signal });
+    let bytes: Uint8Array;
+    let validators: Validators = {};
+    if (answer.kind === "read") {
+      ({ bytes, validators } = answer);
+    } else if (cached) {
+      unchanged = true;
+      bytes = cached.bytes;
+    } else {
+      throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
+    }
+    const signed = readManifest(bytes, trustPolicyOf(settings));
+    const memory = acceptHere(signed, settings, memories, now);
+    const hasValidators = validators.etag ?? validators.lastModified;
+    if (hasValidators !== undefined) {
+      await cache.put(mirror.address, channel, { bytes, validators });
+    }
+    const { epoch, sequence } = positionOf(signed.manifest);
+    return {
+      accepted: { signed, memory },
+      error: null,
+      verdict: { mirror: mirror.address, ...(epoch > 0 && { epoch }), sequence, unchanged },
+    };
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    // What is merely out of reach or out of date is worth a conditional request later.
+    if (!error.transient) await cache.drop(mirror.address, channel);
+    const { code, message } = error;
+    return {
+      accepted: null,
+      error,
+      verdict: { mirror: mirror.address, code, message, unchanged },
+    };
+  }
+}

@@ -1,0 +1,54 @@
+import { ERROR_CODES, type ErrorCode } from "../../core/errors.ts";
+import {
+  MAX_FAILURE_LINE,
+  MAX_FAILURE_LINES,
+  MAX_REPORT_MESSAGE,
+  type Report,
+} from "../../core/formats/report.ts";
+import { sanitize } from "../../core/text/sanitize.ts";
+import { storePathSchema } from "../../core/formats/store-path.ts";
+import type { HistoryEntry } from "../../effects/state/history.ts";
+
+/** Events with which an update comes to a bad end. */
+const FAILURES = new Set(["ActivationRejected", "ActivationInterrupted", "AttemptFailed"]);
+
+/**
+ * The last update that failed after `committedAt`, with the last lines of its switch; none
+ * where the host became another release since then.
+ */
+export function failedUpdate(
+  history: readonly HistoryEntry[],
+  committedAt: string | null,
+): Report["failure"] {
+  const after = committedAt === null ? -Infinity : Date.parse(committedAt);
+  const at = history.findLastIndex(
+    (entry) => FAILURES.has(entry.event) && Date.parse(entry.at) > after,
+  );
+  const entry = history[at];
+  if (!entry) return undefined;
+  const toplevel = storePathSchema.safeParse(entry.toplevel);
+  return {
+    at: entry.at,
+    sequence: entry.sequence ?? null,
+    toplevel: toplevel.success ? toplevel.data : null,
+    code: isErrorCode(entry.code) ? entry.code : null,
+    message: entry.message === undefined ? null : sanitize(entry.message, MAX_REPORT_MESSAGE),
+    lastLines: linesBefore(history, at)
+      .slice(-MAX_FAILURE_LINES)
+      .map((line) => sanitize(line, MAX_FAILURE_LINE)),
+  };
+}
+
+/** A system that failed after its switch left its lines in an earlier entry of the same release. */
+function linesBefore(history: readonly HistoryEntry[], last: number): readonly string[] {
+  const sequence = history[last]?.sequence;
+  for (let at = last; at >= 0 && history[at]?.sequence === sequence; at--) {
+    const lines = history[at]?.lastLines;
+    if (lines && lines.length > 0) return lines;
+  }
+  return [];
+}
+
+function isErrorCode(code: string | undefined): code is ErrorCode {
+  return (ERROR_CODES as readonly string[]).includes(code ?? "");
+}

@@ -1,0 +1,127 @@
+import { BUILD } from "../../core/build.ts";
+import { memoryOf } from "../../core/release/acceptance.ts";
+import { driftOf } from "../../core/update/drift.ts";
+import {
+  EMPTY_RECORD,
+  isPastTheLine,
+  type AgentRecord,
+  type Reason,
+} from "../../core/update/machine.ts";
+import {
+  MAX_REPORT_MESSAGE,
+  MAX_REPORT_WAITS,
+  sealReport,
+  type Report,
+} from "../../core/formats/report.ts";
+import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
+import { hostKey } from "../../effects/state/host-key.ts";
+import { Agent, type AgentTools, type PollReport } from "../agent.ts";
+import { failedUpdate } from "./failed-update.ts";
+import { currentHold, holdAlarms } from "./host-status.ts";
+import { observe } from "../update/observe.ts";
+
+const UNREADABLE_HOLD = { at: null, until: null, reason: null };
+
+/** What this host has to say about itself, from disk alone. */
+export async function makeReport(tools: AgentTools): Promise<Report> {
+  const { settings, state, store, clock, history } = tools;
+  const [{ record: found, alarms: recalled }, lastPoll, host, hold, machineId, disk, entries] =
+    await Promise.all([
+      state.recall(),
+      new Agent(tools).lastPoll(),
+      observe(store),
+      currentHold(tools),
+      tools.machineId?.() ?? null,
+      storeDisk(tools),
+      history.read(),
+    ]);
+  const alarms = [...holdAlarms(hold), ...recalled];
+  const record = found ?? EMPTY_RECORD;
+  const { committed } = record;
+  const drift = isPastTheLine(record.state) ? null : driftOf(record, host);
+  const waits = (lastPoll?.waiting?.waits ?? [])
+    .slice(0, MAX_REPORT_WAITS)
+    .map(({ reason, message, until }) => ({
+      ...{ reason, message: message.slice(0, MAX_REPORT_MESSAGE), until },
+    }));
+  const trust = memoryOf(record.trust, settings.channel);
+  // A host that forgot what it accepted says so before anything else.
+  const reason = alarms.at(-1) ?? reasonOf(record, lastPoll);
+  const failure = failedUpdate(entries, committed?.at ?? null);
+  return {
+    formatVersion: 1,
+    hostname: settings.hostname,
+    machineId,
+    at: clock.now().toISOString(),
+    channel: settings.channel,
+    release: committed && {
+      sequence: committed.sequence,
+      digest: committed.digest,
+      toplevel: committed.toplevel,
+      rebootNeeded: record.pendingReboot !== null,
+      committedAt: committed.at,
+    },
+    accepted: trust && { epoch: trust.epoch ?? 0, sequence: trust.sequence, digest: trust.digest },
+    state: record.state.name,
+    code: reason?.code ?? null,
+    message: reason?.message?.slice(0, MAX_REPORT_MESSAGE) ?? null,
+    ...{ profile: host.profile, running: host.running, booted: host.booted ?? null },
+    ...(waits.length > 0 && { waits }),
+    ...(hold.kind !== "none" && { hold: hold.kind === "held" ? hold.hold : UNREADABLE_HOLD }),
+    ...(drift && { drift }),
+    agentVersion: BUILD.version,
+    ...(lastPoll && {
+      lastPoll: { at: lastPoll.at, decision: lastPoll.decision, sequence: lastPoll.sequence },
+    }),
+    ...(record.pendingReboot && { pendingReboot: rebootOf(record.pendingReboot, tools) }),
+    ...(failure && { failure }),
+    ...(disk && { disk }),
+  };
+}
+
+/** What is wrong with the last attempt, or else with the last poll. */
+function reasonOf(
+  record: AgentRecord,
+  lastPoll: PollReport | null,
+): Pick<PollReport, "code" | "message"> | null {
+  if ("reason" in record.state) return record.state.reason;
+  if (lastPoll?.decision === "denied" && lastPoll.code === null) return denialFor(record, lastPoll);
+  return lastPoll;
+}
+
+/** A release that failed here and is not tried again stays wrong, however often it is found. */
+function denialFor(record: AgentRecord, { sequence }: PollReport): Reason {
+  const denial = record.denied.findLast((it) => it.sequence === sequence) ?? record.denied.at(-1);
+  const why = denial ? `${denial.reason.code}: ${denial.reason.message}` : "it failed before";
+  return {
+    code: "RELEASE_DENIED",
+    message: `release ${sequence ?? "?"} is not tried again here: ${why}`,
+  };
+}
+
+function rebootOf(
+  { release, wayBack, requested }: NonNullable<AgentRecord["pendingReboot"]>,
+  { settings }: AgentTools,
+): NonNullable<Report["pendingReboot"]> {
+  const message = wayBack
+    ? `the way back from release ${release.sequence} is complete only after a reboot`
+    : `release ${release.sequence} is complete only after a reboot`;
+  return { sequence: release.sequence, message, policy: settings.reboot.policy, requested };
+}
+
+/** A report without the disk is better than none. */
+async function storeDisk({ disk, store }: AgentTools): Promise<Report["disk"] | null> {
+  const found = await disk.freeSpace(store.realPath(STORE_DIRECTORY)).catch(() => null);
+  return found?.total === undefined ? null : { free: found.free, total: found.total };
+}
+
+/** The signed report and the key that signed it. */
+export async function signedReport(
+  tools: AgentTools,
+): Promise<{ envelope: string; report: Report; publicKey: string }> {
+  const { settings } = tools;
+  await tools.state.prepare();
+  const key = await hostKey(settings.paths.state, settings.hostname);
+  const report = { ...(await makeReport(tools)), publicKey: key.publicKey.text };
+  return { envelope: sealReport(report, key), report, publicKey: key.publicKey.text };
+}

@@ -1,0 +1,122 @@
+import { backoffMs } from "../../core/update/backoff.ts";
+import { toPullError } from "../../core/errors.ts";
+import { deliverReport, reportTargets } from "../../effects/report/report-outbox.ts";
+import { ReportSpool, type PendingReport } from "../../effects/state/report-spool.ts";
+import { Transport } from "../../effects/mirror/transport.ts";
+import type { AgentTools } from "../agent.ts";
+import { signedReport } from "./host-report.ts";
+
+type Target = PendingReport["targets"][number];
+
+/**
+ * Brings this host's report to where the settings say. What cannot be delivered is kept on
+ * disk and tried again, later and later, until it arrives or a newer report takes its
+ * place. Whatever goes wrong is a warning: reports never stand in the way of releases.
+ */
+export class ReportDelivery {
+  readonly #tools: AgentTools;
+  readonly #spool: ReportSpool;
+
+  constructor(tools: AgentTools) {
+    this.#tools = tools;
+    this.#spool = new ReportSpool(tools.settings.paths.state);
+  }
+
+  /** Makes a report, puts it in place of an older one and tries to deliver it everywhere. */
+  async sendNew(signal?: AbortSignal): Promise<void> {
+    const { settings, clock } = this.#tools;
+    const targets = reportTargets(settings);
+    if (targets.length === 0) return;
+    await this.#orWarn(async () => {
+      const before = await this.#spool.read();
+      const { envelope } = await signedReport(this.#tools);
+      const retryAt = clock.now().toISOString();
+      const pending: PendingReport = {
+        envelope,
+        targets: targets.map((target) => ({
+          target,
+          failures: before?.targets.find((it) => it.target === target)?.failures ?? 0,
+          retryAt,
+        })),
+      };
+      await this.#spool.write(pending);
+      await this.#deliver(pending, signal);
+    });
+  }
+
+  /** Tries again what is due. */
+  async retry(signal?: AbortSignal): Promise<void> {
+    await this.#orWarn(async () => {
+      const pending = await this.#spool.read();
+      if (pending) await this.#deliver(pending, signal);
+    });
+  }
+
+  /** Milliseconds until something is to be tried again; Infinity where nothing waits. */
+  async untilRetry(): Promise<number> {
+    const now = this.#tools.clock.now().getTime();
+    const pending = await this.#spool.read().catch(() => null);
+    const times = (pending?.targets ?? []).map(({ retryAt }) => Date.parse(retryAt) - now);
+    return Math.max(0, Math.min(Infinity, ...times));
+  }
+
+  async #deliver(pending: PendingReport, signal: AbortSignal | undefined): Promise<void> {
+    const wanted = reportTargets(this.#tools.settings);
+    const transport = new Transport(this.#tools.settings);
+    try {
+      const left = await Promise.all(
+        pending.targets
+          // The settings may have changed since it was put there.
+          .filter(({ target }) => wanted.includes(target))
+          .map((target) => this.#try(target, pending.envelope, transport, signal)),
+      );
+      await this.#spool.write({ ...pending, targets: left.flatMap((it) => it ?? []) });
+    } finally {
+      await transport.close();
+    }
+  }
+
+  /** One attempt; gives what is left to do, or null where it arrived. */
+  async #try(
+    due: Target,
+    envelope: string,
+    transport: Transport,
+    signal: AbortSignal | undefined,
+  ): Promise<Target | null> {
+    const { settings, clock, log, random } = this.#tools;
+    const now = clock.now().getTime();
+    const { target, failures } = due;
+    // A clock that was set back must not keep it for years.
+    if (Date.parse(due.retryAt) - now > 0 && Date.parse(due.retryAt) - now <= this.#longest()) {
+      return due;
+    }
+    try {
+      await deliverReport(target, envelope, settings, transport, signal);
+      if (failures > 0) log.info(`the report was delivered (${target}), attempt ${failures + 1}`);
+      return null;
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code === "INTERRUPTED") return due;
+      const { retryBase: base, retryMax: max } = settings.limits;
+      const wait = backoffMs(failures + 1, { base, max }, random());
+      log[failures === 0 ? "warn" : "debug"](`the report could not be delivered: ${message}`, {
+        code,
+      });
+      return { target, failures: failures + 1, retryAt: new Date(now + wait).toISOString() };
+    }
+  }
+
+  #longest(): number {
+    return this.#tools.settings.limits.retryMax * 1.2;
+  }
+
+  async #orWarn(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code === "INTERRUPTED") return;
+      this.#tools.log.warn(`the report could not be made or kept: ${message}`, { code });
+    }
+  }
+}

@@ -1,0 +1,12 @@
+import type { Observation } from "../../core/update/plan.ts";
+import type { NixStore } from "../../core/ports.ts";
+
+/** What the host is at this moment. */
+export async function observe(store: NixStore): Promise<Observation> {
+  const [profile, running, booted] = await Promise.all([
+    store.profileToplevel(),
+    store.runningToplevel(),
+    store.bootedToplevel(),
+  ]);
+  return { profile, running, booted };
+}

@@ -1,0 +1,117 @@
+import { createHash } from "node:crypto";
+import { open, stat } from "node:fs/promises";
+import {
+  addSignature,
+  encodeEnvelope,
+  parseEnvelope,
+  signedBytesOf,
+  RELEASE_PAYLOAD_TYPE,
+  type Envelope,
+} from "../../core/formats/envelope.ts";
+import { PullError } from "../../core/errors.ts";
+import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
+import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+import { MirrorWriter } from "../mirror/mirror-writer.ts";
+import type { ReleaseSigner } from "./release-signer.ts";
+
+/** Envelopes are read whole; a manifest of 100,000 hosts has about 60 MB. */
+const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
+
+/** What was signed, for the person who did. */
+export interface SignedRelease {
+  readonly file: string;
+  readonly manifest: Manifest;
+  /** sha256 of the payload: signers at several places compare it. */
+  readonly digest: string;
+  /** Names of the keys whose signatures were added now. */
+  readonly added: readonly string[];
+  /** Names that all signatures claim; only those just added were verified here. */
+  readonly claimed: readonly string[];
+}
+
+/** Reads a file with an envelope without believing it. Throws USAGE, ENVELOPE_INVALID. */
+export async function readSignedFile(path: string): Promise<{ bytes: Buffer; envelope: Envelope }> {
+  const file = await open(path, "r").catch((cause: unknown) => {
+    if (!isNotFound(cause)) throw cause;
+    throw new PullError("USAGE", `${path}: expected a signed file, found none`, { cause });
+  });
+  try {
+    const { size } = await file.stat();
+    if (size > MAX_ENVELOPE_BYTES) {
+      throw new PullError(
+        "ENVELOPE_INVALID",
+        `${path}: expected at most ${MAX_ENVELOPE_BYTES} bytes, found ${size}`,
+      );
+    }
+    const bytes = await file.readFile();
+    return { bytes, envelope: parseEnvelope(bytes) };
+  } finally {
+    await file.close();
+  }
+}
+
+/** Reads a release's envelope likewise. Throws also PAYLOAD_TYPE_WRONG, MANIFEST_INVALID. */
+export async function readEnvelopeFile(
+  path: string,
+): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
+  const { bytes, envelope } = await readSignedFile(path);
+  if (envelope.payloadType !== RELEASE_PAYLOAD_TYPE) {
+    throw new PullError(
+      "PAYLOAD_TYPE_WRONG",
+      `${path}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
+    );
+  }
+  return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
+}
+
+/** The envelope with the signature of each signer. Throws SIGNER_FAILED. */
+export async function signEnvelope(
+  envelope: Envelope,
+  signers: readonly ReleaseSigner[],
+): Promise<Envelope> {
+  const message = signedBytesOf(envelope);
+  let signed = envelope;
+  for (const signer of signers) {
+    signed = addSignature(signed, signer.publicKey, await signer.sign(message));
+  }
+  return signed;
+}
+
+/**
+ * Adds signatures to a release: to a file, or to a channel's release in force where
+ * `target` is a mirror's directory. The payload stays byte for byte, so hosts see the
+ * same release; a payload that is no valid manifest is not signed. The file is replaced
+ * by rename. Throws USAGE, the trust errors, SIGNER_FAILED, PUBLISH_LOCKED.
+ */
+export async function signRelease(
+  target: string,
+  channel: string,
+  signers: readonly ReleaseSigner[],
+): Promise<SignedRelease> {
+  const found = await stat(target).catch((cause: unknown) => {
+    if (!isNotFound(cause)) throw cause;
+    throw new PullError("USAGE", `${target}: expected an envelope or a mirror, found nothing`, {
+      cause,
+    });
+  });
+  if (!found.isDirectory()) return signFile(target, signers);
+  const writer = await MirrorWriter.open(target);
+  try {
+    return await signFile(writer.manifestPath(channel), signers);
+  } finally {
+    await writer.close();
+  }
+}
+
+async function signFile(file: string, signers: readonly ReleaseSigner[]): Promise<SignedRelease> {
+  const { envelope, manifest } = await readEnvelopeFile(file);
+  const signed = await signEnvelope(envelope, signers);
+  const added = signed.signatures.slice(envelope.signatures.length);
+  if (added.length > 0) {
+    await writeDurably(file, encodeEnvelope(signed), (await stat(file)).mode & 0o777);
+  }
+  const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
+    signatures.map(({ keyid }) => keyid ?? "unnamed");
+  const digest = createHash("sha256").update(Buffer.from(signed.payload, "base64")).digest("hex");
+  return { file, manifest, digest, added: names({ signatures: added }), claimed: names(signed) };
+}

@@ -1,0 +1,93 @@
+import { readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { readIndex } from "../../core/formats/archive-index.ts";
+import type { TrustPolicy } from "../../core/formats/envelope.ts";
+import { toPullError } from "../../core/errors.ts";
+import {
+  channelSchema,
+  readManifest,
+  systemsOf,
+  type HostEntry,
+  type ReleasedSystem,
+} from "../../core/formats/manifest.ts";
+import type { Mirror } from "../../core/ports.ts";
+import type { Report } from "../../core/formats/report.ts";
+import { readCompressedIndex } from "../../effects/mirror/archive-index-reader.ts";
+import { isNotFound } from "../../effects/files/durable-file.ts";
+import { ReleaseShelf } from "../channel/release-shelf.ts";
+
+/** Systems of which a mirror can still tell what they are made of, by toplevel. */
+export class KnownSystems {
+  readonly #mirror: Mirror;
+  readonly #entries = new Map<string, ReleasedSystem>();
+  readonly #paths = new Map<string, Promise<readonly string[] | null>>();
+
+  constructor(mirror: Mirror) {
+    this.#mirror = mirror;
+  }
+
+  add(hosts: Iterable<HostEntry>): void {
+    for (const system of [...hosts].flatMap(systemsOf)) {
+      this.#entries.set(system.toplevel, system);
+    }
+  }
+
+  /** Adds what a mirror's directory retains of all its channels, if these keys signed it. */
+  async addRetained(directory: string, trust: TrustPolicy): Promise<void> {
+    const shelf = new ReleaseShelf(join(directory, ".publish"));
+    for (const channel of await shelf.channels()) {
+      for (const { envelope } of await shelf.releases(channel)) {
+        try {
+          this.add(Object.values(readManifest(envelope, trust).manifest.hosts));
+        } catch {
+          // Signed by keys that are no longer trusted: hosts just get more than they need.
+        }
+      }
+    }
+  }
+
+  /**
+   * Base names of the store paths that a host has by its report, or null where none of its
+   * systems is known. All of these systems have garbage collector roots on the host.
+   */
+  async heldBy(report: Report, signal?: AbortSignal): Promise<Set<string> | null> {
+    const { release, profile, running, booted } = report;
+    const held = new Set<string>();
+    for (const toplevel of new Set([release?.toplevel, profile, running, booted])) {
+      if (typeof toplevel !== "string") continue;
+      for (const path of (await this.#pathsOf(toplevel, signal)) ?? []) held.add(path);
+    }
+    return held.size > 0 ? held : null;
+  }
+
+  #pathsOf(toplevel: string, signal?: AbortSignal): Promise<readonly string[] | null> {
+    const known = this.#paths.get(toplevel) ?? this.#readPaths(toplevel, signal);
+    this.#paths.set(toplevel, known);
+    return known;
+  }
+
+  async #readPaths(toplevel: string, signal?: AbortSignal): Promise<readonly string[] | null> {
+    const entry = this.#entries.get(toplevel);
+    if (!entry) return null;
+    try {
+      const compressed = await readCompressedIndex(this.#mirror, entry, signal);
+      return readIndex(compressed, entry, null).index.paths.map(({ path }) => path);
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      // Pruned, or damaged: a system that is not known.
+      if (/^(MIRROR_NOT_FOUND|ARCHIVE_|INDEX_)/.test(error.code)) return null;
+      throw error;
+    }
+  }
+}
+
+/** Names of the channels in a mirror's directory. */
+export async function channelsIn(directory: string): Promise<string[]> {
+  try {
+    const names = await readdir(join(directory, "channels"));
+    return names.filter((name) => channelSchema.safeParse(name).success).sort();
+  } catch (error) {
+    if (isNotFound(error)) return [];
+    throw error;
+  }
+}

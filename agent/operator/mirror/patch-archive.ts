@@ -1,0 +1,39 @@
+import { createHash } from "node:crypto";
+import { PullError } from "../../core/errors.ts";
+import type { ReleasedSystem } from "../../core/formats/manifest.ts";
+import type { Mirror } from "../../core/ports.ts";
+
+/** No archive of index patches is longer: they are made in memory, and none saves that much. */
+const MAX_BYTES = 64 * 1024 ** 2;
+
+/** The archives that have patches for the indexes of these systems, each once. */
+export function patchArchivesOf(systems: Iterable<ReleasedSystem>): Set<string> {
+  const archives = new Set<string>();
+  for (const { archive } of systems) {
+    for (const patch of archive.index.patches ?? []) archives.add(patch.archive);
+  }
+  return archives;
+}
+
+/**
+ * An archive of index patches, whole. Its size stands nowhere, its hash does. Throws the
+ * MIRROR_ errors and ARCHIVE_CORRUPT.
+ */
+export async function readPatchArchive(
+  mirror: Mirror,
+  sha256: string,
+  signal: AbortSignal | undefined,
+): Promise<Buffer> {
+  const hash = createHash("sha256");
+  const pieces: Uint8Array[] = [];
+  for await (const piece of mirror.readArchive(sha256, { from: 0, to: MAX_BYTES }, signal)) {
+    hash.update(piece);
+    pieces.push(piece);
+  }
+  const found = hash.digest("hex");
+  if (found === sha256) return Buffer.concat(pieces);
+  throw new PullError(
+    "ARCHIVE_CORRUPT",
+    `index patches: expected an archive with sha256 ${sha256}, found ${found}`,
+  );
+}

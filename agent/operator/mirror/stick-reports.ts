@@ -1,0 +1,163 @@
+import { constants, mkdir, open, readdir, stat } from "node:fs/promises";
+import { join } from "node:path";
+import { CLOCK_TOLERANCE_MS } from "../../core/release/acceptance.ts";
+import { parseEnvelope } from "../../core/formats/envelope.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
+import {
+  MAX_REPORT_BYTES,
+  REPORT_PAYLOAD_TYPE,
+  openReport,
+  parseReport,
+  type Report,
+} from "../../core/formats/report.ts";
+import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+
+/** Where reports lie on a mirror or stick. */
+export const REPORTS_DIRECTORY = "reports";
+
+/** The keys that count for each host; several while one is changed. */
+export type ReportKeys = ReadonlyMap<string, readonly PublicKey[]>;
+
+/** A report with its envelope. */
+export interface ReadReport {
+  readonly report: Report;
+  readonly bytes: Buffer;
+}
+
+/**
+ * Reads a report, signed by the key of the host that it names; without any keys, by
+ * whomever: for those who only carry it. Throws SIGNATURE_THRESHOLD, ENVELOPE_INVALID,
+ * PAYLOAD_TYPE_WRONG, REPORT_INVALID, USAGE.
+ */
+export async function readReport(path: string, keys: ReportKeys | null): Promise<ReadReport> {
+  const bytes = await readSmallFile(path);
+  const claimed = claimedReport(bytes);
+  if (keys === null) return { report: claimed, bytes };
+  let failure: unknown = new PullError(
+    "SIGNATURE_THRESHOLD",
+    `${path}: expected a key of ${claimed.hostname} among the hosts' keys, found none`,
+  );
+  for (const key of keys.get(claimed.hostname) ?? []) {
+    try {
+      return { report: openReport(bytes, key), bytes };
+    } catch (thrown) {
+      failure = thrown;
+    }
+  }
+  throw failure;
+}
+
+/** What a report says, whoever signed it. */
+function claimedReport(bytes: Uint8Array): Report {
+  const envelope = parseEnvelope(bytes);
+  if (envelope.payloadType !== REPORT_PAYLOAD_TYPE) {
+    throw new PullError(
+      "PAYLOAD_TYPE_WRONG",
+      `expected a report, found ${JSON.stringify(envelope.payloadType)}`,
+    );
+  }
+  return parseReport(Buffer.from(envelope.payload, "base64"));
+}
+
+async function readSmallFile(path: string): Promise<Buffer> {
+  let file;
+  try {
+    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
+  } catch (cause) {
+    if (!isNotFound(cause)) throw cause;
+    throw new PullError("USAGE", `${path}: expected a report, found no file`, { cause });
+  }
+  try {
+    const found = await file.stat();
+    if (!found.isFile() || found.size > MAX_REPORT_BYTES) {
+      throw new PullError(
+        "REPORT_INVALID",
+        `${path}: expected a file of at most ${MAX_REPORT_BYTES} bytes`,
+      );
+    }
+    return await file.readFile();
+  } finally {
+    await file.close();
+  }
+}
+
+/** The reports in a file, or in a directory such as a mirror's `reports`. */
+export async function reportFiles(path: string): Promise<string[]> {
+  const found = await stat(path).catch((cause: unknown) => {
+    if (!isNotFound(cause)) throw cause;
+    throw new PullError("USAGE", `${path}: expected a report or a directory of them`, { cause });
+  });
+  if (!found.isDirectory()) return [path];
+  const names = (await readdir(path)).filter((name) => name.endsWith(".json")).sort();
+  return names.map((name) => join(path, name));
+}
+
+/** What came home. */
+export interface BroughtReports {
+  /** Hosts of which a newer report was brought. */
+  readonly brought: readonly string[];
+  /** Hosts of which the destination has one as new. */
+  readonly known: readonly string[];
+  readonly refused: readonly {
+    readonly file: string;
+    readonly code: string;
+    readonly message: string;
+  }[];
+}
+
+/** Brings reports from a stick's directory to a mirror's; a newer one replaces an older one only. */
+export async function bringReports(
+  source: string,
+  destination: string,
+  { keys, now, dryRun }: { keys: ReportKeys | null; now: Date; dryRun: boolean },
+): Promise<BroughtReports> {
+  const brought: string[] = [];
+  const known: string[] = [];
+  const refused: { file: string; code: string; message: string }[] = [];
+  const from = join(source, REPORTS_DIRECTORY);
+  const into = join(destination, REPORTS_DIRECTORY);
+  const files = await reportFiles(from).catch((thrown: unknown) => {
+    if (toPullError(thrown).code === "USAGE") return [];
+    throw thrown;
+  });
+  for (const file of files) {
+    try {
+      const { report, bytes } = await readReport(file, keys);
+      const { hostname } = report;
+      if (join(from, `${hostname}.json`) !== file) {
+        throw new PullError("REPORT_INVALID", `it is a report of ${hostname}`);
+      }
+      // One from the future would keep all others away until then.
+      if (Date.parse(report.at) > now.getTime() + CLOCK_TOLERANCE_MS) {
+        throw new PullError("REPORT_INVALID", `it is of ${report.at}, in the future`);
+      }
+      const target = join(into, `${hostname}.json`);
+      if (await isAsNew(target, report, keys)) {
+        known.push(hostname);
+        continue;
+      }
+      if (!dryRun) {
+        await mkdir(into, { recursive: true });
+        await writeDurably(target, bytes, 0o644);
+      }
+      brought.push(hostname);
+    } catch (thrown) {
+      const { code, message, exitCode } = toPullError(thrown);
+      // What is wrong with this machine's own disk is no report's fault.
+      if (exitCode !== 4) throw thrown;
+      refused.push({ file, code, message });
+    }
+  }
+  return { brought, known, refused };
+}
+
+/** Whether the report that is there is not older. One that cannot be believed is replaced. */
+async function isAsNew(target: string, report: Report, keys: ReportKeys | null): Promise<boolean> {
+  try {
+    const there = await readReport(target, keys);
+    return Date.parse(there.report.at) >= Date.parse(report.at);
+  } catch {
+    return false;
+  }
+}

@@ -1,0 +1,33 @@
+import { createHash } from "node:crypto";
+import { open } from "node:fs/promises";
+import type { OtherArchive } from "../../core/formats/archive-index.ts";
+import { TAR_TRAILER, paddedSize, tarHeader } from "../../core/formats/tar-layout.ts";
+
+/**
+ * Makes an archive of one member at `path`, a new file, out of the file `blob`. Its
+ * contents begin after one tar block.
+ */
+export async function packBlob(member: string, blob: string, path: string): Promise<OtherArchive> {
+  const source = await open(blob, "r");
+  const file = await open(path, "wx", 0o644);
+  try {
+    const { size } = await source.stat();
+    const hash = createHash("sha256");
+    let written = 0;
+    const write = async (bytes: Buffer): Promise<void> => {
+      hash.update(bytes);
+      written += bytes.length;
+      await file.appendFile(bytes);
+    };
+    await write(tarHeader(member, size));
+    for await (const piece of source.createReadStream({ autoClose: false })) {
+      await write(piece as Buffer);
+    }
+    await write(Buffer.alloc(paddedSize(size) - size + TAR_TRAILER));
+    await file.sync();
+    return { sha256: hash.digest("hex"), size: written };
+  } finally {
+    await source.close();
+    await file.close();
+  }
+}

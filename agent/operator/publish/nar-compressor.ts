@@ -1,0 +1,149 @@
+import { createHash, randomBytes } from "node:crypto";
+import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { PullError } from "../../core/errors.ts";
+import {
+  narFileName,
+  narInfoFileName,
+  parseNarInfo,
+  renderNarInfo,
+  type Compression,
+  type StorePathInfo,
+} from "../../core/formats/narinfo.ts";
+import { SecretScan, type FoundSecret } from "../../core/publish/secret-scan.ts";
+import { STORE_DIRECTORY, encodeBase32 } from "../../core/formats/store-path.ts";
+import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+import { withNar } from "../../effects/nix/nar-dump.ts";
+import { ProcessFailure, streamProcess } from "../../effects/process/process-stream.ts";
+import { parallelMap } from "../../effects/process/parallel-map.ts";
+
+/** How NARs are compressed; the level is the program's own default where absent. */
+export interface CompressionChoice {
+  readonly compression: Compression;
+  readonly level?: number | undefined;
+}
+
+/** What a compression tells, and asks, while it goes on. */
+export interface CompressionContext {
+  readonly signal?: AbortSignal | undefined;
+  readonly onPath: (done: number) => void;
+  /** Whether a path with these private keys may go into the cache. */
+  readonly permits: (storePath: string, found: readonly FoundSecret[]) => boolean;
+}
+
+/** Longest time for one NAR; this only ends what is stuck. */
+const NAR_TIMEOUT_MS = 4 * 3600 * 1000;
+
+/** Levels that each program takes. */
+export const COMPRESSION_LEVELS = {
+  zstd: { min: 1, max: 19 },
+  xz: { min: 0, max: 9 },
+} as const;
+
+/**
+ * Puts the NARs of these paths into a binary cache directory, several at a time. What
+ * is there already, compressed in this way, is left. A path that is not permitted does
+ * not come into the cache, so that the next publish looks at it again. Throws PUBLISH_FAILED,
+ * TOOL_MISSING, INTERRUPTED.
+ */
+export async function compressPaths(
+  paths: readonly StorePathInfo[],
+  cache: string,
+  choice: CompressionChoice,
+  context: CompressionContext,
+): Promise<void> {
+  await mkdir(join(cache, "nar"), { recursive: true });
+  await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
+  // The largest first, so that none of them is left for the end.
+  const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);
+  let done = 0;
+  await parallelMap(largestFirst, async (info) => {
+    if (!(await isCached(cache, info, choice.compression))) {
+      await compressPath(info, cache, choice, context);
+    }
+    context.onPath(++done);
+  });
+}
+
+async function isCached(
+  cache: string,
+  info: StorePathInfo,
+  compression: Compression,
+): Promise<boolean> {
+  const file = narInfoFileName(info.storePath);
+  try {
+    const found = parseNarInfo(await readFile(join(cache, file), "utf8"), file);
+    return (
+      found.storePath === info.storePath &&
+      found.narHash === info.narHash &&
+      found.compression === compression &&
+      (await stat(join(cache, found.url))).size === found.fileSize
+    );
+  } catch (error) {
+    if (isNotFound(error) || error instanceof PullError) return false;
+    throw error;
+  }
+}
+
+async function compressPath(
+  info: StorePathInfo,
+  cache: string,
+  { compression, level }: CompressionChoice,
+  { signal, permits }: CompressionContext,
+): Promise<void> {
+  const temporary = join(cache, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
+  const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
+  const hashed = { nar: createHash("sha256"), file: createHash("sha256") };
+  const scan = new SecretScan();
+  let narSize = 0;
+  let fileSize = 0;
+  const file = await open(temporary, "wx", 0o644);
+  try {
+    const write = async (pieces: AsyncIterable<Uint8Array>): Promise<void> => {
+      for await (const piece of pieces) {
+        hashed.file.update(piece);
+        fileSize += piece.length;
+        await file.appendFile(piece);
+      }
+    };
+    await withNar(`${STORE_DIRECTORY}/${info.storePath}`, options, async (output) => {
+      const nar = (async function* () {
+        for await (const piece of output) {
+          hashed.nar.update(piece);
+          scan.push(piece);
+          narSize += piece.length;
+          yield piece;
+        }
+      })();
+      if (compression === "none") await write(nar);
+      else {
+        const args = [...(level === undefined ? [] : [`-${level}`]), "-q", "-c"];
+        await streamProcess(compression, args, { ...options, input: nar }, write);
+      }
+    });
+    const narHash = `sha256:${encodeBase32(hashed.nar.digest())}`;
+    if (narHash !== info.narHash || narSize !== info.narSize) {
+      throw new PullError(
+        "PUBLISH_FAILED",
+        `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
+          `found ${narHash}; nix-store --verify-path tells more`,
+      );
+    }
+    if (scan.found.length > 0 && !permits(info.storePath, scan.found)) {
+      await rm(temporary);
+      return;
+    }
+    const fileSha256 = hashed.file.digest("hex");
+    await rename(temporary, join(cache, narFileName(fileSha256, compression)));
+    const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
+    // Not made to last: what a power cut tears is of another size, and is compressed again.
+    await writeFile(temporary, narInfo, { mode: 0o644, flag: "wx" });
+    await rename(temporary, join(cache, narInfoFileName(info.storePath)));
+  } catch (error) {
+    await rm(temporary, { force: true });
+    if (!(error instanceof ProcessFailure)) throw error;
+    throw new PullError("PUBLISH_FAILED", `${info.storePath}: ${error.message}`, { cause: error });
+  } finally {
+    await file.close();
+  }
+}

@@ -1,0 +1,142 @@
+import {
+  narMembersOf,
+  readIndex,
+  type ArchiveContents,
+  type OtherArchive,
+} from "../../core/formats/archive-index.ts";
+import type { TrustPolicy } from "../../core/formats/envelope.ts";
+import type { Manifest, ReleasedSystem } from "../../core/formats/manifest.ts";
+import { readManifest } from "../../core/formats/manifest.ts";
+import type { Compression, StorePathInfo } from "../../core/formats/narinfo.ts";
+import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
+import type { NarPlace, PackablePath } from "./archive-packer.ts";
+import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+
+/** A release on the mirror with its hosts' indexes, newest first in lists. */
+export interface KnownRelease {
+  readonly manifest: Manifest;
+  readonly hosts: ReadonlyMap<string, ArchiveContents>;
+}
+
+interface KnownNar extends NarPlace {
+  readonly fileSha256: string;
+  readonly fileSize: number;
+  readonly compression: Compression;
+}
+
+/** What the mirror's retained releases have: NARs that need not be stored again. */
+export class NarLibrary {
+  readonly #writer: MirrorWriter;
+  readonly #byNarHash = new Map<string, KnownNar[]>();
+  /** Archives, oldest first. */
+  readonly #archives: string[] = [];
+  readonly #intact = new Map<string, Promise<boolean>>();
+  /** Newest first. */
+  readonly releases: readonly KnownRelease[];
+
+  private constructor(writer: MirrorWriter, releases: readonly KnownRelease[]) {
+    this.#writer = writer;
+    this.releases = releases;
+    // The oldest place of a NAR comes first: archives then build upon earlier ones.
+    for (const { hosts } of releases.toReversed()) {
+      for (const contents of hosts.values()) this.#add(contents);
+    }
+  }
+
+  /** Reads the indexes of a channel's releases that these keys signed; others are not looked at. */
+  static async open(
+    writer: MirrorWriter,
+    channel: string,
+    trust: TrustPolicy,
+    current: Manifest | null,
+  ): Promise<NarLibrary> {
+    const manifests = new Map<string, Manifest>();
+    const add = (manifest: Manifest): void => {
+      manifests.set(`${manifest.epoch?.number ?? 0}-${manifest.sequence}`, manifest);
+    };
+    if (current) add(current);
+    for (const { envelope } of await writer.shelf.releases(channel)) {
+      try {
+        add(readManifest(envelope, trust).manifest);
+      } catch {
+        // Signed by keys that count no longer: nothing is built upon it.
+      }
+    }
+    const read = new Map<string, ArchiveContents | null>();
+    const releases: KnownRelease[] = [];
+    for (const manifest of manifests.values()) {
+      const hosts = new Map<string, ArchiveContents>();
+      for (const [hostname, entry] of Object.entries(manifest.hosts)) {
+        const key = entry.archive.sha256;
+        const contents = read.has(key) ? read.get(key) : await readContents(writer, entry);
+        read.set(key, contents ?? null);
+        if (contents) hosts.set(hostname, contents);
+      }
+      releases.push({ manifest, hosts });
+    }
+    return new NarLibrary(writer, releases);
+  }
+
+  #add(contents: ArchiveContents): void {
+    const { sha256, size, index } = contents;
+    for (const older of [...contents.elsewhere.map(({ archive }) => archive.sha256), sha256]) {
+      if (!this.#archives.includes(older)) this.#archives.push(older);
+    }
+    const places = new Map<string, NarPlace>();
+    for (const { archive, nars } of contents.elsewhere) {
+      for (const { body, headerOffset } of nars) {
+        places.set(body.sha256, { archive, offset: headerOffset + TAR_BLOCK });
+      }
+    }
+    for (const { body, headerOffset } of narMembersOf({ ...contents, elsewhere: [] })) {
+      places.set(body.sha256, { archive: { sha256, size }, offset: headerOffset + TAR_BLOCK });
+    }
+    for (const { narHash, nar } of index.paths) {
+      const place = places.get(nar.sha256);
+      const known = this.#byNarHash.get(narHash) ?? [];
+      if (!place || known.some(({ archive }) => archive.sha256 === place.archive.sha256)) continue;
+      const facts = { fileSha256: nar.sha256, fileSize: nar.size, compression: index.compression };
+      this.#byNarHash.set(narHash, [...known, { ...place, ...facts }]);
+    }
+  }
+
+  /** A number that is smaller for older archives; what is not known here is new. */
+  ageOf(sha256: string): number {
+    const at = this.#archives.indexOf(sha256);
+    return at < 0 ? this.#archives.length : at;
+  }
+
+  /** The path with the place of its NAR, where the mirror has it, intact. */
+  async find(info: StorePathInfo, compression: Compression): Promise<PackablePath | null> {
+    for (const known of this.#byNarHash.get(info.narHash) ?? []) {
+      if (known.compression !== compression || !(await this.#isIntact(known.archive))) continue;
+      const { archive, offset, fileSha256, fileSize } = known;
+      return { ...info, url: "", compression, fileSha256, fileSize, place: { archive, offset } };
+    }
+    return null;
+  }
+
+  /** Whether the archive has its hash: looked at once, and only where it would be built upon. */
+  #isIntact(archive: OtherArchive): Promise<boolean> {
+    const known = this.#intact.get(archive.sha256) ?? this.#look(archive);
+    this.#intact.set(archive.sha256, known);
+    return known;
+  }
+
+  async #look(archive: OtherArchive): Promise<boolean> {
+    return (await this.#writer.hasArchive(archive)) && this.#writer.isArchiveWhole(archive);
+  }
+}
+
+/** The index of a system's archive, or null where it is gone or damaged; signatures are not asked for. */
+export async function readContents(
+  writer: MirrorWriter,
+  system: ReleasedSystem,
+): Promise<ArchiveContents | null> {
+  try {
+    const compressed = await writer.readIndex(system.archive);
+    return readIndex(compressed, system, null);
+  } catch {
+    return null;
+  }
+}

@@ -1,0 +1,344 @@
+import { createHash } from "node:crypto";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  MAX_SIGNATURES,
+  RELEASE_PAYLOAD_TYPE,
+  openEnvelope,
+  parseEnvelope,
+  preAuthenticationEncoding,
+  sealEnvelope,
+  type Envelope,
+} from "../../../../agent/core/formats/envelope.ts";
+import { readManifest } from "../../../../agent/core/formats/manifest.ts";
+import { signBytes, type SecretKey } from "../../../../agent/core/formats/signing-key.ts";
+import { failureOf } from "../../../support/failure.ts";
+import { testKey } from "../../../support/test-key.ts";
+
+const ANNA = testKey("anna");
+const BERT = testKey("bert");
+const CARL = testKey("carl");
+const STRANGER = testKey("stranger");
+const PAYLOAD = Buffer.from('{"hello":"world"}');
+
+function trust(threshold: number, ...keys: readonly SecretKey[]) {
+  return { publicKeys: keys.map(({ publicKey }) => publicKey), threshold };
+}
+
+function sealed(...keys: readonly SecretKey[]): Envelope {
+  return parseEnvelope(Buffer.from(sealEnvelope(PAYLOAD, keys)));
+}
+
+function bytesOf(envelope: unknown): Buffer {
+  return Buffer.from(JSON.stringify(envelope));
+}
+
+describe("the signed bytes", () => {
+  test("are those of the DSSE specification's test vector", () => {
+    const encoded = preAuthenticationEncoding(
+      "http://example.com/HelloWorld",
+      Buffer.from("hello world"),
+    );
+    expect(encoded.toString()).toBe("DSSEv1 29 http://example.com/HelloWorld 11 hello world");
+  });
+
+  test("count bytes and not characters", () => {
+    const encoded = preAuthenticationEncoding("tüpe", Buffer.from("größe"));
+    expect(encoded.toString()).toBe("DSSEv1 5 tüpe 7 größe");
+  });
+
+  test("differ wherever type or payload differ", () => {
+    const text = fc.string({ unit: fc.constantFrom("a", " ", "1") });
+    fc.assert(
+      fc.property(text, text, text, text, (type, payload, otherType, otherPayload) => {
+        const same = type === otherType && payload === otherPayload;
+        const one = preAuthenticationEncoding(type, Buffer.from(payload));
+        const other = preAuthenticationEncoding(otherType, Buffer.from(otherPayload));
+        expect(one.equals(other)).toBe(same);
+      }),
+    );
+  });
+});
+
+describe("an envelope", () => {
+  test("gives back the payload, its digest and who signed it", () => {
+    const opened = openEnvelope(Buffer.from(sealEnvelope(PAYLOAD, [ANNA])), trust(1, ANNA, BERT));
+    expect(opened.payload.equals(PAYLOAD)).toBe(true);
+    expect(opened.digest).toBe(createHash("sha256").update(PAYLOAD).digest("hex"));
+    expect(opened.signedBy).toEqual(["anna"]);
+  });
+
+  test("is the same text every time and ends with a newline", () => {
+    const text = sealEnvelope(PAYLOAD, [ANNA, BERT]);
+    expect(text).toBe(sealEnvelope(PAYLOAD, [ANNA, BERT]));
+    expect(text.endsWith("}\n")).toBe(true);
+  });
+
+  test("has the same digest whoever signed it", () => {
+    const one = openEnvelope(bytesOf(sealed(ANNA)), trust(1, ANNA));
+    const two = openEnvelope(bytesOf(sealed(BERT, ANNA)), trust(2, ANNA, BERT));
+    expect(one.digest).toBe(two.digest);
+  });
+
+  test("may leave key ids out", () => {
+    const envelope = sealed(ANNA);
+    const signatures = envelope.signatures.map(({ sig }) => ({ sig }));
+    const opened = openEnvelope(bytesOf({ ...envelope, signatures }), trust(1, ANNA));
+    expect(opened.signedBy).toEqual(["anna"]);
+  });
+
+  test("is not believed about key ids: the signature alone counts", () => {
+    const envelope = sealed(STRANGER);
+    const signatures = envelope.signatures.map(({ sig }) => ({ keyid: "anna", sig }));
+    const failure = failureOf(() =>
+      openEnvelope(bytesOf({ ...envelope, signatures }), trust(1, ANNA)),
+    );
+    expect(failure.code).toBe("SIGNATURE_THRESHOLD");
+  });
+});
+
+describe("the threshold", () => {
+  test.each([
+    ["one of one", 1, [ANNA], [ANNA]],
+    ["one of three", 1, [ANNA, BERT, CARL], [CARL]],
+    ["two of three", 2, [ANNA, BERT, CARL], [CARL, ANNA]],
+    ["three of three", 3, [ANNA, BERT, CARL], [ANNA, BERT, CARL]],
+    ["two of three beside a stranger", 2, [ANNA, BERT, CARL], [STRANGER, BERT, ANNA]],
+  ])("is met by %s", (_, threshold, trusted, signers) => {
+    const opened = openEnvelope(bytesOf(sealed(...signers)), trust(threshold, ...trusted));
+    const known = signers.filter((key) => key !== STRANGER).map(({ name }) => name);
+    expect(opened.signedBy.toSorted()).toEqual(known.toSorted());
+  });
+
+  test.each([
+    ["no signature", 1, [ANNA], [], "found 0 valid among 0 (no signature at all)"],
+    ["an unknown key", 1, [ANNA], [STRANGER], "found 0 valid among 1 (stranger)"],
+    ["k-1 keys", 2, [ANNA, BERT, CARL], [ANNA], "found 1 valid among 1 (anna)"],
+    ["k-1 keys and a stranger", 2, [ANNA, BERT], [ANNA, STRANGER], "found 1 valid among 2"],
+    ["one key signing twice", 2, [ANNA, BERT], [ANNA, ANNA], "found 1 valid among 2"],
+    ["one key signing 32 times", 2, [ANNA, BERT], Array<SecretKey>(32).fill(ANNA), "found 1 valid"],
+  ])("is not met by %s", (_, threshold, trusted, signers, words) => {
+    const failure = failureOf(() =>
+      openEnvelope(bytesOf(sealed(...signers)), trust(threshold, ...trusted)),
+    );
+    expect(failure.code).toBe("SIGNATURE_THRESHOLD");
+    expect(failure.message).toContain(words);
+    expect(failure.message).toContain(`by ${threshold} of the trusted keys`);
+  });
+
+  test("counts a key that is trusted under two names once", () => {
+    const alias = testKey("also-anna", "anna");
+    const twice = trust(2, ANNA, alias);
+    for (const signers of [[ANNA], [alias], [ANNA, alias]]) {
+      const failure = failureOf(() => openEnvelope(bytesOf(sealed(...signers)), twice));
+      expect(failure.code).toBe("SIGNATURE_THRESHOLD");
+    }
+    expect(openEnvelope(bytesOf(sealed(ANNA)), trust(1, ANNA, alias)).signedBy).toHaveLength(1);
+  });
+
+  test("needs two keys where two keys have the same name", () => {
+    const namesake = testKey("anna", "another anna");
+    const both = trust(2, ANNA, namesake);
+    expect(failureOf(() => openEnvelope(bytesOf(sealed(ANNA)), both)).code).toBe(
+      "SIGNATURE_THRESHOLD",
+    );
+    expect(openEnvelope(bytesOf(sealed(ANNA, namesake)), both).signedBy).toHaveLength(2);
+  });
+
+  test("is met exactly when enough distinct trusted keys signed", () => {
+    const all = [ANNA, BERT, CARL, STRANGER];
+    fc.assert(
+      fc.property(
+        fc.array(fc.constantFrom(...all), { maxLength: 6 }),
+        fc.subarray([ANNA, BERT, CARL], { minLength: 1 }),
+        fc.integer({ min: 1, max: 4 }),
+        (signers, trusted, threshold) => {
+          const valid = new Set(signers.filter((key) => trusted.includes(key))).size;
+          const open = () =>
+            openEnvelope(bytesOf(sealed(...signers)), trust(threshold, ...trusted));
+          if (valid >= threshold) expect(open().signedBy).toHaveLength(valid);
+          else expect(failureOf(open).code).toBe("SIGNATURE_THRESHOLD");
+        },
+      ),
+      { numRuns: 60 },
+    );
+  });
+});
+
+describe("a tampered envelope", () => {
+  test("is refused whatever byte of its payload was altered", () => {
+    const envelope = sealed(ANNA);
+    fc.assert(
+      fc.property(
+        fc.nat({ max: PAYLOAD.length - 1 }),
+        fc.integer({ min: 1, max: 255 }),
+        (at, by) => {
+          const altered = Buffer.from(PAYLOAD);
+          altered[at] = (altered[at] ?? 0) ^ by;
+          const bytes = bytesOf({ ...envelope, payload: altered.toString("base64") });
+          expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe(
+            "SIGNATURE_THRESHOLD",
+          );
+        },
+      ),
+    );
+  });
+
+  test("is refused where only the payload was signed, without its type", () => {
+    const sig = signBytes(ANNA, PAYLOAD).toString("base64");
+    const bytes = bytesOf({ ...sealed(), signatures: [{ keyid: "anna", sig }] });
+    expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe("SIGNATURE_THRESHOLD");
+  });
+
+  test("is refused where a signature is cut short or longer", () => {
+    const [signature] = sealed(ANNA).signatures;
+    const raw = Buffer.from(signature?.sig ?? "", "base64");
+    for (const wrong of [raw.subarray(0, 63), Buffer.concat([raw, Buffer.alloc(1)])]) {
+      const bytes = bytesOf({ ...sealed(), signatures: [{ sig: wrong.toString("base64") }] });
+      expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe("SIGNATURE_THRESHOLD");
+    }
+  });
+});
+
+describe("another payload type", () => {
+  const type = "application/vnd.in-toto+json";
+
+  test("is refused though it is signed as such", () => {
+    const sig = signBytes(ANNA, preAuthenticationEncoding(type, PAYLOAD)).toString("base64");
+    const bytes = bytesOf({ ...sealed(), payloadType: type, signatures: [{ sig }] });
+    const failure = failureOf(() => openEnvelope(bytes, trust(1, ANNA)));
+    expect(failure.code).toBe("PAYLOAD_TYPE_WRONG");
+    expect(failure.message).toBe(
+      `expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(type)}`,
+    );
+  });
+
+  test("cannot be swapped in for a signed release", () => {
+    const bytes = bytesOf({ ...sealed(ANNA), payloadType: type });
+    expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe("PAYLOAD_TYPE_WRONG");
+  });
+});
+
+describe("what is no envelope", () => {
+  const envelope = sealed(ANNA);
+  const text = sealEnvelope(PAYLOAD, [ANNA]);
+
+  test.each([
+    ["an empty file", "", "an empty file"],
+    ["white space", " \n ", "expected a signed manifest as JSON"],
+    ["an HTML page", "<!DOCTYPE html><html>Please log in</html>", "an HTML or XML page"],
+    ["an HTML page after a blank line", "\n\n  <html>", "captive portal"],
+    ["an XML error", "<?xml version='1.0'?><Error>NoSuchKey</Error>", "an HTML or XML page"],
+    ["a truncated envelope", text.slice(0, text.length - 20), '{\\n  \\"payloadType\\"'],
+    ["something after the end", `${text}{}`, "expected a signed manifest as JSON"],
+    ["a byte order mark", `\uFEFF${text}`, "expected a signed manifest as JSON"],
+    ["plain words", "moved to another server", '"moved to another server"'],
+    ["binary data", "\u0000\u0001\u0002", '"\\u0000\\u0001\\u0002"'],
+    ["null", "null", "top level: expected object, found null"],
+    ["a number", "1", "top level: expected object, found 1"],
+    ["a list", "[]", "top level: expected object, found []"],
+    ["an empty object", "{}", "payloadType: missing"],
+  ])("%s is refused and described", (_, input, words) => {
+    const failure = failureOf(() => openEnvelope(Buffer.from(input), trust(1, ANNA)));
+    expect(failure.code).toBe("ENVELOPE_INVALID");
+    expect(failure.message).toContain(words);
+  });
+
+  test.each([
+    ["a field too many", { ...envelope, extra: 1 }, 'unknown key "extra"'],
+    [
+      "a field too many in a signature",
+      { ...envelope, signatures: [{ ...envelope.signatures[0], cert: "" }] },
+      'signatures[0]: unknown key "cert"',
+    ],
+    ["no payload", { ...envelope, payload: undefined }, "payload: missing"],
+    [
+      "a payload that is no text",
+      { ...envelope, payload: { hello: "world" } },
+      "payload: expected base64, found {",
+    ],
+    ["a payload without padding", { ...envelope, payload: "YQ" }, "payload: expected base64"],
+    ["a payload in URL-safe base64", { ...envelope, payload: "-_-_" }, "payload: expected base64"],
+    [
+      "a payload with line breaks",
+      { ...envelope, payload: "YWFh\nYWFh" },
+      "payload: expected base64",
+    ],
+    ["no signatures", { ...envelope, signatures: undefined }, "signatures: missing"],
+    [
+      "a signature that is no base64",
+      { ...envelope, signatures: [{ sig: "!" }] },
+      "signatures[0].sig",
+    ],
+    [
+      "a numeric key id",
+      { ...envelope, signatures: [{ keyid: 1, sig: "" }] },
+      "signatures[0].keyid",
+    ],
+    [
+      "too many signatures",
+      { ...envelope, signatures: Array(MAX_SIGNATURES + 1).fill(envelope.signatures[0]) },
+      "signatures: Too big",
+    ],
+    ["a payload type without an end", { ...envelope, payloadType: "x".repeat(201) }, "payloadType"],
+  ])("%s is refused and named", (_, input, words) => {
+    const failure = failureOf(() => openEnvelope(bytesOf(input), trust(1, ANNA)));
+    expect(failure.code).toBe("ENVELOPE_INVALID");
+    expect(failure.message).toContain(words);
+  });
+
+  test("a field called __proto__ is a field too many", () => {
+    const bytes = Buffer.from(
+      JSON.stringify(envelope).replace("{", '{"__proto__":{"payload":"x"},'),
+    );
+    const failure = failureOf(() => openEnvelope(bytes, trust(1, ANNA)));
+    expect(failure.code).toBe("ENVELOPE_INVALID");
+    expect(failure.message).toContain('unknown key "__proto__"');
+  });
+
+  test("any bytes at all are refused with a trust error", () => {
+    fc.assert(
+      fc.property(
+        fc.oneof(
+          fc.uint8Array(),
+          fc.json().map((json) => Buffer.from(json)),
+        ),
+        (bytes) => {
+          expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe(
+            "ENVELOPE_INVALID",
+          );
+        },
+      ),
+    );
+  });
+
+  test("a message about it stays short however long it is", () => {
+    const long = Buffer.from(`"${"x".repeat(1_000_000)}"`);
+    expect(failureOf(() => openEnvelope(long, trust(1, ANNA))).message.length).toBeLessThan(300);
+  });
+
+  test("lists within lists without end are refused like anything else", () => {
+    const nested = Buffer.from(`${"[".repeat(100_000)}${"]".repeat(100_000)}`);
+    expect(failureOf(() => openEnvelope(nested, trust(1, ANNA))).code).toBe("ENVELOPE_INVALID");
+  });
+});
+
+describe("nothing is parsed before it is verified", () => {
+  test.each([
+    ["a payload that is no JSON", "not json"],
+    ["a payload of a newer format", '{"formatVersion":2}'],
+    ["a payload of the wrong form", '{"formatVersion":1}'],
+  ])("%s, unsigned, is only unsigned", (_, payload) => {
+    const bytes = Buffer.from(sealEnvelope(Buffer.from(payload), [STRANGER]));
+    expect(failureOf(() => readManifest(bytes, trust(1, ANNA))).code).toBe("SIGNATURE_THRESHOLD");
+    const signed = Buffer.from(sealEnvelope(Buffer.from(payload), [ANNA]));
+    expect(failureOf(() => readManifest(signed, trust(1, ANNA))).code).not.toBe(
+      "SIGNATURE_THRESHOLD",
+    );
+  });
+
+  test("the type is looked at before the signatures", () => {
+    const bytes = bytesOf({ ...sealed(STRANGER), payloadType: "other" });
+    expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe("PAYLOAD_TYPE_WRONG");
+  });
+});

@@ -1,0 +1,147 @@
+import { execFileSync } from "node:child_process";
+import { generateKeyPairSync, randomBytes } from "node:crypto";
+import { readFileSync } from "node:fs";
+import { join } from "node:path";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import { NarWalker } from "../../../../agent/core/formats/nar-walk.ts";
+import { SecretScan, type FoundSecret } from "../../../../agent/core/publish/secret-scan.ts";
+import {
+  generateKey,
+  parseSecretKey,
+  signBytes,
+} from "../../../../agent/core/formats/signing-key.ts";
+import { narOf, type NarNode } from "../../../support/nar.ts";
+import { suiteDirectory } from "../../../support/suite-directory.ts";
+
+/** What is found in a tree, its NAR cut into pieces of this size. */
+function scan(tree: NarNode, pieceSize = Infinity): readonly FoundSecret[] {
+  const nar = narOf(tree);
+  const scanning = new SecretScan();
+  const size = Math.min(pieceSize, nar.length);
+  for (let at = 0; at < nar.length; at += size) scanning.push(nar.subarray(at, at + size));
+  return scanning.found;
+}
+
+const pem = (type: "pkcs1" | "pkcs8" | "sec1", passphrase?: string): string => {
+  const { privateKey } =
+    type === "sec1"
+      ? generateKeyPairSync("ec", { namedCurve: "P-256" })
+      : generateKeyPairSync("rsa", { modulusLength: 2048 });
+  const cipher = passphrase === undefined ? {} : { cipher: "aes-256-cbc", passphrase };
+  return privateKey.export({ format: "pem", type: type, ...cipher }).toString();
+};
+const ed25519 = generateKeyPairSync("ed25519").privateKey;
+/** No real identity: the alphabet is what counts. */
+const AGE = `AGE-SECRET-KEY-1${"QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L".repeat(2).slice(0, 58)}`;
+
+const DIRECTORY = suiteDirectory();
+
+function openSsh(passphrase: string): string {
+  const file = join(DIRECTORY, `key-${passphrase}`);
+  execFileSync("ssh-keygen", ["-q", "-t", "ed25519", "-N", passphrase, "-f", file]);
+  return readFileSync(file, "utf8");
+}
+
+describe("finds private keys in the clear", () => {
+  test.each([
+    ["PEM private key", pem("pkcs1")],
+    ["PEM private key", pem("pkcs8")],
+    ["PEM private key", pem("sec1")],
+    ["PEM private key", ed25519.export({ format: "pem", type: "pkcs8" }).toString()],
+    ["PEM private key", JSON.stringify({ key: pem("pkcs8") })],
+    ["PEM private key", pem("pkcs8").replaceAll("\n", "\r\n")],
+    ["PEM private key", pem("pkcs8").replaceAll(/^/gm, "    ")],
+    ["OpenSSH private key", openSsh("")],
+    ["age identity", `# created: today\n${AGE}\n`],
+    ["Nix secret key", generateKey("cache.example.org-1").secret],
+    ["Nix secret key", `ExecStart=/bin/x --key=${generateKey("fleet-1").secret} --more\n`],
+    ["WireGuard private key", `[Interface]\nPrivateKey = ${randomBytes(32).toString("base64")}\n`],
+    ["WireGuard private key", `[WireGuard]\nPrivateKey=${randomBytes(32).toString("base64")}\n`],
+  ])("%s", (kind, text) => {
+    expect(scan(text)).toEqual([{ kind, file: "" }]);
+    expect(scan({ etc: { conf: `before\n${text}` } })).toEqual([{ kind, file: "etc/conf" }]);
+  });
+});
+
+describe("leaves alone", () => {
+  const signer = parseSecretKey(generateKey("fleet-1").secret);
+  test.each([
+    ["an encrypted PEM key", pem("pkcs8", "secret")],
+    ["an encrypted PEM key of the old form", pem("pkcs1", "secret")],
+    ["an encrypted OpenSSH key", openSsh("secret")],
+    ["a public key", generateKey("fleet-1").public],
+    ["a certificate's mark", "-----BEGIN CERTIFICATE-----\nMIIB\n"],
+    ["a mark among a program's constants", "-----BEGIN RSA PRIVATE KEY-----\n\0-----END\0"],
+    ["a mark in a manual", "It starts with -----BEGIN PRIVATE KEY----- and goes on.\n"],
+    ["a template", "-----BEGIN PRIVATE KEY-----\nMIIE...\n-----END PRIVATE KEY-----\n"],
+    ["age's own constants", 'prefix := "AGE-SECRET-KEY-1"; hrp := "AGE-SECRET-KEY-"'],
+    ["a signature", `Sig: fleet-1:${signBytes(signer, Buffer.from("x")).toString("base64")}\n`],
+    ["an age file", "age-encryption.org/v1\n-> ssh-ed25519 Xk2v2g\n"],
+    ["underlines", `A title\n${"=".repeat(5000)}\n`],
+    ["a WireGuard public key", `PublicKey = ${randomBytes(32).toString("base64")}\n`],
+  ])("%s", (_what, text) => {
+    expect(scan({ file: text })).toEqual([]);
+  });
+});
+
+test("pieces of any size lead to the same finds", () => {
+  const filler = "x".repeat(3000);
+  const tree: NarNode = {
+    a: pem("pkcs8"),
+    b: { deep: { c: `${filler}${generateKey("k-1").secret}${filler}` }, empty: "" },
+    link: ["-----BEGIN PRIVATE KEY-----"],
+    z: AGE,
+  };
+  const whole = scan(tree);
+  expect(whole.map(({ file }) => file)).toEqual(["a", "b/deep/c", "z"]);
+  fc.assert(
+    fc.property(fc.integer({ min: 8, max: 9000 }), (size) => {
+      expect(scan(tree, size)).toEqual(whole);
+    }),
+    { numRuns: 50 },
+  );
+});
+
+test("each kind is found once in a file", () => {
+  expect(scan({ two: `${AGE}\n${AGE}\n${pem("sec1")}` })).toHaveLength(2);
+});
+
+describe("NarWalker", () => {
+  /** Files with their contents, as walked. */
+  function walk(pieces: readonly Buffer[]): Record<string, string> {
+    const files: [string, string][] = [];
+    const walker = new NarWalker({
+      onFile: (path) => files.push([path, ""]),
+      onContents: (piece) => {
+        const last = files.at(-1);
+        if (last) last[1] += piece.toString("latin1");
+      },
+    });
+    for (const piece of pieces) walker.push(piece);
+    return Object.fromEntries(files);
+  }
+
+  test("knows the files of a tree, whatever they are called", () => {
+    const long = "ü".repeat(50_000);
+    const tree: NarNode = {
+      contents: { ")": "contents", name: { "(": "(" } },
+      empty: {},
+      large: long,
+      link: ["contents"],
+      nothing: "",
+    };
+    const large = Buffer.from(long).toString("latin1");
+    const files = { "contents/)": "contents", "contents/name/(": "(", large, nothing: "" };
+    expect(walk([narOf(tree)])).toEqual(files);
+    expect(walk(Array.from(narOf(tree), (byte) => Buffer.from([byte])))).toEqual(files);
+  });
+
+  test("does not fail on anything", () => {
+    fc.assert(
+      fc.property(fc.array(fc.uint8Array({ maxLength: 300 })), (pieces) => {
+        expect(() => walk(pieces.map((piece) => Buffer.from(piece)))).not.toThrow();
+      }),
+    );
+  });
+});

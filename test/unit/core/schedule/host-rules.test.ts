@@ -1,0 +1,253 @@
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  confirms,
+  names,
+  type Confirmation,
+} from "../../../../agent/core/schedule/confirmation.ts";
+import { describeDrift, driftOf } from "../../../../agent/core/update/drift.ts";
+import {
+  describeHold,
+  isHeld,
+  type Hold,
+  type HoldRead,
+} from "../../../../agent/core/schedule/hold.ts";
+import { hookVariables } from "../../../../agent/core/update/hook.ts";
+import { hostWaits, type Orders } from "../../../../agent/core/schedule/host-rules.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import type { ActivationMode } from "../../../../agent/core/formats/manifest.ts";
+import { parseSettings, type Settings } from "../../../../agent/core/settings.ts";
+import {
+  allowFetch,
+  endOf,
+  waitSchema,
+  type Wait,
+} from "../../../../agent/core/schedule/waiting.ts";
+import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample-release.ts";
+import { testKey } from "../../../support/test-key.ts";
+
+const NOW = new Date("2026-02-01T12:00:00.000Z");
+const NO_ORDERS: Orders = { hold: { kind: "none" }, confirmation: null };
+const HOLD: Hold = { at: "2026-01-31T09:00:00.000Z", until: null, reason: null };
+
+function settingsWith(changes: object): Settings {
+  const minimal = { mirrors: ["file:///mnt"], publicKeys: [testKey("fleet-1").publicKey.text] };
+  return parseSettings({ ...minimal, ...changes }, "web1");
+}
+
+function held(changes: Partial<Hold> = {}): HoldRead {
+  return { kind: "held", hold: { ...HOLD, ...changes } };
+}
+
+function confirmationOf(changes: Partial<Confirmation> = {}): Confirmation {
+  const { sequence, digest, toplevel, mode } = sampleRelease();
+  return { at: NOW.toISOString(), sequence, digest, toplevel, mode, ...changes };
+}
+
+function waitsOf(settings: object, orders: Partial<Orders> = {}, now = NOW): Wait[] {
+  return hostWaits(settingsWith(settings), { ...NO_ORDERS, ...orders }, sampleRelease(), now);
+}
+
+const WINDOWS = {
+  maintenance: { windows: [{ cron: "0 2 * * *", duration: "2h" }], jitter: "0s" },
+};
+const CONFIRM = { activation: { confirm: "required" } };
+
+describe("a host's own rules", () => {
+  test("are nothing to wait for where there are none", () => {
+    expect(waitsOf({})).toEqual([]);
+  });
+
+  test("let a release wait for the window's opening, which the service alone does", () => {
+    expect(waitsOf(WINDOWS)).toEqual([
+      {
+        reason: "WINDOW_CLOSED",
+        message: "the maintenance window opens at 2026-02-02T02:00:00.000Z",
+        until: "2026-02-02T02:00:00.000Z",
+        ...{ binds: "service", allowsFetch: true },
+      },
+    ]);
+    expect(waitsOf(WINDOWS, {}, new Date("2026-02-02T02:00:00.000Z"))).toEqual([]);
+    expect(waitsOf(WINDOWS, {}, new Date("2026-02-02T04:00:00.000Z"))).toHaveLength(1);
+  });
+
+  test("bind everyone while the host is held, and nothing is fetched", () => {
+    const until = "2026-02-03T00:00:00.000Z";
+    const [wait, ...more] = waitsOf({}, { hold: held({ until, reason: "the fair" }) });
+    expect(more).toEqual([]);
+    expect(wait).toMatchObject({ reason: "HELD", until, binds: "everyone", allowsFetch: false });
+    expect(wait?.message).toContain("the fair; `nixos-pull unhold`");
+    expect(waitsOf({}, { hold: held({ until }) }, new Date(until))).toEqual([]);
+  });
+
+  test("count a hold that cannot be read as one without an end", () => {
+    const [wait] = waitsOf({}, { hold: { kind: "damaged", why: "hold.json is not JSON" } });
+    expect(wait).toMatchObject({ reason: "HELD", until: null, binds: "everyone" });
+    expect(wait?.message).toContain("hold.json is not JSON");
+  });
+
+  test("ask for the confirmation of this system in this mode", () => {
+    const reasons = (confirmation: Confirmation | null): string[] =>
+      waitsOf(CONFIRM, { confirmation }).map(({ reason }) => reason);
+    expect(reasons(null)).toEqual(["CONFIRMATION_MISSING"]);
+    expect(reasons(confirmationOf({ toplevel: samplePath("another") }))).not.toEqual([]);
+    expect(reasons(confirmationOf({ mode: "boot" }))).not.toEqual([]);
+    expect(reasons(confirmationOf())).toEqual([]);
+    // The same system, published again.
+    expect(reasons(confirmationOf({ sequence: 6, digest: sampleDigest("6") }))).toEqual([]);
+  });
+
+  test("add up, and end when the last of them does", () => {
+    const until = "2026-02-05T00:00:00.000Z";
+    const waits = waitsOf(WINDOWS, { hold: held({ until }) });
+    expect(waits.map(({ reason }) => reason)).toEqual(["HELD", "WINDOW_CLOSED"]);
+    expect(endOf(waits)).toBe(until);
+    expect(allowFetch(waits)).toBe(false);
+    const open = waitsOf({ ...WINDOWS, ...CONFIRM });
+    expect(endOf(open)).toBeNull();
+    expect(allowFetch(open)).toBe(true);
+  });
+});
+
+const times = fc
+  .integer({ min: Date.parse("2025-01-01"), max: Date.parse("2028-01-01") })
+  .map((ms) => new Date(ms));
+
+describe("whatever the rules, orders and time", () => {
+  const holds: fc.Arbitrary<HoldRead> = fc.oneof(
+    fc.constant<HoldRead>({ kind: "none" }),
+    fc.constant<HoldRead>({ kind: "damaged", why: "torn" }),
+    fc.option(times).map((until) => held({ until: until?.toISOString() ?? null })),
+  );
+  const settings = fc.record({
+    maintenance: fc.record({
+      windows: fc.array(
+        fc.record({
+          cron: fc.constantFrom("0 2 * * *", "30 2 * * 6", "0 0 1-7 * 1"),
+          timezone: fc.constantFrom("UTC", "Europe/Berlin", "Australia/Lord_Howe"),
+          duration: fc.constantFrom("30m", "6h", "2d"),
+        }),
+        { maxLength: 3 },
+      ),
+    }),
+    activation: fc.record({ confirm: fc.constantFrom("none", "required") }),
+  });
+  const confirmations = fc.constantFrom(null, confirmationOf());
+
+  test("waits can be written and read, end after now, and a wait that ended is gone", () => {
+    fc.assert(
+      fc.property(settings, holds, confirmations, times, (rules, hold, confirmation, now) => {
+        const waits = waitsOf(rules, { hold, confirmation }, now);
+        expect(waits.map((wait) => waitSchema.parse(wait))).toEqual(waits);
+        for (const { until, reason } of waits) {
+          if (until === null) continue;
+          expect(Date.parse(until)).toBeGreaterThan(now.getTime());
+          const then = waitsOf(rules, { hold, confirmation }, new Date(until));
+          expect(then.map((wait) => wait.reason)).not.toContain(reason);
+        }
+      }),
+    );
+  });
+
+  test("a held host is held until its hold ends and not a moment longer", () => {
+    fc.assert(
+      fc.property(times, times, (until, now) => {
+        expect(isHeld(held({ until: until.toISOString() }), now)).toBe(now < until);
+      }),
+    );
+  });
+});
+
+describe("a hold in words", () => {
+  test.each<[Exclude<HoldRead, { kind: "none" }>, string]>([
+    [{ kind: "held", hold: HOLD }, `held since ${HOLD.at}`],
+    [
+      { kind: "held", hold: { ...HOLD, until: "2026-02-03T00:00:00.000Z", reason: "the fair" } },
+      `held since ${HOLD.at} until 2026-02-03T00:00:00.000Z: the fair`,
+    ],
+    [{ kind: "damaged", why: "torn" }, "held, since the file of its hold is damaged: torn"],
+  ])("%j", (hold, words) => {
+    expect(describeHold(hold)).toBe(words);
+  });
+});
+
+test("a release is named by its sequence or the beginning of its digest", () => {
+  const release = sampleRelease();
+  expect(names(String(release.sequence), release)).toBe(true);
+  expect(names(release.digest, release)).toBe(true);
+  expect(names(release.digest.slice(0, 8), release)).toBe(true);
+  expect(names(release.digest.slice(0, 7), release)).toBe(false);
+  expect(names(release.digest.slice(1), release)).toBe(false);
+  expect(names("", release)).toBe(false);
+  expect(names(`${release.sequence}0`, release)).toBe(false);
+  expect(confirms(null, release)).toBe(false);
+});
+
+describe("drift", () => {
+  const NEW = sampleRelease().toplevel;
+  const OLD = samplePath("by-hand");
+  const recordWith = (mode: ActivationMode): AgentRecord => {
+    const { channel, sequence, digest, toplevel } = sampleRelease();
+    const committed = { channel, sequence, digest, toplevel, mode, previous: null };
+    return { ...EMPTY_RECORD, committed: { ...committed, at: NOW.toISOString() } };
+  };
+  const drift = (
+    mode: ActivationMode,
+    profile: string | null,
+    running: string | null,
+    booted?: string,
+  ) => driftOf(recordWith(mode), { profile, running, booted: booted ?? null });
+
+  test.each<[string, ReturnType<typeof driftOf>, string | null]>([
+    ["nothing of the kind", drift("switch", NEW, NEW), null],
+    ["the boot default", drift("switch", OLD, NEW), "profile"],
+    ["a profile that is gone", drift("boot", null, NEW), "profile"],
+    ["what runs", drift("switch", NEW, OLD), "running"],
+    ["what runs after a test", drift("test", OLD, OLD), "running"],
+    ["what was booted", drift("switch", NEW, OLD, OLD), "booted"],
+    ["another boot default that was booted", drift("switch", OLD, OLD, OLD), "profile"],
+    ["nothing where it cannot be seen", drift("switch", NEW, null), null],
+    ["nothing that a boot would change", drift("boot", NEW, OLD), null],
+    ["nothing after a dry run", drift("dry-activate", OLD, OLD), null],
+  ])("is %s", (_, found, what) => {
+    expect(found?.what ?? null).toBe(what);
+    if (found) expect(describeDrift(found)).toContain(NEW);
+  });
+
+  test("is nothing on a host that became no release, or whose release waits for its boot", () => {
+    expect(driftOf(EMPTY_RECORD, { profile: OLD, running: OLD })).toBeNull();
+    const baseline = {
+      profile: OLD,
+      generation: 1,
+      running: OLD,
+      failedUnits: [],
+      restartedUnits: [],
+    };
+    const pendingReboot = {
+      ...{ release: sampleRelease(), wayBack: false, baseline, attempts: 0, bootId: "boot" },
+      requested: 0,
+    };
+    const record = { ...recordWith("switch"), pendingReboot };
+    expect(driftOf(record, { profile: NEW, running: OLD })).toBeNull();
+    expect(driftOf(record, { profile: OLD, running: OLD })?.what).toBe("profile");
+  });
+});
+
+test("every hook is told the same names, empty where they do not apply", () => {
+  const release = sampleRelease();
+  const facts = { release, toplevel: release.toplevel, previous: null, result: "" } as const;
+  expect(hookVariables("preActivate", facts)).toEqual({
+    NIXOS_PULL_HOOK: "preActivate",
+    NIXOS_PULL_CHANNEL: release.channel,
+    NIXOS_PULL_RELEASE: String(release.sequence),
+    NIXOS_PULL_DIGEST: release.digest,
+    NIXOS_PULL_MODE: release.mode,
+    NIXOS_PULL_TOPLEVEL: release.toplevel,
+    NIXOS_PULL_PREVIOUS: "",
+    NIXOS_PULL_RESULT: "",
+    NIXOS_PULL_CODE: "",
+  });
+  const back = { release: null, toplevel: "/a", previous: "/b", result: "reverted" } as const;
+  const keys = Object.keys(hookVariables("postRollback", back));
+  expect(keys).toEqual(Object.keys(hookVariables("preActivate", facts)));
+});

@@ -1,0 +1,28 @@
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { sanitize } from "../../../../agent/core/text/sanitize.ts";
+
+describe("sanitize", () => {
+  it("leaves what people write as it is", () => {
+    const text = "× Größe 1,6 GiB — „gut“ 日本 🙂";
+    expect(sanitize(text)).toBe(text);
+  });
+
+  it("lets nothing through that moves a cursor, hides or turns text", () => {
+    expect(sanitize("\u001b[31mred\u0007\r\nx\u202egnp\u200b\u2028")).toBe(
+      "\ufffd[31mred\ufffd\ufffd\ufffdx\ufffdgnp\ufffd\ufffd",
+    );
+    fc.assert(
+      fc.property(fc.string({ unit: "binary" }), fc.nat(50), (text, max) => {
+        const shown = sanitize(text, max + 1);
+        expect(shown.length).toBeLessThanOrEqual(max + 1);
+        expect(shown).not.toMatch(/[\p{Cc}\u2028\u2029\u202a-\u202e\u2066-\u2069]|\p{Surrogate}/u);
+      }),
+    );
+  });
+
+  it("cuts after so many characters and says so", () => {
+    expect(sanitize("abcdef", 4)).toBe("abc…");
+    expect(sanitize("abcd", 4)).toBe("abcd");
+  });
+});

@@ -1,0 +1,885 @@
+import { isDeepStrictEqual } from "node:util";
+import fc from "fast-check";
+import { describe, expect, test } from "vitest";
+import {
+  EMPTY_RECORD,
+  advance,
+  denialOf,
+  isExpected,
+  isPastTheLine,
+  judgeBoot,
+  isTransient,
+  recordSchema,
+  stateSchema,
+  type AgentRecord,
+  type BootVerdict,
+  type Event,
+  type EventType,
+  type State,
+  type StateName,
+} from "../../../../agent/core/update/machine.ts";
+import { ERROR_CODES } from "../../../../agent/core/errors.ts";
+import { setsProfile } from "../../../../agent/core/update/activation.ts";
+import { ACTIVATION_MODES } from "../../../../agent/core/formats/manifest.ts";
+import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample-release.ts";
+
+const AT = "2026-02-01T00:00:00.000Z";
+const REASON = { code: "ACTIVATION_FAILED", message: "it failed" } as const;
+const BASELINE = {
+  profile: samplePath("nixos-system-web1-0"),
+  generation: 3,
+  running: samplePath("nixos-system-web1-0"),
+  failedUnits: ["old.service"],
+  restartedUnits: ["restless.service"],
+};
+const BOOT_ID = "11111111-1111-4111-8111-111111111111";
+const NEXT_BOOT_ID = "22222222-2222-4222-8222-222222222222";
+
+const STATE_NAMES = stateSchema.options.map((option) => option.shape.name.value);
+
+const times = fc
+  .date({ min: new Date(0), max: new Date("2100-01-01"), noInvalidDate: true })
+  .map((date) => date.toISOString());
+const releases = fc
+  .record({ sequence: fc.integer({ min: 1, max: 4 }), mode: fc.constantFrom(...ACTIVATION_MODES) })
+  .map(({ sequence, mode }) =>
+    sampleRelease({
+      sequence,
+      mode,
+      digest: sampleDigest(`release ${sequence}`),
+      // Two releases share a system.
+      toplevel: samplePath(`nixos-system-web1-${Math.min(sequence, 3)}`),
+    }),
+  );
+const reasons = fc.record({ code: fc.constantFrom(...ERROR_CODES), message: fc.string() });
+const bootIds = fc.constantFrom(BOOT_ID, NEXT_BOOT_ID);
+const paths = fc.constantFrom(null, BASELINE.profile, samplePath("nixos-system-web1-9"));
+
+/** One arbitrary for each event; a missing one does not compile. */
+const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>> } = {
+  ReleaseAccepted: fc.record({
+    type: fc.constant("ReleaseAccepted"),
+    at: times,
+    release: releases,
+  }),
+  ReleaseWithdrawn: fc.record({
+    type: fc.constant("ReleaseWithdrawn"),
+    at: times,
+    message: fc.string(),
+  }),
+  AlreadyActive: fc.record({
+    type: fc.constant("AlreadyActive"),
+    at: times,
+    release: releases,
+    previous: paths,
+  }),
+  FetchBegun: fc.record({ type: fc.constant("FetchBegun"), at: times }),
+  ClosureImported: fc.record({ type: fc.constant("ClosureImported"), at: times }),
+  BaselineRecorded: fc.record({
+    type: fc.constant("BaselineRecorded"),
+    at: times,
+    baseline: fc.record({
+      profile: paths,
+      generation: fc.option(fc.integer({ min: 1, max: 99 })),
+      running: paths,
+      failedUnits: fc.array(fc.constantFrom("a.service", "b.service"), { maxLength: 2 }),
+      restartedUnits: fc.array(fc.constantFrom("a.service", "c.service"), { maxLength: 2 }),
+    }),
+    bootId: bootIds,
+  }),
+  AgentRestarted: fc.record({ type: fc.constant("AgentRestarted"), at: times }),
+  ActivationBegun: fc.record({ type: fc.constant("ActivationBegun"), at: times }),
+  ActivationSucceeded: fc.record(
+    { type: fc.constant("ActivationSucceeded"), at: times, message: fc.string() },
+    { requiredKeys: ["type", "at"] },
+  ),
+  HealthConfirmed: fc.record({ type: fc.constant("HealthConfirmed"), at: times }),
+  CommitBegun: fc.record({
+    type: fc.constant("CommitBegun"),
+    at: times,
+    rebootNeeded: fc.boolean(),
+  }),
+  BootDefaultSet: fc.record({
+    type: fc.constant("BootDefaultSet"),
+    at: times,
+    bootId: bootIds,
+  }),
+  ActivationRejected: fc.record({
+    type: fc.constant("ActivationRejected"),
+    at: times,
+    reason: reasons,
+  }),
+  ActivationInterrupted: fc.record({
+    type: fc.constant("ActivationInterrupted"),
+    at: times,
+    reason: reasons,
+  }),
+  RollbackSucceeded: fc.record(
+    { type: fc.constant("RollbackSucceeded"), at: times, rebootFrom: bootIds },
+    { requiredKeys: ["type", "at"] },
+  ),
+  RollbackFailed: fc.record({
+    type: fc.constant("RollbackFailed"),
+    at: times,
+    message: fc.string(),
+  }),
+  AttemptFailed: fc.record({
+    type: fc.constant("AttemptFailed"),
+    at: times,
+    reason: reasons,
+    retryAt: times,
+  }),
+  LeftoversRemoved: fc.record({
+    type: fc.constant("LeftoversRemoved"),
+    at: times,
+    retryAt: times,
+  }),
+  RevertBegun: fc.record({
+    type: fc.constant("RevertBegun"),
+    at: times,
+    from: fc.constantFrom(null, ...[1, 2, 3].map((n) => samplePath(`nixos-system-web1-${n}`))),
+    target: fc.constant({ toplevel: samplePath("nixos-system-web1-0"), generation: 3 }),
+    reason: reasons,
+  }),
+  RevertSucceeded: fc.record({ type: fc.constant("RevertSucceeded"), at: times }),
+  RevertFailed: fc.record({
+    type: fc.constant("RevertFailed"),
+    at: times,
+    message: fc.string(),
+  }),
+  RebootRequested: fc.record({ type: fc.constant("RebootRequested"), at: times }),
+  RebootNoticed: fc.record({ type: fc.constant("RebootNoticed"), at: times, bootId: bootIds }),
+  RebootSlotTaken: fc.record({ type: fc.constant("RebootSlotTaken"), at: times }),
+  RebootSlotReleased: fc.record({ type: fc.constant("RebootSlotReleased"), at: times }),
+};
+const EVENT_TYPES = Object.keys(EVENTS) as EventType[];
+
+/** Whether an event leads on from a state, where another one only changes the plan. */
+function leadsOn(state: StateName, type: EventType): boolean {
+  if (!isExpected(state, type)) return false;
+  switch (type) {
+    case "ReleaseWithdrawn":
+    case "AlreadyActive":
+    case "RebootSlotTaken":
+    case "RebootSlotReleased":
+      return false;
+    case "ReleaseAccepted":
+    case "RebootNoticed":
+      return state === "Idle" || state === "Failed";
+    default:
+      return true;
+  }
+}
+
+interface Transition {
+  readonly before: AgentRecord;
+  readonly event: Event;
+  readonly after: AgentRecord;
+}
+
+/** Samples of every event; the seed is fixed, so that a life says all about itself. */
+const SAMPLES = new Map(
+  EVENT_TYPES.map((type) => [type, fc.sample<Event>(EVENTS[type], { numRuns: 40, seed: 7 })]),
+);
+
+/** Each number picks one event. */
+const lives = fc.array(fc.noBias(fc.nat()), { maxLength: 60, size: "max" });
+
+/**
+ * Runs a life of an agent in which only expected events happen. Those that lead on are
+ * preferred: else hardly any life would come far.
+ */
+function live(life: readonly number[]): Transition[] {
+  const transitions: Transition[] = [];
+  let before = EMPTY_RECORD;
+  for (let pick of life) {
+    const pickOf = <T>(choices: readonly T[]): T => {
+      const choice = choices[pick % choices.length];
+      if (choice === undefined) throw new Error("nothing to choose from");
+      pick = Math.floor(pick / choices.length);
+      return choice;
+    };
+    const { name } = before.state;
+    const allowed = pickOf([isExpected, leadsOn, leadsOn, leadsOn]);
+    const type = pickOf(EVENT_TYPES.filter((type) => allowed(name, type)));
+    const event = pickOf(SAMPLES.get(type) ?? []);
+    const after = advance(before, event);
+    transitions.push({ before, event, after });
+    before = after;
+  }
+  return transitions;
+}
+
+function everyTransition(check: (transition: Transition) => void): void {
+  fc.assert(
+    fc.property(lives, (life) => {
+      live(life).forEach(check);
+    }),
+  );
+}
+
+function attemptsOf(state: State): number | null {
+  return "attempts" in state ? state.attempts : null;
+}
+
+function digestOf(state: State): string | null {
+  return "release" in state ? state.release.digest : null;
+}
+
+describe("over any life of an agent", () => {
+  test("every event is met in every state that expects it", () => {
+    const met = new Set<string>();
+    for (const life of fc.sample(lives, { numRuns: 1_500, seed: 3 })) {
+      for (const { before, event } of live(life)) met.add(`${before.state.name} ${event.type}`);
+    }
+    const expected = STATE_NAMES.flatMap((name) =>
+      EVENT_TYPES.filter((type) => isExpected(name, type)).map((type) => `${name} ${type}`),
+    );
+    expect([...met].sort()).toEqual(expected.sort());
+  });
+
+  test("an unexpected event throws, whatever the record", () => {
+    fc.assert(
+      fc.property(lives, fc.record(EVENTS), (life, events) => {
+        const seen = new Map(live(life).map(({ after }) => [after.state.name, after]));
+        for (const after of seen.values()) {
+          for (const type of EVENT_TYPES) {
+            if (isExpected(after.state.name, type)) continue;
+            expect(() => advance(after, events[type])).toThrow(
+              `event ${type} cannot happen in state ${after.state.name}`,
+            );
+          }
+        }
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  test("every record is one that can be written and read again", () => {
+    everyTransition(({ after }) => {
+      const read = recordSchema.parse(JSON.parse(JSON.stringify(after)));
+      // Deep equality as `toEqual` has it takes too long for thousands of records.
+      if (!isDeepStrictEqual(read, after)) expect(read).toEqual(after);
+    });
+  });
+
+  test("a release is committed only by health, as the boot default or by being active", () => {
+    everyTransition(({ before, event, after }) => {
+      if (after.committed === before.committed) {
+        expect(["HealthConfirmed", "BootDefaultSet", "AlreadyActive"]).not.toContain(event.type);
+        return;
+      }
+      const { state } = before;
+      switch (event.type) {
+        case "AlreadyActive": {
+          const { channel, sequence, digest, toplevel, mode } = event.release;
+          const { at, previous } = event;
+          expect(after.committed).toEqual({
+            ...{ channel, sequence, digest, toplevel, mode, at, previous },
+          });
+          return;
+        }
+        case "HealthConfirmed":
+        case "BootDefaultSet": {
+          expect(state.name).toBe(event.type === "HealthConfirmed" ? "Verifying" : "Committing");
+          if (!("baseline" in state)) throw new Error("committed without a way back");
+          const { channel, sequence, digest, toplevel, mode } = state.release;
+          expect(after.committed).toEqual({
+            ...{ channel, sequence, digest, toplevel, mode, at: event.at },
+            previous: state.baseline.profile,
+          });
+          return;
+        }
+        // Taken back: by hand, or since it did not survive its boot.
+        case "ActivationRejected":
+        case "ActivationInterrupted":
+          expect(before.committed?.toplevel).toBe("release" in state && state.release.toplevel);
+          expect(after.committed).toBeNull();
+          return;
+        default:
+          if (event.type !== "RevertBegun") throw new Error(`taken back by ${event.type}`);
+          expect(before.committed?.toplevel).toBe(event.from);
+          expect(after.committed).toBeNull();
+      }
+    });
+  });
+
+  test("what was rejected is denied, with its reason, and nothing else ever is", () => {
+    everyTransition(({ before, event, after }) => {
+      if (event.type === "ActivationRejected") {
+        if (!("release" in before.state)) throw new Error("rejected without a release");
+        const { toplevel, sequence, digest } = before.state.release;
+        expect(denialOf(after, toplevel)).toEqual({
+          ...{ toplevel, sequence, digest },
+          ...{ reason: event.reason, at: event.at },
+        });
+        expect(after.state).toMatchObject({ name: "RollingBack", deny: true });
+      } else if (event.type === "RevertBegun" && before.committed?.toplevel === event.from) {
+        expect(denialOf(after, event.from)?.reason).toEqual(event.reason);
+      } else if (event.type === "HealthConfirmed" || event.type === "BootDefaultSet") {
+        if (!("release" in before.state)) throw new Error("committed without a release");
+        const { toplevel } = before.state.release;
+        expect(after.denied).toEqual(before.denied.filter((entry) => entry.toplevel !== toplevel));
+      } else {
+        expect(after.denied).toBe(before.denied);
+      }
+      if (event.type === "ActivationInterrupted") {
+        expect(after.state).toMatchObject({ name: "RollingBack", deny: false });
+      }
+    });
+  });
+
+  test("a system is denied at most once, and denials vanish only by its commit", () => {
+    everyTransition(({ before, event, after }) => {
+      const denied = after.denied.map(({ toplevel }) => toplevel);
+      expect(new Set(denied).size).toBe(denied.length);
+      for (const { toplevel } of before.denied) {
+        if (denied.includes(toplevel)) continue;
+        expect(["HealthConfirmed", "BootDefaultSet"]).toContain(event.type);
+        expect(after.committed?.toplevel).toBe(toplevel);
+      }
+    });
+  });
+
+  test("attempts at the same release grow by one for each that failed or was cut off", () => {
+    everyTransition(({ before, event, after }) => {
+      const [was, is] = [attemptsOf(before.state), attemptsOf(after.state)];
+      if (was === null || is === null) return;
+      if (digestOf(before.state) !== digestOf(after.state)) {
+        expect(is).toBe(0);
+        return;
+      }
+      // What becomes of them over a reboot is looked at below.
+      if (event.type === "RebootNoticed" && before.pendingReboot) return;
+      const grows = event.type === "AttemptFailed" || event.type === "LeftoversRemoved";
+      expect(is).toBe(grows ? was + 1 : was);
+    });
+  });
+
+  test("what was rejected is not tried again, what was cut off is, not before its time", () => {
+    everyTransition(({ before, event, after }) => {
+      if (event.type !== "LeftoversRemoved") return;
+      const { state } = before;
+      if (state.name === "RolledBack" && !state.deny) {
+        const { release, attempts, reason } = state;
+        expect(after.state).toEqual({
+          ...{ name: "Failed", release, reason },
+          ...{ attempts: attempts + 1, retryAt: event.retryAt },
+        });
+      } else expect(after.state).toEqual({ name: "Idle" });
+    });
+  });
+
+  test("a reboot is pending only for a boot default that needs it, until it is over", () => {
+    everyTransition(({ before, event, after }) => {
+      const { state, pendingReboot: was } = before;
+      const is = after.pendingReboot;
+      switch (event.type) {
+        case "BootDefaultSet": {
+          if (state.name !== "Committing") throw new Error("set out of turn");
+          const { release, baseline, attempts, rebootNeeded } = state;
+          const { bootId } = event;
+          const reboot = { release, baseline, attempts, bootId, requested: 0, wayBack: false };
+          // The boot in which it was set counts, not the one in which it was begun.
+          expect(is).toEqual(rebootNeeded ? reboot : null);
+          return;
+        }
+        case "RollbackSucceeded": {
+          if (state.name !== "RollingBack") throw new Error("rolled back out of turn");
+          const { release, baseline, attempts } = state;
+          const { rebootFrom: bootId } = event;
+          if (bootId === undefined) expect(is).toBe(was);
+          else {
+            expect(is).toEqual({
+              ...{ release, baseline, attempts, bootId, requested: 0, wayBack: true },
+            });
+          }
+          return;
+        }
+        case "AlreadyActive":
+          // The same system, released again, still waits for it, by its new name.
+          if (was?.release.toplevel === event.release.toplevel) {
+            expect(is).toEqual({ ...was, release: { ...event.release, mode: was.release.mode } });
+          } else expect(is).toBeNull();
+          return;
+        case "HealthConfirmed":
+          if (state.name !== "Verifying") throw new Error("confirmed out of turn");
+          // What leaves the boot default alone leaves the reboot that waits for it, too.
+          if (setsProfile(state.release.mode)) expect(is).toBeNull();
+          else expect(is).toBe(was);
+          return;
+        case "RebootNoticed":
+          expect(is).toBeNull();
+          return;
+        case "RebootRequested":
+          expect(is).toEqual(was && { ...was, requested: was.requested + 1 });
+          return;
+        case "RevertBegun":
+          // A person decided what this host is.
+          expect(is).toBeNull();
+          return;
+        default:
+          expect(is).toBe(was);
+      }
+    });
+  });
+
+  test("after a reboot the pending system is verified, with its own way back", () => {
+    everyTransition(({ before, event, after }) => {
+      if (event.type !== "RebootNoticed") return;
+      if (before.pendingReboot === null) {
+        expect(after).toEqual(before);
+        return;
+      }
+      const { release, baseline, attempts, wayBack } = before.pendingReboot;
+      if (wayBack) {
+        expect(after).toEqual({ ...before, pendingReboot: null });
+        return;
+      }
+      expect(after.state).toMatchObject({
+        ...{ name: "Verifying", release, baseline, attempts, bootId: event.bootId },
+        ...{ restarts: 0, afterBoot: true },
+      });
+    });
+  });
+
+  test("restarts of the agent are counted, and change nothing else", () => {
+    everyTransition(({ before, event, after }) => {
+      const was = "restarts" in before.state ? before.state.restarts : null;
+      const is = "restarts" in after.state ? after.state.restarts : null;
+      if (event.type === "AgentRestarted") {
+        expect(is).toBe((was ?? NaN) + 1);
+        expect(after).toEqual({ ...before, state: { ...before.state, restarts: is } });
+      } else if (is !== null) expect(is).toBe(was ?? 0);
+    });
+  });
+
+  test("a reboot slot is held from its taking to its giving back", () => {
+    everyTransition(({ before, event, after }) => {
+      if (event.type === "RebootSlotTaken") expect(after.holdsRebootSlot).toBe(true);
+      else if (event.type === "RebootSlotReleased") expect(after.holdsRebootSlot).toBe(false);
+      else expect(after.holdsRebootSlot).toBe(before.holdsRebootSlot);
+    });
+  });
+
+  test("the way back does not change between its recording and the end", () => {
+    everyTransition(({ before, after }) => {
+      if ("baseline" in before.state && "baseline" in after.state) {
+        expect(after.state.baseline).toEqual(before.state.baseline);
+        expect(after.state.bootId).toBe(before.state.bootId);
+      }
+    });
+  });
+
+  test("past the line a release is neither replaced nor dropped but by its end", () => {
+    everyTransition(({ before, event, after }) => {
+      if (!isPastTheLine(before.state)) return;
+      if (event.type === "LeftoversRemoved" && after.state.name !== "Failed") {
+        expect(after.state).toEqual({ name: "Idle" });
+      } else if (event.type === "ReleaseAccepted") {
+        // The way on, where the way back is barred; when that is so, the app decides.
+        expect(["RollingBack", "Reverting"]).toContain(before.state.name);
+      } else expect(digestOf(after.state)).toBe(digestOf(before.state));
+    });
+  });
+
+  test("what was accepted is never forgotten", () => {
+    everyTransition(({ before, after }) => {
+      expect(after.trust).toBe(before.trust);
+    });
+  });
+
+  test("the record before is left as it was", () => {
+    fc.assert(
+      fc.property(lives, (life) => {
+        let record = EMPTY_RECORD;
+        for (const { event, after } of live(life)) {
+          const copy = structuredClone(record);
+          expect(advance(record, event)).toEqual(after);
+          expect(record).toEqual(copy);
+          record = after;
+        }
+      }),
+      { numRuns: 20 },
+    );
+  });
+});
+
+describe("the verdict on a boot", () => {
+  const waiting = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT);
+  const rejected = happen(waiting, REBOOTED, {
+    ...{ type: "ActivationRejected", at: AT, reason: REASON },
+  });
+  const left = happen(rejected, {
+    ...{ type: "RollbackSucceeded", at: AT, rebootFrom: NEXT_BOOT_ID },
+  });
+
+  test.each<[string, AgentRecord, string, BootVerdict]>([
+    ["nothing was waited for", EMPTY_RECORD, BOOT_ID, "proven"],
+    ["the reboot has not come", waiting, BOOT_ID, "proven"],
+    ["it came and nobody looked yet", waiting, NEXT_BOOT_ID, "open"],
+    ["the system is being judged", happen(waiting, REBOOTED), NEXT_BOOT_ID, "open"],
+    ["it is being left", rejected, NEXT_BOOT_ID, "rejected"],
+    ["only another boot leaves it", happen(left, CLEARED), NEXT_BOOT_ID, "rejected"],
+    ["that boot came", happen(left, CLEARED), BOOT_ID, "proven"],
+    [
+      "it proved healthy",
+      happen(waiting, REBOOTED, { type: "HealthConfirmed", at: AT }, CLEARED),
+      NEXT_BOOT_ID,
+      "proven",
+    ],
+  ])("where %s", (_, record, bootId, verdict) => {
+    expect(judgeBoot(record, bootId)).toBe(verdict);
+  });
+});
+
+describe("going back by hand", () => {
+  const target = { toplevel: samplePath("earlier"), generation: 2 };
+  const BY_HAND: Event = {
+    ...{ type: "RevertBegun", at: AT, from: samplePath("now"), target, reason: REASON },
+  };
+
+  test("is past the line until it is done, however often it fails", () => {
+    const begun = happen(EMPTY_RECORD, BY_HAND);
+    expect(begun.state).toMatchObject({ name: "Reverting", target, failures: 0 });
+    const failed = happen(begun, { type: "RevertFailed", at: AT, message: "no" });
+    expect(failed.state).toMatchObject({ name: "Reverting", target, failures: 1 });
+    expect(isPastTheLine(failed.state)).toBe(true);
+    expect(happen(failed, { type: "RevertSucceeded", at: AT }).state).toEqual({ name: "Idle" });
+  });
+
+  test("can be asked for again, elsewhere, while it fails", () => {
+    const other = { toplevel: samplePath("still-earlier"), generation: 1 };
+    const again = happen(EMPTY_RECORD, BY_HAND, { ...BY_HAND, target: other });
+    expect(again.state).toMatchObject({ name: "Reverting", target: other, failures: 0 });
+  });
+});
+
+describe("an event that a state cannot meet", () => {
+  /** A record in each state. */
+  const release = sampleRelease();
+  const attempt = { release, attempts: 1 };
+  const prepared = { ...attempt, baseline: BASELINE, bootId: BOOT_ID, restarts: 0 };
+  const reason = { reason: REASON, deny: true };
+  const states: { [Name in StateName]: Extract<State, { name: Name }> } = {
+    Idle: { name: "Idle" },
+    Candidate: { name: "Candidate", ...attempt },
+    Fetching: { name: "Fetching", ...attempt },
+    Imported: { name: "Imported", ...attempt },
+    Staged: { name: "Staged", ...prepared },
+    Activating: { name: "Activating", ...prepared },
+    Verifying: { name: "Verifying", ...prepared, afterBoot: false },
+    Committing: { name: "Committing", ...prepared, rebootNeeded: false },
+    Committed: { name: "Committed", ...prepared },
+    RollingBack: { name: "RollingBack", ...prepared, ...reason, rollbackAttempts: 0 },
+    RolledBack: { name: "RolledBack", ...prepared, ...reason },
+    Reverting: {
+      ...{ name: "Reverting", from: release.toplevel, failures: 0 },
+      target: { toplevel: samplePath("nixos-system-web1-0"), generation: 3 },
+    },
+    Failed: { name: "Failed", ...attempt, reason: REASON, retryAt: AT },
+  };
+
+  test.each(STATE_NAMES)("is refused in %s, and all others lead to a valid record", (name) => {
+    const record: AgentRecord = { ...EMPTY_RECORD, state: states[name] };
+    for (const type of EVENT_TYPES) {
+      const [event] = fc.sample<Event>(EVENTS[type], 1);
+      if (!event) throw new Error("fast-check gave nothing");
+      if (isExpected(name, type)) {
+        expect(recordSchema.safeParse(advance(record, event)).success).toBe(true);
+      } else {
+        expect(() => advance(record, event)).toThrow(
+          `event ${type} cannot happen in state ${name}`,
+        );
+      }
+    }
+  });
+
+  test("exists for every state, and every event has a state that expects it", () => {
+    for (const name of STATE_NAMES) {
+      expect(EVENT_TYPES.filter((type) => !isExpected(name, type))).not.toEqual([]);
+    }
+    for (const type of EVENT_TYPES) {
+      expect(STATE_NAMES.filter((name) => isExpected(name, type))).not.toEqual([]);
+    }
+  });
+
+  test.each(STATE_NAMES)("does not keep %s from finding a way back to Idle", (start) => {
+    const events: Event[] = EVENT_TYPES.flatMap((type) => fc.sample<Event>(EVENTS[type], 1));
+    const reached = new Map<StateName, State>([[start, states[start]]]);
+    for (const [name, state] of reached) {
+      for (const event of events.filter(({ type }) => isExpected(name, type))) {
+        const next = advance({ ...EMPTY_RECORD, state }, event).state;
+        // The map grows while it is walked through.
+        if (!reached.has(next.name)) reached.set(next.name, next);
+      }
+    }
+    expect([...reached.keys()]).toContain("Idle");
+  });
+});
+
+/** Walks through events that need no more than their type. */
+function happen(record: AgentRecord, ...events: Event[]): AgentRecord {
+  return events.reduce(advance, record);
+}
+
+const BEGUN: Event[] = [
+  { type: "ReleaseAccepted", at: AT, release: sampleRelease() },
+  { type: "FetchBegun", at: AT },
+  { type: "ClosureImported", at: AT },
+  { type: "BaselineRecorded", at: AT, baseline: BASELINE, bootId: BOOT_ID },
+  { type: "ActivationBegun", at: AT },
+];
+const CLEARED: Event = { type: "LeftoversRemoved", at: AT, retryAt: AT };
+const BACK: Event[] = [{ type: "RollbackSucceeded", at: AT }, CLEARED];
+/** A release that only a boot proves became the boot default. */
+const STAGED_FOR_BOOT: Event[] = [
+  ...BEGUN.slice(0, -1),
+  { type: "CommitBegun", at: AT, rebootNeeded: true },
+  { type: "BootDefaultSet", at: AT, bootId: BOOT_ID },
+  CLEARED,
+];
+const REBOOTED: Event = { type: "RebootNoticed", at: AT, bootId: NEXT_BOOT_ID };
+const CUT_OFF: Event = {
+  ...{ type: "ActivationInterrupted", at: AT },
+  reason: { code: "HEALTH_MIRROR", message: "no mirror" },
+};
+
+function committedSample(at: string) {
+  const { channel, sequence, digest, toplevel, mode } = sampleRelease();
+  return { channel, sequence, digest, toplevel, mode, at, previous: BASELINE.profile };
+}
+
+describe("an update", () => {
+  test("that goes well is committed with what was there before, and ends in Idle", () => {
+    const proven = happen(EMPTY_RECORD, ...BEGUN, { type: "ActivationSucceeded", at: AT });
+    expect(proven.state).toMatchObject({ name: "Verifying", afterBoot: false });
+    const begun = happen(proven, { type: "CommitBegun", at: AT, rebootNeeded: false });
+    expect(begun.state).toMatchObject({ name: "Committing", rebootNeeded: false });
+    expect(begun.committed).toBeNull();
+    expect(happen(begun, { type: "BootDefaultSet", at: AT, bootId: BOOT_ID }, CLEARED)).toEqual({
+      ...EMPTY_RECORD,
+      committed: committedSample(AT),
+    });
+  });
+
+  test("that does not become the boot default is committed by its health", () => {
+    const record = happen(
+      EMPTY_RECORD,
+      ...BEGUN,
+      { type: "ActivationSucceeded", at: AT },
+      { type: "HealthConfirmed", at: AT },
+      CLEARED,
+    );
+    expect(record).toEqual({ ...EMPTY_RECORD, committed: committedSample(AT) });
+  });
+
+  test("that needs a reboot is committed and waits for it, then proves itself", () => {
+    const waiting = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT);
+    expect(waiting).toEqual({
+      ...EMPTY_RECORD,
+      committed: committedSample(AT),
+      pendingReboot: {
+        ...{ release: sampleRelease(), baseline: BASELINE, bootId: BOOT_ID },
+        ...{ attempts: 0, requested: 0, wayBack: false },
+      },
+    });
+    const asked = happen(waiting, { type: "RebootRequested", at: AT });
+    expect(asked.pendingReboot?.requested).toBe(1);
+    const booted = happen(asked, REBOOTED);
+    expect(booted.state).toMatchObject({ name: "Verifying", afterBoot: true, baseline: BASELINE });
+    const later = "2026-02-01T01:00:00.000Z";
+    expect(happen(booted, { type: "HealthConfirmed", at: later }, CLEARED)).toEqual({
+      ...EMPTY_RECORD,
+      committed: committedSample(later),
+    });
+  });
+
+  test("that does not come up healthy after its boot is committed no longer", () => {
+    const booted = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT, REBOOTED);
+    const rejected = happen(booted, { type: "ActivationRejected", at: AT, reason: REASON });
+    expect(rejected).toMatchObject({ committed: null, pendingReboot: null });
+    expect(rejected.state).toMatchObject({ name: "RollingBack", baseline: BASELINE, deny: true });
+    expect(denialOf(rejected, sampleRelease().toplevel)?.reason).toEqual(REASON);
+  });
+
+  test("that is cut off after its boot again and again counts on", () => {
+    const once = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT, REBOOTED, CUT_OFF, ...BACK);
+    expect(once.state).toMatchObject({ name: "Failed", attempts: 1 });
+    const twice = happen(once, ...STAGED_FOR_BOOT, REBOOTED, CUT_OFF, ...BACK);
+    expect(twice.state).toMatchObject({ name: "Failed", attempts: 2 });
+  });
+
+  test("that waits for a reboot waits no longer once another system is active", () => {
+    const release = sampleRelease({
+      ...{ sequence: 8, digest: sampleDigest("8"), toplevel: samplePath("by-hand") },
+    });
+    const record = happen(EMPTY_RECORD, ...STAGED_FOR_BOOT, {
+      ...{ type: "AlreadyActive", at: AT, release, previous: null },
+    });
+    expect(record.pendingReboot).toBeNull();
+  });
+
+  test("whose system was adopted by a later release is taken back with it", () => {
+    const release = sampleRelease({ sequence: 8, digest: sampleDigest("8") });
+    const record = happen(
+      EMPTY_RECORD,
+      ...STAGED_FOR_BOOT,
+      { type: "AlreadyActive", at: AT, release, previous: BASELINE.profile },
+      REBOOTED,
+      { type: "ActivationRejected", at: AT, reason: REASON },
+    );
+    expect(denialOf(record, release.toplevel)).toBeDefined();
+    expect(record.committed).toBeNull();
+  });
+
+  test("that is cut off goes back, is not denied, and is tried again later", () => {
+    const cut = happen(EMPTY_RECORD, ...BEGUN, CUT_OFF);
+    expect(cut.state).toMatchObject({ name: "RollingBack", deny: false, rollbackAttempts: 0 });
+    const failed = happen(cut, ...BACK);
+    expect(failed.denied).toEqual([]);
+    expect(failed.state).toEqual({
+      ...{ name: "Failed", release: sampleRelease(), attempts: 1, retryAt: AT },
+      reason: { code: "HEALTH_MIRROR", message: "no mirror" },
+    });
+    expect(happen(failed, ...BEGUN, CUT_OFF, ...BACK).state).toMatchObject({ attempts: 2 });
+  });
+
+  test("that is denied and then committed, since a person insisted, is denied no longer", () => {
+    const denied = happen(
+      EMPTY_RECORD,
+      ...BEGUN,
+      { type: "ActivationRejected", at: AT, reason: REASON },
+      ...BACK,
+    );
+    expect(denied.denied).toHaveLength(1);
+    const committed = happen(
+      denied,
+      ...BEGUN,
+      { type: "ActivationSucceeded", at: AT },
+      { type: "HealthConfirmed", at: AT },
+    );
+    expect(committed.denied).toEqual([]);
+  });
+
+  test("whose activation fails goes back, counts tries to go back, and is denied", () => {
+    const rejected = happen(EMPTY_RECORD, ...BEGUN, {
+      ...{ type: "ActivationRejected", at: AT, reason: REASON },
+    });
+    expect(rejected.state).toMatchObject({ name: "RollingBack", rollbackAttempts: 0 });
+    const tried = happen(
+      rejected,
+      { type: "RollbackFailed", at: AT, message: "no" },
+      { type: "RollbackFailed", at: AT, message: "no" },
+    );
+    expect(tried.state).toMatchObject({ name: "RollingBack", rollbackAttempts: 2, reason: REASON });
+    const back = happen(tried, { type: "RollbackSucceeded", at: AT });
+    expect(back.state).toMatchObject({ name: "RolledBack", reason: REASON, baseline: BASELINE });
+    const done = happen(back, CLEARED);
+    expect(done.state).toEqual({ name: "Idle" });
+    expect(done.committed).toBeNull();
+    expect(denialOf(done, sampleRelease().toplevel)?.reason).toEqual(REASON);
+    expect(denialOf(done, BASELINE.profile)).toBeUndefined();
+  });
+
+  test("that is found unhealthy goes back as well", () => {
+    const record = happen(
+      EMPTY_RECORD,
+      ...BEGUN,
+      { type: "ActivationSucceeded", at: AT },
+      { type: "ActivationRejected", at: AT, reason: { code: "HEALTH_FAILED", message: "sick" } },
+    );
+    expect(record.state.name).toBe("RollingBack");
+    expect(record.committed).toBeNull();
+  });
+
+  test("that fails before the line counts on for this release, and from zero for another", () => {
+    const failed = happen(EMPTY_RECORD, ...BEGUN.slice(0, 2), {
+      ...{ type: "AttemptFailed", at: AT, reason: REASON, retryAt: AT },
+    });
+    expect(failed.state).toMatchObject({ name: "Failed", attempts: 1, retryAt: AT });
+    const again = happen(failed, { type: "ReleaseAccepted", at: AT, release: sampleRelease() });
+    expect(again.state).toMatchObject({ name: "Candidate", attempts: 1 });
+    const release = sampleRelease({ sequence: 8, digest: sampleDigest("8") });
+    const other = happen(failed, { type: "ReleaseAccepted", at: AT, release });
+    expect(other.state).toMatchObject({ name: "Candidate", attempts: 0 });
+  });
+});
+
+describe("denials", () => {
+  const deny = (record: AgentRecord, toplevel: string): AgentRecord =>
+    happen(
+      record,
+      ...BEGUN.map((event) =>
+        event.type === "ReleaseAccepted"
+          ? { ...event, release: { ...event.release, toplevel } }
+          : event,
+      ),
+      { type: "ActivationRejected", at: AT, reason: REASON },
+      ...BACK,
+    );
+
+  test("are kept for the last 100 systems", () => {
+    let record = EMPTY_RECORD;
+    for (let at = 0; at < 103; at++) record = deny(record, samplePath(`system-${at}`));
+    expect(record.denied).toHaveLength(100);
+    expect(denialOf(record, samplePath("system-2"))).toBeUndefined();
+    expect(denialOf(record, samplePath("system-3"))).toBeDefined();
+    expect(denialOf(record, samplePath("system-102"))).toBeDefined();
+  });
+
+  test("by hand take back what was committed, and do nothing where nothing was", () => {
+    const release = sampleRelease();
+    const active = happen(EMPTY_RECORD, {
+      ...{ type: "AlreadyActive", at: AT, release, previous: null },
+    });
+    const target = { toplevel: samplePath("earlier"), generation: 2 };
+    const byHand = (from: string): Event => ({
+      ...{ type: "RevertBegun", at: AT, from, target, reason: REASON },
+    });
+    const denied = happen(active, byHand(release.toplevel));
+    expect(denied.committed).toBeNull();
+    expect(denialOf(denied, release.toplevel)?.reason).toEqual(REASON);
+    expect(happen(active, byHand(samplePath("by-hand")))).toMatchObject({
+      ...{ committed: active.committed, denied: [] },
+    });
+    expect(happen(EMPTY_RECORD, byHand(release.toplevel)).denied).toEqual([]);
+  });
+
+  test("by hand are possible in every state in which `rollback` can find a host", () => {
+    const possible = STATE_NAMES.filter((name) => isExpected(name, "RevertBegun"));
+    expect(possible).toEqual(
+      expect.arrayContaining(["Idle", "Candidate", "Fetching", "Imported", "Failed"]),
+    );
+  });
+});
+
+describe("the record's schema", () => {
+  test("takes the empty record", () => {
+    expect(recordSchema.parse(EMPTY_RECORD)).toEqual(EMPTY_RECORD);
+  });
+
+  test.each([
+    ["another version", { formatVersion: 2 }],
+    ["an unknown field", { extra: 1 }],
+    ["an unknown state", { state: { name: "Waiting" } }],
+    ["a state with a field of another", { state: { name: "Idle", attempts: 1 } }],
+    [
+      "a state that lacks its baseline",
+      { state: { name: "Staged", release: sampleRelease(), attempts: 0 } },
+    ],
+    ["no word on the reboot slot", { holdsRebootSlot: undefined }],
+    ["a pending reboot without a way back", { pendingReboot: { release: sampleRelease() } }],
+    ["negative attempts", { state: { name: "Candidate", release: sampleRelease(), attempts: -1 } }],
+    ["no denials", { denied: null }],
+  ])("refuses %s", (_, change) => {
+    expect(recordSchema.safeParse({ ...EMPTY_RECORD, ...change }).success).toBe(false);
+  });
+});
+
+test("transient are exactly the failures that another attempt may mend", () => {
+  expect(isTransient("MIRROR_UNREACHABLE")).toBe(true);
+  expect(isTransient("DISK_FULL")).toBe(true);
+  expect(isTransient("NOT_A_SYSTEM")).toBe(false);
+  expect(isTransient("INDEX_INVALID")).toBe(false);
+});

@@ -1,0 +1,68 @@
+import { chmod, mkdir, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, onTestFinished, test, vi } from "vitest";
+import type { NixStore } from "../../../../agent/core/ports.ts";
+import { childActivator } from "../../../../agent/effects/systemd/activator.ts";
+import { recordingLog } from "../../../support/recording-log.ts";
+import { samplePath } from "../../../support/sample-release.ts";
+import { temporaryDirectory } from "../../../support/temporary.ts";
+
+const TOPLEVEL = samplePath("nixos-system-web1-1");
+
+/** A store whose files lie below a directory, with one system whose program is `script`. */
+async function hostWith(script: string, timeout = 8_000) {
+  const root = await temporaryDirectory();
+  const program = join(root, TOPLEVEL, "bin/switch-to-configuration");
+  await mkdir(join(program, ".."), { recursive: true });
+  await writeFile(program, `#!/bin/sh\n${script}\n`);
+  await chmod(program, 0o755);
+  const store = { realPath: (path: string) => join(root, path) } as NixStore;
+  const log = recordingLog();
+  const settings = {
+    store: `local?root=${root}`,
+    activation: { timeout, runner: "child" as const, attempts: 3, confirm: "none" as const },
+  };
+  return { root, program, log, activator: childActivator(settings, store, log) };
+}
+
+test("a system can be activated only if its program is there and executable", async () => {
+  const { activator, program } = await hostWith("exit 0");
+  expect(await activator.canActivate(TOPLEVEL)).toBe(true);
+  expect(await activator.canActivate(samplePath("something-else"))).toBe(false);
+  await writeFile(program, "");
+  await chmod(program, 0o644);
+  expect(await activator.canActivate(TOPLEVEL)).toBe(false);
+});
+
+test("the program gets the mode, and its exit code and lines are given back and logged", async () => {
+  const { activator, log } = await hostWith('echo "mode $1 of $#"; echo warning >&2; exit 4');
+  const result = await activator.activate(TOPLEVEL, "dry-activate");
+  expect(result).toMatchObject({ exitCode: 4, timedOut: false });
+  expect(result.lastLines.toSorted()).toEqual(["mode dry-activate of 1", "warning"]);
+  expect(log.lines.map(({ message }) => message).sort()).toEqual(result.lastLines.toSorted());
+  expect(log.lines[0]).toMatchObject({
+    ...{ level: "info", fields: { component: "switch-to-configuration" } },
+  });
+});
+
+test("only the last lines are kept for history", async () => {
+  const { activator } = await hostWith("seq 1 100");
+  const { lastLines } = await activator.activate(TOPLEVEL, "switch");
+  expect(lastLines).toEqual(Array.from({ length: 20 }, (_, at) => String(at + 81)));
+});
+
+test("the program sees where its files lie and no variables of ours", async () => {
+  vi.stubEnv("NIXOS_INSTALL_BOOTLOADER", "evil");
+  onTestFinished(() => void vi.unstubAllEnvs());
+  const { activator, root } = await hostWith(
+    'echo "[$NIXOS_INSTALL_BOOTLOADER] $NIXOS_PULL_SANDBOX_ROOT"',
+  );
+  expect((await activator.activate(TOPLEVEL, "switch")).lastLines).toEqual([`[] ${root}`]);
+});
+
+test("a program that takes too long is ended, and that is told", async () => {
+  const { activator } = await hostWith("echo begun; sleep 60", 300);
+  expect(await activator.activate(TOPLEVEL, "switch")).toEqual({
+    ...{ exitCode: null, timedOut: true, lastLines: ["begun"] },
+  });
+});

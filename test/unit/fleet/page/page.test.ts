@@ -1,0 +1,119 @@
+import { createHash } from "node:crypto";
+import fc from "fast-check";
+import { describe, expect, it } from "vitest";
+import { formatTable } from "../../../../agent/cli/display/output.ts";
+import { fleetView, type Fleet } from "../../../../agent/core/fleet/fleet.ts";
+import { fleetPage } from "../../../../agent/fleet/page/page.ts";
+import { fleetTable } from "../../../../agent/fleet/table.ts";
+import {
+  FLEET_NOW,
+  sampleHostnames,
+  sampleManifest,
+  sampleReport,
+  variedReport,
+} from "../../../support/sample-fleet.ts";
+
+const options = { now: FLEET_NOW, silentAfter: 86_400_000 };
+
+function sampleView(count: number): Fleet {
+  const names = sampleHostnames(count);
+  const reports = names.flatMap((name, at) => variedReport(name, at, count) ?? []);
+  return fleetView(
+    { reports, manifests: [{ manifest: sampleManifest(names), digest: "" }], distrusted: [] },
+    options,
+  );
+}
+
+/** A host that writes `text` wherever its report has room for text. */
+function hostileView(text: string): Fleet {
+  const report = sampleReport("web1", {
+    state: text.slice(0, 50),
+    code: "DISK_FULL",
+    message: text,
+    agentVersion: text.slice(0, 50),
+    waits: [{ reason: "HELD", message: text, until: null }],
+    failure: {
+      ...{ at: FLEET_NOW.toISOString(), sequence: 12, toplevel: null, code: "ACTIVATION_FAILED" },
+      ...{ message: `${text}!`, lastLines: [text] },
+    },
+  });
+  const distrusted = [{ host: "web2", reason: "REPORT_INVALID" as const, message: text }];
+  return fleetView({ reports: [report], manifests: [], distrusted }, options);
+}
+
+/** Element names in the order of their tags. */
+const tagsOf = (html: string): string => (html.match(/<[^>]*?(?=[\s>])/g) ?? []).join("");
+
+describe("fleetPage", () => {
+  it("allows its own style and script by their hashes, and nothing else", () => {
+    const html = fleetPage(sampleView(50));
+    const policy = /Content-Security-Policy" content="([^"]*)"/.exec(html)![1]!;
+    for (const tag of ["style", "script"]) {
+      const [, text = ""] = new RegExp(`<${tag}>([^]*?)</${tag}>`).exec(html)!;
+      const hash = createHash("sha256").update(text).digest("base64");
+      expect(policy).toContain(`${tag}-src 'sha256-${hash}'`);
+    }
+    expect(policy).toMatch(/^default-src 'none';/);
+    expect(html).not.toMatch(/\s(src|href|style|on[a-z]+)="/);
+    expect(html).not.toMatch(/https?:\/\/(?!releases\.example\.org)/);
+  });
+
+  it("has the same tags whatever hosts say", () => {
+    const plain = tagsOf(fleetPage(hostileView("plain")));
+    const attempts = [
+      "<script>alert(1)</script>",
+      `"><img src=x onerror=alert(1)>`,
+      "'`--></style></script><svg onload=alert(1)>",
+      "&lt;b&gt;",
+      "\u001b]0;title\u0007\u001b[2J",
+    ];
+    for (const attempt of attempts) {
+      const html = fleetPage(hostileView(attempt));
+      expect(tagsOf(html)).toBe(plain);
+      expect(html).not.toContain("\u001b");
+      expect(html).not.toContain("<img");
+    }
+    fc.assert(
+      fc.property(fc.string({ unit: "binary", minLength: 1, maxLength: 300 }), (text) => {
+        expect(tagsOf(fleetPage(hostileView(text)))).toBe(plain);
+      }),
+      { numRuns: 30 },
+    );
+  });
+
+  it("draws a whole curve for a large fleet", () => {
+    const html = fleetPage(sampleView(1000));
+    const path = /class="line" d="([^"]*)"/.exec(html)![1]!;
+    expect(path).toMatch(/^M0 240(H[\d.]+V[\d.]+)+H1000$/);
+    expect(path.length).toBeLessThan(10_000);
+    expect(html.match(/<tr data-standing/g)).toHaveLength(1000);
+  });
+
+  it("shows a fleet of which nothing is known", () => {
+    const nothing = fleetView({ reports: [], manifests: [], distrusted: [] }, options);
+    expect(fleetPage(nothing)).toContain("0 hosts");
+    expect(fleetTable(nothing, formatTable)).toContain("No hosts.");
+  });
+});
+
+describe("fleetTable", () => {
+  it("puts failing hosts first, each with the last lines of its update", () => {
+    const text = fleetTable(sampleView(50), formatTable);
+    const lines = text.split("\n");
+    expect(lines[1]).toMatch(/ failing +RELEASE_DENIED /);
+    expect(text).toContain("| postgres[41337]: FATAL: data directory was initialized");
+    expect(text).toContain("35 of 50 hosts run release 12 of stable.");
+    expect(lines.at(-1)).toMatch(/^50 hosts: \d+ failing, .* current\.$/);
+  });
+
+  it("lets no host write to the terminal", () => {
+    fc.assert(
+      fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => {
+        const shown = fleetTable(hostileView(`\u001b[2J${text}\r`), formatTable);
+        expect(shown.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\u202a-\u202e]/u);
+        expect(shown.split("\n")).toHaveLength(9);
+      }),
+      { numRuns: 30 },
+    );
+  });
+});
