@@ -24,7 +24,7 @@ export { ERROR_KINDS, EXIT } from "./agent/core/errors.ts";
 export { MAX_HOSTS, manifestSchema } from "./agent/core/formats/manifest.ts";
 export { settingsSchema } from "./agent/core/settings.ts";
 export { STORE_DIRECTORY, STORE_PATH_NAME, storePathSchema } from "./agent/core/formats/store-path.ts";
-export { z } from "zod";
+export * as z from "zod";
 `;
 
 /** Bundles what is needed of the agent, since Node 20 runs no TypeScript, and loads it. */

@@ -1,5 +1,5 @@
 import { Argument, Command, InvalidArgumentError, Option } from "commander";
-import { z } from "zod";
+import * as z from "zod";
 import { parseDuration } from "../core/text/duration.ts";
 import { ACTIVATION_MODES } from "../core/formats/manifest.ts";
 import { COMPRESSIONS } from "../core/formats/narinfo.ts";

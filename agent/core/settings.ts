@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { TrustPolicy } from "./formats/envelope.ts";
 import { PullError } from "./errors.ts";
 import { durationSchema, positiveDurationSchema } from "./text/duration.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { memoryOfManifest, mergeMemories, type TrustMemories } from "../core/release/acceptance.ts";
 import {
   NO_COUNTS,

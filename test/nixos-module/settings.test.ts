@@ -1,6 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
 import { PUBLIC_KEY, configFile, configured, evaluate, noNix } from "./nix.ts";
 

@@ -2,7 +2,7 @@ import { cp, mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises"
 import { dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { archiveIndexSchema } from "../../agent/core/formats/archive-index.ts";
 import { envelopeSchema, sealEnvelope } from "../../agent/core/formats/envelope.ts";
 import { ERROR_CODES } from "../../agent/core/errors.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import type { BarrierRequest } from "../../operator/channel/barriers.ts";
 import { wavesOf, type RolloutRequest } from "../../operator/channel/rollout-request.ts";

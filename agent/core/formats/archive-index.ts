@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../errors.ts";
 import { sha256Schema, type ArchiveReference, type Release } from "./manifest.ts";
 import {

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../errors.ts";
 import { describeIssues } from "../text/schema-issues.ts";
 import {

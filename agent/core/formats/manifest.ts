@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseDuration } from "../text/duration.ts";
 import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "../errors.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
 import { ERROR_CODES, PullError } from "../errors.ts";
 import { driftSchema } from "../update/drift.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../errors.ts";
 import { hostnameSchema, sha256Schema } from "./manifest.ts";
 import { describeIssues } from "../text/schema-issues.ts";

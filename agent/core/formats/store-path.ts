@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** Nix's base-32 alphabet: digits and letters without e, o, t and u (Nix manual, "Base-32"). */
 const ALPHABET = "0123456789abcdfghijklmnpqrsvwxyz";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import type { ByteRange } from "./byte-ranges.ts";
 import { findCovering } from "./byte-ranges.ts";
 import { PullError } from "../errors.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** A URL, or null where the text is none (`URL.parse` is younger than Node 20.19). */
 export function parseUrl(text: string, base?: URL): URL | null {

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** What the agent counts, for metrics; kept on disk so that a restart counts on. */
 export const countersSchema = z.strictObject({

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { ACTIVATION_MODES, sha256Schema, type Release } from "../formats/manifest.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** The longest reason that is kept. */
 export const MAX_HOLD_REASON = 500;

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 
 /** What an accepted release waits for on this host, as codes that reports and metrics share. */
 export const WAIT_REASONS = [

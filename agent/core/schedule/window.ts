@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { parseCron, type Cron } from "./cron.ts";
 import { positiveDurationSchema } from "../text/duration.ts";
 import { LocalTime, isTimeZone } from "./local-time.ts";

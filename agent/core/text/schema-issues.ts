@@ -1,4 +1,4 @@
-import type { z } from "zod";
+import type * as z from "zod";
 
 /** At most this many problems are named at once; the first ones matter. */
 const MAX_ISSUES = 5;

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import type { AgentRecord } from "./machine.ts";
 import type { Observation } from "./plan.ts";

@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { trustMemoriesSchema } from "../release/acceptance.ts";
 import { setsProfile } from "./activation.ts";
 import { ERROR_CODES, ERROR_KINDS, type ErrorCode } from "../errors.ts";

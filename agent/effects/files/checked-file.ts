@@ -1,6 +1,6 @@
 import { createHash } from "node:crypto";
 import { readFile } from "node:fs/promises";
-import { z } from "zod";
+import * as z from "zod";
 import { isNotFound, writeDurably } from "./durable-file.ts";
 
 /** What reading a file that carries its own checksum came to. */

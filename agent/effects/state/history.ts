@@ -1,6 +1,6 @@
 import { open, readFile, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { mergeMemories, trustMemorySchema } from "../../core/release/acceptance.ts";
 import { isNotFound } from "../files/durable-file.ts";
 

@@ -1,5 +1,5 @@
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import type { Validators } from "../../core/ports.ts";
 import { readChecked, writeChecked } from "../files/checked-file.ts";
 

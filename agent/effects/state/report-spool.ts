@@ -1,6 +1,6 @@
 import { rm } from "node:fs/promises";
 import { join } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { readChecked, writeChecked } from "../files/checked-file.ts";
 import { REPORT_TARGETS } from "../report/report-outbox.ts";
 

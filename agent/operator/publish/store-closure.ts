@@ -1,4 +1,4 @@
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import { CONTENT_ADDRESS, NAR_HASH, type StorePathInfo } from "../../core/formats/narinfo.ts";
 import { encodeBase32, storePathName, storePathSchema } from "../../core/formats/store-path.ts";

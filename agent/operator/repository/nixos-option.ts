@@ -1,5 +1,5 @@
 import { resolve } from "node:path";
-import { z } from "zod";
+import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import { nixName, type Json } from "../../core/publish/nix-text.ts";
 import { suggestNames } from "../../core/publish/option-path.ts";

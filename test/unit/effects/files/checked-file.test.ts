@@ -2,7 +2,7 @@ import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { z } from "zod";
+import * as z from "zod";
 import { readChecked, writeChecked } from "../../../../agent/effects/files/checked-file.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
