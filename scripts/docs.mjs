@@ -210,12 +210,7 @@ function fill(text, parts, file) {
   return filled;
 }
 
-const DOCUMENTS = [
-  "README.md",
-  "agent/docs/commands.md",
-  "agent/docs/configuration.md",
-  "agent/docs/errors.md",
-];
+const DOCUMENTS = ["agent/docs/commands.md", "agent/docs/configuration.md", "agent/docs/errors.md"];
 
 /** Every file that is generated or holds generated parts, with its right contents. */
 async function generate(directory) {

@@ -32,9 +32,11 @@ const DOCUMENTS = [
   "nixos-module/README.md",
   "nixos-module/options.md",
   "test/README.md",
-  ...(await readdir(join(ROOT, "agent/docs")))
+  ...(await readdir(join(ROOT, "agent/docs"), { recursive: true }))
     .filter((name) => name.endsWith(".md"))
     .map((name) => `agent/docs/${name}`),
+  ".github/CONTRIBUTING.md",
+  ".github/SECURITY.md",
 ];
 
 function read(document: string): Promise<string> {
@@ -205,6 +207,22 @@ test.each(DOCUMENTS)("%s: every link leads somewhere", async (document) => {
     if (anchor === undefined) continue;
     const headings = [...(await readFile(path, "utf8")).matchAll(/^#+ (.*)$/gm)];
     expect(headings.map(([, heading = ""]) => anchorOf(heading))).toContain(anchor);
+  }
+});
+
+test("every document stands in the index", async () => {
+  const index = await read("agent/docs/README.md");
+  const documents = await readdir(join(ROOT, "agent/docs"));
+  for (const name of documents.filter((it) => it.endsWith(".md") && it !== "README.md")) {
+    expect(index).toContain(`](${name})`);
+  }
+});
+
+test("every decision stands in the list of decisions", async () => {
+  const index = await read("agent/docs/decisions/README.md");
+  const documents = await readdir(join(ROOT, "agent/docs/decisions"));
+  for (const name of documents.filter((it) => it !== "README.md")) {
+    expect(index).toContain(`](${name})`);
   }
 });
 
