@@ -1,6 +1,7 @@
 // Bundles the agent into dist/nixos-pull.cjs: one file, no node_modules on hosts.
 import { execFileSync } from "node:child_process";
-import { chmod, readFile, rename } from "node:fs/promises";
+import { chmod, readFile, readdir, rename } from "node:fs/promises";
+import { join, relative } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 
@@ -26,6 +27,18 @@ export function sourceTime() {
   return new Date(Number(seconds) * 1000).toISOString();
 }
 
+/** The files that `nixos-pull init` writes, by their path in the folder of templates. */
+async function templates() {
+  const folder = join(root, "agent/operator/repository/template");
+  const entries = await readdir(folder, { recursive: true, withFileTypes: true });
+  const files = entries
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name))
+    .sort();
+  const texts = await Promise.all(files.map((file) => readFile(file, "utf8")));
+  return Object.fromEntries(files.map((file, at) => [relative(folder, file), texts[at]]));
+}
+
 /** Builds the bundle; gives its path. */
 export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
   const { version } = JSON.parse(await readFile(`${root}package.json`, "utf8"));
@@ -46,6 +59,7 @@ export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
     define: {
       NIXOS_PULL_VERSION: JSON.stringify(version),
       NIXOS_PULL_BUILD_TIME: JSON.stringify(sourceTime()),
+      NIXOS_PULL_TEMPLATES: JSON.stringify(await templates()),
       "import.meta.url": "bundleUrl",
     },
     legalComments: "none",

@@ -1,0 +1,29 @@
+#!/usr/bin/env bash
+# Publishes every host from a clean checkout: ./publish KEY_FILE [further options of publish].
+# The mirror is the directory $MIRROR, ./mirror where that is not set.
+set -euo pipefail
+cd "$(dirname "$0")"
+
+if [ $# -lt 1 ]; then
+  echo "usage: $0 KEY_FILE [OPTION…]" >&2
+  exit 2
+fi
+key=$1
+shift
+mirror=${MIRROR:-mirror}
+
+# What is published can be found again: it is a commit, and nothing else.
+changes=$(git status --porcelain)
+if [ -n "$changes" ]; then
+  printf 'not a clean checkout; commit this first:\n%s\n' "$changes" >&2
+  exit 1
+fi
+unset NIX_PATH
+
+nixos-pull publish --mirror "$mirror" --key "$key" --hosts @hostsFile@ "$@"
+
+trusted=()
+for file in keys/*.public; do
+  trusted+=(--public-key "$(cat "$file")")
+done
+nixos-pull verify "$mirror" "${trusted[@]}"
