@@ -1,6 +1,6 @@
 import type { AgentCounters } from "./counters.ts";
 import { WAIT_REASONS } from "../schedule/waiting.ts";
-import { stateSchema } from "../update/machine.ts";
+import { stateSchema } from "../update/states.ts";
 import { exposition, secondsOf, single, type MetricFamily } from "./prometheus.ts";
 import type { Report } from "../formats/report.ts";
 

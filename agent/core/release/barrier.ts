@@ -1,4 +1,4 @@
-import type { AgentRecord } from "../update/machine.ts";
+import type { AgentRecord } from "../update/record.ts";
 import {
   comparePositions,
   describePosition,

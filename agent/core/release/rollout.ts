@@ -1,7 +1,7 @@
 import { createHash } from "node:crypto";
 import { passageOf } from "./barrier.ts";
 import { parseDuration } from "../text/duration.ts";
-import type { AgentRecord } from "../update/machine.ts";
+import type { AgentRecord } from "../update/record.ts";
 import { entryOf, type HostEntry, type Manifest, type Rollout } from "../formats/manifest.ts";
 import type { Wait } from "../schedule/waiting.ts";
 

@@ -1,6 +1,6 @@
-import type { Baseline } from "./machine.ts";
 import type { ActivationMode } from "../formats/manifest.ts";
 import type { ActivationResult } from "../ports.ts";
+import type { Baseline } from "./states.ts";
 
 /** Whether the mode makes the system the boot default, and so sets the system profile. */
 export function setsProfile(mode: ActivationMode): boolean {

@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { changesRunningSystem, setsProfile } from "./activation.ts";
-import type { AgentRecord } from "./machine.ts";
-import type { Observation } from "./plan.ts";
+import type { Observation } from "./observation.ts";
+import type { AgentRecord } from "./record.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 
 /** How a host differs from the release that it last became, and not by this agent. */

@@ -1,7 +1,7 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
-import type { Baseline } from "./machine.ts";
 import type { Release } from "../formats/manifest.ts";
-import type { Observation } from "./plan.ts";
+import type { Observation } from "./observation.ts";
+import type { Baseline } from "./states.ts";
 
 /**
  * Whether the host runs what was activated: null, or what is wrong in words. A running

@@ -1,18 +1,12 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import { driftOf } from "./drift.ts";
-import { denialOf, type AgentRecord, type Reason } from "./machine.ts";
+import type { Observation } from "./observation.ts";
+import { denialOf, type AgentRecord } from "./record.ts";
+import type { Reason } from "./states.ts";
 import type { Release } from "../formats/manifest.ts";
 import type { Wait } from "../schedule/waiting.ts";
 
-/** What the agent sees of its host. */
-export interface Observation {
-  /** What the system profile points at. */
-  readonly profile: string | null;
-  /** What runs; null where it is not known (a sandbox without /run/current-system). */
-  readonly running: string | null;
-  /** What was booted; absent or null where it is not known. */
-  readonly booted?: string | null;
-}
+export type { Observation } from "./observation.ts";
 
 /** What to do about an accepted release, and why. */
 export type Decision =

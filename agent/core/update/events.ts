@@ -1,0 +1,45 @@
+import type { Release } from "../formats/manifest.ts";
+import type { Baseline, Reason, StateOf } from "./states.ts";
+
+/** A fact that happened. `at` is when it happened. */
+export type Event = { readonly at: string } & (
+  | { readonly type: "ReleaseAccepted"; readonly release: Release }
+  | { readonly type: "ReleaseWithdrawn"; readonly message: string }
+  /** The host was found to be what the release asks for. */
+  | { readonly type: "AlreadyActive"; readonly release: Release; readonly previous: string | null }
+  | { readonly type: "FetchBegun" }
+  | { readonly type: "ClosureImported" }
+  | { readonly type: "BaselineRecorded"; readonly baseline: Baseline; readonly bootId: string }
+  /** An agent found the state that an earlier one left behind, and goes on with it. */
+  | { readonly type: "AgentRestarted" }
+  | { readonly type: "ActivationBegun" }
+  | { readonly type: "ActivationSucceeded"; readonly message?: string }
+  | { readonly type: "HealthConfirmed" }
+  /** The system is to become the boot default. `rebootNeeded`: only a boot can prove it. */
+  | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean }
+  /** `bootId` is the boot in which that happened. */
+  | { readonly type: "BootDefaultSet"; readonly bootId: string }
+  | { readonly type: "ActivationRejected"; readonly reason: Reason }
+  /** Not the system's fault, as far as is known: it is undone and tried again. */
+  | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
+  /** `rebootFrom` is this boot, if only another boot makes the way back complete. */
+  | { readonly type: "RollbackSucceeded"; readonly rebootFrom?: string }
+  | { readonly type: "RollbackFailed"; readonly message: string }
+  | {
+      readonly type: "RevertBegun";
+      readonly from: string | null;
+      readonly target: StateOf<"Reverting">["target"];
+      /** Why the host no longer follows the release that it leaves. */
+      readonly reason: Reason;
+    }
+  | { readonly type: "RevertSucceeded" }
+  | { readonly type: "RevertFailed"; readonly message: string }
+  | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
+  | { readonly type: "LeftoversRemoved"; readonly retryAt: string }
+  | { readonly type: "RebootRequested" }
+  | { readonly type: "RebootNoticed"; readonly bootId: string }
+  | { readonly type: "RebootSlotTaken" }
+  | { readonly type: "RebootSlotReleased" }
+);
+export type EventType = Event["type"];
+export type EventOf<Type extends EventType> = Extract<Event, { type: Type }>;

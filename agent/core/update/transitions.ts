@@ -1,0 +1,304 @@
+import type { Release } from "../formats/manifest.ts";
+import { setsProfile } from "./activation.ts";
+import type { EventOf, EventType } from "./events.ts";
+import { withDenial, type AgentRecord, type Committed, type PendingReboot } from "./record.ts";
+import type { Baseline, State, StateName, StateOf } from "./states.ts";
+
+/** The record after an event that a state met. `state` is the record's state. */
+export type Transition<Name extends StateName, Type extends EventType> = (
+  state: StateOf<Name>,
+  event: EventOf<Type>,
+  record: AgentRecord,
+) => AgentRecord;
+
+/** By state and event, the transition. A state cannot meet an event that is not in its row. */
+type Transitions = {
+  readonly [Name in StateName]: { readonly [Type in EventType]?: Transition<Name, Type> };
+};
+
+/** What states with a release and a number of attempts have in common. */
+type Attempted = Pick<StateOf<"Candidate">, "release" | "attempts">;
+
+/** What states with a way back have in common. */
+type Prepared = Omit<StateOf<"Staged">, "name">;
+
+/** While the host is untouched, another release or a person may change the plan at any time. */
+const UNTOUCHED = {
+  ReleaseAccepted: accept,
+  ReleaseWithdrawn: rest,
+  AlreadyActive: adopt,
+  RevertBegun: beginRevert,
+  RebootNoticed: noticeReboot,
+  RebootSlotTaken: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
+    ...record,
+    holdsRebootSlot: true,
+  }),
+  RebootSlotReleased: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
+    ...record,
+    holdsRebootSlot: false,
+  }),
+} as const;
+
+/** The whole machine. `advance` throws for what is not here: it would be a defect. */
+export const TRANSITIONS: Transitions = {
+  Idle: { ...UNTOUCHED, RebootRequested: countRequest },
+  Candidate: {
+    ...UNTOUCHED,
+    FetchBegun: (state, _, record) => to(record, { name: "Fetching", ...attempted(state) }),
+    AttemptFailed: fail,
+  },
+  Fetching: {
+    ...UNTOUCHED,
+    ClosureImported: (state, _, record) => to(record, { name: "Imported", ...attempted(state) }),
+    AttemptFailed: fail,
+  },
+  Imported: {
+    ...UNTOUCHED,
+    BaselineRecorded: (state, { baseline, bootId }, record) =>
+      to(record, { name: "Staged", ...attempted(state), baseline, bootId, restarts: 0 }),
+    AttemptFailed: fail,
+  },
+  Staged: {
+    ActivationBegun: (state, _, record) => to(record, { name: "Activating", ...prepared(state) }),
+    CommitBegun: beginCommit,
+    AttemptFailed: fail,
+    ActivationRejected: reject,
+    AgentRestarted: countRestart,
+  },
+  Activating: {
+    ActivationSucceeded: (state, _, record) =>
+      to(record, { name: "Verifying", ...prepared(state), afterBoot: false }),
+    CommitBegun: beginCommit,
+    ActivationRejected: reject,
+    ActivationInterrupted: interrupt,
+    // Another switch held the lock, so nothing was done.
+    AttemptFailed: fail,
+    AgentRestarted: countRestart,
+  },
+  Verifying: {
+    HealthConfirmed: (state, { at }, record) => commit(record, state, at),
+    CommitBegun: beginCommit,
+    ActivationRejected: reject,
+    ActivationInterrupted: interrupt,
+    AgentRestarted: countRestart,
+  },
+  Committing: {
+    BootDefaultSet: (state, { at, bootId }, record) => ({
+      ...commit(record, state, at),
+      pendingReboot: state.rebootNeeded ? pendingRebootOf(state, { bootId, wayBack: false }) : null,
+    }),
+    ActivationRejected: reject,
+    ActivationInterrupted: interrupt,
+    AgentRestarted: countRestart,
+  },
+  Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
+  RollingBack: {
+    RollbackSucceeded: (state, { rebootFrom: bootId }, record) => ({
+      ...record,
+      state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
+      pendingReboot:
+        bootId === undefined
+          ? record.pendingReboot
+          : pendingRebootOf(state, { bootId, wayBack: true }),
+    }),
+    RollbackFailed: (state, _, record) =>
+      to(record, { ...state, rollbackAttempts: state.rollbackAttempts + 1 }),
+    AgentRestarted: countRestart,
+    // If the way back is barred, the way on to another release may not be.
+    ReleaseAccepted: accept,
+  },
+  RolledBack: {
+    LeftoversRemoved: (state, { retryAt }, record) =>
+      to(record, state.deny ? { name: "Idle" } : failed(state, state.reason, retryAt)),
+    AgentRestarted: countRestart,
+  },
+  Reverting: {
+    RevertSucceeded: rest,
+    RevertFailed: (state, _, record) => to(record, { ...state, failures: state.failures + 1 }),
+    RevertBegun: beginRevert,
+    // As for RollingBack.
+    ReleaseAccepted: accept,
+  },
+  Failed: { ...UNTOUCHED, RebootRequested: countRequest },
+};
+
+/** The record in another state. */
+function to(record: AgentRecord, state: State): AgentRecord {
+  return { ...record, state };
+}
+
+function attempted({ release, attempts }: Attempted): Attempted {
+  return { release, attempts };
+}
+
+function prepared({ baseline, bootId, restarts, ...state }: Attempted & Prepared): Prepared {
+  return { ...attempted(state), baseline, bootId, restarts };
+}
+
+function failed(
+  { release, attempts }: Attempted,
+  reason: StateOf<"Failed">["reason"],
+  retryAt: string,
+): StateOf<"Failed"> {
+  return { name: "Failed", release, attempts: attempts + 1, reason, retryAt };
+}
+
+/** To `Idle`, with everything else as it was. */
+function rest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
+  return to(record, { name: "Idle" });
+}
+
+/** Attempts are counted on for the same release, and from zero for another one. */
+function accept(
+  state: State,
+  { release }: EventOf<"ReleaseAccepted">,
+  record: AgentRecord,
+): AgentRecord {
+  const isSame = "attempts" in state && state.release.digest === release.digest;
+  return to(record, { name: "Candidate", release, attempts: isSame ? state.attempts : 0 });
+}
+
+function adopt(
+  _state: State,
+  { release, at, previous }: EventOf<"AlreadyActive">,
+  record: AgentRecord,
+): AgentRecord {
+  return {
+    ...to(record, { name: "Idle" }),
+    committed: committedOf(release, at, previous),
+    pendingReboot: stillPending(record.pendingReboot, release),
+  };
+}
+
+/** What a person leaves is denied, so that the next poll does not bring it back. */
+function beginRevert(
+  _state: State,
+  { from, target, reason, at }: EventOf<"RevertBegun">,
+  record: AgentRecord,
+): AgentRecord {
+  const left = record.committed?.toplevel === from ? record.committed : null;
+  return {
+    ...to(record, { name: "Reverting", from, target, failures: 0 }),
+    committed: left ? null : record.committed,
+    pendingReboot: null,
+    denied: left ? withDenial(record.denied, { ...left, reason, at }) : record.denied,
+  };
+}
+
+/** A system that came up with the reboot is examined; a way back is complete with it. */
+function noticeReboot(
+  _state: State,
+  { bootId }: EventOf<"RebootNoticed">,
+  record: AgentRecord,
+): AgentRecord {
+  const pending = record.pendingReboot;
+  if (pending === null) return record;
+  if (pending.wayBack) return { ...record, pendingReboot: null };
+  const { release, attempts, baseline } = pending;
+  const examined: Prepared = { release, attempts, baseline, bootId, restarts: 0 };
+  return {
+    ...to(record, { name: "Verifying", ...examined, afterBoot: true }),
+    pendingReboot: null,
+  };
+}
+
+function countRequest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
+  const pending = record.pendingReboot;
+  if (pending === null) return record;
+  return { ...record, pendingReboot: { ...pending, requested: pending.requested + 1 } };
+}
+
+function countRestart(
+  state: Extract<State, { restarts: number }>,
+  _event: unknown,
+  record: AgentRecord,
+): AgentRecord {
+  return to(record, { ...state, restarts: state.restarts + 1 });
+}
+
+function fail(
+  state: Attempted,
+  { reason, retryAt }: EventOf<"AttemptFailed">,
+  record: AgentRecord,
+): AgentRecord {
+  return to(record, failed(state, reason, retryAt));
+}
+
+function beginCommit(
+  state: Prepared,
+  { rebootNeeded }: EventOf<"CommitBegun">,
+  record: AgentRecord,
+): AgentRecord {
+  return to(record, { name: "Committing", ...prepared(state), rebootNeeded });
+}
+
+/** The system is to blame: it is undone and denied. */
+function reject(
+  state: Prepared,
+  { reason, at }: EventOf<"ActivationRejected">,
+  record: AgentRecord,
+): AgentRecord {
+  const denied = withDenial(record.denied, { ...state.release, reason, at });
+  return { ...undo(state, record), denied, state: rollingBack(state, reason, true) };
+}
+
+/** The system is not to blame, as far as is known: it is undone and tried again. */
+function interrupt(
+  state: Prepared,
+  { reason }: EventOf<"ActivationInterrupted">,
+  record: AgentRecord,
+): AgentRecord {
+  return { ...undo(state, record), state: rollingBack(state, reason, false) };
+}
+
+function rollingBack(
+  state: Prepared,
+  reason: StateOf<"RollingBack">["reason"],
+  deny: boolean,
+): StateOf<"RollingBack"> {
+  return { name: "RollingBack", ...prepared(state), reason, deny, rollbackAttempts: 0 };
+}
+
+/** A release that was committed and did not survive its boot is no longer committed. */
+function undo({ release }: Prepared, record: AgentRecord): AgentRecord {
+  const wasCommitted = record.committed?.toplevel === release.toplevel;
+  return { ...record, committed: wasCommitted ? null : record.committed };
+}
+
+function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
+  const { release, baseline } = state;
+  return {
+    ...to(record, { name: "Committed", ...prepared(state) }),
+    committed: committedOf(release, at, baseline.profile),
+    // A mode that leaves the boot default alone leaves a reboot that waits for it, too.
+    pendingReboot: setsProfile(release.mode) ? null : record.pendingReboot,
+    // It failed here before and did not fail now: a person insisted, so it is denied no longer.
+    denied: record.denied.filter(({ toplevel }) => toplevel !== release.toplevel),
+  };
+}
+
+function committedOf(release: Release, at: string, previous: string | null): Committed {
+  const { channel, epoch, sequence, digest, toplevel, mode } = release;
+  return {
+    channel,
+    ...(epoch !== undefined && { epoch }),
+    ...{ sequence, digest, toplevel, mode, at, previous },
+  };
+}
+
+function pendingRebootOf(
+  { release, baseline, attempts }: Attempted & { baseline: Baseline },
+  reboot: Pick<PendingReboot, "bootId" | "wayBack">,
+): PendingReboot {
+  return { release, baseline, attempts, requested: 0, ...reboot };
+}
+
+/**
+ * The pending reboot once a release is found active. The same system, released again, still
+ * waits for its reboot, under its new name; another system does not.
+ */
+function stillPending(pending: PendingReboot | null, active: Release): PendingReboot | null {
+  if (pending?.release.toplevel !== active.toplevel) return null;
+  // The mode in which it became the boot default says how to go back, whatever mode it has now.
+  return { ...pending, release: { ...active, mode: pending.release.mode } };
+}
