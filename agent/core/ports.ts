@@ -1,5 +1,8 @@
+import type { NarMember } from "./formats/archive-index.ts";
 import type { ByteRange } from "./formats/byte-ranges.ts";
 import type { HealthCheck } from "./formats/health-check.ts";
+import type { NarInfo } from "./formats/narinfo.ts";
+import type { Delta } from "./transfer/delta.ts";
 
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put
@@ -113,6 +116,113 @@ export interface NixStore {
 
   /** The real file behind a store path: other than the path itself in a chroot store. */
   realPath(storePath: string): string;
+}
+
+/**
+ * The binary cache that one archive becomes on its way into the store. What is in it
+ * outlives the agent, so that a later attempt goes on where this one stopped.
+ */
+export interface Staging {
+  /** Its directory, for Nix: `nix copy --from file://DIRECTORY`. */
+  readonly directory: string;
+
+  /** Makes the directory and removes those of other archives. Throws STAGING_UNSAFE, …. */
+  prepare(): Promise<void>;
+
+  /** The compressed index as an earlier attempt wrote it, not verified, or null. */
+  readIndex(): Promise<Buffer | null>;
+  writeIndex(compressed: Uint8Array): Promise<void>;
+
+  /**
+   * Which of the wanted NARs are not here whole, by name, and how many bytes of each are
+   * here already. A NAR counts as whole only if it has its hash; what cannot be used is removed.
+   */
+  missing(wanted: Iterable<NarMember>): Promise<Map<string, number>>;
+
+  /** Whether this object has written a NAR or found it whole in `missing`, and still holds it. */
+  isComplete(name: string): boolean;
+
+  /**
+   * Writes what follows the first `have` bytes of a NAR; `onBytes` hears of every piece.
+   * What came before `pieces` throws is kept. Throws what `pieces` throws, the system's
+   * errors, and ARCHIVE_CORRUPT if the NAR does not have its hash; it is removed then.
+   */
+  writeNar(
+    member: NarMember,
+    have: number,
+    pieces: AsyncIterable<Uint8Array>,
+    onBytes: (count: number) => void,
+  ): Promise<void>;
+
+  /** Writes what `nix copy` needs beside the NARs of these paths. */
+  writeNarInfos(narInfos: readonly NarInfo[]): Promise<void>;
+
+  /** Removes the narinfos of these paths, and these files: the store has them now. */
+  discard(narInfos: readonly NarInfo[], files: readonly string[]): Promise<void>;
+
+  /** Whether anything is here that a later attempt can go on with. */
+  holdsNars(): Promise<boolean>;
+}
+
+/** Where archives are staged. */
+export interface StagingArea {
+  /** Staging of the archive with this hash; nothing is touched before `prepare`. */
+  open(archiveSha256: string): Staging;
+  /** Removes everything that is staged, of any archive. */
+  remove(): Promise<void>;
+}
+
+/** Indexes of closures that this host imported, by the hash that a manifest gave of each. */
+export interface IndexCache {
+  /** The file of an index, decompressed, or null. */
+  find(sha256: string): Promise<string | null>;
+  /** Keeps the JSON of an index; an older one gives way. Throws the system's errors. */
+  keep(sha256: string, json: Uint8Array): Promise<void>;
+}
+
+/**
+ * Applies a patch to the index in file `base`; gives the JSON of the new index, not
+ * verified. Throws ARCHIVE_CORRUPT if it grows too large, TOOL_MISSING, TOOL_TIMEOUT,
+ * INTERRUPTED, and other errors if the patch does not fit.
+ */
+export type ApplyIndexPatch = (
+  base: string,
+  patch: Uint8Array,
+  signal?: AbortSignal,
+) => Promise<Buffer>;
+
+/** A NAR that is to be made out of a delta. */
+export interface NarOrder {
+  readonly delta: Pick<Delta, "replacements">;
+  /** The delta itself. */
+  readonly bytes: Uint8Array;
+  /** The real file behind the base's store path. */
+  readonly base: string;
+  /** The staging directory. */
+  readonly directory: string;
+  /** Where in it the NAR is put, and what it must be. */
+  readonly file: string;
+  readonly sha256: string;
+  readonly narSize: number;
+}
+
+/** Makes NARs out of deltas and older store paths. */
+export interface DeltaMaker {
+  /** How many NARs are best made at a time. */
+  readonly atOnce: number;
+
+  /** Whether this host can do it: it needs `zstd`. */
+  canMake(): Promise<boolean>;
+
+  /** Removes what a killed agent left unfinished in a staging directory. */
+  removeUnfinished(directory: string): Promise<void>;
+
+  /**
+   * Makes a NAR. It is put in place only if it has the signed size and hash; nothing
+   * unfinished stays. Throws ARCHIVE_CORRUPT, TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED, the
+   * system's errors, and other errors if a program failed.
+   */
+  make(order: NarOrder, signal: AbortSignal): Promise<void>;
 }
 
 /** Keeps closures alive by name: links in a garbage collector root directory. */

@@ -50,7 +50,6 @@ import { readChecked, writeChecked } from "../effects/files/checked-file.ts";
 import { readConfirmation } from "../effects/state/confirmation-file.ts";
 import type { History } from "../effects/state/history.ts";
 import { readHold } from "../effects/state/hold-file.ts";
-import type { IndexCache } from "../effects/state/index-cache.ts";
 import type { ManifestCache } from "../effects/state/manifest-cache.ts";
 import { tryLock } from "../effects/process/process-lock.ts";
 import type { StateFile } from "../effects/state/state-file.ts";
@@ -91,7 +90,10 @@ export interface AgentTools {
   /** Whether this process is the service, which systemd starts again when it ends. */
   readonly isService: boolean;
   readonly disk: Disk;
-  readonly indexes: IndexCache;
+  readonly staging: FetchTools["staging"];
+  readonly indexes: FetchTools["indexes"];
+  readonly applyIndexPatch: FetchTools["applyIndexPatch"];
+  readonly deltas: FetchTools["deltas"];
   readonly clock: Clock;
   /** Uniform in [0, 1); jitter only. */
   readonly random: () => number;

@@ -15,10 +15,13 @@ import { gcRootsIn } from "../effects/nix/gc-roots.ts";
 import { History } from "../effects/state/history.ts";
 import { successorOf } from "../effects/systemd/successor.ts";
 import { readMachineId } from "../effects/host/machine-identity.ts";
-import { IndexCache } from "../effects/state/index-cache.ts";
+import { IndexFiles } from "../effects/state/index-cache.ts";
 import { ManifestCache } from "../effects/state/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror/directory-mirror.ts";
 import { HttpMirror } from "../effects/mirror/http-mirror.ts";
+import { deltaMaker } from "../effects/nix/delta-maker.ts";
+import { applyIndexPatch } from "../effects/nix/index-patch.ts";
+import { stagingIn } from "../effects/nix/staging.ts";
 import { nixStoreOf } from "../effects/nix/nix-store.ts";
 import { StateFile } from "../effects/state/state-file.ts";
 import { Pacer } from "../effects/mirror/transfer-rate.ts";
@@ -82,7 +85,10 @@ export function composeTools(
     successor: successorOf(settings, { configFile, store, managed }),
     isService,
     disk: systemDisk,
-    indexes: new IndexCache(settings.paths.state),
+    staging: stagingIn(settings.paths.staging),
+    indexes: new IndexFiles(settings.paths.state),
+    applyIndexPatch,
+    deltas: deltaMaker(settings.limits),
     clock: systemClock,
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,

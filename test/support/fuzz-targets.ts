@@ -29,7 +29,7 @@ import {
   paddedSize,
   tarHeader,
 } from "../../agent/core/formats/tar-layout.ts";
-import { readRun } from "../../agent/effects/nix/staging.ts";
+import { readRun } from "../../agent/core/transfer/run-reader.ts";
 
 /**
  * One parser of bytes that a stranger wrote. `run` may throw a PullError and nothing

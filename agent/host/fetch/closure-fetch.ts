@@ -13,18 +13,28 @@ import {
 } from "../../core/transfer/fetch-plan.ts";
 import { topmost, type QueuedPath } from "../../core/transfer/import-queue.ts";
 import { narFileName, type NarInfo } from "../../core/formats/narinfo.ts";
-import type { Disk, GcRoots, Log, Mirror, NixStore } from "../../core/ports.ts";
+import type {
+  ApplyIndexPatch,
+  DeltaMaker,
+  Disk,
+  GcRoots,
+  IndexCache,
+  Log,
+  Mirror,
+  NixStore,
+  Staging,
+  StagingArea,
+} from "../../core/ports.ts";
+import { readRun } from "../../core/transfer/run-reader.ts";
 import type { Release } from "../../core/formats/manifest.ts";
 import type { Settings } from "../../core/settings.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
-import type { IndexCache } from "../../effects/state/index-cache.ts";
-import { Staging } from "../../effects/nix/staging.ts";
 import { makeNars, planDeltas, type PlannedDelta } from "./delta-fetch.ts";
 import { DeltaReader } from "./delta-reader.ts";
 import { ImportStream } from "./import-stream.ts";
 import { IMPORTED_ROOTS, mendImported, releaseImported } from "./imported-paths.ts";
 import { fetchIndex } from "./index-fetch.ts";
-import { fromMirrors } from "../poll/mirror-failover.ts";
+import { withFailover } from "../poll/mirror-failover.ts";
 
 /** How far a fetch is, for progress. */
 export interface FetchProgress {
@@ -39,7 +49,10 @@ export interface FetchTools {
   readonly store: NixStore;
   readonly roots: GcRoots;
   readonly disk: Disk;
+  readonly staging: StagingArea;
   readonly indexes: IndexCache;
+  readonly applyIndexPatch: ApplyIndexPatch;
+  readonly deltas: DeltaMaker;
   readonly log: Log;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
   /** Hears how each mirror served an archive: null where it served what was asked. */
@@ -71,7 +84,7 @@ export async function fetchClosure(
   signal?: AbortSignal,
 ): Promise<FetchSummary> {
   const { settings, store } = tools;
-  const staging = new Staging(settings.paths.staging, release.archive.sha256);
+  const staging = tools.staging.open(release.archive.sha256);
   // An import that fails ends the download too.
   const stop = new AbortController();
   let imports: ImportStream | null = null;
@@ -105,7 +118,7 @@ export async function fetchClosure(
     await imports.finish();
     // The store has it now, and the root of the whole closure holds it.
     await releaseImported(tools);
-    await staging.remove();
+    await tools.staging.remove();
     // What the next release's patch is applied to; without it that costs a whole index.
     await tools.indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
       tools.log.debug(`the index is not kept: ${toPullError(error).message}`);
@@ -115,7 +128,8 @@ export async function fetchClosure(
     // The import's own error, where it is what ended the download.
     const error = toPullError((await imports?.settle()) ?? thrown);
     const resumable = KEEPS_STAGING.has(error.code);
-    if (!resumable || !(await staging.holdsNars())) await staging.remove().catch(() => undefined);
+    if (!resumable || !(await staging.holdsNars()))
+      await tools.staging.remove().catch(() => undefined);
     // What is refused, or fills the disk, is left to the garbage collector.
     if (!resumable) await releaseImported(tools).catch(() => undefined);
     throw error;
@@ -448,7 +462,7 @@ async function readNars(
     nars.add(name);
   };
 
-  await fromMirrors(tools, async (mirror) => {
+  await withFailover(tools, async (mirror) => {
     const portions = portionsOf(contents, wanted, deltas, imports.batchBytes);
     let total = 0;
     for (const { nars, deltas: some } of portions) {
@@ -543,18 +557,16 @@ async function readNars(
       await imports.reserve(reserved);
       const source = mirror.readArchive(run.archive, run, signal);
       try {
-        await staging.take(run, contents, source, {
-          onBytes,
-          onBegin: async ({ size }) => {
-            if (reservesWhole) return;
+        await readRun(run, contents, source, async (member, have, pieces) => {
+          const { name, size } = member;
+          if (!reservesWhole) {
             await imports.reserve(size);
             reserved += size;
-          },
-          onComplete: ({ name, size }) => {
-            done.add(name);
-            reserved -= size;
-            imports.arrived(name, size);
-          },
+          }
+          await staging.writeNar(member, have, pieces, onBytes);
+          done.add(name);
+          reserved -= size;
+          imports.arrived(name, size);
         });
       } finally {
         imports.cancel(reserved);

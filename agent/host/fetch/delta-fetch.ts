@@ -1,12 +1,8 @@
-import { mkdir, rm } from "node:fs/promises";
-import { availableParallelism } from "node:os";
-import { basename, join } from "node:path";
 import type { ArchiveContents } from "../../core/formats/archive-index.ts";
 import { deltaOffers, type Delta } from "../../core/transfer/delta.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import { narFileName, type NarInfo } from "../../core/formats/narinfo.ts";
 import { STORE_DIRECTORY, decodeBase32 } from "../../core/formats/store-path.ts";
-import { applyDelta, hasZstd } from "../../effects/nix/nar-delta.ts";
 import type { FetchTools } from "./closure-fetch.ts";
 import type { DeltaReader } from "./delta-reader.ts";
 
@@ -20,9 +16,6 @@ export interface PlannedDelta {
   readonly file: string;
 }
 
-/** NARs made at once: each keeps two programs busy in turn, which start as long as they run. */
-const MAKERS = Math.min(4, availableParallelism());
-
 /**
  * Chooses, for each missing path, the cheapest delta whose base the store holds, where
  * it is smaller than the NAR. None where limits or a missing zstd forbid it.
@@ -30,7 +23,7 @@ const MAKERS = Math.min(4, availableParallelism());
 export async function planDeltas(
   contents: ArchiveContents,
   invalid: ReadonlySet<string>,
-  { settings, store, log }: FetchTools,
+  { settings, store, deltas: maker, log }: FetchTools,
 ): Promise<Map<string, PlannedDelta>> {
   const limit = settings.limits.deltaNarBytes;
   const offers = deltaOffers(contents, limit).flatMap(({ at, entry, deltas }) => {
@@ -40,7 +33,7 @@ export async function planDeltas(
   });
   const planned = new Map<string, PlannedDelta>();
   if (offers.length === 0) return planned;
-  if (!(await hasZstd())) {
+  if (!(await maker.canMake())) {
     log.info(`zstd is not on PATH: ${offers.length} paths are downloaded whole`);
     return planned;
   }
@@ -91,12 +84,13 @@ export async function makeNars(
   context: DeltaContext,
 ): Promise<void> {
   // Nobody is at work; what lies there was left by an agent that was killed.
-  await rm(workplace(context.staging), { recursive: true, force: true });
+  const { deltas: maker } = context.tools;
+  await maker.removeUnfinished(context.staging);
   const limit = context.tools.settings.limits.deltaNarBytes;
   const making = new Set<Promise<void>>();
   let bytes = 0;
   const fits = (next: PlannedDelta): boolean =>
-    making.size < MAKERS && bytes + next.narInfo.narSize <= limit && context.hasRoom(next);
+    making.size < maker.atOnce && bytes + next.narInfo.narSize <= limit && context.hasRoom(next);
   try {
     for (const next of planned) {
       const delta = await context.reader.take(next.delta).catch(toPullError);
@@ -123,27 +117,17 @@ export async function makeNars(
   }
 }
 
-/** Where bases and unfinished NARs lie, in a directory for each. */
-function workplace(staging: string): string {
-  return join(staging, "deltas");
-}
-
 async function make(
   planned: PlannedDelta,
   bytes: Buffer,
   { staging, tools, signal, cancel, onMade, onFailed }: DeltaContext,
 ): Promise<void> {
-  const { settings, store } = tools;
+  const { store, deltas: maker } = tools;
   const { delta, narInfo, file } = planned;
-  const work = join(workplace(staging), basename(file));
   try {
-    await mkdir(work, { recursive: true, mode: 0o700 });
-    const target = {
-      ...{ sha256: narInfo.fileSha256, narSize: narInfo.narSize },
-      file: join(staging, file),
-    };
     const base = store.realPath(delta.base);
-    await applyDelta(delta, bytes, base, target, work, settings.limits, signal);
+    const nar = { file, sha256: narInfo.fileSha256, narSize: narInfo.narSize };
+    await maker.make({ delta, bytes, base, directory: staging, ...nar }, signal);
   } catch (thrown) {
     const error = toPullError(thrown);
     cancel(planned);
@@ -151,8 +135,6 @@ async function make(
     if (error.code === "INTERRUPTED" || error.code === "DISK_FULL") throw error;
     onFailed(planned, error);
     return;
-  } finally {
-    await rm(work, { recursive: true, force: true });
   }
   onMade(planned);
 }

@@ -7,12 +7,11 @@ import {
 } from "../../core/formats/archive-index.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import type { IndexPatch, Release } from "../../core/formats/manifest.ts";
-import { readCompressedIndex } from "../../effects/mirror/archive-index-reader.ts";
-import { ByteReader } from "../../effects/files/byte-reader.ts";
-import { applyIndexPatch } from "../../effects/nix/index-patch.ts";
-import type { Staging } from "../../effects/nix/staging.ts";
+import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
+import { ByteReader } from "../../core/transfer/byte-reader.ts";
+import type { Staging } from "../../core/ports.ts";
 import type { FetchTools } from "./closure-fetch.ts";
-import { fromMirrors } from "../poll/mirror-failover.ts";
+import { withFailover } from "../poll/mirror-failover.ts";
 
 /** A checked index, and its JSON for those that will be described by it. */
 export interface FetchedIndex {
@@ -57,7 +56,7 @@ async function stagedIndex(
 /** Null where there is no patch for what this host has, or where it does not work out. */
 async function patchedIndex(
   release: Release,
-  { settings, mirrors, indexes, log }: FetchTools,
+  { settings, mirrors, indexes, applyIndexPatch, log }: FetchTools,
   signal: AbortSignal | undefined,
 ): Promise<FetchedIndex | null> {
   const patches = [...(release.archive.index.patches ?? [])].sort((a, b) => a.size - b.size);
@@ -66,7 +65,7 @@ async function patchedIndex(
     if (base === null || patch.size >= release.archive.index.size) continue;
     try {
       const quiet = { mirrors, log: { ...log, warn: log.debug.bind(log) } };
-      const bytes = await fromMirrors(quiet, (mirror) => readPatch(patch, mirror, signal));
+      const bytes = await withFailover(quiet, (mirror) => readPatch(patch, mirror, signal));
       const json = await applyIndexPatch(base, bytes, signal);
       const contents = readPatchedIndex(json, release, settings.storeKeys);
       log.debug(`the index came as a patch of ${patch.size} bytes`);
@@ -108,7 +107,7 @@ async function mirroredIndex(
   tools: FetchTools,
   signal: AbortSignal | undefined,
 ): Promise<FetchedIndex> {
-  return fromMirrors(tools, async (mirror) => {
+  return withFailover(tools, async (mirror) => {
     const compressed = await readCompressedIndex(mirror, release, signal);
     const json = openIndex(compressed, release.archive);
     const contents = checkIndex(json, release, tools.settings.storeKeys);

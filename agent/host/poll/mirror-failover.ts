@@ -28,7 +28,7 @@ function isMirrorsFault(code: ErrorCode): boolean {
 }
 
 /** Tries the mirrors in order. Throws the last one's error, naming what all of them did. */
-export async function fromMirrors<T>(
+export async function withFailover<T>(
   { mirrors, log, onArchiveRead }: Pick<FetchTools, "mirrors" | "log" | "onArchiveRead">,
   read: (mirror: Mirror) => Promise<T>,
 ): Promise<T> {

@@ -26,7 +26,7 @@ import type { Clock, Disk, Mirror } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { mergeNeeds, needOf } from "../../core/transfer/stick-plan.ts";
-import { readCompressedIndex } from "../../effects/mirror/archive-index-reader.ts";
+import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
 import { ArchiveCopy, type ArchiveOrder } from "./archive-copy.ts";

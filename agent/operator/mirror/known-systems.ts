@@ -12,7 +12,7 @@ import {
 } from "../../core/formats/manifest.ts";
 import type { Mirror } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
-import { readCompressedIndex } from "../../effects/mirror/archive-index-reader.ts";
+import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
 import { isNotFound } from "../../effects/files/durable-file.ts";
 import { ReleaseShelf } from "../channel/release-shelf.ts";
 

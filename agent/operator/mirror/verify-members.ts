@@ -4,7 +4,7 @@ import type { ByteRange } from "../../core/formats/byte-ranges.ts";
 import type { Delta } from "../../core/transfer/delta.ts";
 import { PullError } from "../../core/errors.ts";
 import { planArchive } from "../../core/transfer/fetch-plan.ts";
-import { readRun } from "../../effects/nix/staging.ts";
+import { readRun } from "../../core/transfer/run-reader.ts";
 
 /** Reads bytes of one archive, from wherever they are. */
 export type ReadRange = (range: ByteRange) => AsyncIterable<Uint8Array>;

@@ -28,9 +28,9 @@ import type { Mirror } from "../../core/ports.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { membersWithin } from "../../core/transfer/stick-plan.ts";
 import { TAR_BLOCK, paddedSize } from "../../core/formats/tar-layout.ts";
-import { readCompressedIndex } from "../../effects/mirror/archive-index-reader.ts";
-import { ByteReader } from "../../effects/files/byte-reader.ts";
-import { readRun } from "../../effects/nix/staging.ts";
+import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
+import { ByteReader } from "../../core/transfer/byte-reader.ts";
+import { readRun } from "../../core/transfer/run-reader.ts";
 import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { verifyMembers, verifyNar } from "./verify-members.ts";
 

@@ -20,7 +20,7 @@ import type { Compression } from "../../core/formats/narinfo.ts";
 import { storePathName } from "../../core/formats/store-path.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { PublicKey, SecretKey } from "../../core/formats/signing-key.ts";
-import { hasZstd } from "../../effects/nix/nar-delta.ts";
+import { hasZstd } from "../../effects/nix/delta-maker.ts";
 import { retainedReleases, withBarrier, type BarrierRequest } from "../channel/barriers.ts";
 import {
   PathSigner,

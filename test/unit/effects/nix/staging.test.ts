@@ -2,10 +2,12 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   appendFile,
+  link,
   mkdir,
   mkdtemp,
   readFile,
   readdir,
+  rm,
   stat,
   symlink,
   truncate,
@@ -21,7 +23,12 @@ import {
 } from "../../../../agent/core/formats/archive-index.ts";
 import { planRuns, type Run } from "../../../../agent/core/transfer/fetch-plan.ts";
 import { tarHeader } from "../../../../agent/core/formats/tar-layout.ts";
-import { Staging, readRun, removeStaging } from "../../../../agent/effects/nix/staging.ts";
+import { readRun } from "../../../../agent/core/transfer/run-reader.ts";
+import {
+  StagingDirectory,
+  removeStaging,
+  stagingIn,
+} from "../../../../agent/effects/nix/staging.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { scriptOnFullDisk } from "../../../support/full-disk.ts";
 import {
@@ -51,7 +58,24 @@ function wholeRun(contents: ArchiveContents): Run {
 }
 
 const WHOLE = wholeRun(CONTENTS);
-const QUIET = { onBytes: () => undefined };
+
+/** Reads a run into staging; gives how many bytes of NARs it heard of. */
+async function take(
+  staging: StagingDirectory,
+  run: Run,
+  contents: ArchiveContents,
+  source: AsyncIterable<Uint8Array>,
+): Promise<number> {
+  let counted = 0;
+  const count = (bytes: number): void => {
+    counted += bytes;
+  };
+  await readRun(run, contents, source, (member, have, pieces) =>
+    staging.writeNar(member, have, pieces, count),
+  );
+  return counted;
+}
+
 /** What an honest mirror sends for it. */
 const HONEST = ARCHIVE.bytes.subarray(WHOLE.from, WHOLE.to);
 
@@ -73,7 +97,7 @@ function replaced(offset: number, replacement: Uint8Array, length = replacement.
 
 async function newStaging(root?: string) {
   const parent = await mkdtemp(join(root ?? (await temporaryDirectory()), "staging-"));
-  const staging = new Staging(parent, ARCHIVE.release.archive.sha256);
+  const staging = new StagingDirectory(parent, ARCHIVE.release.archive.sha256);
   await staging.prepare();
   return { staging, parent };
 }
@@ -81,7 +105,7 @@ async function newStaging(root?: string) {
 /** Takes the whole run from these bytes; gives what went wrong and which files are there then. */
 async function refused(bytes: Uint8Array, root?: string) {
   const { staging, parent } = await newStaging(root);
-  const taking = staging.take(WHOLE, CONTENTS, inPieces(bytes), QUIET);
+  const taking = take(staging, WHOLE, CONTENTS, inPieces(bytes));
   const failure = await rejectionOf(taking);
   const names = await readdir(parent, { recursive: true });
   const files = names.filter((name) => name.includes("."));
@@ -103,13 +127,10 @@ describe("an honest archive", () => {
           const contents = contentsOf(archive);
           const run = wholeRun(contents);
           const parent = await mkdtemp(join(root, "staging-"));
-          const staging = new Staging(parent, archive.release.archive.sha256);
+          const staging = new StagingDirectory(parent, archive.release.archive.sha256);
           await staging.prepare();
-          let counted = 0;
           const bytes = archive.bytes.subarray(run.from, run.to);
-          await staging.take(run, contents, inPieces(bytes, size), {
-            onBytes: (count) => (counted += count),
-          });
+          const counted = await take(staging, run, contents, inPieces(bytes, size));
           let expected = 0;
           for (const [name, nar] of archive.nars) {
             expect((await readFile(join(staging.directory, name))).equals(nar)).toBe(true);
@@ -126,7 +147,7 @@ describe("an honest archive", () => {
 
   test("is complete with its narinfos, as a binary cache", async () => {
     const { staging } = await newStaging();
-    await staging.take(WHOLE, CONTENTS, inPieces(HONEST), QUIET);
+    await take(staging, WHOLE, CONTENTS, inPieces(HONEST));
     await staging.writeNarInfos(CONTENTS.narInfos);
     const unpacked = await temporaryDirectory();
     const tar = join(unpacked, "archive.tar");
@@ -143,7 +164,7 @@ describe("an honest archive", () => {
   test("may be followed by more bytes, which are not read", async () => {
     const { staging } = await newStaging();
     const more = Buffer.concat([HONEST, Buffer.alloc(10_000, "x")]);
-    await staging.take(WHOLE, CONTENTS, inPieces(more), QUIET);
+    await take(staging, WHOLE, CONTENTS, inPieces(more));
     expect(await staging.holdsNars()).toBe(true);
   });
 
@@ -177,12 +198,12 @@ describe("a run over a part of the archive", () => {
     );
     if (!run) throw new Error("no run");
     const bytes = ARCHIVE.bytes.subarray(run.from, run.to);
-    await staging.take(run, CONTENTS, inPieces(bytes), QUIET);
+    await take(staging, run, CONTENTS, inPieces(bytes));
     const written = await readdir(join(staging.directory, "nar"));
     expect(written.map((name) => `nar/${name}`).sort()).toEqual(nars(LIBRARY, SYSTEM));
     const altered = Buffer.from(bytes);
     altered.write("x", offsetOf(PROGRAM) - (run.from - WHOLE.from), "latin1");
-    const taking = (await newStaging()).staging.take(run, CONTENTS, inPieces(altered), QUIET);
+    const taking = take((await newStaging()).staging, run, CONTENTS, inPieces(altered));
     expect((await rejectionOf(taking)).code).toBe("ARCHIVE_MEMBER");
   });
 
@@ -193,15 +214,18 @@ describe("a run over a part of the archive", () => {
       fc.asyncProperty(fc.integer({ min: 0, max: size - 1 }), async (broken) => {
         const { staging } = await newStaging(root);
         const cut = HONEST.subarray(0, offsetOf(LIBRARY) + 512 + broken);
-        const first = staging.take(WHOLE, CONTENTS, inPieces(cut), QUIET);
+        const first = take(staging, WHOLE, CONTENTS, inPieces(cut));
         expect((await rejectionOf(first)).code).toBe("ARCHIVE_TRUNCATED");
         const wanted = CONTENTS.members.filter(isNarMember);
-        const again = new Staging(join(staging.directory, ".."), ARCHIVE.release.archive.sha256);
+        const again = new StagingDirectory(
+          join(staging.directory, ".."),
+          ARCHIVE.release.archive.sha256,
+        );
         const missing = await again.missing(wanted);
         expect(missing.get(LIBRARY)).toBe(broken);
         for (const run of planRuns(CONTENTS, missing)) {
           const rest = ARCHIVE.bytes.subarray(run.from, run.to);
-          await again.take(run, CONTENTS, inPieces(rest), QUIET);
+          await take(again, run, CONTENTS, inPieces(rest));
         }
         expect(await again.missing(wanted)).toEqual(new Map());
         const nar = await readFile(join(again.directory, LIBRARY));
@@ -220,7 +244,7 @@ describe("a run over a part of the archive", () => {
     const [run] = planRuns(CONTENTS, missing);
     if (!run) throw new Error("no run");
     const rest = inPieces(ARCHIVE.bytes.subarray(run.from, run.to));
-    const failure = await rejectionOf(staging.take(run, CONTENTS, rest, QUIET));
+    const failure = await rejectionOf(take(staging, run, CONTENTS, rest));
     expect(failure.code).toBe("ARCHIVE_CORRUPT");
     // The next attempt starts it anew.
     const wanted = CONTENTS.members.filter(isNarMember);
@@ -386,7 +410,7 @@ describe("a hostile tar", () => {
           const altered = Buffer.from(HONEST);
           altered[at] = (altered[at] ?? 0) ^ by;
           const { staging } = await newStaging(root);
-          const taking = staging.take(WHOLE, CONTENTS, inPieces(altered), QUIET);
+          const taking = take(staging, WHOLE, CONTENTS, inPieces(altered));
           const { code } = await rejectionOf(taking);
           expect(["ARCHIVE_MEMBER", "ARCHIVE_CORRUPT", "NARINFO_MISMATCH"]).toContain(code);
           for (const name of await readdir(join(staging.directory, "nar"))) {
@@ -406,20 +430,16 @@ test("a NAR that the disk has no room for is an error and not a complete file", 
     directory,
     `
       import { createHash } from "node:crypto";
-      import { tarHeader } from "./agent/core/formats/tar-layout.ts";
-      import { Staging } from "./agent/effects/nix/staging.ts";
+      import { StagingDirectory } from "./agent/effects/nix/staging.ts";
       const nar = Buffer.alloc(100_000, 7);
       const sha256 = createHash("sha256").update(nar).digest("hex");
       const body = { kind: "nar", sha256, storePath: "x" } as const;
       const member = { name: "nar/x.nar", size: nar.length, headerOffset: 0, body };
-      const bytes = Buffer.concat([tarHeader(member.name, nar.length), nar, Buffer.alloc(352)]);
-      const run = { from: 0, to: bytes.length, members: [{ member, wanted: true, have: 0 }] };
-      const contents = { size: 0 } as Parameters<Staging["take"]>[1];
-      const source = (async function* () { yield bytes; })();
-      const staging = new Staging(process.argv[2] ?? "", "a".repeat(64));
+      const source = (async function* () { yield nar; })();
+      const staging = new StagingDirectory(process.argv[2] ?? "", "a".repeat(64));
       void staging
         .prepare()
-        .then(() => staging.take(run, contents, source, { onBytes: () => undefined }))
+        .then(() => staging.writeNar(member, 0, source, () => undefined))
         .then(() => console.log("complete"), (error) => console.log(error.code));
     `,
   );
@@ -431,9 +451,9 @@ describe("what is in staging already", () => {
 
   async function filled() {
     const made = await newStaging();
-    await made.staging.take(WHOLE, CONTENTS, inPieces(HONEST), QUIET);
+    await take(made.staging, WHOLE, CONTENTS, inPieces(HONEST));
     // Another process: it must look for itself.
-    return { ...made, again: new Staging(made.parent, ARCHIVE.release.archive.sha256) };
+    return { ...made, again: new StagingDirectory(made.parent, ARCHIVE.release.archive.sha256) };
   }
 
   test("is not fetched again", async () => {
@@ -456,6 +476,41 @@ describe("what is in staging already", () => {
     expect(await again.missing(wanted)).toEqual(new Map([[PROGRAM, 0]]));
   });
 
+  test("as files with a second name, through which others could write, counts as nothing", async () => {
+    const { staging, again, parent } = await filled();
+    const elsewhere = (name: string) => join(parent, name);
+    await link(join(staging.directory, PROGRAM), elsewhere("program"));
+    await writeFile(elsewhere("part"), ARCHIVE.nars.get(SYSTEM)?.subarray(0, 10) ?? "");
+    await rm(join(staging.directory, SYSTEM));
+    await link(elsewhere("part"), join(staging.directory, `${SYSTEM}.part`));
+    await writeFile(elsewhere("index"), "index");
+    await link(elsewhere("index"), join(staging.directory, "index.json.gz"));
+    expect(await again.missing(wanted)).toEqual(
+      new Map([
+        [PROGRAM, 0],
+        [SYSTEM, 0],
+      ]),
+    );
+    expect(await again.readIndex()).toBeNull();
+    // The names in staging are gone, what they named stays.
+    expect(await readdir(join(staging.directory, "nar"))).toEqual([LIBRARY.slice("nar/".length)]);
+    expect((await stat(elsewhere("program"))).nlink).toBe(1);
+    expect((await readFile(elsewhere("part"))).length).toBe(10);
+  });
+
+  test("as a part that got a second name since it was found is not written to", async () => {
+    const { staging, parent } = await newStaging();
+    const part = join(staging.directory, `${PROGRAM}.part`);
+    await writeFile(part, "abc");
+    await link(part, join(parent, "second"));
+    const [program] = wanted.filter(({ name }) => name === PROGRAM);
+    const writing = staging.writeNar(program!, 3, inPieces(Buffer.from("def")), () => undefined);
+    const failure = await rejectionOf(writing);
+    expect(failure.code).toBe("STAGING_UNSAFE");
+    expect(failure.message).toBe(`${part}: expected a plain file with one name`);
+    expect((await readFile(join(parent, "second"))).toString()).toBe("abc");
+  });
+
   test("as a part that is too long counts as nothing", async () => {
     const { staging } = await newStaging();
     await writeFile(join(staging.directory, `${PROGRAM}.part`), Buffer.alloc(5_000));
@@ -466,7 +521,7 @@ describe("what is in staging already", () => {
   test("of another archive is removed, and files that are not the agent's stay", async () => {
     const { staging, parent } = await filled();
     await writeFile(join(parent, "somebody-elses-file"), "x");
-    const other = new Staging(parent, sampleDigest("another archive"));
+    const other = new StagingDirectory(parent, sampleDigest("another archive"));
     await other.prepare();
     expect((await readdir(parent)).sort()).toEqual(
       ["somebody-elses-file", sampleDigest("another archive")].sort(),
@@ -480,7 +535,7 @@ describe("what is in staging already", () => {
     const elsewhere = await temporaryDirectory();
     const { sha256 } = ARCHIVE.release.archive;
     await symlink(elsewhere, join(parent, sha256));
-    const staging = new Staging(parent, sha256);
+    const staging = new StagingDirectory(parent, sha256);
     await staging.prepare();
     await staging.writeIndex(Buffer.from("index"));
     expect(await readdir(elsewhere)).toEqual([]);
@@ -493,8 +548,8 @@ describe("what is in staging already", () => {
   });
 
   test("is removed with its directory, but for what is not the agent's", async () => {
-    const { staging, parent } = await filled();
-    await staging.remove();
+    const { parent } = await filled();
+    await stagingIn(parent).remove();
     await expect(stat(parent)).rejects.toMatchObject({ code: "ENOENT" });
     await removeStaging(parent);
     await mkdir(join(parent, "other"), { recursive: true });

@@ -1,26 +1,27 @@
 import { createHash, type Hash } from "node:crypto";
-import { open, rename, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
+import { availableParallelism } from "node:os";
+import { basename, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import type { Delta } from "../../core/transfer/delta.ts";
+import type { DeltaMaker, NarOrder } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import { withNar } from "./nar-dump.ts";
 import { childEnvironment } from "./nix-environment.ts";
 import { drain, streamProcess } from "../process/process-stream.ts";
 
-/** What a delta has to give, and what it may take. */
-export interface DeltaTarget {
-  /** `sha256` of the NAR, hex. */
-  readonly sha256: string;
-  readonly narSize: number;
-  /** Where the NAR is put. */
-  readonly file: string;
+/** A maker of NARs with these limits (`limits.deltaNarBytes`, `limits.deltaTimeout`). */
+export function deltaMaker(limits: DeltaLimits): DeltaMaker {
+  return {
+    // Each keeps two programs busy in turn, which start as long as they run.
+    atOnce: Math.min(4, availableParallelism()),
+    canMake: hasZstd,
+    removeUnfinished: (directory) => rm(workplace(directory), { recursive: true, force: true }),
+    make: (order, signal) => makeNar(order, limits, signal),
+  };
 }
 
-export interface DeltaLimits {
-  readonly deltaNarBytes: number;
-  readonly deltaTimeout: number;
-}
+export type DeltaLimits = Pick<Settings["limits"], "deltaNarBytes" | "deltaTimeout">;
 
 /** Whether `zstd` can be run here: without it there are no deltas. */
 export async function hasZstd(): Promise<boolean> {
@@ -33,46 +34,54 @@ export async function hasZstd(): Promise<boolean> {
   }
 }
 
+/** Bases and unfinished NARs lie here, in a directory for each NAR. */
+function workplace(staging: string): string {
+  return join(staging, "deltas");
+}
+
+async function makeNar(order: NarOrder, limits: DeltaLimits, signal: AbortSignal): Promise<void> {
+  const work = join(workplace(order.directory), basename(order.file));
+  try {
+    await mkdir(work, { recursive: true, mode: 0o700 });
+    await applyDelta(order, work, limits, signal);
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
 /**
- * Makes a NAR out of an older path's: dumps it, replaces the hashes, applies the delta
- * with `zstd --patch-from`. `realPath` is the file behind the base's store path, `work` an
- * empty directory of the caller's, in which files are left. What comes out is bounded by the
- * signed size and has the signed hash, or it is not put in place. Throws ARCHIVE_CORRUPT
- * where it has not, a ProcessFailure where a program failed, TOOL_…, INTERRUPTED, the
- * system's errors.
+ * Dumps the base's NAR, replaces the hashes in it, and applies the delta with
+ * `zstd --patch-from`. `work` is an empty directory, in which files are left.
  */
-export async function applyDelta(
-  { replacements }: Pick<Delta, "replacements">,
-  bytes: Uint8Array,
-  realPath: string,
-  target: DeltaTarget,
+async function applyDelta(
+  { delta, bytes, base: basePath, directory, file, sha256, narSize }: NarOrder,
   work: string,
   limits: DeltaLimits,
-  signal: AbortSignal | undefined,
+  signal: AbortSignal,
 ): Promise<void> {
   const base = join(work, "base.nar");
   const deltaFile = join(work, "delta.zst");
   const result = join(work, "result.nar");
   const options = { env: childEnvironment(), timeoutMs: limits.deltaTimeout, signal };
   await writeFile(deltaFile, bytes, { flag: "wx", mode: 0o600 });
-  await withNar(realPath, options, (nar) =>
-    writeBounded(base, rewriteHashes(nar, replacements), limits.deltaNarBytes),
+  await withNar(basePath, options, (nar) =>
+    writeBounded(base, rewriteHashes(nar, delta.replacements), limits.deltaNarBytes),
   );
   // The window spans base and result.
   const memory = Math.ceil((2 * limits.deltaNarBytes) / 1024 ** 2) + 64;
   const args = ["-d", "-q", "-c", `--memory=${memory}MB`, `--patch-from=${base}`, deltaFile];
   const hash = createHash("sha256");
   await streamProcess("zstd", args, options, (nar) =>
-    writeBounded(result, hashed(nar, hash), target.narSize),
+    writeBounded(result, hashed(nar, hash), narSize),
   );
   const found = hash.digest("hex");
-  if (found !== target.sha256) {
+  if (found !== sha256) {
     throw new PullError(
       "ARCHIVE_CORRUPT",
-      `a delta gave another NAR: expected sha256 ${target.sha256}, found ${found}`,
+      `a delta gave another NAR: expected sha256 ${sha256}, found ${found}`,
     );
   }
-  await rename(result, target.file);
+  await rename(result, join(directory, file));
 }
 
 async function* hashed(pieces: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {

@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { ByteReader } from "../../../../agent/effects/files/byte-reader.ts";
+import { ByteReader } from "../../../../agent/core/transfer/byte-reader.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 
 interface Source extends AsyncIterable<Uint8Array> {

@@ -1,6 +1,6 @@
-import { PullError } from "../../core/errors.ts";
+import { PullError } from "../errors.ts";
 
-/** Reads exact amounts from a stream of pieces. */
+/** Reads exact numbers of bytes from a stream of pieces. */
 export class ByteReader {
   readonly #source: AsyncIterator<Uint8Array>;
   #rest: Uint8Array = new Uint8Array(0);
@@ -9,7 +9,7 @@ export class ByteReader {
     this.#source = source[Symbol.asyncIterator]();
   }
 
-  /** Passes on the next `length` bytes in pieces. Throws ARCHIVE_TRUNCATED where they end early. */
+  /** Passes on the next `length` bytes in pieces. Throws ARCHIVE_TRUNCATED if they end early. */
   async *pieces(length: number): AsyncGenerator<Uint8Array> {
     let left = length;
     while (left > 0) {
@@ -30,13 +30,14 @@ export class ByteReader {
     }
   }
 
-  /** The next `length` bytes. */
+  /** The next `length` bytes. Throws as `pieces`. */
   async take(length: number): Promise<Buffer> {
     const parts: Uint8Array[] = [];
     for await (const piece of this.pieces(length)) parts.push(piece);
     return Buffer.concat(parts);
   }
 
+  /** Reads past the next `length` bytes. Throws as `pieces`. */
   async skip(length: number): Promise<void> {
     const pieces = this.pieces(length);
     while ((await pieces.next()).done !== true);

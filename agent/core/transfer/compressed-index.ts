@@ -1,11 +1,14 @@
-import type { HostEntry } from "../../core/formats/manifest.ts";
-import type { Mirror } from "../../core/ports.ts";
-import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
-import { ByteReader } from "../files/byte-reader.ts";
+import type { HostEntry } from "../formats/manifest.ts";
+import { TAR_BLOCK } from "../formats/tar-layout.ts";
+import type { Mirror } from "../ports.ts";
+import { ByteReader } from "./byte-reader.ts";
 
-/** The compressed index of a host's archive, not verified. */
+/**
+ * Reads the compressed index of a host's archive. It is not verified. Throws
+ * ARCHIVE_TRUNCATED and the mirror's errors.
+ */
 export async function readCompressedIndex(
-  mirror: Mirror,
+  mirror: Pick<Mirror, "readArchive">,
   { archive }: Pick<HostEntry, "archive">,
   signal?: AbortSignal,
 ): Promise<Buffer> {
