@@ -90,6 +90,7 @@ export const ERROR_KINDS = {
   IO_FAILED: kind(EXIT.host, "the operating system refused a file operation", true),
   TOOL_MISSING: kind(EXIT.host, "a program the agent needs is not on PATH", true),
   TOOL_TIMEOUT: kind(EXIT.host, "a program did not finish in its time limit", true),
+  UNSAFE_FILE: kind(EXIT.host, "a link, a FIFO or a device lies where a plain file belongs"),
   STAGING_UNSAFE: kind(EXIT.host, "other users could write to the staging directory"),
   STATE_CORRUPT: kind(EXIT.host, "a state file is damaged"),
   STATE_LOST: kind(EXIT.host, "the record of accepted releases is gone"),
