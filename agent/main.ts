@@ -1,7 +1,13 @@
-import { CommanderError } from "commander";
+import { CommanderError } from "@commander-js/extra-typings";
 import { describeError, errorJson, printJson } from "./cli/display/output.ts";
 import { createProgram } from "./cli/program.ts";
 import { EXIT, toPullError } from "./core/errors.ts";
+
+/** Whether `--json` is given; also of a command line that could not be parsed. */
+function asksForJson(argv: readonly string[]): boolean {
+  const end = argv.indexOf("--");
+  return (end < 0 ? argv : argv.slice(0, end)).includes("--json");
+}
 
 /** Runs one command line; gives the process exit code. */
 async function main(argv: readonly string[]): Promise<number> {
@@ -13,24 +19,22 @@ async function main(argv: readonly string[]): Promise<number> {
     });
   }
   let result: Promise<number> = Promise.resolve(EXIT.ok);
-  const program = createProgram({ signal: stop.signal }, (promise) => {
-    result = promise;
+  const program = createProgram({
+    signal: stop.signal,
+    finish: (promise) => {
+      result = promise;
+    },
   });
-  const output = { isJson: false };
-  program.hook("preAction", (_, command) => {
-    output.isJson = command.opts()["json"] === true;
-  });
-  for (const command of [program, ...program.commands]) command.exitOverride();
   try {
     program.parse(argv);
     return await result;
   } catch (thrown) {
     if (thrown instanceof CommanderError) {
+      // Help that was asked for, or that answers a command line without a command.
       return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
     const error = toPullError(thrown);
-    // Whoever reads JSON gets some, whatever happens.
-    if (output.isJson) printJson({ error: errorJson(error) });
+    if (asksForJson(argv)) printJson({ error: errorJson(error) });
     process.stderr.write(`${describeError(error)}\n`);
     if (error.code === "INTERNAL") process.stderr.write(`${error.stack ?? ""}\n`);
     return error.exitCode;

@@ -184,7 +184,7 @@ function errorTable({ ERROR_KINDS }) {
 }
 
 function commandHelp({ createProgram }) {
-  const program = createProgram({ signal: null }, () => undefined);
+  const program = createProgram({ signal: null, finish: () => undefined });
   const withSubcommands = (command, title) => [
     { command, title },
     ...command.commands.flatMap((it) => withSubcommands(it, `${title} ${it.name()}`)),
@@ -223,7 +223,7 @@ async function generate(directory) {
     "error-codes": errorTable(agent),
     commands: commandHelp(agent),
   };
-  const program = agent.createProgram({ signal: null }, () => undefined);
+  const program = agent.createProgram({ signal: null, finish: () => undefined });
   const files = new Map([
     ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],
   ]);

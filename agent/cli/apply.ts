@@ -4,19 +4,26 @@ import { writeMetricsFile } from "../host/report/metrics.ts";
 import { handReport } from "../host/report/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
 import { describeFinding, findingJson, releaseName } from "./display/finding.ts";
 import { ProgressLine, formatBytes, printJson, printLine } from "./display/output.ts";
 
-export interface ApplyOptions extends HostOptions {
-  readonly json?: boolean;
-  readonly again?: boolean;
-  readonly acceptStateLoss?: boolean;
+function definition() {
+  return hostCommand("apply", "poll once and apply the release now")
+    .addOption(jsonOption())
+    .option("--again", "also apply what failed here before, or was changed by hand")
+    .option("--accept-state-loss", "start with a new state if the state directory is damaged");
 }
 
-/** `nixos-pull apply`: one poll and, where there is something to do, the whole update. */
-export async function apply(options: ApplyOptions, { signal }: CommandContext): CommandResult {
+export const applyCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(apply(options, signal));
+  });
+
+/** `nixos-pull apply`: one poll and, if there is something to do, the whole update. */
+async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
   const progress = new ProgressLine();
   const log = createLog(settings.log, (text) => {

@@ -3,20 +3,29 @@ import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
 import { silentLog } from "../effects/host/log.ts";
-import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 
 const LOOK_MS = 1_000;
 
+function definition() {
+  return hostCommand("boot-complete", "wait for the verdict on the system that was booted");
+}
+
+export const bootCompleteCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(bootComplete(options, signal));
+  });
+
 /**
  * `nixos-pull boot-complete`: waits for the verdict on the system that was booted; run by
- * a unit that boot-complete.target requires, so that a boot loader that counts boots
- * believes no system that the agent does not (systemd-bless-boot.service(8)). Throws
- * HEALTH_FAILED where it was rejected.
+ * a unit that boot-complete.target requires, so that a boot loader that counts boots marks
+ * only those systems as good that the agent found good (systemd-bless-boot.service(8)).
+ * Throws HEALTH_FAILED if the agent rejected the system.
  */
-export async function bootComplete(
-  options: HostOptions,
-  { signal }: CommandContext,
+async function bootComplete(
+  options: OptionsOf<typeof definition>,
+  signal: AbortSignal,
 ): CommandResult {
   const settings = await loadSettings(options.config);
   const agent = new Agent(composeTools(settings, silentLog));

@@ -1,31 +1,49 @@
 import { readFile } from "node:fs/promises";
+import { Option } from "@commander-js/extra-typings";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parseSettings } from "../core/settings.ts";
 import { isNotFound } from "../effects/files/durable-file.ts";
 import { bootstrapOf } from "../operator/repository/bootstrap.ts";
-import type { CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { printJson } from "./display/output.ts";
+import { jsonOption } from "./options/json.ts";
+import { positive, repeatable } from "./options/values.ts";
 
 /** What is printed: a script, or user data for cloud-init. */
-export const BOOTSTRAP_FORMATS = ["cloud-init", "script"] as const;
+const FORMATS = ["cloud-init", "script"] as const;
 
-export interface BootstrapOptions {
-  readonly hostname: string;
-  readonly mirror: readonly string[];
-  readonly publicKey: readonly string[];
-  readonly channel?: string;
-  readonly threshold?: number;
-  readonly settings?: string;
-  readonly format: (typeof BOOTSTRAP_FORMATS)[number];
-  readonly json?: boolean;
+function definition() {
+  return operatorCommand("bootstrap", "print what a fresh host needs to get its first release")
+    .requiredOption("--hostname <name>", "the host's name in the release")
+    .addOption(repeatable("--mirror <url>", "where it looks for releases", "the settings'"))
+    .addOption(repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the settings'"))
+    .option("--channel <name>", "the channel it follows (default: stable)")
+    .option("--threshold <count>", "how many of the keys must have signed", positive)
+    .option("--settings <file>", "further settings of its configuration, JSON")
+    .addOption(
+      new Option("--format <format>", "user data for cloud-init, or only the script in it")
+        .choices(FORMATS)
+        .default("cloud-init" as const),
+    )
+    .addOption(jsonOption("print all of it as a flat JSON object, as Terraform reads it"));
 }
 
+export const bootstrapCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(bootstrap(options));
+  });
+
 /**
- * `nixos-pull bootstrap`: what a fresh host is given so that it becomes what the release
- * says. `--json` is a flat map of texts, as Terraform's external data source wants it.
+ * `nixos-pull bootstrap`: what a fresh host needs so that it gets the system that the release
+ * names. `--json` is a flat map of texts, as Terraform's external data source reads it.
  */
-export async function bootstrap(options: BootstrapOptions): CommandResult {
+async function bootstrap(options: OptionsOf<typeof definition>): CommandResult {
   const { hostname, mirror, publicKey, channel, threshold, format } = options;
   if (!hostnameSchema.safeParse(hostname).success) {
     throw new PullError(
@@ -42,7 +60,7 @@ export async function bootstrap(options: BootstrapOptions): CommandResult {
     ...(channel !== undefined && { channel }),
     ...(threshold !== undefined && { threshold }),
   };
-  // What the agent would refuse is refused here.
+  // Refuses what the agent would refuse later, on the host.
   parseSettings(settings, hostname);
   const { config, script, userData } = bootstrapOf(settings);
   if (options.json) printJson({ hostname, config, script, user_data: userData });

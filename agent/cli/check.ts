@@ -4,18 +4,25 @@ import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold } from "../core/schedule/hold.ts";
 import { silentLog } from "../effects/host/log.ts";
-import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
 import { describeFinding, describeVerdict, findingJson } from "./display/finding.ts";
 import { describeError, formatBytes, note, printJson, printLine } from "./display/output.ts";
 
-export interface CheckOptions extends HostOptions {
-  readonly json?: boolean;
-  readonly exitCode?: boolean;
+function definition() {
+  return hostCommand("check", "say what would happen now, and why not")
+    .addOption(jsonOption())
+    .option("--exit-code", "exit with 20 if an update would be applied");
 }
 
+export const checkCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(check(options, signal));
+  });
+
 /** `nixos-pull check`: what would happen now, and why not. */
-export async function check(options: CheckOptions, { signal }: CommandContext): CommandResult {
+async function check(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
   const agent = new Agent(composeTools(settings, silentLog));
   const found = await agent.check({ insistence: "patient", signal });

@@ -1,20 +1,30 @@
-import type { Argument, Command, Option } from "commander";
+import {
+  Argument,
+  Command,
+  type CommandUnknownOpts,
+  type Option,
+} from "@commander-js/extra-typings";
 import { EXIT } from "../core/errors.ts";
 import { printLine } from "./display/output.ts";
-import type { CommandResult } from "./command.ts";
+import type { CommandMaker } from "./command.ts";
 
 /** Shells that `nixos-pull completion` writes a script for. */
 export const SHELLS = ["bash", "zsh", "fish"] as const;
 export type Shell = (typeof SHELLS)[number];
 
 /** `nixos-pull completion`: prints the shell's completion script. */
-export function completion(shell: Shell, program: Command): CommandResult {
-  printLine(completionScript(shell, program));
-  return Promise.resolve(EXIT.ok);
-}
+export const completionCommand: CommandMaker = ({ finish }) =>
+  new Command("completion")
+    .helpGroup("Everywhere:")
+    .description("print a shell's completion script")
+    .addArgument(new Argument("<shell>", "the shell").choices(SHELLS))
+    .action((shell, _options, command) => {
+      if (command.parent) printLine(completionScript(shell, command.parent));
+      finish(Promise.resolve(EXIT.ok));
+    });
 
 /** The script for `shell`, of every visible command and option of the program. */
-export function completionScript(shell: Shell, program: Command): string {
+export function completionScript(shell: Shell, program: CommandUnknownOpts): string {
   const help = program.createHelp();
   const commands = help.visibleCommands(program).map((command) => ({
     name: command.name(),
@@ -27,7 +37,7 @@ export function completionScript(shell: Shell, program: Command): string {
 }
 
 /** Of a command with commands of its own, theirs too: which one was chosen is not looked at. */
-export function optionsOf(command: Command): Option[] {
+export function optionsOf(command: CommandUnknownOpts): Option[] {
   const byFlags = new Map<string, Option>();
   for (const one of [command, ...command.commands]) {
     for (const option of one.createHelp().visibleOptions(one)) {
@@ -37,7 +47,7 @@ export function optionsOf(command: Command): Option[] {
   return [...byFlags.values()];
 }
 
-function valuesOf(command: Command): Value[] {
+function valuesOf(command: CommandUnknownOpts): Value[] {
   const names = command.commands.map((one) => one.name());
   if (names.length > 0) return [{ name: "command", words: names, isFile: false }];
   return command.registeredArguments.map(valueOf);

@@ -2,19 +2,27 @@ import { EXIT, PullError } from "../core/errors.ts";
 import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
 import type { PublicKey } from "../core/formats/signing-key.ts";
 import { scheduleOf } from "../effects/host/schedule.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
 import { printJson, printLine } from "./display/output.ts";
 
-export interface ConfigOptions extends HostOptions {
-  readonly json?: boolean;
+function definition() {
+  return hostCommand("config", "check the configuration, without a mirror or a store").addOption(
+    jsonOption("print it with its defaults, durations in milliseconds"),
+  );
 }
+
+export const configCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(config(options));
+  });
 
 /**
  * `nixos-pull config`: checks a configuration without a mirror or a store, so that a
  * mistake is found where a system is built and not on the host.
  */
-export async function config(options: ConfigOptions): CommandResult {
+async function config(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   try {
     scheduleOf(settings.poll);

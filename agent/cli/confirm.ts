@@ -2,16 +2,27 @@ import { composeTools } from "../host/compose.ts";
 import { confirmRelease } from "../host/operator-commands.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
 import { printJson, printLine } from "./display/output.ts";
 
-export interface ConfirmOptions extends HostOptions {
-  readonly json?: boolean;
+function definition() {
+  return hostCommand("confirm", "allow the release that waits to be activated on this host")
+    .argument("[release]", "its sequence number or the start of its digest; refuses any other")
+    .addOption(jsonOption());
 }
 
-/** `nixos-pull confirm`: the release that waits may be activated here. */
-export async function confirm(release: string | undefined, options: ConfirmOptions): CommandResult {
+export const confirmCommand: CommandMaker = ({ finish }) =>
+  definition().action((release, options) => {
+    finish(confirm(release, options));
+  });
+
+/** `nixos-pull confirm`: the release that waits may be activated on this host. */
+async function confirm(
+  release: string | undefined,
+  options: OptionsOf<typeof definition>,
+): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
   const confirmed = await confirmRelease(tools, release);
@@ -19,7 +30,7 @@ export async function confirm(release: string | undefined, options: ConfirmOptio
   else {
     printLine(
       `Confirmed release ${confirmed.sequence}: ${confirmed.mode} ${confirmed.toplevel}\n` +
-        "The service, where it runs, activates it now.",
+        "The service activates it now, if it runs.",
     );
   }
   return EXIT.ok;

@@ -2,15 +2,24 @@ import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { Command } from "@commander-js/extra-typings";
+import type { CommandMaker, CommandResult, OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 
-export interface DeadlineOptions extends HostOptions {
-  readonly system: string;
+function definition() {
+  return new Command("deadline")
+    .description("roll back the release that was not committed in time")
+    .requiredOption("-c, --config <file>", "the configuration of the agent that armed the timer")
+    .requiredOption("--system <toplevel>", "the system that must be committed by now");
 }
 
-/** `nixos-pull deadline`: run by the timer that an activation arms, not by people. */
-export async function deadline(options: DeadlineOptions): CommandResult {
+export const deadlineCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(deadline(options));
+  });
+
+/** `nixos-pull deadline`: run by the timer that an activation starts, not by people. */
+async function deadline(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   await new Agent(composeTools(settings, createLog(settings.log))).passDeadline(options.system);
   return EXIT.ok;

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { resolve } from "node:path";
 import { pathToFileURL } from "node:url";
+import { Option } from "@commander-js/extra-typings";
 import { mirrorsOf } from "../host/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
 import { TROUBLED, fleetView, type Fleet } from "../core/fleet/fleet.ts";
@@ -19,39 +20,74 @@ import { believeReports } from "../fleet/read-fleet.ts";
 import { readReportSource } from "../fleet/report-source.ts";
 import { describeDistrust, fleetTable } from "../fleet/table.ts";
 import { readSignedFile } from "../operator/channel/sign-release.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
-import { loadSettings } from "./options/configuration.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
+import { configOption, loadSettings } from "./options/configuration.ts";
 import { formatTable, note, printJson, printLine } from "./display/output.ts";
-import { settingsFor } from "./options/trusted-settings.ts";
+import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
+import { jsonOption } from "./options/json.ts";
+import { settingsFor, thresholdOption } from "./options/trust.ts";
+import { duration, repeatable } from "./options/values.ts";
 
-export interface FleetCommandOptions {
-  readonly manifest: readonly string[];
-  readonly channel: readonly string[];
-  readonly publicKey: readonly string[];
-  readonly threshold?: number;
-  readonly config?: string;
-  readonly keys: readonly string[];
-  readonly reportKey: readonly string[];
-  readonly ca?: string;
-  readonly cert?: string;
-  readonly certKey?: string;
-  readonly userFile?: string;
-  readonly tokenFile?: string;
-  readonly memory?: string;
-  readonly trustNew?: boolean;
-  readonly silentAfter: number;
-  readonly html?: string;
-  readonly prometheus?: string;
-  readonly json?: boolean;
-  readonly exitCode?: boolean;
-  readonly watch?: number;
+function definition() {
+  return operatorCommand("fleet", "show what all hosts report, beside what they should be")
+    .argument(
+      "<place...>",
+      "directories with reports (or with a directory reports), or addresses of them",
+    )
+    .addOption(hostKeysOption())
+    .addOption(reportKeyOption())
+    .option("--memory <file>", "remember each host's newest report here, and refuse older ones")
+    .option("--trust-new", "pin the keys of hosts that are not known yet in the memory")
+    .addOption(
+      repeatable(
+        "-m, --manifest <place>",
+        "what hosts should be: a manifest, or a mirror that has it",
+      ),
+    )
+    .addOption(repeatable("--channel <name>", "channel of a mirror", "stable"))
+    .addOption(
+      repeatable("-p, --public-key <key>", "trusted key of manifests", "the configuration's"),
+    )
+    .addOption(thresholdOption())
+    .addOption(configOption("keys of manifests, TLS and credentials from here"))
+    .option("--ca <file>", "certificate authorities of the servers, PEM (default: the system's)")
+    .option("--cert <file>", "client certificate for them, PEM")
+    .option("--cert-key <file>", "its private key, PEM")
+    .option("--user-file <file>", "file with USER:PASSWORD for the server")
+    .option("--token-file <file>", "file with a bearer token for the server")
+    .addOption(
+      new Option("--silent-after <duration>", "how old a host's last report may be")
+        .argParser(duration)
+        .default(duration("1d"), "1d"),
+    )
+    .addOption(jsonOption())
+    .option("--html <file>", "write a page as well")
+    .option("--prometheus <file>", "write metrics as well, for a textfile collector")
+    .option("--exit-code", "exit with 21 if a person should look at a host")
+    .addOption(
+      new Option("-w, --watch <duration>", "look again each time this has passed").argParser(
+        duration,
+      ),
+    );
 }
 
+type Options = OptionsOf<typeof definition>;
+
+export const fleetCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((places, options) => {
+    finish(fleet(places, options, signal));
+  });
+
 /** `nixos-pull fleet PLACE…`: what all hosts say that they are, beside what they should be. */
-export async function fleet(
+async function fleet(
   places: readonly string[],
-  options: FleetCommandOptions,
-  { signal }: CommandContext,
+  options: Options,
+  signal: AbortSignal,
 ): CommandResult {
   if (options.trustNew && options.memory === undefined) {
     throw new PullError("USAGE", "--trust-new pins keys in a file: expected --memory FILE with it");
@@ -71,7 +107,7 @@ export async function fleet(
 
 async function readFleet(
   places: readonly string[],
-  options: FleetCommandOptions,
+  options: Options,
   signal: AbortSignal,
 ): Promise<Fleet> {
   const network = await networkFor(places, options);
@@ -113,7 +149,7 @@ async function readFleet(
   );
 }
 
-async function show(view: Fleet, options: FleetCommandOptions): Promise<void> {
+async function show(view: Fleet, options: Options): Promise<void> {
   const { html, prometheus, json, watch } = options;
   if (html !== undefined) {
     const refresh = watch === undefined ? {} : { refreshSeconds: Math.ceil(watch / 1000) };
@@ -129,7 +165,7 @@ async function show(view: Fleet, options: FleetCommandOptions): Promise<void> {
 
 /** The manifests of the channels, verified; an expired one still says what hosts should be. */
 async function readManifests(
-  options: FleetCommandOptions,
+  options: Options,
   network: Network,
   signal: AbortSignal,
 ): Promise<SignedManifest[]> {
@@ -149,7 +185,7 @@ async function readManifests(
 async function manifestBytes(
   place: string,
   network: Network,
-  { channel }: FleetCommandOptions,
+  { channel }: Options,
   signal: AbortSignal,
 ): Promise<Uint8Array[]> {
   const isFile = await stat(place).then(
@@ -177,10 +213,7 @@ type Network = Pick<Settings, "limits" | "tls" | "credentials">;
  * Limits, TLS and credentials: of the command line, or of a configuration that was named, or of
  * a host that sets none. A secret is for one server. Throws USAGE, CONFIG_INVALID.
  */
-async function networkFor(
-  places: readonly string[],
-  options: FleetCommandOptions,
-): Promise<Network> {
+async function networkFor(places: readonly string[], options: Options): Promise<Network> {
   const { ca: caFile, cert: certFile, certKey: keyFile, userFile, tokenFile } = options;
   if (userFile !== undefined && tokenFile !== undefined) {
     throw new PullError("USAGE", "expected --user-file or --token-file, found both");

@@ -1,16 +1,24 @@
 import { EXIT } from "../core/errors.ts";
 import { History } from "../effects/state/history.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
+import { positive } from "./options/values.ts";
 import { formatTable, printJson, printLine } from "./display/output.ts";
 
-export interface HistoryOptions extends HostOptions {
-  readonly json?: boolean;
-  readonly lines: number;
+function definition() {
+  return hostCommand("history", "show what happened on this host")
+    .addOption(jsonOption())
+    .option("-n, --lines <count>", "show this many entries, the newest last", positive, 50);
 }
 
+export const historyCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(history(options));
+  });
+
 /** `nixos-pull history`: what happened on this host, oldest first. */
-export async function history(options: HistoryOptions): CommandResult {
+async function history(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const entries = (await new History(settings.paths.state).read()).slice(-options.lines);
   if (options.json) {

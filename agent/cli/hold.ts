@@ -1,22 +1,33 @@
 import { composeTools } from "../host/compose.ts";
-import { holdHost, unholdHost } from "../host/operator-commands.ts";
+import { holdHost } from "../host/operator-commands.ts";
 import { EXIT, PullError } from "../core/errors.ts";
 import { MAX_HOLD_REASON, describeHold } from "../core/schedule/hold.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { Option } from "@commander-js/extra-typings";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { duration, time } from "./options/values.ts";
 import { printLine } from "./display/output.ts";
 
-export interface HoldOptions extends HostOptions {
-  /** UTC. */
-  readonly until?: string;
-  /** Milliseconds. */
-  readonly for?: number;
-  readonly reason?: string;
+function definition() {
+  return hostCommand(
+    "hold",
+    "keep this host as it is: no release is fetched or activated, no reboot",
+  )
+    .addOption(
+      new Option("--until <time>", "hold until then, such as 2026-12-24T18:00:00Z").argParser(time),
+    )
+    .addOption(new Option("--for <duration>", "hold for this long, such as 3d").argParser(duration))
+    .option("--reason <text>", "why, for other people");
 }
 
-/** `nixos-pull hold`: this host stays what it is, until somebody or a time ends that. */
-export async function hold(options: HoldOptions): CommandResult {
+export const holdCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(hold(options));
+  });
+
+/** `nixos-pull hold`: this host stays as it is until somebody ends the hold or its time is over. */
+async function hold(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
   const now = tools.clock.now();
@@ -39,13 +50,5 @@ export async function hold(options: HoldOptions): CommandResult {
   }
   const held = await holdHost(tools, { until, reason: reason === "" ? null : reason });
   printLine(`This host is ${describeHold({ kind: "held", hold: held })}`);
-  return EXIT.ok;
-}
-
-/** `nixos-pull unhold`: ends a hold. */
-export async function unhold(options: HostOptions): CommandResult {
-  const settings = await loadSettings(options.config);
-  const ended = await unholdHost(composeTools(settings, createLog(settings.log)));
-  printLine(ended ? "This host is held no longer." : "This host was not held.");
   return EXIT.ok;
 }

@@ -5,23 +5,39 @@ import { hostnameSchema } from "../core/formats/manifest.ts";
 import { mirrorSchema } from "../core/settings.ts";
 import { isNotFound } from "../effects/files/durable-file.ts";
 import { startingFiles, type StartingFile } from "../operator/repository/starting-repository.ts";
-import type { CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { note, printLine } from "./display/output.ts";
-
-export interface InitOptions {
-  readonly host: readonly string[];
-  readonly mirror: readonly string[];
-  readonly flake?: boolean;
-}
+import { repeatable } from "./options/values.ts";
 
 const DEFAULT_HOST = "web1";
 const DEFAULT_MIRROR = "https://releases.example.org";
 
+function definition() {
+  return operatorCommand(
+    "init",
+    "write a repository to start from: configuration, pins, scripts, CI",
+  )
+    .argument("<directory>", "where to write it; nothing that exists is overwritten")
+    .addOption(repeatable("--host <name>", "a host", DEFAULT_HOST))
+    .addOption(repeatable("--mirror <url>", "where hosts look for releases", "an example"))
+    .option("--flake", "write a flake instead of nixos.nix with pins");
+}
+
+export const initCommand: CommandMaker = ({ finish }) =>
+  definition().action((directory, options) => {
+    finish(init(directory, options));
+  });
+
 /**
- * `nixos-pull init DIR`: writes a repository to start from. Where one of its files exists
+ * `nixos-pull init DIR`: writes a repository to start from. If one of its files exists
  * already, nothing at all is written.
  */
-export async function init(directory: string, options: InitOptions): CommandResult {
+async function init(directory: string, options: OptionsOf<typeof definition>): CommandResult {
   const hosts = options.host.length === 0 ? [DEFAULT_HOST] : options.host;
   const mirrors = options.mirror.length === 0 ? [DEFAULT_MIRROR] : options.mirror;
   for (const hostname of hosts) {
@@ -66,7 +82,7 @@ async function writeNew(
 ): Promise<void> {
   const target = join(directory, path);
   await mkdir(dirname(target), { recursive: true });
-  // `wx`: a file that came into being meanwhile is not overwritten either.
+  // `wx`: a file that somebody made meanwhile is not overwritten either.
   const file = await open(target, "wx", executable ? 0o755 : 0o644);
   try {
     await file.writeFile(text);

@@ -1,18 +1,30 @@
 import { chmod, open, rm } from "node:fs/promises";
 import { EXIT, PullError } from "../core/errors.ts";
 import { generateKey } from "../core/formats/signing-key.ts";
-import type { CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { note, printLine } from "./display/output.ts";
 
-export interface KeygenOptions {
-  readonly out?: string;
+function definition() {
+  return operatorCommand("keygen", "make a key pair for releases and store paths")
+    .argument("<name>", "name of the key, such as fleet-1")
+    .option("-o, --out <path>", "write PATH.secret and PATH.public (default: NAME)");
 }
+
+export const keygenCommand: CommandMaker = ({ finish }) =>
+  definition().action((name, options) => {
+    finish(keygen(name, options));
+  });
 
 /**
  * `nixos-pull keygen NAME`: writes NAME.secret and NAME.public and prints the public
  * key. Never overwrites a key.
  */
-export async function keygen(name: string, options: KeygenOptions): CommandResult {
+async function keygen(name: string, options: OptionsOf<typeof definition>): CommandResult {
   const pair = generateKey(name);
   const base = options.out ?? name;
   await writeNew(`${base}.secret`, pair.secret, 0o600);

@@ -19,7 +19,12 @@ import {
   reportFiles,
   type ReportKeys,
 } from "../operator/mirror/stick-reports.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import {
   ProgressLine,
   formatBytes,
@@ -28,28 +33,63 @@ import {
   printJson,
   printLine,
 } from "./display/output.ts";
-import { settingsFor, type TrustOptions } from "./options/trusted-settings.ts";
+import { configOption } from "./options/configuration.ts";
+import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
+import { jsonOption } from "./options/json.ts";
+import {
+  settingsFor,
+  thresholdOption,
+  trustedKeyOption,
+  trustedStoreKeyOption,
+} from "./options/trust.ts";
+import { positive, repeatable } from "./options/values.ts";
 
-export interface MirrorCommandOptions extends TrustOptions {
-  readonly channel: readonly string[];
-  readonly host: readonly string[];
-  readonly forReport: readonly string[];
-  readonly reportKey: readonly string[];
-  readonly keys: readonly string[];
-  readonly deltas?: boolean;
-  readonly keep?: number;
-  readonly allowOlder?: boolean;
-  readonly reports?: boolean;
-  readonly dryRun?: boolean;
-  readonly json?: boolean;
+function definition() {
+  return operatorCommand(
+    "mirror",
+    "copy releases to a directory or stick, or bring reports home from one",
+  )
+    .argument("<from>", "a mirror's directory or address")
+    .argument("<to>", "a directory; made if it is not there")
+    .addOption(repeatable("--channel <name>", "copy this channel", "all, or stable of a server"))
+    .addOption(repeatable("--host <name>", "copy the archives of this host only", "all"))
+    .addOption(
+      repeatable(
+        "--for-report <file>",
+        "a signed report, or a directory of them: copy only what these hosts lack",
+      ),
+    )
+    .addOption(reportKeyOption())
+    .addOption(hostKeysOption())
+    .option("--deltas", "leave out paths that a reporting host can make with a delta")
+    .option(
+      "--keep <count>",
+      "releases of each channel to retain there; archives that none of them needs are removed (default: all)",
+      positive,
+    )
+    .option("--allow-older", "put an older release in the place of a newer one")
+    .option("--reports", "bring reports from there, and no releases")
+    .addOption(trustedKeyOption())
+    .addOption(trustedStoreKeyOption())
+    .addOption(thresholdOption())
+    .addOption(configOption("keys, credentials and limits from here"))
+    .option("--dry-run", "only say what would be copied")
+    .addOption(jsonOption());
 }
 
+type Options = OptionsOf<typeof definition>;
+
+export const mirrorCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((from, to, options) => {
+    finish(mirror(from, to, options, signal));
+  });
+
 /** `nixos-pull mirror SRC DST`: copies releases to a directory, or brings reports home from one. */
-export async function mirror(
+async function mirror(
   from: string,
   to: string,
-  options: MirrorCommandOptions,
-  context: CommandContext,
+  options: Options,
+  signal: AbortSignal,
 ): CommandResult {
   const url = /^(https?|file):\/\//.test(from) ? from : pathToFileURL(resolve(from)).href;
   const sourceDirectory = url.startsWith("file:") ? fileURLToPath(url) : null;
@@ -60,14 +100,14 @@ export async function mirror(
   const isGiven = options.keys.length > 0 || options.reportKey.length > 0;
   const keys = isGiven ? await readHostKeys(options.keys, options.reportKey) : null;
   if (options.reports) return bringHome(sourceDirectory, destination, keys, options);
-  return copy(url, sourceDirectory, destination, keys, options, context);
+  return copy(url, sourceDirectory, destination, keys, options, signal);
 }
 
 async function bringHome(
   source: string | null,
   destination: string,
   keys: ReportKeys | null,
-  options: MirrorCommandOptions,
+  options: Options,
 ): CommandResult {
   if (source === null) {
     throw new PullError(
@@ -96,8 +136,8 @@ async function copy(
   sourceDirectory: string | null,
   destination: string,
   keys: ReportKeys | null,
-  options: MirrorCommandOptions,
-  { signal }: CommandContext,
+  options: Options,
+  signal: AbortSignal,
 ): CommandResult {
   const reports = await reportsFrom(options.forReport, keys);
   const settings = await settingsFor(url, options);

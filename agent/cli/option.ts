@@ -6,23 +6,39 @@ import {
   type ConfigurationSource,
   type OptionOnHost,
 } from "../operator/repository/nixos-option.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { ProgressLine, printJson, printLine } from "./display/output.ts";
-
-export interface OptionOptions {
-  readonly host?: string;
-  readonly file?: string;
-  readonly flake?: string;
-  readonly json?: boolean;
-}
+import { jsonOption } from "./options/json.ts";
 
 const DEFAULT_FILE = "nixos.nix";
 
+function definition() {
+  return operatorCommand(
+    "option",
+    "show an option's value in the hosts' configuration, and who sets it",
+  )
+    .argument("<path>", "such as networking.firewall.allowedTCPPorts")
+    .option("--host <name>", "of this host only")
+    .option("--file <file>", `Nix file with the hosts' configurations (default: ${DEFAULT_FILE})`)
+    .option("--flake <reference>", "flake with nixosConfigurations instead")
+    .addOption(jsonOption());
+}
+
+export const optionCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((path, options) => {
+    finish(option(path, options, signal));
+  });
+
 /** `nixos-pull option PATH`: what an option is in the very configuration that is published. */
-export async function option(
+async function option(
   path: string,
-  options: OptionOptions,
-  { signal }: CommandContext,
+  options: OptionsOf<typeof definition>,
+  signal: AbortSignal,
 ): CommandResult {
   if (options.file !== undefined && options.flake !== undefined) {
     throw new PullError("USAGE", "expected --file FILE or --flake REFERENCE, not both");

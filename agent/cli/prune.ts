@@ -2,17 +2,36 @@ import { resolve } from "node:path";
 import { EXIT } from "../core/errors.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { pruneMirror } from "../operator/mirror/prune-mirror.ts";
-import type { CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { formatBytes, printJson, printLine } from "./display/output.ts";
+import { jsonOption } from "./options/json.ts";
+import { positive } from "./options/values.ts";
 
-export interface PruneCommandOptions {
-  readonly keep: number;
-  readonly dryRun?: boolean;
-  readonly json?: boolean;
+function definition() {
+  return operatorCommand("prune", "remove archives that no retained release needs")
+    .argument("<mirror>", "the mirror's directory")
+    .option(
+      "--keep <count>",
+      "releases of each channel to retain, the newest included",
+      positive,
+      3,
+    )
+    .option("--dry-run", "only say what would be removed")
+    .addOption(jsonOption());
 }
 
+export const pruneCommand: CommandMaker = ({ finish }) =>
+  definition().action((mirror, options) => {
+    finish(prune(mirror, options));
+  });
+
 /** `nixos-pull prune MIRROR`: removes the archives that no retained release needs. */
-export async function prune(mirror: string, options: PruneCommandOptions): CommandResult {
+async function prune(mirror: string, options: OptionsOf<typeof definition>): CommandResult {
   const dryRun = options.dryRun ?? false;
   const pruned = await pruneMirror({
     mirror: resolve(mirror),

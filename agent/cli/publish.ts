@@ -1,7 +1,8 @@
 import { resolve } from "node:path";
+import { Option } from "@commander-js/extra-typings";
 import { EXIT, PullError } from "../core/errors.ts";
-import type { ActivationMode } from "../core/formats/manifest.ts";
-import type { Compression } from "../core/formats/narinfo.ts";
+import { ACTIVATION_MODES } from "../core/formats/manifest.ts";
+import { COMPRESSIONS } from "../core/formats/narinfo.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { parseHostOption, type HostSpec } from "../operator/publish/host-spec.ts";
@@ -11,55 +12,87 @@ import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
 import {
   publish as publishRelease,
   publishDraft,
-  type Published,
   type PublishProgress,
 } from "../operator/publish/publish.ts";
 import { parseGroups } from "../operator/channel/rollout-request.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
 import {
-  ProgressLine,
-  formatBytes,
-  formatTable,
-  note,
-  printJson,
-  printLine,
-} from "./display/output.ts";
-import { barrierRequest, rolloutRequest, type RolloutOptions } from "./options/rollout-options.ts";
-import { readSecretKey, signersOf, type SignerOptions } from "./options/signers.ts";
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
+import { ProgressLine, formatBytes, note } from "./display/output.ts";
+import { printPublished } from "./display/published.ts";
+import { expiresOption } from "./options/change.ts";
+import { jsonOption } from "./options/json.ts";
+import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
+import { readSecretKey, signerKeyOption, signerOption, signersOf } from "./options/signers.ts";
+import { natural, positive, repeatable } from "./options/values.ts";
 
-export interface PublishCommandOptions extends SignerOptions, RolloutOptions {
-  readonly mirror: string;
-  readonly channel: string;
-  readonly host: readonly string[];
-  readonly hosts?: string;
-  readonly group: readonly string[];
-  readonly storeKey: readonly string[];
-  readonly publicKey: readonly string[];
-  readonly refresh?: boolean;
-  readonly newEpoch?: string;
-  readonly epoch?: number;
-  readonly draft?: string;
-  readonly unsigned?: string;
-  readonly fromDraft?: string;
-  readonly threshold?: number;
-  readonly mode: ActivationMode;
-  readonly expires: number;
-  readonly compression: Compression;
-  readonly level?: number;
-  readonly whole?: boolean;
-  readonly deltas: number;
-  readonly cache?: string;
-  readonly sequence?: number;
-  readonly allowSecrets: readonly string[];
-  readonly keepHosts?: boolean;
-  readonly json?: boolean;
+function definition() {
+  return withRollout(publishing())
+    .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
+    .option("--from-draft <file>", "verify a signed draft and put it into force")
+    .option("--threshold <count>", "how many keys must have signed the draft", positive)
+    .addOption(jsonOption());
 }
 
+/** The options before those of the rollout. */
+function publishing() {
+  return operatorCommand("publish", "build, pack, sign and write a release")
+    .requiredOption("-m, --mirror <directory>", "the mirror's directory; made if it is not there")
+    .addOption(repeatable("-k, --key <file>", "secret key"))
+    .addOption(repeatable("--store-key <file>", "secret key for store paths", "the keys"))
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .addOption(repeatable("-p, --public-key <key>", "a key of the current release or draft"))
+    .addOption(
+      repeatable(
+        "--host <name=source>",
+        "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE",
+      ),
+    )
+    .option("--hosts <file>", "hosts from a JSON or Nix file")
+    .addOption(repeatable("--group <host=groups>", "groups of a host, for the rollout"))
+    .option("--channel <name>", "the channel", "stable")
+    .addOption(
+      new Option("--mode <mode>", "what hosts do with it")
+        .choices(ACTIVATION_MODES)
+        .default("switch" as const),
+    )
+    .addOption(expiresOption())
+    .addOption(
+      new Option("--compression <name>", "of the NARs")
+        .choices(COMPRESSIONS)
+        .default("zstd" as const),
+    )
+    .option("--level <number>", "of the compression: zstd 1 to 19, xz 0 to 9", natural)
+    .option("--whole", "a self-contained archive for each system, sharing nothing with others")
+    .option("--deltas <count>", "make deltas against this many earlier releases", natural, 0)
+    .addOption(
+      repeatable(
+        "--allow-secrets <name>",
+        "a store path without its hash, and optionally a file in it: its private keys may be published",
+      ),
+    )
+    .option("--cache <directory>", "keep the compressed NARs here for the next publish")
+    .option("--sequence <number>", "sequence number instead of the next one", positive)
+    .option("--keep-hosts", "keep hosts of the current release that are not named")
+    .option("--refresh", "the current release again, with a new expiry; nothing is built")
+    .option("--new-epoch <reason>", "restart the numbering, after one that was driven too high")
+    .option("--epoch <number>", "number of the new epoch instead of the next one", positive);
+}
+
+type Options = OptionsOf<typeof definition>;
+
+export const publishCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(publish(options, signal));
+  });
+
 /** `nixos-pull publish`: build, copy, pack, sign, write; or the last step of these alone. */
-export async function publish(
-  options: PublishCommandOptions,
-  { signal }: CommandContext,
-): CommandResult {
+async function publish(options: Options, signal: AbortSignal): CommandResult {
   if (options.fromDraft !== undefined) return fromDraft(options, options.fromDraft);
   if (options.epoch !== undefined && options.newEpoch === undefined) {
     throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
@@ -135,8 +168,8 @@ function withGroups(hosts: readonly HostSpec[], options: readonly string[]): Hos
   });
 }
 
-/** The level of compression, where the program knows it. Throws USAGE. */
-function levelOf({ compression, level }: PublishCommandOptions): number | undefined {
+/** The level of compression, if the program has such a level. Throws USAGE. */
+function levelOf({ compression, level }: Options): number | undefined {
   if (level === undefined) return undefined;
   const range = compression === "none" ? null : COMPRESSION_LEVELS[compression];
   if (range && level >= range.min && level <= range.max) return level;
@@ -149,7 +182,7 @@ function levelOf({ compression, level }: PublishCommandOptions): number | undefi
 }
 
 /** `publish --from-draft`: a release that was signed elsewhere comes into force. */
-async function fromDraft(options: PublishCommandOptions, draft: string): Promise<number> {
+async function fromDraft(options: Options, draft: string): Promise<number> {
   const publicKeys = options.publicKey.map(parsePublicKey);
   if (publicKeys.length === 0) {
     throw new PullError("USAGE", "expected the hosts' --public-key: the draft is verified first");
@@ -163,39 +196,6 @@ async function fromDraft(options: PublishCommandOptions, draft: string): Promise
   });
   printPublished(published, options);
   return EXIT.ok;
-}
-
-/** Says what was published or drafted. */
-export function printPublished(
-  published: Published,
-  options: { readonly json?: boolean | undefined },
-): void {
-  if (options.json) {
-    printJson(published);
-    return;
-  }
-  const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
-  printLine(
-    `${draft ? "Drafted" : "Published"} release ${sequence} of ${channel}` +
-      `${epoch === 0 ? "" : `, epoch ${epoch}`}, signed by ${signedBy.join(", ") || "nobody yet"}, ` +
-      `good until ${expiresAt}.`,
-  );
-  const hosts = Object.entries(published.hosts);
-  // A refresh or a draft that comes into force packs nothing.
-  if (hosts.length > 0) {
-    printLine(
-      formatTable(
-        hosts.map(([hostname, host]) => [
-          hostname,
-          host.mode,
-          `${host.paths} paths`,
-          `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
-          host.toplevel,
-        ]),
-      ),
-    );
-  }
-  printLine(manifest);
 }
 
 /** More are only counted. */

@@ -2,17 +2,25 @@ import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
+import { positive } from "./options/values.ts";
 import { printJson, printLine } from "./display/output.ts";
 
-export interface RollbackOptions extends HostOptions {
-  readonly json?: boolean;
-  readonly generation?: number;
+function definition() {
+  return hostCommand("rollback", "go back to the previous generation, and stay there")
+    .addOption(jsonOption())
+    .option("-g, --generation <number>", "go to this generation instead", positive);
 }
 
+export const rollbackCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(rollback(options));
+  });
+
 /** `nixos-pull rollback`: back to an earlier generation, by a person's decision. */
-export async function rollback(options: RollbackOptions): CommandResult {
+async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
   const target = await new Agent(tools).rollBack(options.generation ?? null);

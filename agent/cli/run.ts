@@ -2,11 +2,20 @@ import { composeTools } from "../host/compose.ts";
 import { runDaemon } from "../host/daemon.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
-import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 
+function definition() {
+  return hostCommand("run", "poll the mirrors and apply releases, as a service");
+}
+
+export const runCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(run(options, signal));
+  });
+
 /** `nixos-pull run`: the agent. */
-export async function run(options: HostOptions, { signal }: CommandContext): CommandResult {
+async function run(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
   const { config: configFile } = options;
   const tools = composeTools(settings, createLog(settings.log), { configFile, isService: true });

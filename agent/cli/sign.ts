@@ -1,20 +1,37 @@
 import { EXIT, PullError } from "../core/errors.ts";
 import { describePosition, positionOf } from "../core/formats/manifest.ts";
 import { signRelease } from "../operator/channel/sign-release.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { formatTable, printJson, printLine } from "./display/output.ts";
-import { signersOf, type SignerOptions } from "./options/signers.ts";
+import { jsonOption } from "./options/json.ts";
+import { signerKeyOption, signerOption, signersOf } from "./options/signers.ts";
+import { repeatable } from "./options/values.ts";
 
-export interface SignOptions extends SignerOptions {
-  readonly channel: string;
-  readonly json?: boolean;
+function definition() {
+  return operatorCommand("sign", "add a signature to a release")
+    .argument("<release>", "a draft, an envelope, or a mirror's directory")
+    .addOption(repeatable("-k, --key <file>", "secret key"))
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .option("--channel <name>", "the channel, if a mirror is given", "stable")
+    .addOption(jsonOption());
 }
 
+export const signCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((release, options) => {
+    finish(sign(release, options, signal));
+  });
+
 /** `nixos-pull sign ENVELOPE-or-MIRROR`: one more signature under a release. */
-export async function sign(
+async function sign(
   target: string,
-  options: SignOptions,
-  { signal }: CommandContext,
+  options: OptionsOf<typeof definition>,
+  signal: AbortSignal,
 ): CommandResult {
   const signers = await signersOf(options, signal);
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");

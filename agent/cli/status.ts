@@ -8,21 +8,28 @@ import { memoryOf, rememberedPosition } from "../core/release/acceptance.ts";
 import type { AgentRecord } from "../core/update/machine.ts";
 import { describePosition } from "../core/formats/manifest.ts";
 import { silentLog } from "../effects/host/log.ts";
-import type { CommandContext, CommandResult, HostOptions } from "./command.ts";
+import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
 import { describeVerdict } from "./display/finding.ts";
 import { formatTable, printLine } from "./display/output.ts";
-
-export interface StatusOptions extends HostOptions {
-  readonly json?: boolean;
-  readonly watch?: boolean;
-}
 
 /** How often `--watch` looks again. */
 const WATCH_MS = 1_000;
 
+function definition() {
+  return hostCommand("status", "show what this host is and what the agent does")
+    .addOption(jsonOption())
+    .option("-w, --watch", "show it again whenever it changes");
+}
+
+export const statusCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((options) => {
+    finish(status(options, signal));
+  });
+
 /** `nixos-pull status`: what this host is and what the agent is doing, from disk alone. */
-export async function status(options: StatusOptions, { signal }: CommandContext): CommandResult {
+async function status(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, silentLog);
   let shown = "";

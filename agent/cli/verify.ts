@@ -16,25 +16,49 @@ import {
   type VerifiedHost,
   type VerifiedMirror,
 } from "../operator/mirror/verify-mirror.ts";
-import type { CommandContext, CommandResult } from "./command.ts";
+import {
+  operatorCommand,
+  type CommandMaker,
+  type CommandResult,
+  type OptionsOf,
+} from "./command.ts";
 import { ProgressLine, formatTable, printJson, printLine } from "./display/output.ts";
-import { settingsFor, type TrustOptions } from "./options/trusted-settings.ts";
+import { configOption } from "./options/configuration.ts";
+import { jsonOption } from "./options/json.ts";
+import {
+  settingsFor,
+  thresholdOption,
+  trustedKeyOption,
+  trustedStoreKeyOption,
+} from "./options/trust.ts";
 
-export interface VerifyOptions extends TrustOptions {
-  readonly channel?: string;
-  readonly host?: string;
-  readonly json?: boolean;
+function definition() {
+  return operatorCommand(
+    "verify",
+    "verify a mirror, every byte of it, or the signatures of a draft or report",
+  )
+    .argument("<target>", "a mirror's directory or address, or a file with a draft or report")
+    .addOption(trustedKeyOption())
+    .addOption(trustedStoreKeyOption())
+    .addOption(thresholdOption())
+    .option("--channel <name>", "the channel (default: all of a directory, or the configuration's)")
+    .option("--host <name>", "verify this host's archive only")
+    .addOption(configOption("keys from here"))
+    .addOption(jsonOption());
 }
+
+type Options = OptionsOf<typeof definition>;
+
+export const verifyCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((target, options) => {
+    finish(verify(target, options, signal));
+  });
 
 /**
  * `nixos-pull verify TARGET`: proves a mirror or stick, every byte of it; or the signatures
  * of a draft or a host's report.
  */
-export async function verify(
-  address: string,
-  options: VerifyOptions,
-  { signal }: CommandContext,
-): CommandResult {
+async function verify(address: string, options: Options, signal: AbortSignal): CommandResult {
   if (await isFile(address)) return verifyFile(address, options);
   const url = /^(https?|file):\/\//.test(address) ? address : pathToFileURL(address).href;
   const settings = await settingsFor(url, options);
@@ -143,7 +167,7 @@ async function isFile(path: string): Promise<boolean> {
   );
 }
 
-async function verifyFile(file: string, options: VerifyOptions): CommandResult {
+async function verifyFile(file: string, options: Options): CommandResult {
   const { bytes, envelope } = await readSignedFile(file);
   if (envelope.payloadType === REPORT_PAYLOAD_TYPE) {
     // One key: with several, one host could speak in another's name.

@@ -9,7 +9,10 @@ const noGroff = spawnSync("groff", ["--version"]).error !== undefined;
 
 test("the manual page has every command that a person may use", async () => {
   const page = await readFile(PAGE, "utf8");
-  const program = createProgram({ signal: new AbortController().signal }, () => undefined);
+  const program = createProgram({
+    signal: new AbortController().signal,
+    finish: () => undefined,
+  });
   for (const command of program.createHelp().visibleCommands(program)) {
     if (command.name() === "help") continue;
     expect(page).toContain(`.SS nixos\\-pull ${command.name()}`);
@@ -21,6 +24,6 @@ test.skipIf(noGroff)(
   () => {
     const read = spawnSync("groff", ["-man", "-Tutf8", "-ww", PAGE], { encoding: "utf8" });
     expect(read).toMatchObject({ status: 0, stderr: "" });
-    expect(read.stdout).toContain("go back to the generation before");
+    expect(read.stdout).toContain("go back to the previous generation");
   },
 );

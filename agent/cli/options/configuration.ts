@@ -1,8 +1,14 @@
 import { readFile } from "node:fs/promises";
 import { hostname } from "node:os";
+import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { DEFAULT_CONFIG_FILE, parseSettings, type Settings } from "../../core/settings.ts";
 import { isNotFound } from "../../effects/files/durable-file.ts";
+
+/** `--config`; `what` says what is read from that file. */
+export function configOption(what: string) {
+  return new Option("-c, --config <file>", `${what} (default: ${DEFAULT_CONFIG_FILE})`);
+}
 
 /** Reads the configuration file. Throws CONFIG_NOT_FOUND or CONFIG_INVALID, naming it. */
 export async function loadSettings(path: string = DEFAULT_CONFIG_FILE): Promise<Settings> {

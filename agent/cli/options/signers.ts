@@ -1,4 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
+import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
 import { isNotFound } from "../../effects/files/durable-file.ts";
@@ -9,6 +10,19 @@ import {
   type ReleaseSigner,
 } from "../../operator/channel/release-signer.ts";
 import { note } from "../display/output.ts";
+
+/** `--signer`: an external program that signs. */
+export function signerOption() {
+  return new Option(
+    "--signer <program>",
+    "a program that reads what is to be signed and prints the signature in base64; a JSON array gives it arguments",
+  );
+}
+
+/** `--signer-key`: the public key of that program's signatures. */
+export function signerKeyOption() {
+  return new Option("--signer-key <key>", "the public key of that signer, NAME:BASE64");
+}
 
 /** Options of every command that signs a release. */
 export interface SignerOptions {
@@ -32,7 +46,7 @@ export async function signersOf(
   return signers;
 }
 
-/** Reads a secret key file; warns where others can read it too. Throws KEY_INVALID. */
+/** Reads a secret key file; warns if others can read it too. Throws KEY_INVALID. */
 export async function readSecretKey(path: string): Promise<SecretKey> {
   let text: string;
   try {

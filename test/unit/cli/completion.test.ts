@@ -7,7 +7,10 @@ import { completionScript, optionsOf, SHELLS } from "../../../agent/cli/completi
 import { createProgram } from "../../../agent/cli/program.ts";
 import { ACTIVATION_MODES } from "../../../agent/core/formats/manifest.ts";
 
-const program = createProgram({ signal: new AbortController().signal }, () => undefined);
+const program = createProgram({
+  signal: new AbortController().signal,
+  finish: () => undefined,
+});
 const help = program.createHelp();
 const bashScript = completionScript("bash", program);
 

@@ -1,8 +1,27 @@
+import { Option } from "@commander-js/extra-typings";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { parseSettings, type Settings } from "../../core/settings.ts";
 import { loadSettings } from "./configuration.ts";
+import { positive, repeatable } from "./values.ts";
 
-/** Options of every command that verifies releases. */
+/** `--public-key`, of a command that verifies releases. */
+export function trustedKeyOption() {
+  return repeatable("-p, --public-key <key>", "trusted key, NAME:BASE64", "the configuration's");
+}
+
+/** `--store-key`, of a command that verifies store paths. */
+export function trustedStoreKeyOption() {
+  return repeatable("--store-key <key>", "trusted key for store paths", "the configuration's");
+}
+
+/** `--threshold`, of a command that verifies releases. */
+export function thresholdOption() {
+  return new Option("--threshold <count>", "how many of the keys must have signed").argParser(
+    positive,
+  );
+}
+
+/** What those options say. */
 export interface TrustOptions {
   readonly publicKey: readonly string[];
   readonly storeKey: readonly string[];

@@ -1,9 +1,32 @@
+import { Command, type OptionValues } from "@commander-js/extra-typings";
 import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import type { BarrierRequest } from "../../operator/channel/barriers.ts";
 import { wavesOf, type RolloutRequest } from "../../operator/channel/rollout-request.ts";
+import { positive, repeatable } from "./values.ts";
 
-/** Options of every command that says when whose turn comes. */
+/** The command with the options that say when whose turn comes. */
+export function withRollout<Arguments extends unknown[], Options extends OptionValues>(
+  command: Command<Arguments, Options>,
+) {
+  return command
+    .addOption(repeatable("--canary <who>", "a host or @GROUP that goes first"))
+    .option(
+      "--waves <who=after,…>",
+      "who goes how long after the start: 10%=2h,100%=6h+1d; WHO is hosts, @GROUPs and a share, joined by +; +OVER spreads the turns",
+    )
+    .option("--over <duration>", "all others evenly over this time, after the last wave")
+    .option("--not-before <time>", "when the rollout starts (default: at once)")
+    .option("--paused <reason>", "let no host begin before `release resume`")
+    .option(
+      "--barrier <sequence>",
+      "an earlier release that every host must reach first; later releases carry it on",
+      positive,
+    )
+    .option("--no-barrier", "forget the barriers of the current release");
+}
+
+/** What those options say. */
 export interface RolloutOptions {
   readonly canary: readonly string[];
   readonly waves?: string;

@@ -1,36 +1,41 @@
 import { join, resolve } from "node:path";
-import { EXIT } from "../core/errors.ts";
-import { openEnvelope } from "../core/formats/envelope.ts";
+import { EXIT } from "../../core/errors.ts";
+import { openEnvelope } from "../../core/formats/envelope.ts";
 import {
   activationOf,
   describePosition,
   positionOf,
   type HostEntry,
   type Manifest,
-} from "../core/formats/manifest.ts";
-import { turnOf } from "../core/release/rollout.ts";
-import { parsePublicKey } from "../core/formats/signing-key.ts";
-import { systemClock } from "../effects/host/clock.ts";
-import { readEnvelopeFile } from "../operator/channel/sign-release.ts";
-import type { CommandResult } from "./command.ts";
-import { formatTable, printJson, printLine } from "./display/output.ts";
-
-export interface ShowOptions {
-  readonly mirror: string;
-  readonly channel: string;
-  readonly publicKey: readonly string[];
-  readonly json?: boolean;
-}
+} from "../../core/formats/manifest.ts";
+import { turnOf } from "../../core/release/rollout.ts";
+import { parsePublicKey } from "../../core/formats/signing-key.ts";
+import { systemClock } from "../../effects/host/clock.ts";
+import { readEnvelopeFile } from "../../operator/channel/sign-release.ts";
+import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
+import { formatTable, printJson, printLine } from "../display/output.ts";
+import { channelOption, releaseCommand } from "../options/change.ts";
 
 /** When a host's turn is: at a time, or not until somebody does something. */
 type Turn = { readonly at: string } | { readonly waits: string };
 
+function definition() {
+  return releaseCommand("show", "show the release in force, and when whose turn comes").addOption(
+    channelOption(),
+  );
+}
+
+export const showCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(show(options));
+  });
+
 /** `nixos-pull release show`: the release in force, and when whose turn comes. */
-export async function show(options: ShowOptions): CommandResult {
+async function show(options: OptionsOf<typeof definition>): CommandResult {
   const file = join(resolve(options.mirror), "channels", options.channel, "manifest.json");
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
   const publicKeys = options.publicKey.map(parsePublicKey);
-  // Without a key it is what somebody wrote there, and said to be so.
+  // Without a key nothing is verified, and the output says so.
   const signedBy =
     publicKeys.length > 0 ? openEnvelope(bytes, { publicKeys, threshold: 1 }).signedBy : null;
   const now = systemClock.now();

@@ -1,0 +1,80 @@
+import { resolve } from "node:path";
+import { Command, Option } from "@commander-js/extra-typings";
+import { PullError } from "../../core/errors.ts";
+import { parsePublicKey } from "../../core/formats/signing-key.ts";
+import { systemClock } from "../../effects/host/clock.ts";
+import type { ChangeOptions } from "../../operator/channel/change-release.ts";
+import { note } from "../display/output.ts";
+import { jsonOption } from "./json.ts";
+import { signerKeyOption, signerOption, signersOf, type SignerOptions } from "./signers.ts";
+import { duration, repeatable } from "./values.ts";
+
+/** A `release` command that reads the release in force. */
+export function releaseCommand(name: string, summary: string) {
+  return new Command(name)
+    .description(summary)
+    .requiredOption("-m, --mirror <directory>", "the mirror's directory")
+    .addOption(repeatable("-p, --public-key <key>", "a key of the current release"))
+    .addOption(jsonOption());
+}
+
+/** A `release` command that makes the next release out of one that is there, without building. */
+export function changeCommand(name: string, summary: string) {
+  return releaseCommand(name, summary)
+    .addOption(repeatable("-k, --key <file>", "secret key"))
+    .addOption(signerOption())
+    .addOption(signerKeyOption())
+    .addOption(expiresOption())
+    .option("--draft <file>", "write the release here, for others to sign, not into force")
+    .option("--unsigned <file>", "the same, signed by nobody");
+}
+
+/** `--channel`, of a command that reads or writes one. */
+export function channelOption() {
+  return new Option("--channel <name>", "the channel").default("stable");
+}
+
+/** `--expires`, of every command that writes a release. */
+export function expiresOption() {
+  return new Option("--expires <duration>", "how long hosts may accept it")
+    .argParser(duration)
+    .default(duration("90d"), "90d");
+}
+
+/** What those options say, as `changeCommand` has them. */
+export interface ChangeCommandOptions extends SignerOptions {
+  readonly mirror: string;
+  readonly channel: string;
+  readonly publicKey: readonly string[];
+  readonly expires: number;
+  readonly draft?: string;
+  readonly unsigned?: string;
+}
+
+/** What the operator is to change, and who signs it. Throws USAGE, KEY_INVALID. */
+export async function changeOptions(
+  options: ChangeCommandOptions,
+  signal: AbortSignal,
+): Promise<ChangeOptions> {
+  const { mirror, channel, unsigned } = options;
+  if (unsigned !== undefined && options.draft !== undefined) {
+    throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
+  }
+  const signers = await signersOf(options, signal);
+  return {
+    mirror: resolve(mirror),
+    channel,
+    signers: unsigned === undefined ? signers : [],
+    publicKeys: [
+      ...options.publicKey.map(parsePublicKey),
+      ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
+    ],
+    draft: unsigned ?? options.draft,
+    expiresInMs: options.expires,
+    clock: systemClock,
+    signal,
+    onWarning: (message) => {
+      note(`nixos-pull: ${message}`);
+    },
+  };
+}

@@ -1,0 +1,49 @@
+import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
+import * as z from "zod";
+import { parseDuration } from "../../core/text/duration.ts";
+
+/** An option that may be repeated; `absent` says in the help what applies without it. */
+export function repeatable<Flags extends string>(
+  flags: Flags,
+  description: string,
+  absent = "none",
+) {
+  const none: readonly string[] = [];
+  return new Option(flags, `${description}; may be repeated`)
+    .argParser(collect)
+    .default(none, absent);
+}
+
+function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
+/** The number from 1 that `value` says. Throws InvalidArgumentError, as all of these do. */
+export function positive(value: string): number {
+  if (!/^[1-9]\d{0,14}$/.test(value)) throw new InvalidArgumentError("expected a positive number");
+  return Number(value);
+}
+
+/** The number from 0 that `value` says. */
+export function natural(value: string): number {
+  if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("expected a number");
+  return Number(value);
+}
+
+/** A time with its zone, in UTC. */
+export function time(value: string): string {
+  const parsed = z.iso.datetime({ offset: true }).safeParse(value);
+  if (!parsed.success) {
+    throw new InvalidArgumentError("expected a time with its zone, such as 2026-12-24T18:00:00Z");
+  }
+  return new Date(parsed.data).toISOString();
+}
+
+/** A duration above zero, in milliseconds. */
+export function duration(value: string): number {
+  const ms = parseDuration(value);
+  if (ms === null || ms === 0) {
+    throw new InvalidArgumentError("expected a duration such as 12h or 90d");
+  }
+  return ms;
+}

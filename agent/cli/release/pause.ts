@@ -1,0 +1,26 @@
+import { EXIT } from "../../core/errors.ts";
+import { pauseRelease } from "../../operator/channel/change-release.ts";
+import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
+import { printChanged } from "../display/published.ts";
+import { changeCommand, changeOptions, channelOption } from "../options/change.ts";
+
+function definition() {
+  return changeCommand("pause", "let no more hosts begin")
+    .addOption(channelOption())
+    .argument("<reason>", "why, for people");
+}
+
+export const pauseCommand: CommandMaker = ({ signal, finish }) =>
+  definition().action((reason, options) => {
+    finish(pause(reason, options, signal));
+  });
+
+/** `nixos-pull release pause REASON`: no host begins from now on. */
+async function pause(
+  reason: string,
+  options: OptionsOf<typeof definition>,
+  signal: AbortSignal,
+): CommandResult {
+  printChanged(await pauseRelease(await changeOptions(options, signal), reason), options);
+  return EXIT.ok;
+}
