@@ -139,9 +139,6 @@ export interface Staging {
    */
   missing(wanted: Iterable<NarMember>): Promise<Map<string, number>>;
 
-  /** Whether this object has written a NAR or found it whole in `missing`, and still holds it. */
-  isComplete(name: string): boolean;
-
   /**
    * Writes what follows the first `have` bytes of a NAR; `onBytes` hears of every piece.
    * What came before `pieces` throws is kept. Throws what `pieces` throws, the system's

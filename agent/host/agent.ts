@@ -53,12 +53,8 @@ import { readHold } from "../effects/state/hold-file.ts";
 import type { ManifestCache } from "../effects/state/manifest-cache.ts";
 import { tryLock } from "../effects/process/process-lock.ts";
 import type { StateFile } from "../effects/state/state-file.ts";
-import {
-  previewFetch,
-  type FetchPreview,
-  type FetchProgress,
-  type FetchTools,
-} from "./fetch/closure-fetch.ts";
+import { previewFetch, type FetchPreview } from "./fetch/preview.ts";
+import type { FetchProgress, FetchTools } from "./fetch/tools.ts";
 import {
   acceptHere,
   poll,

@@ -27,7 +27,7 @@ import { StateFile } from "../effects/state/state-file.ts";
 import { Pacer } from "../effects/mirror/transfer-rate.ts";
 import { Transport } from "../effects/mirror/transport.ts";
 import type { AgentTools } from "./agent.ts";
-import type { FetchProgress } from "./fetch/closure-fetch.ts";
+import type { FetchProgress } from "./fetch/tools.ts";
 
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(

@@ -91,10 +91,6 @@ export class StagingDirectory implements Staging {
     return missing;
   }
 
-  isComplete(name: string): boolean {
-    return this.#complete.has(name);
-  }
-
   async writeNar(
     { name, body }: NarMember,
     have: number,

@@ -1,8 +1,8 @@
-import { createHash } from "node:crypto";
 import type { Delta } from "../../core/transfer/delta.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import type { Mirror } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
+import { expectSha256 } from "../../core/transfer/expected-hash.ts";
 
 /** Deltas are read so many bytes at a time: few requests, and soon something to do. */
 const BATCH_BYTES = 256 * 1024;
@@ -124,13 +124,7 @@ export class DeltaReader {
           const bytes = await reader.take(delta.size);
           at = delta.offset + delta.size;
           this.#onBytes(bytes.length);
-          const found = createHash("sha256").update(bytes).digest("hex");
-          if (found !== delta.sha256) {
-            throw new PullError(
-              "ARCHIVE_CORRUPT",
-              `a delta in ${archive.sha256}.tar: expected sha256 ${delta.sha256}, found ${found}`,
-            );
-          }
+          expectSha256(bytes, delta.sha256, `a delta in ${archive.sha256}.tar`);
           known.set(delta.sha256, bytes);
           read.set(delta, bytes);
         }

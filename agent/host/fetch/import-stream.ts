@@ -1,6 +1,6 @@
 import { ImportQueue, type QueuedPath } from "../../core/transfer/import-queue.ts";
 
-/** An import that costs less than this many bytes' worth is not worth a process of its own. */
+/** So many imports go into one budget: fewer bytes are not worth a process of their own. */
 const BATCHES_PER_BUDGET = 4;
 
 export interface ImportStreamOptions {
@@ -20,8 +20,8 @@ export interface ImportStreamOptions {
 }
 
 /**
- * Imports what has arrived while more is on its way, one import at a time, and makes
- * whoever stages wait until there is room.
+ * Imports what has arrived while more is on its way, one import at a time, and makes the
+ * download wait while staging is full.
  */
 export class ImportStream {
   readonly #queue: ImportQueue;
@@ -32,6 +32,7 @@ export class ImportStream {
   #fresh = 0;
   #running: Promise<void> | null = null;
   #failed: { error: unknown } | null = null;
+  /** Paths that the store has now. */
   imported = 0;
 
   constructor(options: ImportStreamOptions) {
@@ -39,7 +40,7 @@ export class ImportStream {
     this.#queue = new ImportQueue(options.paths);
   }
 
-  /** How much one request should bring: a part of the budget, so that both sides keep busy. */
+  /** How many bytes one request should bring: a part of the budget, so that both sides keep busy. */
   get batchBytes(): number {
     return Math.ceil(this.#options.budget / BATCHES_PER_BUDGET);
   }
@@ -49,7 +50,7 @@ export class ImportStream {
     return this.#staged === 0 || this.#staged + bytes <= this.#options.budget;
   }
 
-  /** Waits until so many bytes may be staged. Throws what an import threw. */
+  /** Waits until so many bytes may be staged, and takes the room. Throws what an import threw. */
   async reserve(bytes: number): Promise<void> {
     while (!this.hasRoom(bytes)) {
       if (!(await this.#proceed())) break;
@@ -58,7 +59,7 @@ export class ImportStream {
     this.#staged += bytes;
   }
 
-  /** Gives back what was reserved for a file that did not come. */
+  /** Gives back room that was taken and is not needed. */
   cancel(bytes: number): void {
     this.#staged -= bytes;
   }
@@ -68,7 +69,7 @@ export class ImportStream {
     this.#queue.replace(path, file, bytes);
   }
 
-  /** A file is whole; `reserve` was called for it. Starts an import where that is worth it. */
+  /** A file is whole; `reserve` was called for it. Starts an import if that is worth it. */
   arrived(file: string, bytes: number): void {
     this.#queue.arrived(file);
     this.#fresh += bytes;
@@ -88,7 +89,7 @@ export class ImportStream {
     return this.#failed?.error;
   }
 
-  /** Waits for an import, begun if necessary; false where nothing can be imported now. */
+  /** Waits for the import under way or a new one; false if nothing can be imported now. */
   async #proceed(): Promise<boolean> {
     this.#rethrow();
     if (!this.#running) this.#start();

@@ -1,8 +1,16 @@
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
-import type { Mirror } from "../../core/ports.ts";
-import type { FetchTools } from "../fetch/closure-fetch.ts";
+import type { Log, Mirror } from "../../core/ports.ts";
 
-/** What another mirror may do better; everything else would fail there too. */
+/** What fail-over needs. */
+export interface FailoverTools {
+  /** In the order in which they are tried. */
+  readonly mirrors: readonly Mirror[];
+  readonly log: Pick<Log, "warn">;
+  /** Hears how each mirror served an archive: null if it served what was asked. */
+  readonly onArchiveRead?: ((mirror: string, error: PullError | null) => void) | undefined;
+}
+
+/** Whether another mirror may do better. Everything else would fail there too. */
 function isMirrorsFault(code: ErrorCode): boolean {
   switch (code) {
     case "MIRROR_UNREACHABLE":
@@ -19,17 +27,21 @@ function isMirrorsFault(code: ErrorCode): boolean {
     case "ARCHIVE_CORRUPT":
     case "ARCHIVE_MEMBER":
     case "NARINFO_MISMATCH":
-    case "IO_FAILED": // A stick that was pulled out,
-    case "PERMISSION_DENIED": // or one that may not be read.
+    case "IO_FAILED": // A stick was pulled out.
+    case "PERMISSION_DENIED": // A stick may not be read.
       return true;
     default:
       return false;
   }
 }
 
-/** Tries the mirrors in order. Throws the last one's error, naming what all of them did. */
+/**
+ * Calls `read` with one mirror after the other until one serves it. Throws at once what is
+ * no mirror's fault; otherwise an error with the last mirror's code that says what each of
+ * them did.
+ */
 export async function withFailover<T>(
-  { mirrors, log, onArchiveRead }: Pick<FetchTools, "mirrors" | "log" | "onArchiveRead">,
+  { mirrors, log, onArchiveRead }: FailoverTools,
   read: (mirror: Mirror) => Promise<T>,
 ): Promise<T> {
   const failures: string[] = [];

@@ -32,7 +32,7 @@ import { missingBootSpace, needsReboot } from "../../effects/host/boot-links.ts"
 import type { HistoryEntry } from "../../effects/state/history.ts";
 import { removeStaging } from "../../effects/nix/staging.ts";
 import type { AgentTools, FoundRelease, TickOutcome } from "../agent.ts";
-import { fetchClosure } from "../fetch/closure-fetch.ts";
+import { fetchClosure } from "../fetch/fetch-closure.ts";
 import { passHealthGate } from "./health-gate.ts";
 import { abandonImported } from "../fetch/imported-paths.ts";
 import { observe } from "./observe.ts";

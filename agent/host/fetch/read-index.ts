@@ -1,47 +1,53 @@
-import { createHash } from "node:crypto";
 import {
   checkIndex,
   openIndex,
   readPatchedIndex,
   type ArchiveContents,
 } from "../../core/formats/archive-index.ts";
-import { PullError, toPullError } from "../../core/errors.ts";
+import { toPullError } from "../../core/errors.ts";
 import type { IndexPatch, Release } from "../../core/formats/manifest.ts";
-import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
+import type { Mirror, Staging } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
-import type { Staging } from "../../core/ports.ts";
-import type { FetchTools } from "./closure-fetch.ts";
+import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
+import { expectSha256 } from "../../core/transfer/expected-hash.ts";
 import { withFailover } from "../poll/mirror-failover.ts";
+import type { FetchTools } from "./tools.ts";
 
-/** A checked index, and its JSON for those that will be described by it. */
-export interface FetchedIndex {
+/** A checked index, and its JSON, which the patch of a later one is applied to. */
+export interface CheckedIndex {
   readonly contents: ArchiveContents;
   readonly json: Buffer;
 }
 
+type IndexTools = Pick<
+  FetchTools,
+  "settings" | "mirrors" | "indexes" | "applyIndexPatch" | "log" | "onArchiveRead"
+>;
+
 /**
- * A release's index: as an earlier attempt left it in `staging`, or made out of an index
- * of this host's and a patch, or whole from the first mirror that gives the right one. A
- * whole one is kept in `staging`, if there is one. Throws what the last mirror threw.
+ * A release's index: as an earlier attempt left it in `staging`, or made out of a kept index
+ * and a patch, or whole from the first mirror that gives the right one. A whole one is
+ * written to `staging`, if there is one. Throws what the last mirror threw, INDEX_INVALID,
+ * PATH_SIGNATURE, FORMAT_UNSUPPORTED, INTERRUPTED.
  */
-export async function fetchIndex(
+export async function readIndex(
   release: Release,
   staging: Staging | null,
-  tools: FetchTools,
+  tools: IndexTools,
   signal: AbortSignal | undefined,
-): Promise<FetchedIndex> {
+): Promise<CheckedIndex> {
   return (
     (await stagedIndex(release, staging, tools)) ??
     (await patchedIndex(release, tools, signal)) ??
-    (await mirroredIndex(release, staging, tools, signal))
+    (await wholeIndex(release, staging, tools, signal))
   );
 }
 
 async function stagedIndex(
   release: Release,
   staging: Staging | null,
-  { settings, log }: FetchTools,
-): Promise<FetchedIndex | null> {
+  { settings, log }: IndexTools,
+): Promise<CheckedIndex | null> {
   const staged = await staging?.readIndex();
   if (!staged) return null;
   try {
@@ -53,18 +59,21 @@ async function stagedIndex(
   }
 }
 
-/** Null where there is no patch for what this host has, or where it does not work out. */
+/** Null if there is no patch for an index that is kept here, or if it does not work out. */
 async function patchedIndex(
   release: Release,
-  { settings, mirrors, indexes, applyIndexPatch, log }: FetchTools,
+  tools: IndexTools,
   signal: AbortSignal | undefined,
-): Promise<FetchedIndex | null> {
-  const patches = [...(release.archive.index.patches ?? [])].sort((a, b) => a.size - b.size);
-  for (const patch of patches) {
+): Promise<CheckedIndex | null> {
+  const { settings, mirrors, indexes, applyIndexPatch, log } = tools;
+  const { size, patches = [] } = release.archive.index;
+  const worthwhile = patches.filter((patch) => patch.size < size);
+  for (const patch of worthwhile.sort((a, b) => a.size - b.size)) {
     const base = await indexes.find(patch.base);
-    if (base === null || patch.size >= release.archive.index.size) continue;
+    if (base === null) continue;
     try {
-      const quiet = { mirrors, log: { ...log, warn: log.debug.bind(log) } };
+      // A mirror without the patch is no reason to worry: the whole index comes instead.
+      const quiet = { mirrors, log: { warn: log.debug.bind(log) } };
       const bytes = await withFailover(quiet, (mirror) => readPatch(patch, mirror, signal));
       const json = await applyIndexPatch(base, bytes, signal);
       const contents = readPatchedIndex(json, release, settings.storeKeys);
@@ -83,30 +92,26 @@ async function patchedIndex(
 /** Reads a patch; it has its signed hash. */
 async function readPatch(
   { archive, offset, size, sha256 }: IndexPatch,
-  mirror: FetchTools["mirrors"][number],
+  mirror: Mirror,
   signal: AbortSignal | undefined,
 ): Promise<Buffer> {
   const range = { from: offset, to: offset + size };
   const reader = new ByteReader(mirror.readArchive(archive, range, signal));
   try {
     const bytes = await reader.take(size);
-    const found = createHash("sha256").update(bytes).digest("hex");
-    if (found === sha256) return bytes;
-    throw new PullError(
-      "ARCHIVE_CORRUPT",
-      `index patch in ${archive}.tar: expected sha256 ${sha256}, found ${found}`,
-    );
+    expectSha256(bytes, sha256, `index patch in ${archive}.tar`);
+    return bytes;
   } finally {
     await reader.close();
   }
 }
 
-async function mirroredIndex(
+async function wholeIndex(
   release: Release,
   staging: Staging | null,
-  tools: FetchTools,
+  tools: IndexTools,
   signal: AbortSignal | undefined,
-): Promise<FetchedIndex> {
+): Promise<CheckedIndex> {
   return withFailover(tools, async (mirror) => {
     const compressed = await readCompressedIndex(mirror, release, signal);
     const json = openIndex(compressed, release.archive);

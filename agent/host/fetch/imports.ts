@@ -1,0 +1,56 @@
+import type { NarInfo } from "../../core/formats/narinfo.ts";
+import type { Staging } from "../../core/ports.ts";
+import { topmost, type QueuedPath } from "../../core/transfer/import-queue.ts";
+import { whileSpaceLasts } from "./disk-space.ts";
+import { ImportStream } from "./import-stream.ts";
+import { IMPORTED_ROOTS } from "./imported-paths.ts";
+import { absolute, type FetchPlan } from "./plan.ts";
+import type { FetchTools } from "./tools.ts";
+
+/** Where imports come from and go to, and what they may take. */
+export interface ImportContext {
+  readonly staging: Staging;
+  readonly tools: FetchTools;
+  /** Bytes that staged NARs may take together. */
+  readonly budget: number;
+  readonly signal: AbortSignal;
+  /** Hears at once of an import that failed. */
+  readonly onFailure: () => void;
+}
+
+/** The stream that imports the plan's paths as their NARs arrive in staging. */
+export function importStreamOf(plan: FetchPlan, context: ImportContext): ImportStream {
+  const { staging, tools, budget, signal, onFailure } = context;
+  const missing = new Map(plan.paths.map((it) => [it.path, it]));
+  // In the form in which the NAR came: as the archive has it, or made by a delta.
+  const infosOf = (paths: readonly QueuedPath[]): NarInfo[] =>
+    paths.flatMap(({ path, file }) => {
+      const { info, delta } = missing.get(path) ?? {};
+      return (delta?.file === file ? delta.narInfo : info) ?? [];
+    });
+  return new ImportStream({
+    budget,
+    paths: plan.paths.map(({ path, info, member, delta }) => ({
+      path,
+      file: delta?.file ?? member,
+      bytes: delta ? info.narSize : info.fileSize,
+      references: info.references.map(absolute).filter((reference) => missing.has(reference)),
+    })),
+    async importPaths(paths) {
+      tools.log.debug(`importing ${paths.length} of ${missing.size} paths`);
+      // Before they are valid, so that no garbage collection can come in between.
+      await tools.roots.holdAlso(IMPORTED_ROOTS, topmost(paths));
+      await staging.writeNarInfos(infosOf(paths));
+      const names = paths.map(({ path }) => path);
+      await whileSpaceLasts(tools, signal, (until) =>
+        tools.store.importPaths(staging.directory, names, until),
+      );
+    },
+    discard: (paths, files) =>
+      staging.discard(
+        infosOf(paths),
+        files.map(({ file }) => file),
+      ),
+    onFailure,
+  });
+}

@@ -1,0 +1,42 @@
+import type { Release } from "../../core/formats/manifest.ts";
+import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
+import { requireSpace, stagingBudget, storeBytes } from "./disk-space.ts";
+import type { FetchSummary } from "./fetch-closure.ts";
+import { planFetch } from "./plan.ts";
+import { readIndex } from "./read-index.ts";
+import type { FetchTools } from "./tools.ts";
+
+/** What bringing in a release would take. */
+export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
+  /** Bytes to download, with nothing staged yet. */
+  readonly downloadBytes: number;
+  /** Bytes by which the store would grow. */
+  readonly storeBytes: number;
+}
+
+/**
+ * Says what `fetchClosure` would move; writes nothing. Throws as `fetchClosure` does before
+ * it downloads.
+ */
+export async function previewFetch(
+  release: Release,
+  tools: FetchTools,
+  signal?: AbortSignal,
+): Promise<FetchPreview> {
+  const { contents } = await readIndex(release, null, tools, signal);
+  const plan = await planFetch(contents, tools);
+  const missing = new Map([...plan.nars.keys()].map((name) => [name, 0]));
+  await requireSpace(plan, missing, stagingBudget(release, tools.settings), tools);
+  let deltaBytes = 0;
+  for (const { delta } of plan.paths) {
+    if (!delta) continue;
+    missing.delete(delta.member);
+    deltaBytes += delta.delta.size;
+  }
+  return {
+    paths: contents.narInfos.length,
+    newPaths: plan.paths.length,
+    downloadBytes: bytesOf(planRuns(contents, missing)) + deltaBytes,
+    storeBytes: storeBytes(plan),
+  };
+}
