@@ -1,8 +1,12 @@
 import { randomBytes } from "node:crypto";
 import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
+import { ifMissing } from "./missing-file.ts";
 
-/** What a name that `writeDurably` makes ends with; a kill leaves it behind. */
+/** Until every room takes it from there. */
+export { isNotFound } from "./missing-file.ts";
+
+/** The end of the temporary names that `writeDurably` makes. A killed process leaves such files. */
 export const TEMPORARY = /\.tmp-[0-9a-f]{12}$/;
 
 /**
@@ -32,7 +36,20 @@ export async function writeDurably(
   await syncDirectory(dirname(path));
 }
 
-/** Makes renames and removals in a directory last. */
+/**
+ * Removes a file so that it stays removed when the power fails. Gives whether there was one.
+ * Throws the operating system's errors.
+ */
+export async function removeDurably(path: string): Promise<boolean> {
+  const removed = await ifMissing(
+    rm(path).then(() => true),
+    false,
+  );
+  if (removed) await syncDirectory(dirname(path));
+  return removed;
+}
+
+/** Writes the names in a directory to the disk: what was created, renamed or removed in it. */
 export async function syncDirectory(path: string): Promise<void> {
   const directory = await open(path, "r");
   try {
@@ -40,10 +57,4 @@ export async function syncDirectory(path: string): Promise<void> {
   } finally {
     await directory.close();
   }
-}
-
-/** Whether a thrown value says that a file is not there. */
-export function isNotFound(error: unknown): boolean {
-  const code = (error as NodeJS.ErrnoException | null)?.code;
-  return code === "ENOENT" || code === "ENOTDIR";
 }

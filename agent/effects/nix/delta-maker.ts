@@ -8,7 +8,7 @@ import type { Settings } from "../../core/settings.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import { withNar } from "./nar-dump.ts";
 import { childEnvironment } from "./nix-environment.ts";
-import { drain, streamProcess } from "../process/process-stream.ts";
+import { drain, streamProcess } from "../process/subprocess.ts";
 
 /** A maker of NARs with these limits (`limits.deltaNarBytes`, `limits.deltaTimeout`). */
 export function deltaMaker(limits: DeltaLimits): DeltaMaker {

@@ -2,7 +2,7 @@ import { MAX_INDEX_BYTES } from "../../core/formats/archive-index.ts";
 import { PullError } from "../../core/errors.ts";
 import type { ApplyIndexPatch } from "../../core/ports.ts";
 import { childEnvironment } from "./nix-environment.ts";
-import { streamProcess } from "../process/process-stream.ts";
+import { streamProcess } from "../process/subprocess.ts";
 
 /** An index is small; a program that needs longer than this is stuck. */
 const TIMEOUT_MS = 60_000;

@@ -1,5 +1,5 @@
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
-import { streamProcess, type StreamOptions } from "../process/process-stream.ts";
+import { streamProcess, type StreamOptions } from "../process/subprocess.ts";
 
 /** A NAR of at most so many bytes is sooner read here than by a process of its own. */
 const SMALL_BYTES = 1024 * 1024;

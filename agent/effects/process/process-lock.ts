@@ -1,8 +1,7 @@
-import { spawn } from "node:child_process";
-import { once } from "node:events";
 import { open, type FileHandle } from "node:fs/promises";
 import { PullError } from "../../core/errors.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
+import { describeFailure, runProcess } from "./subprocess.ts";
 
 /** A lock that the kernel gives up when its holder dies. */
 export interface ProcessLock {
@@ -10,7 +9,7 @@ export interface ProcessLock {
 }
 
 /**
- * Takes an exclusive flock(2) on a file, or gives null where another process holds it.
+ * Takes an exclusive flock(2) on a file, or gives null if another process holds it.
  * Node has no flock, so util-linux's `flock` locks the descriptor that it inherits;
  * the lock belongs to the open file description, which this process keeps.
  */
@@ -30,23 +29,19 @@ export async function tryLock(path: string): Promise<ProcessLock | null> {
   return null;
 }
 
-/** Exit code that `flock` is told to give where the lock is held (flock(1), -E). */
+/** Exit code that `flock` is told to give if the lock is held (flock(1), -E). */
 const HELD = 75;
 
+/** `flock --nonblock` answers at once; only a stuck machine takes this long. */
+const TIMEOUT_MS = 60_000;
+
 async function lockDescriptor(file: FileHandle): Promise<number> {
-  const child = spawn("flock", ["--exclusive", "--nonblock", "-E", String(HELD), "3"], {
+  const args = ["--exclusive", "--nonblock", "-E", String(HELD), "3"];
+  const result = await runProcess("flock", args, {
     env: childEnvironment(),
-    stdio: ["ignore", "ignore", "ignore", file.fd],
+    timeoutMs: TIMEOUT_MS,
+    descriptors: [file.fd],
   });
-  const ended = once(child, "close");
-  child.once("error", () => undefined);
-  const [code] = (await ended.catch((cause: unknown) => {
-    throw new PullError("TOOL_MISSING", "expected the program flock (util-linux) on PATH", {
-      cause,
-    });
-  })) as [number | null];
-  if (code !== 0 && code !== HELD) {
-    throw new PullError("IO_FAILED", `flock ended with exit code ${code}`);
-  }
-  return code;
+  if (result.exitCode === 0 || result.exitCode === HELD) return result.exitCode;
+  throw new PullError(result.timedOut ? "TOOL_TIMEOUT" : "IO_FAILED", describeFailure(result));
 }

@@ -1,15 +1,12 @@
-import { spawn } from "node:child_process";
-import { StringDecoder } from "node:string_decoder";
+import { PassThrough, type Readable, type Writable } from "node:stream";
 import { PullError } from "../../core/errors.ts";
+import { BoundedOutput, LineSplitter, lastLines } from "./bounded-output.ts";
+import { RunningProcess, type ProcessEnd, type StartOptions } from "./running-process.ts";
 
 /** How a program ended, with all that a message about it needs. */
-export interface ProcessResult {
+export interface ProcessResult extends ProcessEnd {
   readonly command: string;
   readonly args: readonly string[];
-  /** Null where a signal ended it. */
-  readonly exitCode: number | null;
-  readonly signal: NodeJS.Signals | null;
-  readonly timedOut: boolean;
   /** Standard output, at most `maxOutput` bytes from its start. */
   readonly stdout: string;
   /** The end of standard error, at most `maxOutput` bytes. */
@@ -17,13 +14,14 @@ export interface ProcessResult {
   readonly durationMs: number;
 }
 
-export interface ProcessOptions {
-  /** The whole environment; nothing is inherited. */
-  readonly env: Readonly<Record<string, string>>;
-  readonly timeoutMs: number;
-  readonly signal?: AbortSignal | undefined;
-  /** What the program reads on standard input; nothing where absent. */
-  readonly input?: Uint8Array;
+/** How a program is run. */
+export interface StreamOptions extends StartOptions {
+  /** What the program reads on standard input; nothing if absent. */
+  readonly input?: Uint8Array | AsyncIterable<Uint8Array>;
+}
+
+/** How a program is run whose output is kept. */
+export interface ProcessOptions extends StreamOptions {
   /** Bytes kept of each stream. */
   readonly maxOutput?: number;
   /** Called with every line of standard error as it comes. */
@@ -33,192 +31,69 @@ export interface ProcessOptions {
 }
 
 const DEFAULT_MAX_OUTPUT = 64 * 1024;
-/** Time between the polite signal and the one that cannot be refused. */
-const KILL_DELAY_MS = 5_000;
-/** Time that output gets to arrive after the program's own end. */
-const DRAIN_MS = 2_000;
+
+/** A program that ended with another exit code than 0; `message` has its last words. */
+export class ProcessFailure extends Error {}
 
 /**
- * Runs a program to its end in its own process group. Gives the result whatever the
- * exit code; throws TOOL_MISSING where it cannot be started and INTERRUPTED where
- * `signal` ended it. A time limit ends it with SIGTERM, then SIGKILL.
+ * Runs a program to its end in its own process group. Gives the result whatever the exit code
+ * and also after the time limit. Throws TOOL_MISSING or the operating system's error if the
+ * program cannot be started, INTERRUPTED if `signal` ended it, and what `input` threw.
  */
 export async function runProcess(
   command: string,
   args: readonly string[],
   options: ProcessOptions,
 ): Promise<ProcessResult> {
-  if (options.signal?.aborted) throw new PullError("INTERRUPTED", `${command} was not started`);
-  const started = performance.now();
-  const maxOutput = options.maxOutput ?? DEFAULT_MAX_OUTPUT;
-  const child = spawn(command, args, {
-    env: options.env,
-    stdio: ["pipe", "pipe", "pipe"],
-    detached: true,
+  const output = new BoundedOutput(options.maxOutput ?? DEFAULT_MAX_OUTPUT);
+  const { result, fed } = await supervise(command, args, options, {
+    untilOutputEnds: false,
+    async read({ stdout, takeError }) {
+      stdout?.on("data", (chunk: Buffer) => {
+        if (options.mergeOutput) takeError(chunk);
+        else output.keepStart(chunk);
+      });
+    },
   });
-  // A program that does not want its input closes it; how it ends tells the rest.
-  child.stdin.on("error", () => undefined);
-  child.stdin.end(options.input);
-  let timedOut = false;
-  let killTimer: NodeJS.Timeout | undefined;
-  let drainTimer: NodeJS.Timeout | undefined;
-  const killGroup = (signal: NodeJS.Signals): void => {
-    if (child.pid === undefined) return;
-    try {
-      process.kill(-child.pid, signal);
-    } catch {
-      // The group is gone already.
-    }
-  };
-  const end = (): void => {
-    killGroup("SIGTERM");
-    killTimer ??= setTimeout(() => {
-      killGroup("SIGKILL");
-    }, KILL_DELAY_MS);
-  };
-  const timeout = setTimeout(() => {
-    timedOut = true;
-    end();
-  }, options.timeoutMs);
-  options.signal?.addEventListener("abort", end, { once: true });
+  if (options.signal?.aborted && result.exitCode !== 0) throw interrupted(command);
+  if ("error" in fed) throw fed.error;
+  return { ...result, stdout: output.text() };
+}
 
-  const output = new BoundedOutput(maxOutput);
-  const errors = new BoundedOutput(maxOutput);
-  const lines = options.onErrorLine ? new LineSplitter(options.onErrorLine, maxOutput) : null;
-  const takeError = (chunk: Buffer): void => {
-    errors.keepEnd(chunk);
-    lines?.take(chunk);
-  };
-  child.stdout.on("data", (chunk: Buffer) => {
-    if (options.mergeOutput) takeError(chunk);
-    else output.keepStart(chunk);
+/**
+ * Runs a program as a link of a chain: feeds it `input` as fast as it reads, gives its standard
+ * output to `consume`, and returns what `consume` returns. If one of the two fails, the program
+ * is killed. Throws TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED, what `input` or `consume` threw, or
+ * a ProcessFailure if the program failed.
+ */
+export async function streamProcess<T>(
+  command: string,
+  args: readonly string[],
+  options: StreamOptions,
+  consume: (output: AsyncIterable<Buffer>) => Promise<T>,
+): Promise<T> {
+  const { result, fed, consumed } = await supervise(command, args, options, {
+    untilOutputEnds: true,
+    read: ({ stdout }) => consumeAll(stdout, consume),
   });
-  child.stderr.on("data", takeError);
-
-  try {
-    const [exitCode, signal] = await new Promise<[number | null, NodeJS.Signals | null]>(
-      (resolve, reject) => {
-        child.once("error", (cause: NodeJS.ErrnoException) => {
-          reject(
-            cause.code === "ENOENT"
-              ? new PullError(
-                  "TOOL_MISSING",
-                  `expected the program ${command} on PATH, found none in ${options.env["PATH"] ?? "(no PATH)"}`,
-                  { cause },
-                )
-              : cause,
-          );
-        });
-        child.once("close", (code, name) => {
-          resolve([code, name]);
-        });
-        // A daemon that the program left behind may hold its output open for ever.
-        child.once("exit", (code, name) => {
-          drainTimer = setTimeout(() => {
-            child.stdout.destroy();
-            child.stderr.destroy();
-            resolve([code, name]);
-          }, DRAIN_MS);
-        });
-      },
-    );
-    lines?.end();
-    if (options.signal?.aborted && exitCode !== 0) {
-      throw new PullError("INTERRUPTED", `${command} was stopped before it was finished`);
-    }
-    const durationMs = performance.now() - started;
-    const [stdout, stderr] = [output.text(), errors.text()];
-    return { command, args, exitCode, signal, timedOut, stdout, stderr, durationMs };
-  } finally {
-    clearTimeout(drainTimer);
-    clearTimeout(timeout);
-    clearTimeout(killTimer);
-    options.signal?.removeEventListener("abort", end);
+  if (options.signal?.aborted) throw interrupted(command);
+  if (result.timedOut) {
+    const seconds = Math.round(options.timeoutMs / 1000);
+    throw new PullError("TOOL_TIMEOUT", `${command} did not finish within ${seconds} s`);
   }
+  if ("error" in fed) throw fed.error;
+  if ("error" in consumed) throw consumed.error;
+  if (result.exitCode !== 0) throw new ProcessFailure(describeFailure(result));
+  return consumed.value;
 }
 
-/** Output of which only so many bytes are kept, from its start or from its end. */
-class BoundedOutput {
-  readonly #limit: number;
-  #chunks: Buffer[] = [];
-  #size = 0;
-  #cutStart = false;
-  #cutEnd = false;
-
-  constructor(limit: number) {
-    this.#limit = limit;
-  }
-
-  keepStart(chunk: Buffer): void {
-    const room = this.#limit - this.#size;
-    this.#cutEnd ||= chunk.length > room;
-    if (room > 0) this.#add(chunk.subarray(0, room));
-  }
-
-  keepEnd(chunk: Buffer): void {
-    this.#add(chunk);
-    // Rarely, so that much output in small pieces is not copied again for each of them.
-    if (this.#size > 2 * this.#limit) this.#cut();
-  }
-
-  /** A character that the limit cut in two is left out. */
-  text(): string {
-    this.#cut();
-    let text = Buffer.concat(this.#chunks).toString("utf8");
-    if (this.#cutStart) text = text.replace(/^\ufffd+/, "");
-    if (this.#cutEnd) text = text.replace(/\ufffd+$/, "");
-    return text;
-  }
-
-  #add(chunk: Buffer): void {
-    this.#chunks.push(chunk);
-    this.#size += chunk.length;
-  }
-
-  #cut(): void {
-    if (this.#size <= this.#limit) return;
-    this.#chunks = [Buffer.concat(this.#chunks).subarray(-this.#limit)];
-    this.#size = this.#limit;
-    this.#cutStart = true;
-  }
+/** For `consume` of `streamProcess`, if nobody needs what is on standard output. */
+export async function drain(output: AsyncIterable<Buffer>): Promise<void> {
+  for await (const _ of output);
 }
 
-/** Passes output on by lines; one that has no end comes in pieces of `limit` characters. */
-class LineSplitter {
-  readonly #decoder = new StringDecoder("utf8");
-  readonly #onLine: (line: string) => void;
-  readonly #limit: number;
-  #rest = "";
-
-  constructor(onLine: (line: string) => void, limit: number) {
-    this.#onLine = onLine;
-    this.#limit = limit;
-  }
-
-  take(chunk: Buffer): void {
-    const lines = (this.#rest + this.#decoder.write(chunk)).split("\n");
-    this.#rest = lines.pop() ?? "";
-    for (const line of lines) this.#pass(line);
-    while (this.#rest.length > this.#limit) {
-      this.#onLine(this.#rest.slice(0, this.#limit));
-      this.#rest = this.#rest.slice(this.#limit);
-    }
-  }
-
-  end(): void {
-    if (this.#rest !== "") this.#pass(this.#rest);
-    this.#rest = "";
-  }
-
-  #pass(line: string): void {
-    for (let at = 0; at === 0 || at < line.length; at += this.#limit) {
-      this.#onLine(line.slice(at, at + this.#limit));
-    }
-  }
-}
-
-/** One line about a program that failed: how it ended and the last thing that it said. */
-export function describeFailure(result: ProcessResult): string {
+/** One line about a program that failed: how it ended, and the last lines that it printed. */
+export function describeFailure(result: Omit<ProcessResult, "stdout">): string {
   const how = result.timedOut
     ? `did not finish within ${Math.round(result.durationMs / 1000)} s`
     : result.signal !== null
@@ -228,11 +103,119 @@ export function describeFailure(result: ProcessResult): string {
   return `${result.command} ${how}${said === "" ? "" : `: ${said}`}`;
 }
 
-/** The last `count` lines that are not empty. */
-export function lastLines(text: string, count: number): string[] {
-  return text
-    .split("\n")
-    .map((line) => line.trimEnd())
-    .filter((line) => line !== "")
-    .slice(-count);
+type Outcome<T> = { readonly value: T } | { readonly error: unknown };
+
+/** Who reads a program's output. */
+interface OutputReader<T> {
+  /** Wait for the end of the output; otherwise only for a while after the program's end. */
+  readonly untilOutputEnds: boolean;
+  /**
+   * Begins to read at once: Node discards output that nobody has begun to read when the program
+   * ends. `stdout` is null if the program did not start; `takeError` adds to standard error.
+   */
+  readonly read: (program: {
+    readonly stdout: Readable | null;
+    readonly takeError: (chunk: Buffer) => void;
+  }) => Promise<T>;
+}
+
+/** The one way in which programs are run. Throws only if the program cannot be started. */
+async function supervise<T>(
+  command: string,
+  args: readonly string[],
+  options: ProcessOptions,
+  reader: OutputReader<T>,
+): Promise<{
+  readonly result: Omit<ProcessResult, "stdout">;
+  readonly fed: Outcome<void>;
+  readonly consumed: Outcome<T>;
+}> {
+  const started = performance.now();
+  const maxOutput = options.maxOutput ?? DEFAULT_MAX_OUTPUT;
+  const program = new RunningProcess(command, args, options);
+  const errors = new BoundedOutput(maxOutput);
+  const lines = options.onErrorLine ? new LineSplitter(options.onErrorLine, maxOutput) : null;
+  const takeError = (chunk: Buffer): void => {
+    errors.keepEnd(chunk);
+    lines?.take(chunk);
+  };
+  program.stderr?.on("data", takeError);
+  const orKill = <V>(work: Promise<V>): Promise<Outcome<V>> =>
+    work.then(
+      (value) => ({ value }),
+      (error: unknown) => {
+        program.kill();
+        return { error };
+      },
+    );
+  const [end, fed, consumed] = await Promise.all([
+    program.ended(reader).then(
+      (value) => ({ value }),
+      (error: unknown) => ({ error }),
+    ),
+    orKill(feed(program.stdin, options.input)),
+    orKill(reader.read({ stdout: program.stdout, takeError })),
+  ]);
+  if ("error" in end) throw end.error;
+  lines?.end();
+  const durationMs = performance.now() - started;
+  const result = { command, args, ...end.value, stderr: errors.text(), durationMs };
+  return { result, fed, consumed };
+}
+
+function interrupted(command: string): PullError {
+  return new PullError("INTERRUPTED", `${command} was stopped before it was finished`);
+}
+
+/** Gives standard output to `consume`, and discards what that leaves unread. */
+async function consumeAll<T>(
+  stdout: Readable | null,
+  consume: (output: AsyncIterable<Buffer>) => Promise<T>,
+): Promise<T> {
+  const output = new PassThrough();
+  output.on("error", () => undefined);
+  if (stdout) {
+    stdout.pipe(output);
+    stdout.once("close", () => {
+      // Closed before its end: the reader must not wait for more.
+      if (!stdout.readableEnded) output.destroy(new Error("the output was cut off"));
+    });
+  } else {
+    output.end();
+  }
+  try {
+    return await consume(output as AsyncIterable<Buffer>);
+  } finally {
+    stdout?.unpipe(output);
+    stdout?.resume();
+  }
+}
+
+/** Writes no faster than the program reads, and ends quietly when it stops reading. */
+async function feed(stdin: Writable | null, input: ProcessOptions["input"]): Promise<void> {
+  if (!stdin) return;
+  const reader = { gone: false };
+  let wake = (): void => undefined;
+  // A program that does not want its input closes it. That is no error by itself.
+  for (const event of ["close", "error"] as const) {
+    stdin.on(event, () => {
+      reader.gone = true;
+      wake();
+    });
+  }
+  stdin.on("drain", () => {
+    wake();
+  });
+  try {
+    for await (const piece of input instanceof Uint8Array ? [input] : (input ?? [])) {
+      if (reader.gone || stdin.destroyed) break;
+      if (stdin.write(piece)) continue;
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+        if (reader.gone || stdin.destroyed) resolve();
+      });
+    }
+  } finally {
+    stdin.end();
+  }
 }

@@ -3,7 +3,8 @@ import { join } from "node:path";
 import type { Activator, Log, NixStore } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment, storeRoot } from "../nix/nix-environment.ts";
-import { lastLines, runProcess } from "../process/subprocess.ts";
+import { lastLines } from "../process/bounded-output.ts";
+import { runProcess } from "../process/subprocess.ts";
 
 /** Below a toplevel. */
 export const SWITCH_PROGRAM = "bin/switch-to-configuration";

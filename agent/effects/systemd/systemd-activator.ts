@@ -6,7 +6,7 @@ import type { ActivationResult, Activator, Log } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { clearUnit, systemd, systemdOrThrow, unitProperties } from "./systemctl.ts";
-import { lastLines } from "../process/subprocess.ts";
+import { lastLines } from "../process/bounded-output.ts";
 import { SWITCH_PROGRAM, usageKnowsCheck } from "./activator.ts";
 
 /** The transient unit in which every switch runs. */

@@ -12,7 +12,7 @@ import { PullError } from "../../core/errors.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import type { Compression } from "../../core/formats/narinfo.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
-import { drain, streamProcess } from "../../effects/process/process-stream.ts";
+import { drain, streamProcess } from "../../effects/process/subprocess.ts";
 import type { PackableClosure, PackablePath } from "./archive-packer.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { KnownRelease, NarLibrary } from "./nar-library.ts";

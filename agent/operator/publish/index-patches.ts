@@ -9,7 +9,7 @@ import {
   type IndexPatch,
 } from "../../core/formats/manifest.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
-import { drain, streamProcess } from "../../effects/process/process-stream.ts";
+import { drain, streamProcess } from "../../effects/process/subprocess.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { KnownRelease } from "./nar-library.ts";

@@ -14,7 +14,7 @@ import { SecretScan, type FoundSecret } from "../../core/publish/secret-scan.ts"
 import { STORE_DIRECTORY, encodeBase32 } from "../../core/formats/store-path.ts";
 import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
 import { withNar } from "../../effects/nix/nar-dump.ts";
-import { ProcessFailure, streamProcess } from "../../effects/process/process-stream.ts";
+import { ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
 
 /** How NARs are compressed; the level is the program's own default where absent. */

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
-  isNotFound,
+  removeDurably,
   syncDirectory,
   writeDurably,
 } from "../../../../agent/effects/files/durable-file.ts";
@@ -80,16 +80,9 @@ test("syncDirectory says that a directory does not exist", async () => {
   await expect(syncDirectory(join(directory, "missing"))).rejects.toMatchObject({ code: "ENOENT" });
 });
 
-test("isNotFound is about missing files and nothing else", async () => {
-  const directory = await temporaryDirectory();
-  await writeFile(join(directory, "file"), "");
-  const error = (path: string): Promise<unknown> =>
-    readFile(path).then(
-      () => null,
-      (thrown: unknown) => thrown,
-    );
-  expect(isNotFound(await error(join(directory, "missing")))).toBe(true);
-  expect(isNotFound(await error(join(directory, "file", "below")))).toBe(true);
-  expect(isNotFound(await error(directory))).toBe(false);
-  expect([null, new Error("x"), { code: "EACCES" }].map(isNotFound)).toEqual([false, false, false]);
+test("removeDurably says whether there was a file", async () => {
+  const path = join(await temporaryDirectory(), "file");
+  await writeFile(path, "");
+  expect(await removeDurably(path)).toBe(true);
+  expect(await removeDurably(path)).toBe(false);
 });

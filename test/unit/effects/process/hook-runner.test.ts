@@ -1,6 +1,10 @@
+import { readFile } from "node:fs/promises";
+import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { systemHookRunner } from "../../../../agent/effects/process/hook-runner.ts";
 import { rejectionOf } from "../../../support/failure.ts";
+import { isAlive } from "../../../support/process-state.ts";
+import { temporaryDirectory } from "../../../support/temporary.ts";
 
 const shell = (script: string, timeoutMs = 9_000, signal?: AbortSignal): Promise<void> =>
   systemHookRunner(
@@ -25,11 +29,18 @@ describe("a hook", () => {
   });
 
   test("that does not end in time is ended, its children too", async () => {
-    const begun = performance.now();
-    const { code, message } = await rejectionOf(shell("sleep 300 & sleep 300", 300));
+    const file = join(await temporaryDirectory(), "children");
+    // One child listens to the first signal and one ignores it; the hook itself listens.
+    const script = `
+      sleep 300 & echo $! >> ${file}
+      sh -c 'trap "" TERM; echo $$ >> ${file}; exec sleep 300' &
+      sleep 300`;
+    const { code, message } = await rejectionOf(shell(script, 500));
     expect(code).toBe("HOOK_FAILED");
     expect(message).toContain("did not finish within");
-    expect(performance.now() - begun).toBeLessThan(60_000);
+    const children = (await readFile(file, "utf8")).trim().split("\n").map(Number);
+    expect(children).toHaveLength(2);
+    for (const child of children) expect(await isAlive(child)).toBe(false);
   });
 
   test("that cannot be started fails", async () => {

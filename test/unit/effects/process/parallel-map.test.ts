@@ -32,6 +32,18 @@ describe("parallelMap", () => {
     expect(ended).toHaveLength(availableParallelism() - 1);
   });
 
+  it("does as many at once as it is told, whatever the number of cores", async () => {
+    let running = 0;
+    let most = 0;
+    const work = async (): Promise<void> => {
+      most = Math.max(most, ++running);
+      await delay(1);
+      running--;
+    };
+    await parallelMap(Array(40).fill(0), work, { atOnce: 17 });
+    expect(most).toBe(17);
+  });
+
   it("does nothing for nothing", async () => {
     await expect(parallelMap([], () => Promise.reject(new Error("called")))).resolves.toEqual([]);
   });

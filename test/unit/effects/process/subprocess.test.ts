@@ -1,16 +1,16 @@
-import { chmod, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { chmod, mkdtemp, open, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, test } from "vitest";
 import {
   describeFailure,
-  lastLines,
   runProcess,
   type ProcessOptions,
   type ProcessResult,
 } from "../../../../agent/effects/process/subprocess.ts";
 import { rejectionOf } from "../../../support/failure.ts";
+import { isAlive } from "../../../support/process-state.ts";
 
 const ENV = { PATH: process.env["PATH"] ?? "" };
 
@@ -24,12 +24,6 @@ function run(
 
 function shell(script: string, options: Partial<ProcessOptions> = {}): Promise<ProcessResult> {
   return run("/bin/sh", ["-c", script], options);
-}
-
-/** Whether the process is there and no zombie. */
-async function isAlive(pid: number): Promise<boolean> {
-  const stat = await readFile(`/proc/${pid}/stat`, "utf8").catch(() => "");
-  return stat !== "" && !stat.includes(") Z ");
 }
 
 /** A directory of its own: tests that run side by side share no clean-up. */
@@ -181,6 +175,13 @@ describe.concurrent("a time limit", () => {
     expect(await isAlive(Number(result.stdout))).toBe(false);
   });
 
+  test("also ends children that ignore the signal to which the program listens", async () => {
+    const script = `sh -c "trap '' TERM; echo \\$\\$; exec sleep 60" & sleep 60`;
+    const { timedOut, stdout } = await shell(script, { timeoutMs: 500 });
+    expect(timedOut).toBe(true);
+    expect(await isAlive(Number(stdout))).toBe(false);
+  });
+
   test("does not touch a program that is quicker", async () => {
     expect(await shell("sleep 0.1", { timeoutMs: 5_000 })).toMatchObject({
       ...{ timedOut: false, exitCode: 0 },
@@ -196,6 +197,23 @@ describe.concurrent("a time limit", () => {
     const outcome = await Promise.race([running, sleep(6_000, "still waiting")]);
     process.kill(daemon, "SIGKILL");
     expect(outcome).not.toBe("still waiting");
+  });
+});
+
+test("what the input throws ends the program", async () => {
+  const input = (async function* () {
+    yield Buffer.from("x");
+    throw new Error("the source is gone");
+  })();
+  await expect(shell("cat; sleep 60", { input })).rejects.toThrow("the source is gone");
+});
+
+test("a descriptor of ours is the program's third", async () => {
+  await inDirectory(async (directory) => {
+    const file = await open(join(directory, "file"), "w+");
+    await shell("echo written >&3", { descriptors: [file.fd] });
+    await file.close();
+    expect(await readFile(join(directory, "file"), "utf8")).toBe("written\n");
   });
 });
 
@@ -246,11 +264,5 @@ describe("a failure in words", () => {
     [{ stderr: "1\n2\n3\n4\n5\n" }, "nix ended with exit code 1: 2 | 3 | 4 | 5"],
   ])("%j: %s", (changes, words) => {
     expect(describeFailure({ ...result, ...changes })).toBe(words);
-  });
-
-  test("has the last lines that say something", () => {
-    expect(lastLines("a\n\nb  \r\n   \nc", 2)).toEqual(["b", "c"]);
-    expect(lastLines("", 2)).toEqual([]);
-    expect(lastLines("a", 5)).toEqual(["a"]);
   });
 });

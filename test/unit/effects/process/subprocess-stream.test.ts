@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { ProcessFailure, streamProcess } from "../../../../agent/effects/process/process-stream.ts";
+import { ProcessFailure, streamProcess } from "../../../../agent/effects/process/subprocess.ts";
 
 const OPTIONS = { env: { PATH: process.env["PATH"] ?? "" }, timeoutMs: 10_000 };
 
@@ -74,4 +74,22 @@ test("a program that is not there, too slow or interrupted has its code", async 
   const stopped = streamProcess("sleep", ["60"], { ...OPTIONS, signal: stop.signal }, collect);
   stop.abort();
   await expect(stopped).rejects.toMatchObject({ code: "INTERRUPTED" });
+});
+
+test("a consumer that stops early does not hold the program up", async () => {
+  const first = await streamProcess("head", ["-c", "3000000", "/dev/zero"], OPTIONS, async (it) => {
+    for await (const piece of it) return piece.length;
+    return 0;
+  });
+  expect(first).toBeGreaterThan(0);
+});
+
+test("a daemon that keeps the output open is not waited for after the time limit", async () => {
+  const options = { ...OPTIONS, timeoutMs: 300 };
+  let daemon = 0;
+  const running = streamProcess("sh", ["-c", "setsid sleep 60 & echo $!"], options, async (it) => {
+    for await (const piece of it) daemon = Number(piece.toString());
+  });
+  await expect(running).rejects.toMatchObject({ code: "TOOL_TIMEOUT" });
+  process.kill(daemon, "SIGKILL");
 });
