@@ -16,7 +16,27 @@ let
   duration = matching "duration such as 90s, 15m or 1h30m" "([0-9]+[smhd])+";
   # What is given up or opened after no time at all would never be done.
   positiveDuration = matching "duration of at least 1s such as 90s, 15m or 1h30m" "([0-9]+[smhd])*0*[1-9][0-9]*[smhd]([0-9]+[smhd])*";
-  cron = matching "cron expression of five or six fields" "[^[:space:]]+( +[^[:space:]]+){4,5}";
+  # A field: values and ranges, with steps, and commas in between; `more` are forms of its own.
+  # The names of months and days are left to the agent, which is asked when the system is built.
+  cronField =
+    value: more:
+    let
+      item = "([*]|(${value})-(${value}))(/0*[1-9][0-9]*)?|(${value})${more}";
+    in
+    "(${item})(,(${item}))*";
+  cron =
+    let
+      second = cronField "[0-5]?[0-9]" "";
+      hour = cronField "[01]?[0-9]|2[0-3]" "";
+      number = "0?[1-9]|[12][0-9]|3[01]";
+      day = cronField number "|[?]|[Ll](-[0-9]{1,2})?|(${number}|[Ll])[Ww]";
+      month = cronField "0?[1-9]|1[0-2]|[A-Za-z]{3,9}" "";
+      weekday = cronField "[0-7]|[A-Za-z]{3,9}" "|[?]|[0-7]([Ll]|#[1-5])";
+    in
+    matching "cron expression of five or six fields" (
+      "@(yearly|annually|monthly|weekly|daily|midnight|hourly)"
+      + "|(${second} +)?${second} +${hour} +${day} +${month} +${weekday}"
+    );
   channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
   # An address stands in logs, in status and in the Nix store: a user and a password may not.

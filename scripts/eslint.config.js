@@ -12,8 +12,11 @@ const MAY_IMPORT = {
   fleet: ["effects", "core"],
   cli: ["host", "operator", "fleet", "effects", "core"],
 };
-/** What `core/` may import from elsewhere: it does no I/O. */
-const PURE_PACKAGES = ["zod", "node:crypto", "node:zlib"];
+/**
+ * What `core/` may import from elsewhere: it does no I/O. Of node-cron only what
+ * `core/schedule/cron.ts` has of it: the parser and the judge of a day.
+ */
+const PURE_PACKAGES = ["zod", "node-cron", "node:crypto", "node:zlib"];
 const AGENT = join(process.cwd(), "agent");
 
 /** Which layer of agent/ a file is in: its first folder. */

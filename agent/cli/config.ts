@@ -1,7 +1,5 @@
-import { EXIT, PullError } from "../core/errors.ts";
-import { DEFAULT_CONFIG_FILE } from "../core/settings.ts";
+import { EXIT } from "../core/errors.ts";
 import type { PublicKey } from "../core/formats/signing-key.ts";
-import { scheduleOf } from "../effects/host/schedule.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
@@ -24,13 +22,6 @@ export const configCommand: CommandMaker = ({ finish }) =>
  */
 async function config(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
-  try {
-    scheduleOf(settings.poll);
-  } catch (error) {
-    if (!(error instanceof PullError)) throw error;
-    const file = options.config ?? DEFAULT_CONFIG_FILE;
-    throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
-  }
   if (options.json) {
     const texts = (keys: readonly PublicKey[]): string[] => keys.map(({ text }) => text);
     const { source: _, ...shown } = settings;

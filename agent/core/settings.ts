@@ -12,7 +12,10 @@ import {
   type PublicKey,
 } from "./formats/signing-key.ts";
 import { hasUserInfo, httpAddressSchema, parseUrl } from "./formats/web-address.ts";
+import { pollSchema, pollSettingsOf, type PollSettings } from "./schedule/poll-schedule.ts";
 import { windowSchema } from "./schedule/window.ts";
+
+export { DEFAULT_INTERVAL_MS, type PollSettings } from "./schedule/poll-schedule.ts";
 
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
@@ -228,28 +231,8 @@ export const settingsSchema = z
       .describe(
         "strict: expired releases and implausible times are refused. ignore: for sites without time; releases then never expire, and a mirror can hold newer ones back unnoticed.",
       ),
-    poll: z
-      .strictObject({
-        interval: positiveDurationSchema.optional().describe("Time from one poll to the next."),
-        cron: z
-          .string()
-          .optional()
-          .describe("Cron expression of five or six fields, instead of an interval."),
-        timezone: z
-          .string()
-          .optional()
-          .describe("IANA time zone of the cron expression; UTC where absent."),
-        jitter: durationSchema
-          .prefault("2m")
-          .describe("Up to this much, chosen at random, is added to every wait."),
-      })
+    poll: pollSchema
       .prefault({})
-      .refine((poll) => poll.interval === undefined || poll.cron === undefined, {
-        error: "expected an interval or a cron expression, not both",
-      })
-      .refine((poll) => poll.timezone === undefined || poll.cron !== undefined, {
-        error: "expected a time zone only together with a cron expression",
-      })
       .describe("When to look for a new release; every 15 minutes where absent."),
     activation: z
       .strictObject({
@@ -523,14 +506,6 @@ export interface Settings extends Omit<
   readonly source: string;
 }
 
-export type PollSettings = { readonly jitter: number } & (
-  | { readonly kind: "interval"; readonly interval: number }
-  | { readonly kind: "cron"; readonly cron: string; readonly timezone: string }
-);
-
-/** Time between polls where the configuration says nothing. */
-export const DEFAULT_INTERVAL_MS = 15 * 60 * 1000;
-
 function runtimeFor(state: string): string {
   return state === DEFAULT_STATE_DIRECTORY ? "/run/nixos-pull" : `${state}.run`;
 }
@@ -557,14 +532,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
       staging: paths.staging ?? `${paths.state}/staging`,
       runtime: paths.runtime ?? runtimeFor(paths.state),
     },
-    poll:
-      poll.cron === undefined
-        ? {
-            kind: "interval",
-            interval: poll.interval ?? DEFAULT_INTERVAL_MS,
-            jitter: poll.jitter,
-          }
-        : { kind: "cron", cron: poll.cron, timezone: poll.timezone ?? "UTC", jitter: poll.jitter },
+    poll: pollSettingsOf(poll),
   };
 }
 

@@ -2,11 +2,11 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { MAX_TIMER_MS, formatDuration } from "../core/text/duration.ts";
 import { PullError, toPullError } from "../core/errors.ts";
+import { pollWait } from "../core/schedule/poll-schedule.ts";
 import { endOf } from "../core/schedule/waiting.ts";
 import { hostKey } from "../effects/state/host-key.ts";
 import { OrdersWatch } from "../effects/state/operator-commands-watch.ts";
 import { tryLock } from "../effects/process/process-lock.ts";
-import { scheduleOf } from "../effects/host/schedule.ts";
 import { StickWatch } from "../effects/report/stick-watch.ts";
 import { serveStatus } from "../effects/report/status-socket.ts";
 import { nextRebootWindow } from "./update/reboot.ts";
@@ -36,7 +36,7 @@ const MIN_RETRY_MS = 1_000;
  */
 export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise<void> {
   const { settings, log, state } = tools;
-  const schedule = scheduleOf(settings.poll);
+  const schedule = (): number => pollWait(settings.poll, tools.clock.now(), tools.random());
   await state.prepare();
   const lock = await tryLock(join(settings.paths.state, LOCK));
   if (!lock) {
@@ -64,7 +64,7 @@ export async function runDaemon(tools: AgentTools, signal: AbortSignal): Promise
       // From before the poll, so that what comes during it is polled for too.
       await sticks.look();
       await orders.look();
-      const wait = await tickOnce(agent, tools, () => schedule(tools.random()), presence, signal);
+      const wait = await tickOnce(agent, tools, schedule, presence, signal);
       await writeMetricsFile(tools);
       await reports.sendNew(signal);
       await handReport(tools);

@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import * as z from "zod";
+import { pollSchema } from "../../agent/core/schedule/poll-schedule.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
 import { PUBLIC_KEY, configFile, configured, evaluate, noNix } from "./nix.ts";
 
@@ -195,12 +196,34 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     expect(() => parseSettings(changed, "gateway")).toThrow(name);
   });
 
-  it.each(["hourly", "0 3 * *", "0 3 * * * * *"])(
-    "refuses the cron expression %s before the agent is started",
-    async (cron) => {
-      await expect(configFile(configured(`poll.cron = "${cron}";`))).rejects.toThrow("poll.cron");
-    },
-  );
+  it.each([
+    "hourly",
+    "0 3 * *",
+    "0 3 * * * * *",
+    "60 3 * * *",
+    "0 24 * * *",
+    "0 3 32 * *",
+    "0 3 * 13 *",
+    "0 3 * * 8",
+    "5/10 3 * * *",
+    "*/0 3 * * *",
+  ])("refuses the cron expression %s before the agent is started", async (cron) => {
+    await expect(configFile(configured(`poll.cron = "${cron}";`))).rejects.toThrow("poll.cron");
+  });
+
+  it.each([
+    "0 3 * * *",
+    "30 0 3 * * *",
+    "@daily",
+    "*/15 22-2 1-7,15 jan,MAR-12 mon-FRI",
+    "0-30/10,59 3 L * ?",
+    "0 3 LW,15W,L-3 * *",
+    "0 3 ? * 6#1,5L,0,7",
+  ])("takes the cron expression %s, as the agent does", async (cron) => {
+    const json = (await configFile(configured(`poll.cron = "${cron}";`))) as { poll: object };
+    expect(json.poll).toMatchObject({ cron });
+    expect(pollSchema.safeParse({ cron }).error).toBeUndefined();
+  });
 });
 
 function merged(json: Record<string, unknown>, name: string, value: unknown): unknown {

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { passageOf } from "./barrier.ts";
+import { placeInOrder } from "./host-order.ts";
 import { parseDuration } from "../text/duration.ts";
 import type { AgentRecord } from "../update/record.ts";
 import { entryOf, type HostEntry, type Manifest, type Rollout } from "../formats/manifest.ts";
@@ -9,12 +9,6 @@ import type { Wait } from "../schedule/waiting.ts";
  * The rollout of a release, decided on each host from signed data and its own clock. No
  * host knows of another one: "ten per cent" are those whose hashed names come first.
  */
-
-/** Where a host stands in a release's order: evenly spread over [0, 1). */
-export function placeInOrder(salt: string, hostname: string): number {
-  const hash = createHash("sha256").update(`nixos-pull rollout 1\n${salt}\n${hostname}`).digest();
-  return hash.readUIntBE(0, 6) / 2 ** 48;
-}
 
 /**
  * When the turn of a host comes, in milliseconds since 1970: the earliest that a wave gives

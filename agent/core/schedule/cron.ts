@@ -1,102 +1,123 @@
+import { createTask, validateDetailed, type ScheduledTask } from "node-cron";
+import * as z from "zod";
+
 /**
- * Cron expressions for windows: minute, hour, day of the month, month, day of the week, and
- * seconds in front where there are six fields. Every field must match, so that
- * `0 2 1-7 * 6` is the first Saturday of a month.
+ * Cron expressions, for maintenance windows and for polls alike: minute, hour, day of the
+ * month, month, day of the week, and seconds in front if there are six fields. All fields
+ * must match, so that `0 2 1-7 * 6` is the first Saturday of a month.
+ *
+ * node-cron says what an expression means: it parses it and judges its days. It does not say
+ * when: it looks for times from the present on only, while a window must know when it opened
+ * last, and it leaves out a time that clocks skip. `Recurrence` does that, for both.
+ *
+ * core/ may import node-cron here, since none of what is used of it does any I/O.
  */
 export interface Cron {
-  readonly seconds: readonly number[];
-  readonly minutes: readonly number[];
-  readonly hours: readonly number[];
-  readonly days: ReadonlySet<number>;
-  /** From 1 on. */
-  readonly months: ReadonlySet<number>;
-  /** From Sunday, 0, on. */
-  readonly weekdays: ReadonlySet<number>;
+  /** Times of the day, in milliseconds from midnight, ascending. */
+  readonly times: readonly number[];
+  /** Whether it names every hour, so that it is about minutes. */
+  readonly everyHour: boolean;
+  /** Whether it names a day, given as days since 1970. */
+  isDay(day: number): boolean;
 }
 
-interface Field {
-  readonly name: string;
-  readonly min: number;
-  readonly max: number;
-  /** Three-letter names of the values from `min` on. */
-  readonly names?: readonly string[];
-}
+const DAY_MS = 24 * 60 * 60_000;
 
-const MONTHS = ["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"];
-const WEEKDAYS = ["sun", "mon", "tue", "wed", "thu", "fri", "sat"];
+/** After this many days the calendar, weekdays included, begins anew: 400 years. */
+export const CALENDAR_DAYS = 146_097;
 
-const FIELDS = {
-  second: { name: "second", min: 0, max: 59 },
-  minute: { name: "minute", min: 0, max: 59 },
-  hour: { name: "hour", min: 0, max: 23 },
-  day: { name: "day of the month", min: 1, max: 31 },
-  month: { name: "month", min: 1, max: 12, names: MONTHS },
-  // 7 is Sunday, too.
-  weekday: { name: "day of the week", min: 0, max: 7, names: WEEKDAYS },
-} as const satisfies Record<string, Field>;
-
-/** Longer texts are not looked at. */
+/** Longer texts are refused unread. */
 const MAX_LENGTH = 200;
 
-/** Parses an expression; gives a text that says what is wrong with one that is none. */
+/** Least and greatest value of each field, seconds first. 7 is Sunday, too. */
+const BOUNDS = [
+  ["second", 0, 59],
+  ["minute", 0, 59],
+  ["hour", 0, 23],
+  ["day of the month", 1, 31],
+  ["month", 1, 12],
+  ["day of the week", 0, 7],
+] as const;
+
+const FIELD_NAMES: Readonly<Record<string, string>> = {
+  ...{ second: "second", minute: "minute", hour: "hour", month: "month" },
+  ...{ dayOfMonth: "day of the month", dayOfWeek: "day of the week" },
+};
+
+/** Parses an expression. Gives a text that says what was expected if it is none. */
 export function parseCron(text: string): Cron | string {
-  const fields = text.trim().split(/\s+/);
-  if (text.length > MAX_LENGTH || (fields.length !== 5 && fields.length !== 6)) {
-    return `expected a cron expression of five or six fields, found ${JSON.stringify(text.slice(0, MAX_LENGTH))}`;
-  }
-  const [second = "", minute = "", hour = "", day = "", month = "", weekday = ""] =
-    fields.length === 6 ? fields : ["0", ...fields];
-  try {
-    const weekdays = valuesOf(weekday, FIELDS.weekday).map((value) => value % 7);
-    return {
-      seconds: valuesOf(second, FIELDS.second),
-      minutes: valuesOf(minute, FIELDS.minute),
-      hours: valuesOf(hour, FIELDS.hour),
-      days: new Set(valuesOf(day, FIELDS.day)),
-      months: new Set(valuesOf(month, FIELDS.month)),
-      weekdays: new Set(weekdays),
-    };
-  } catch (error) {
-    if (error instanceof RangeError) return error.message;
-    throw error;
-  }
+  if (text.length > MAX_LENGTH) return expectedFields();
+  const wrong = fieldOutOfBounds(text);
+  if (wrong !== null) return expectedFields(wrong);
+  const { fields, errors } = validateDetailed(text);
+  if (!fields) return expectedFields(FIELD_NAMES[errors[0]?.field ?? ""]);
+  const times = fields.hour.flatMap((hour) =>
+    fields.minute.flatMap((minute) =>
+      fields.second.map((second) => ((hour * 60 + minute) * 60 + second) * 1_000),
+    ),
+  );
+  times.sort((a, b) => a - b);
+  const cron: Cron = {
+    times: [...new Set(times)],
+    everyHour: new Set(fields.hour).size === 24,
+    isDay: dayJudge(matcherOf(text), { ...fields, time: times[0] ?? 0 }),
+  };
+  return comesEver(cron) ? cron : "expected a day that comes";
 }
 
-/** The values that a field names, ascending. Throws a RangeError. */
-function valuesOf(text: string, field: Field): number[] {
-  const values = new Set<number>();
-  for (const part of text.split(",")) {
-    const [, range = "", step] = /^([^/]+)(?:\/(\d{1,2}))?$/.exec(part) ?? [];
-    const [from, to] = boundsOf(range, field, part);
-    const every = step === undefined ? 1 : Number(step);
-    if (every === 0 || (step !== undefined && !/[*-]/.test(range))) throw notIn(field, part);
-    // A range such as 22-2 goes over the end.
-    const span = field.max - field.min + 1;
-    const length = to >= from ? to - from : to + span - from;
-    for (let at = 0; at <= length; at += every) {
-      values.add(((from - field.min + at) % span) + field.min);
+/** A cron expression in settings. */
+export const cronSchema = z.string().superRefine((text, context) => {
+  const parsed = parseCron(text);
+  if (typeof parsed === "string") context.addIssue({ code: "custom", message: parsed });
+});
+
+function expectedFields(wrong?: string): string {
+  return `expected a cron expression of five or six fields${wrong ? ` with a valid ${wrong}` : ""}`;
+}
+
+/**
+ * The first field with a range that begins or ends out of its bounds. node-cron takes some of
+ * them (hours from 30 to 10), and counts up to the end of any.
+ */
+function fieldOutOfBounds(text: string): string | null {
+  const fields = text.trim().split(/ +/);
+  const bounds = fields.length === 5 ? BOUNDS.slice(1) : BOUNDS;
+  for (const [at, [name, min, max]] of bounds.entries()) {
+    for (const token of fields[at]?.split(",") ?? []) {
+      const [, ...ends] = /^(\d+)-(\d+)/.exec(token) ?? [];
+      if (ends.some((end) => Number(end) < min || Number(end) > max)) return name;
     }
   }
-  return [...values].sort((a, b) => a - b);
+  return null;
 }
 
-function boundsOf(range: string, field: Field, part: string): [number, number] {
-  if (range === "*") return [field.min, field.max];
-  const [first = "", last = first, ...more] = range.split("-");
-  if (more.length > 0) throw notIn(field, part);
-  return [valueOf(first, field, part), valueOf(last, field, part)];
+/** node-cron's own judge of an expression. It is destroyed at once: it is never to run. */
+function matcherOf(text: string): ScheduledTask {
+  const task = createTask(text, () => undefined, { timezone: "UTC" });
+  void task.destroy();
+  return task;
 }
 
-function valueOf(text: string, field: Field, part: string): number {
-  const named = field.names?.indexOf(text.toLowerCase()) ?? -1;
-  const value = named >= 0 ? named + field.min : /^\d{1,2}$/.test(text) ? Number(text) : NaN;
-  if (!(value >= field.min && value <= field.max)) throw notIn(field, part);
-  return value;
+/**
+ * Asks the matcher about a day, but only if its month and number can be right: it is slow.
+ * Local days are given to it as days in UTC.
+ */
+function dayJudge(
+  matcher: ScheduledTask,
+  fields: { month: readonly number[]; dayOfMonth: readonly (number | string)[]; time: number },
+): Cron["isDay"] {
+  const months = new Set(fields.month);
+  const days = new Set(fields.dayOfMonth);
+  // `L` and the like: which day that is depends on the month.
+  const anyDay = fields.dayOfMonth.some((day) => typeof day === "string");
+  return (day) => {
+    const date = new Date(day * DAY_MS + fields.time);
+    if (!months.has(date.getUTCMonth() + 1)) return false;
+    return (anyDay || days.has(date.getUTCDate())) && matcher.match(date);
+  };
 }
 
-function notIn({ name, min, max }: Field, part: string): RangeError {
-  return new RangeError(
-    `expected ${name === "hour" ? "an" : "a"} ${name} from ${min} to ${max}, *, a range such as ${min}-${min + 1} or steps such ` +
-      `as */2, found ${JSON.stringify(part)}`,
-  );
+function comesEver(cron: Cron): boolean {
+  for (let day = 0; day < CALENDAR_DAYS; day++) if (cron.isDay(day)) return true;
+  return false;
 }

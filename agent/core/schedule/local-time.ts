@@ -1,9 +1,15 @@
+import * as z from "zod";
+
 /** Time zones change their offset from UTC only at full quarters of an hour of UTC. */
 const QUARTER_MS = 15 * 60_000;
 const DAY_MS = 24 * 60 * 60_000;
 
-/** Whether this is a time zone that this program's own tables have, such as Europe/Berlin. */
-export function isTimeZone(timezone: string): boolean {
+/** A time zone that this program's own tables have, such as Europe/Berlin. */
+export const timeZoneSchema = z
+  .string()
+  .refine(isTimeZone, { error: "expected an IANA time zone, such as Europe/Berlin" });
+
+function isTimeZone(timezone: string): boolean {
   try {
     new Intl.DateTimeFormat("en", { timeZone: timezone });
     return true;
@@ -20,7 +26,7 @@ export class LocalTime {
   readonly #format: Intl.DateTimeFormat;
   readonly #offsets = new Map<number, number>();
 
-  /** Throws a RangeError for what is no time zone. */
+  /** Throws a RangeError if this is no time zone. */
   constructor(timezone: string) {
     this.#format = new Intl.DateTimeFormat("en", {
       ...{ timeZone: timezone, hourCycle: "h23", era: "short" },
@@ -35,8 +41,8 @@ export class LocalTime {
   }
 
   /**
-   * The instants at which clocks show a local time: one; two, in order, where they are set
-   * back over it; none where they are set forward over it.
+   * The instants at which clocks show a local time: one; two, in order, if they are set back
+   * over it; none if they are set forward over it.
    */
   instantsOf(local: number): number[] {
     const [earlier, later] = this.#offsetsAround(local);

@@ -216,6 +216,14 @@ describe("every error names the key, what was expected and what was found", () =
     [{ poll: { interval: "30d" } }, "poll.interval: expected a duration of at most 24d"],
     [{ poll: { jitter: "-1s" } }, 'found "-1s"'],
     [{ poll: { cron: 5 } }, "poll.cron: expected string, found 5"],
+    [
+      { poll: { cron: "0 25 * * *" } },
+      'poll.cron: expected a cron expression of five or six fields with a valid hour, found "0 25 * * *"',
+    ],
+    [
+      { poll: { cron: "0 2 * * *", timezone: "Mars" } },
+      "poll.timezone: expected an IANA time zone",
+    ],
     [{ poll: "15m" }, 'poll: expected object, found "15m"'],
     [{ activation: { mode: "reboot" } }, "activation.mode: "],
     [{ activation: { mode: "reboot" } }, 'found "reboot"'],

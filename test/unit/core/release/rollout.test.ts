@@ -1,4 +1,5 @@
 import fc from "fast-check";
+import { placeInOrder } from "../../../../agent/core/release/host-order.ts";
 import { describe, expect, test } from "vitest";
 import { EMPTY_RECORD } from "../../../../agent/core/update/machine.ts";
 import {
@@ -8,7 +9,6 @@ import {
 } from "../../../../agent/core/formats/manifest.ts";
 import {
   newSalt,
-  placeInOrder,
   resumeRollout,
   rolloutWaits,
   turnOf,
