@@ -16,7 +16,7 @@ const MAY_IMPORT = {
  * What `core/` may import from elsewhere: it does no I/O. Of node-cron only what
  * `core/schedule/cron.ts` has of it: the parser and the judge of a day.
  */
-const PURE_PACKAGES = ["zod", "node-cron", "node:crypto", "node:zlib"];
+const PURE_PACKAGES = ["zod", "node-cron", "node:crypto", "node:url", "node:zlib"];
 const AGENT = join(process.cwd(), "agent");
 
 /** Which layer of agent/ a file is in: its first folder. */

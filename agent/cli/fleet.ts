@@ -1,9 +1,7 @@
 import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { resolve } from "node:path";
-import { pathToFileURL } from "node:url";
 import { Option } from "@commander-js/extra-typings";
-import { mirrorsOf } from "../host/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
 import { TROUBLED, fleetView, type Fleet } from "../core/fleet/fleet.ts";
 import { fleetMetrics } from "../core/metrics/fleet-metrics.ts";
@@ -30,6 +28,7 @@ import { configOption, loadSettings } from "./options/configuration.ts";
 import { formatTable, note, printJson, printLine } from "./display/output.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
+import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import { settingsFor, thresholdOption } from "./options/trust.ts";
 import { duration, repeatable } from "./options/values.ts";
 
@@ -193,15 +192,13 @@ async function manifestBytes(
     () => false,
   );
   if (isFile) return [(await readSignedFile(place)).bytes];
-  const address = /^(https?|file):\/\//.test(place) ? place : pathToFileURL(place).href;
-  const [mirror] = mirrorsOf({ ...network, mirrors: [address] });
-  if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(place)}`);
+  const mirror = mirrorAt(mirrorPlace(place), network);
   const channels = channel.length > 0 ? channel : ["stable"];
   return Promise.all(
     channels.map(async (name) => {
       const answer = await mirror.readManifest(name, { signal });
       if (answer.kind === "read") return answer.bytes;
-      throw new PullError("MIRROR_STATUS", `${address}: "not modified" without being asked`);
+      throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
     }),
   );
 }

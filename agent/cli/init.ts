@@ -2,7 +2,7 @@ import { lstat, mkdir, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
-import { mirrorSchema } from "../core/settings.ts";
+import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { isNotFound } from "../effects/files/durable-file.ts";
 import { startingFiles, type StartingFile } from "../operator/repository/starting-repository.ts";
 import {
@@ -48,10 +48,10 @@ async function init(directory: string, options: OptionsOf<typeof definition>): C
     throw new PullError("USAGE", "--host: expected each name once");
   }
   for (const mirror of mirrors) {
-    if (mirrorSchema.safeParse(mirror).success) continue;
+    if (parseMirrorAddress(mirror)) continue;
     throw new PullError(
       "USAGE",
-      `--mirror: expected an https://, http:// or file:/// address, found ${JSON.stringify(mirror)}`,
+      `--mirror: expected ${MIRROR_ADDRESS_RULE}, found ${JSON.stringify(mirror)}`,
     );
   }
   const files = startingFiles({ hosts, mirrors, flake: options.flake ?? false });

@@ -1,8 +1,6 @@
-import { resolve } from "node:path";
-import { fileURLToPath, pathToFileURL } from "node:url";
-import { mirrorsOf } from "../host/compose.ts";
 import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf } from "../core/formats/manifest.ts";
+import type { MirrorAddress } from "../core/formats/mirror-address.ts";
 import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
@@ -36,6 +34,7 @@ import {
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
+import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
   settingsFor,
   thresholdOption,
@@ -91,25 +90,26 @@ async function mirror(
   options: Options,
   signal: AbortSignal,
 ): CommandResult {
-  const url = /^(https?|file):\/\//.test(from) ? from : pathToFileURL(resolve(from)).href;
-  const sourceDirectory = url.startsWith("file:") ? fileURLToPath(url) : null;
-  if (/^https?:\/\//.test(to)) {
+  const source = mirrorPlace(from);
+  const target = mirrorPlace(to);
+  if (target.kind !== "directory") {
     throw new PullError("USAGE", `expected a directory to copy to, found ${JSON.stringify(to)}`);
   }
-  const destination = to.startsWith("file:") ? fileURLToPath(to) : resolve(to);
   const isGiven = options.keys.length > 0 || options.reportKey.length > 0;
   const keys = isGiven ? await readHostKeys(options.keys, options.reportKey) : null;
-  if (options.reports) return bringHome(sourceDirectory, destination, keys, options);
-  return copy(url, sourceDirectory, destination, keys, options, signal);
+  const journey = { source, destination: target.directory, keys };
+  return options.reports ? bringHome(journey, options) : copy(journey, options, signal);
 }
 
-async function bringHome(
-  source: string | null,
-  destination: string,
-  keys: ReportKeys | null,
-  options: Options,
-): CommandResult {
-  if (source === null) {
+/** From where to where, and by which keys reports are believed; null if none was named. */
+interface Journey {
+  readonly source: MirrorAddress;
+  readonly destination: string;
+  readonly keys: ReportKeys | null;
+}
+
+async function bringHome({ source, destination, keys }: Journey, options: Options): CommandResult {
+  if (source.kind !== "directory") {
     throw new PullError(
       "USAGE",
       "expected a directory to bring reports from: a server has no list",
@@ -117,7 +117,7 @@ async function bringHome(
   }
   const dryRun = options.dryRun ?? false;
   const now = systemClock.now();
-  const result = await bringReports(source, destination, { keys, now, dryRun });
+  const result = await bringReports(source.directory, destination, { keys, now, dryRun });
   const { brought, known, refused } = result;
   if (options.json) printJson({ ...result, verified: keys !== null, dryRun });
   else {
@@ -132,23 +132,20 @@ async function bringHome(
 }
 
 async function copy(
-  url: string,
-  sourceDirectory: string | null,
-  destination: string,
-  keys: ReportKeys | null,
+  { source: address, destination, keys }: Journey,
   options: Options,
   signal: AbortSignal,
 ): CommandResult {
   const reports = await reportsFrom(options.forReport, keys);
-  const settings = await settingsFor(url, options);
-  const [source] = mirrorsOf({ ...settings, mirrors: [url] });
-  if (!source) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(url)}`);
+  const settings = await settingsFor(address.text, options);
+  const source = mirrorAt(address, settings);
   const dryRun = options.dryRun ?? false;
   const progress = new ProgressLine();
   let copied: CopiedMirror;
   try {
     copied = await copyMirror({
-      ...{ source, sourceDirectory, destination, reports, dryRun, signal },
+      ...{ source, destination, reports, dryRun, signal },
+      sourceDirectory: address.kind === "directory" ? address.directory : null,
       channels: options.channel.length > 0 ? [...new Set(options.channel)] : null,
       hosts: options.host.length > 0 ? [...new Set(options.host)] : null,
       deltas: options.deltas ?? false,

@@ -1,6 +1,4 @@
 import { stat } from "node:fs/promises";
-import { fileURLToPath, pathToFileURL } from "node:url";
-import { mirrorsOf } from "../host/compose.ts";
 import { EXIT, ERROR_KINDS, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf, readManifest } from "../core/formats/manifest.ts";
 import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
@@ -25,6 +23,7 @@ import {
 import { ProgressLine, formatTable, printJson, printLine } from "./display/output.ts";
 import { configOption } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
+import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
   settingsFor,
   thresholdOption,
@@ -60,11 +59,10 @@ export const verifyCommand: CommandMaker = ({ signal, finish }) =>
  */
 async function verify(address: string, options: Options, signal: AbortSignal): CommandResult {
   if (await isFile(address)) return verifyFile(address, options);
-  const url = /^(https?|file):\/\//.test(address) ? address : pathToFileURL(address).href;
-  const settings = await settingsFor(url, options);
-  const [mirror] = mirrorsOf({ ...settings, mirrors: [url] });
-  if (!mirror) throw new PullError("USAGE", `expected a mirror, found ${JSON.stringify(address)}`);
-  const directory = url.startsWith("file:") ? fileURLToPath(url) : null;
+  const place = mirrorPlace(address);
+  const settings = await settingsFor(place.text, options);
+  const mirror = mirrorAt(place, settings);
+  const directory = place.kind === "directory" ? place.directory : null;
   const packing = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();

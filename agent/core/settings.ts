@@ -11,7 +11,8 @@ import {
   withoutRevoked,
   type PublicKey,
 } from "./formats/signing-key.ts";
-import { hasUserInfo, httpAddressSchema, parseUrl } from "./formats/web-address.ts";
+import { mirrorSchema } from "./formats/mirror-address.ts";
+import { httpAddressSchema, parseUrl } from "./formats/web-address.ts";
 import { pollSchema, pollSettingsOf, type PollSettings } from "./schedule/poll-schedule.ts";
 import { windowSchema } from "./schedule/window.ts";
 
@@ -29,30 +30,6 @@ const DEFAULT_STATE_DIRECTORY = "/var/lib/nixos-pull";
 const directorySchema = z
   .string()
   .regex(/^\/[^?#%\s]*$/, "expected an absolute path without white space, ?, # or %");
-
-/** A mirror: `https://…`, `http://…` or `file:///…`; nothing in it may be a secret. */
-export const mirrorSchema = z.string().refine(isMirrorAddress, {
-  error:
-    "expected an https://, http:// or file:/// address without query, fragment, user or password",
-});
-
-function isMirrorAddress(text: string): boolean {
-  const url = parseUrl(text);
-  if (!url || !isDecodable(url.pathname) || hasUserInfo(url)) return false;
-  if (url.search !== "" || url.hash !== "") return false;
-  if (url.protocol === "https:" || url.protocol === "http:") return true;
-  // An encoded slash stands for no path (URL standard; Node refuses it too).
-  return url.protocol === "file:" && url.host === "" && !/%2f/i.test(url.pathname);
-}
-
-function isDecodable(path: string): boolean {
-  try {
-    decodeURIComponent(path);
-    return true;
-  } catch {
-    return false;
-  }
-}
 
 const filePathSchema = z.string().regex(/^\/./, "expected an absolute path");
 

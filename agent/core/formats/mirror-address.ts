@@ -1,0 +1,46 @@
+import { fileURLToPath, pathToFileURL } from "node:url";
+import * as z from "zod";
+import { hasUserInfo, parseUrl } from "./web-address.ts";
+
+/** Where a mirror is. `text` is the address as it was written: settings are looked up by it. */
+export type MirrorAddress = { readonly text: string } & (
+  | { readonly kind: "web"; readonly url: URL }
+  /** Of this machine: a disk, a stick, a network file system. */
+  | { readonly kind: "directory"; readonly directory: string }
+);
+
+/**
+ * The mirror's address that `text` is: `https://…`, `http://…` or `file:///…`, without query,
+ * fragment, user and password, since addresses are shown and logged. Null if it is none.
+ */
+export function parseMirrorAddress(text: string): MirrorAddress | null {
+  const url = parseUrl(text);
+  if (!url || hasUserInfo(url) || url.search !== "" || url.hash !== "") return null;
+  try {
+    if (url.protocol === "file:") return { text, kind: "directory", directory: fileURLToPath(url) };
+    decodeURIComponent(url.pathname);
+  } catch {
+    // A host in a file address, an encoded slash, or `%` that encodes nothing.
+    return null;
+  }
+  return url.protocol === "https:" || url.protocol === "http:" ? { text, kind: "web", url } : null;
+}
+
+/** The address of a mirror in a directory, which is given by its absolute path. */
+export function directoryAddress(directory: string): MirrorAddress {
+  return { text: pathToFileURL(directory).href, kind: "directory", directory };
+}
+
+/** Whether somebody meant an address, right or wrong, and not a path. */
+export function looksLikeAddress(text: string): boolean {
+  return /^[a-z][a-z0-9+.-]*:\/\//i.test(text);
+}
+
+/** What a mirror's address must be, for messages. */
+export const MIRROR_ADDRESS_RULE =
+  "an https://, http:// or file:/// address without query, fragment, user or password";
+
+/** A mirror's address in a configuration, as text. */
+export const mirrorSchema = z.string().refine((text) => parseMirrorAddress(text) !== null, {
+  error: `expected ${MIRROR_ADDRESS_RULE}`,
+});
