@@ -9,11 +9,9 @@ import { parseHostOption, type HostSpec } from "../operator/publish/host-spec.ts
 import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
 import { readHostsFile } from "../operator/publish/nix-builder.ts";
 import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
-import {
-  publish as publishRelease,
-  publishDraft,
-  type PublishProgress,
-} from "../operator/publish/publish.ts";
+import { publish as publishRelease } from "../operator/publish/publish.ts";
+import type { PublishProgress } from "../operator/publish/publish-options.ts";
+import { publishDraft } from "../operator/channel/publish-draft.ts";
 import { parseGroups } from "../operator/channel/rollout-request.ts";
 import {
   operatorCommand,

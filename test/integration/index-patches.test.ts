@@ -1,7 +1,7 @@
 import { readFile, readdir, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { manifestIn } from "../../agent/operator/channel/release-shelf.ts";
+import { manifestIn } from "../../agent/operator/mirror/retained-releases.ts";
 import { buildSystem } from "../support/closure.ts";
 import { serveMirror } from "../support/mirror-server.ts";
 import { parseRange } from "../support/misbehaviours.ts";

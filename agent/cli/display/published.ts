@@ -1,8 +1,11 @@
-import type { Published } from "../../operator/publish/publish.ts";
+import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import { formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
 
 /** Says what was published or drafted. */
-export function printPublished(published: Published, options: { readonly json?: true }): void {
+export function printPublished(
+  published: PublishedRelease,
+  options: { readonly json?: true },
+): void {
   if (options.json) {
     printJson(published);
     return;
@@ -32,7 +35,7 @@ export function printPublished(published: Published, options: { readonly json?: 
 }
 
 /** The same of a release that was made out of another, and which hosts it no longer names. */
-export function printChanged(published: Published, options: { readonly json?: true }): void {
+export function printChanged(published: PublishedRelease, options: { readonly json?: true }): void {
   if (published.dropped.length > 0) {
     note(
       `nixos-pull: release ${published.sequence} no longer names ${published.dropped.join(", ")}`,

@@ -3,7 +3,7 @@ import { Command, Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
-import type { ChangeOptions } from "../../operator/channel/change-release.ts";
+import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
 import { jsonOption } from "./json.ts";
 import { signerKeyOption, signerOption, signersOf, type SignerOptions } from "./signers.ts";

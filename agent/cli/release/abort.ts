@@ -1,5 +1,5 @@
 import { EXIT } from "../../core/errors.ts";
-import { abortRelease } from "../../operator/channel/change-release.ts";
+import { abortRelease } from "../../operator/channel/abort-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import { printChanged } from "../display/published.ts";
 import { changeCommand, changeOptions, channelOption } from "../options/change.ts";

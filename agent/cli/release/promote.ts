@@ -1,5 +1,5 @@
 import { EXIT } from "../../core/errors.ts";
-import { promoteRelease } from "../../operator/channel/change-release.ts";
+import { promoteRelease } from "../../operator/channel/promote-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import { printChanged } from "../display/published.ts";
 import { changeCommand, changeOptions } from "../options/change.ts";

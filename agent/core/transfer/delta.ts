@@ -1,9 +1,4 @@
-import type {
-  ArchiveContents,
-  ArchiveIndex,
-  IndexedPath,
-  OtherArchive,
-} from "../formats/archive-index.ts";
+import type { ArchiveContents, IndexedPath, OtherArchive } from "../formats/archive-index.ts";
 import { STORE_DIRECTORY } from "../formats/store-path.ts";
 
 /** A way to a path by way of an older one: bytes of another archive, and what they are based on. */
@@ -19,8 +14,14 @@ export interface Delta {
   readonly sha256: string;
 }
 
+/** What of an indexed path tells where it came from. */
+export type PathHistory = Pick<IndexedPath, "path" | "references" | "was">;
+
 /** Base name of a path's counterpart in base release `base`, or null. */
-export function counterpartOf({ path, was }: IndexedPath, base: number): string | null {
+export function counterpartOf(
+  { path, was }: Pick<PathHistory, "path" | "was">,
+  base: number,
+): string | null {
   const text = was?.[base] ?? "";
   if (text === "") return null;
   return text.includes("-") ? text : text + path.slice(32);
@@ -33,8 +34,8 @@ export function encodeCounterpart(path: string, counterpart: string): string {
 
 /** What the hashes of the old path and of its references have become: both sides must agree. */
 export function replacementsFor(
-  index: Pick<ArchiveIndex, "paths">,
-  entry: IndexedPath,
+  index: { readonly paths: readonly PathHistory[] },
+  entry: PathHistory,
   base: number,
 ): Map<string, string> {
   const replacements = new Map<string, string>();

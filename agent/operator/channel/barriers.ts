@@ -1,67 +1,29 @@
-import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
 import {
   MAX_STAGES,
   activationOf,
   comparePositions,
-  describePosition,
   entryOf,
   positionOf,
-  readManifest,
   type HostEntry,
   type Manifest,
   type SignedManifest,
   type Stage,
 } from "../../core/formats/manifest.ts";
-import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { findRelease } from "../mirror/retained-releases.ts";
 
 /**
- * What a release says of the barriers before it: those of the current one are carried on
- * (`keep`), or taken away (`drop`), or a release of the channel becomes one more.
+ * What the next release does about barriers: it keeps those of the current release, drops them,
+ * or makes an earlier release of the channel one more.
  */
 export type BarrierRequest =
   | { readonly kind: "keep" }
   | { readonly kind: "drop" }
   | { readonly kind: "add"; readonly sequence: number };
 
-/** The channel's releases that are retained and signed by these keys, newest first. */
-export async function retainedReleases(
-  writer: MirrorWriter,
-  channel: string,
-  trust: TrustPolicy,
-): Promise<SignedManifest[]> {
-  const found: SignedManifest[] = [];
-  for (const { envelope } of await writer.shelf.releases(channel)) {
-    try {
-      found.push(readManifest(envelope, trust));
-    } catch {
-      // Signed by keys that count no longer: nothing is built upon it.
-    }
-  }
-  return found;
-}
-
-/** A retained release of the current epoch, by its number. Throws PUBLISH_FAILED. */
-export function findRelease(
-  retained: readonly SignedManifest[],
-  epoch: number,
-  sequence: number,
-): SignedManifest {
-  const wanted = { epoch, sequence };
-  const found = retained.find(
-    ({ manifest }) => comparePositions(positionOf(manifest), wanted) === 0,
-  );
-  if (found) return found;
-  const known = retained.map(({ manifest }) => describePosition(positionOf(manifest)));
-  throw new PullError(
-    "PUBLISH_FAILED",
-    `expected a retained release ${describePosition(wanted)} that these keys signed; ` +
-      `there are ${known.join(", ") || "none"}`,
-  );
-}
-
 /**
- * The barrier of a new release, and its hosts with what they have to become before. Throws
+ * The barrier of a new release, and its hosts with the systems that they have to switch to
+ * before (`through`). `retained` are the releases that may become a barrier. Throws
  * PUBLISH_FAILED.
  */
 export function withBarrier(
@@ -77,8 +39,8 @@ export function withBarrier(
   if (request.kind === "keep") {
     return { ...(before && { barrier: before }), hosts: withStages(hosts, carried) };
   }
-  const release = findRelease(retained, current?.epoch?.number ?? 0, request.sequence);
-  const { manifest, digest } = release;
+  const wanted = { epoch: current?.epoch?.number ?? 0, sequence: request.sequence };
+  const { manifest, digest } = findRelease(retained, wanted);
   const position = positionOf(manifest);
   if (
     before &&
@@ -86,8 +48,8 @@ export function withBarrier(
   ) {
     throw new PullError(
       "PUBLISH_FAILED",
-      `--barrier: expected release ${before.sequence}, which is one already, or a later one, ` +
-        `found ${request.sequence}`,
+      `--barrier: expected release ${before.sequence}, which is a barrier already, or a later ` +
+        `release, found ${request.sequence}`,
     );
   }
   const place = {
@@ -118,7 +80,7 @@ function withStages(
         throw new PullError(
           "PUBLISH_FAILED",
           `${hostname}: expected at most ${MAX_STAGES} barriers, found ${stages.length}; ` +
-            "--no-barrier takes them away",
+            "--no-barrier removes them",
         );
       }
       return [hostname, stages.length === 0 ? entry : { ...entry, through: [...stages] }];

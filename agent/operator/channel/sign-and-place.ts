@@ -1,56 +1,58 @@
 import { createHash } from "node:crypto";
-import type { ArchiveContents, OtherArchive } from "../../core/formats/archive-index.ts";
+import type { OtherArchive } from "../../core/formats/archive-index.ts";
 import { encodeEnvelope, unsignedEnvelope } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
 import {
   encodeManifest,
   parseManifest,
+  positionOf,
   readManifest,
   systemsIn,
   type Manifest,
 } from "../../core/formats/manifest.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
-import { readContents } from "../publish/nar-library.ts";
+import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import { signEnvelope } from "./sign-release.ts";
 
-export interface PutOptions {
-  /** None are needed for a draft. */
+/** Who signs a release, and where it is put. */
+export interface SigningOptions {
+  /** A draft needs none. */
   readonly signers: readonly ReleaseSigner[];
   /** Write the envelope to this file instead of putting it into force. */
   readonly draft?: string | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
-/** Where a release was put. */
-export interface PutRelease {
-  readonly digest: string;
-  /** The file that was written: the manifest in force, or the draft. */
-  readonly manifest: string;
-  /** True where the release is not in force yet. */
-  readonly draft: boolean;
-  readonly signedBy: readonly string[];
+/** A release that is ready to be signed, and what it comes from. */
+export interface UnsignedRelease {
+  readonly manifest: Manifest;
+  /** The release that it replaces, or null. */
+  readonly current: Manifest | null;
+  /** What was packed for it; nothing if its systems are those of an earlier release. */
+  readonly packed?: Readonly<Record<string, PublishedHost>>;
 }
 
 /**
- * Signs a release and puts it into force, or into a draft: the last step of whatever makes
- * one. Every archive that it names has to be in place; hosts see it from one rename on.
- * Throws PUBLISH_FAILED, MANIFEST_INVALID, SIGNER_FAILED, INTERRUPTED.
+ * Signs a release and puts it into force, or into a draft: the last step of every command that
+ * makes a release. Hosts see the release as soon as the manifest is renamed, so every archive
+ * that it names has to be in place before. Throws PUBLISH_FAILED if one is not, MANIFEST_INVALID,
+ * SIGNER_FAILED, INTERRUPTED.
  */
-export async function putRelease(
+export async function signAndPlace(
   writer: MirrorWriter,
-  manifest: Manifest,
-  { signers, draft, signal }: PutOptions,
-): Promise<PutRelease> {
+  { manifest, current, packed = {} }: UnsignedRelease,
+  { signers, draft, signal }: SigningOptions,
+): Promise<PublishedRelease> {
   const payload = encodeManifest(manifest);
-  // What hosts would refuse is not even signed.
+  // A manifest that hosts would refuse is not signed.
   parseManifest(payload);
-  await checkArchives(writer, manifest);
+  await expectArchives(writer, manifest);
   const envelope = await signEnvelope(unsignedEnvelope(payload), signers);
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
   const text = encodeEnvelope(envelope);
-  // What hosts will read is read as they read it before they can.
+  // Read the envelope back the way hosts will, before they can see it.
   const written =
     signers.length === 0
       ? null
@@ -59,52 +61,76 @@ export async function putRelease(
           threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
         });
   const digest = createHash("sha256").update(payload).digest("hex");
-  if (draft === undefined) {
-    await writer.shelf.keep(manifest, text);
-    await writer.placeManifest(manifest.channel, text);
-  } else {
-    await writer.shelf.keepDraft(manifest, digest, text);
+  if (draft === undefined) await placeRelease(writer, manifest, text);
+  else {
+    await writer.retained.keepDraft(manifest, digest, text);
     await writeDurably(draft, text, 0o644);
   }
   return {
+    ...describePublished(manifest, current),
     digest,
     manifest: draft ?? writer.manifestPath(manifest.channel),
     draft: draft !== undefined,
     signedBy: written?.signedBy ?? [],
+    hosts: packed,
   };
 }
 
-/** A release may name archives that were there once and are gone. Throws PUBLISH_FAILED. */
-export async function checkArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
-  const there = new Set<string>();
-  // Apart from those that are there: one may be known as what others share, and not yet read.
+/** Puts a signed release into force, and retains it first. */
+export async function placeRelease(
+  writer: MirrorWriter,
+  manifest: Manifest,
+  envelope: string | Uint8Array,
+): Promise<void> {
+  await writer.retained.keep(manifest, envelope);
+  await writer.placeManifest(manifest.channel, envelope);
+}
+
+/** What a person is told of any new release. */
+export function describePublished(
+  manifest: Manifest,
+  current: Manifest | null,
+): Pick<
+  PublishedRelease,
+  "channel" | "epoch" | "sequence" | "createdAt" | "expiresAt" | "dropped"
+> {
+  const { channel, createdAt, expiresAt } = manifest;
+  const dropped = droppedHosts(manifest.hosts, current);
+  return { channel, ...positionOf(manifest), createdAt, expiresAt, dropped };
+}
+
+/** Hosts of the current release that the next one does not name. */
+export function droppedHosts(hosts: Manifest["hosts"], current: Manifest | null): string[] {
+  return Object.keys(current?.hosts ?? {}).filter((name) => !Object.hasOwn(hosts, name));
+}
+
+/** Throws PUBLISH_FAILED if an archive that the release names is not on the mirror. */
+export async function expectArchives(writer: MirrorWriter, manifest: Manifest): Promise<void> {
+  const present = new Set<string>();
+  // Apart from `present`: other indexes may name this archive before its own index is read.
   const read = new Set<string>();
   for (const { hostname, system } of systemsIn(manifest)) {
     const expectArchive = async (archive: OtherArchive): Promise<void> => {
-      if (there.has(archive.sha256)) return;
+      if (present.has(archive.sha256)) return;
       if (!(await writer.hasArchive(archive))) {
         throw new PullError(
           "PUBLISH_FAILED",
           `${hostname}: expected an archive of ${archive.size} bytes at ${writer.archivePath(archive.sha256)}`,
         );
       }
-      there.add(archive.sha256);
+      present.add(archive.sha256);
     };
     if (read.has(system.archive.sha256)) continue;
     read.add(system.archive.sha256);
     await expectArchive(system.archive);
-    const contents = await readContents(writer, system);
+    const contents = await writer.readContents(system);
     if (!contents) {
       throw new PullError(
         "PUBLISH_FAILED",
-        `${hostname}: the index in ${writer.archivePath(system.archive.sha256)} is not its own`,
+        `${hostname}: expected the index that its release names in ` +
+          `${writer.archivePath(system.archive.sha256)}, found another`,
       );
     }
-    for (const archive of archivesIn(contents)) await expectArchive(archive);
+    for (const { archive } of contents.elsewhere) await expectArchive(archive);
   }
-}
-
-/** The archives that an index names beside its own. */
-export function archivesIn({ elsewhere }: ArchiveContents): OtherArchive[] {
-  return elsewhere.map(({ archive }) => archive);
 }

@@ -34,7 +34,7 @@ import { KnownSystems, channelsIn } from "./known-systems.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { pruneOpened, type Pruned } from "./prune-mirror.ts";
-import { digestIn, manifestIn } from "../channel/release-shelf.ts";
+import { digestIn, manifestIn } from "./retained-releases.ts";
 
 export interface CopyOptions {
   readonly source: Mirror;
@@ -479,7 +479,7 @@ async function putIntoForce(
   const list = await writer.stickContents();
   const next = packedAlso(list, digest, isPart ? packed : null, isHere);
   if (JSON.stringify(next) !== JSON.stringify(list)) await writer.writeStickContents(next);
-  await writer.shelf.keep(manifest, envelope);
+  await writer.retained.keep(manifest, envelope);
   if (current?.equals(envelope)) return;
   await writer.placeManifest(channel, envelope);
 }
@@ -493,7 +493,7 @@ async function forgetPackings(writer: MirrorWriter): Promise<void> {
     const envelope = await writer.readEnvelope(channel);
     const digest = envelope && digestOrNull(envelope);
     if (digest !== null) digests.add(digest);
-    for (const shelved of await writer.shelf.releases(channel)) {
+    for (const shelved of await writer.retained.releases(channel)) {
       const known = digestOrNull(shelved.envelope);
       if (known !== null) digests.add(known);
     }

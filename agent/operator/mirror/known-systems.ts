@@ -5,7 +5,6 @@ import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { toPullError } from "../../core/errors.ts";
 import {
   channelSchema,
-  readManifest,
   systemsOf,
   type HostEntry,
   type ReleasedSystem,
@@ -14,7 +13,7 @@ import type { Mirror } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
 import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
 import { isNotFound } from "../../effects/files/durable-file.ts";
-import { ReleaseShelf } from "../channel/release-shelf.ts";
+import { RetainedReleases } from "./retained-releases.ts";
 
 /** Systems of which a mirror can still tell what they are made of, by toplevel. */
 export class KnownSystems {
@@ -34,14 +33,10 @@ export class KnownSystems {
 
   /** Adds what a mirror's directory retains of all its channels, if these keys signed it. */
   async addRetained(directory: string, trust: TrustPolicy): Promise<void> {
-    const shelf = new ReleaseShelf(join(directory, ".publish"));
-    for (const channel of await shelf.channels()) {
-      for (const { envelope } of await shelf.releases(channel)) {
-        try {
-          this.add(Object.values(readManifest(envelope, trust).manifest.hosts));
-        } catch {
-          // Signed by keys that are no longer trusted: hosts just get more than they need.
-        }
+    const retained = new RetainedReleases(join(directory, ".publish"));
+    for (const channel of await retained.channels()) {
+      for (const { manifest } of await retained.signedReleases(channel, trust)) {
+        this.add(Object.values(manifest.hosts));
       }
     }
   }

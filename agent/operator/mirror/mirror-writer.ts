@@ -3,12 +3,17 @@ import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import type { OtherArchive } from "../../core/formats/archive-index.ts";
+import {
+  readIndex,
+  type ArchiveContents,
+  type OtherArchive,
+} from "../../core/formats/archive-index.ts";
 import type { ByteRange } from "../../core/formats/byte-ranges.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import {
   readManifest,
   type ArchiveReference,
+  type ReleasedSystem,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
@@ -18,34 +23,35 @@ import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
 import { isNotFound, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
 import { tryLock, type ProcessLock } from "../../effects/process/process-lock.ts";
-import { ReleaseShelf } from "../channel/release-shelf.ts";
+import { RetainedReleases } from "./retained-releases.ts";
 
-/** Begins the name of a publish's working directory. */
+/** What the name of a publish's working directory begins with. */
 const WORK = "work-";
 
-/** The publisher's own mirror: as long as an envelope may be. */
+/** As long as an envelope may be: hosts' shorter limit is not for the publisher's own mirror. */
 const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /**
- * A mirror directory that a publish writes. Archives are put in place by rename under
- * their hash; the manifest is replaced last; everything unfinished lies in `.publish`,
- * which no host reads and the next publish removes.
+ * A mirror directory that is taken for writing. Archives get their place, named by their hash,
+ * by rename. The manifest is replaced last. Everything unfinished lies in `.publish`, which no
+ * host reads and which the next publish removes.
  */
 export class MirrorWriter {
   readonly directory: string;
+  /** A directory of this publish's own, removed at the end. */
   readonly work: string;
   /** Releases that were published here and not pruned. */
-  readonly shelf: ReleaseShelf;
+  readonly retained: RetainedReleases;
   readonly #lock: ProcessLock;
 
   private constructor(directory: string, work: string, lock: ProcessLock) {
     this.directory = directory;
     this.work = work;
-    this.shelf = new ReleaseShelf(join(directory, ".publish"));
+    this.retained = new RetainedReleases(join(directory, ".publish"));
     this.#lock = lock;
   }
 
-  /** Takes the mirror for writing. Throws PUBLISH_LOCKED where another publish has it. */
+  /** Takes the mirror for writing. Throws PUBLISH_LOCKED if another publish has it. */
   static async open(directory: string): Promise<MirrorWriter> {
     await mkdir(join(directory, ".publish"), { recursive: true });
     await mkdir(join(directory, "archives"), { recursive: true });
@@ -53,8 +59,8 @@ export class MirrorWriter {
     if (!lock) {
       throw new PullError("PUBLISH_LOCKED", `another publish writes to ${directory}; wait for it`);
     }
-    // A publish that was killed may have left a `nix copy` behind that still writes: a new
-    // name keeps it out of this one's way.
+    // A program that a killed publish started may still write to its old directory, so every
+    // publish takes a new name.
     const parent = join(directory, ".publish");
     for (const name of await readdir(parent)) {
       if (name.startsWith(WORK)) await rm(join(parent, name), { recursive: true, force: true });
@@ -62,26 +68,29 @@ export class MirrorWriter {
     return new MirrorWriter(directory, await mkdtemp(join(parent, WORK)), lock);
   }
 
+  /** Removes the working directory and lets others write. */
   async close(): Promise<void> {
     await rm(this.work, { recursive: true, force: true });
     await this.#lock.release();
   }
 
+  /** Where an archive lies that is here whole. */
   archivePath(sha256: string): string {
     return join(this.directory, "archives", `${sha256}.tar`);
   }
 
+  /** Where hosts read a channel's manifest. */
   manifestPath(channel: string): string {
     return join(this.directory, "channels", channel, "manifest.json");
   }
 
-  /** The channel's release now, or null where there is none. Throws the trust errors. */
+  /** The channel's release in force, or null if there is none. Throws the trust errors. */
   async currentRelease(channel: string, trust: TrustPolicy): Promise<SignedManifest | null> {
     const bytes = await this.readEnvelope(channel);
     return bytes && readManifest(bytes, trust);
   }
 
-  /** The channel's manifest file, or null where there is none. */
+  /** The bytes of the channel's manifest, not verified, or null if there is none. */
   async readEnvelope(channel: string): Promise<Buffer | null> {
     try {
       return await readFile(this.manifestPath(channel));
@@ -101,7 +110,7 @@ export class MirrorWriter {
     }
   }
 
-  /** The compressed index of an archive in place, or of the part that is, not verified. */
+  /** The compressed index of an archive that is here, whole or in part; not verified. */
   async readIndex({ sha256, index }: ArchiveReference): Promise<Buffer> {
     const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
     const pieces: Uint8Array[] = [];
@@ -109,19 +118,31 @@ export class MirrorWriter {
     return Buffer.concat(pieces);
   }
 
-  /** What is written so far, to be read as hosts do. */
+  /**
+   * What the index of a system's archive says, or null if the archive is gone or damaged.
+   * Signatures of store paths are not checked.
+   */
+  async readContents(system: ReleasedSystem): Promise<ArchiveContents | null> {
+    try {
+      return readIndex(await this.readIndex(system.archive), system, null);
+    } catch {
+      return null;
+    }
+  }
+
+  /** What is written so far, read the way hosts read it. */
   asMirror(): DirectoryMirror {
     return new DirectoryMirror(pathToFileURL(this.directory).href, {
       manifestBytes: MAX_MANIFEST_BYTES,
     });
   }
 
-  /** The part of an archive, where it is not whole. */
+  /** Where the part of an archive lies that is here in part. */
   thinPath(sha256: string): string {
     return join(this.directory, "archives", `${sha256}.thin`);
   }
 
-  /** Which bytes of the archive are in place: null for all, nothing where it is not there. */
+  /** Which bytes of the archive are here: null for all, undefined if it is not here. */
   async heldParts(archive: OtherArchive): Promise<readonly ByteRange[] | null | undefined> {
     if (await this.hasArchive(archive)) return null;
     try {
@@ -129,18 +150,18 @@ export class MirrorWriter {
       return ranges?.every(({ to }) => to <= archive.size) ? ranges : undefined;
     } catch (thrown) {
       const { code } = toPullError(thrown);
-      // What is damaged is written anew, like what is missing.
+      // A damaged archive is written again, like a missing one.
       if (code.startsWith("MIRROR_") || code.startsWith("ARCHIVE_")) return undefined;
       throw thrown;
     }
   }
 
-  /** What a stick was packed with, where that is less than its manifests name. */
+  /** What this stick was filled with, if that is less than its manifests name. */
   async stickContents(): Promise<StickContents> {
     return readStickContents(this.directory);
   }
 
-  /** Replaces the list; one that says nothing is removed. */
+  /** Replaces the list of contents, or removes it if it would say nothing. */
   async writeStickContents(list: StickContents): Promise<void> {
     const path = join(this.directory, STICK_CONTENTS_FILE);
     if (Object.keys(list.releases).length > 0) {
@@ -151,7 +172,7 @@ export class MirrorWriter {
     }
   }
 
-  /** Whether the archive in place has its hash. */
+  /** Whether the archive that is here has its hash. */
   async isArchiveWhole(archive: OtherArchive): Promise<boolean> {
     const hash = createHash("sha256");
     const path = this.archivePath(archive.sha256);
@@ -167,7 +188,7 @@ export class MirrorWriter {
     await syncDirectory(join(this.directory, "archives"));
   }
 
-  /** Puts the release into force: from the rename on, hosts see it. */
+  /** Puts the release into force: hosts see it as soon as the file is renamed. */
   async placeManifest(channel: string, envelope: string | Uint8Array): Promise<void> {
     await mkdir(join(this.directory, "channels", channel), { recursive: true });
     await writeDurably(this.manifestPath(channel), envelope, 0o644);

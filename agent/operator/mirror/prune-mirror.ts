@@ -13,7 +13,7 @@ import { packedHosts, type StickContents } from "../../core/formats/stick-conten
 import type { Clock } from "../../core/ports.ts";
 import { isNotFound, syncDirectory } from "../../effects/files/durable-file.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
-import { digestIn, manifestIn } from "../channel/release-shelf.ts";
+import { digestIn, manifestIn } from "./retained-releases.ts";
 
 export interface PruneOptions {
   /** Directory of the mirror. */
@@ -66,9 +66,9 @@ export async function pruneOpened(
     await need(writer, manifest, hosts, needs, "in force");
   }
 
-  for (const channel of new Set([...inForce.keys(), ...(await writer.shelf.channels())])) {
+  for (const channel of new Set([...inForce.keys(), ...(await writer.retained.channels())])) {
     const current = inForce.get(channel)?.manifest;
-    const older = (await writer.shelf.releases(channel)).filter(
+    const older = (await writer.retained.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
     const places = options.keep - (current ? 1 : 0);
@@ -77,7 +77,7 @@ export async function pruneOpened(
       if (!kept) forgotten.push({ channel, sequence: position.sequence, file });
     }
   }
-  for (const { manifest, file } of await writer.shelf.drafts()) {
+  for (const { manifest, file } of await writer.retained.drafts()) {
     const current = inForce.get(manifest.channel)?.manifest;
     const isPast =
       Date.parse(manifest.expiresAt) <= options.clock.now().getTime() ||
@@ -103,7 +103,7 @@ export async function pruneOpened(
     bytes += (await stat(join(directory, name))).size;
   }
   if (!options.dryRun) {
-    for (const { file } of forgotten) await writer.shelf.forget(file);
+    for (const { file } of forgotten) await writer.retained.forget(file);
     for (const file of files) await rm(file, { force: true });
     await syncDirectory(directory);
   }

@@ -7,16 +7,26 @@ import {
   type IndexedPath,
   type OtherArchive,
 } from "../../core/formats/archive-index.ts";
-import { encodeCounterpart, findCounterparts, replacementsFor } from "../../core/transfer/delta.ts";
+import {
+  encodeCounterpart,
+  findCounterparts,
+  replacementsFor,
+  type PathHistory,
+} from "../../core/transfer/delta.ts";
 import { PullError } from "../../core/errors.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import type { Compression } from "../../core/formats/narinfo.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
+import { parallelMap } from "../../effects/process/parallel-map.ts";
 import { drain, streamProcess } from "../../effects/process/subprocess.ts";
-import type { PackableClosure, PackablePath } from "./archive-packer.ts";
 import { packBlob } from "./blob-archive.ts";
 import type { KnownRelease, NarLibrary } from "./nar-library.ts";
-import { parallelMap } from "../../effects/process/parallel-map.ts";
+import type {
+  ClosureDeltas,
+  PackableClosure,
+  PackablePath,
+  UnplacedDelta,
+} from "./packable-closure.ts";
 
 /** Name of the one member of an archive of deltas. */
 const MEMBER = "deltas";
@@ -24,8 +34,8 @@ const MEMBER = "deltas";
 /** Larger NARs are not compared: both sides would need several times as much memory. */
 const MAX_NAR_BYTES = 128 * 1024 ** 2;
 
-/** A delta is worth its place in the index where it is at most this part of the NAR. */
-const WORTH = 0.75;
+/** A delta is kept only if it is at most this part of the compressed NAR. */
+const MAX_SHARE = 0.75;
 
 /** Bytes that a delta costs beside its own, in the index. */
 const OVERHEAD = 60;
@@ -35,55 +45,58 @@ const LEVEL = 9;
 
 const TIMEOUT_MS = 3600 * 1000;
 
-type IndexDelta = NonNullable<IndexedPath["deltas"]>[number];
-
-/** What a closure's index says about older releases, by base name of the path. */
-export interface ClosureDeltas {
-  readonly was: ReadonlyMap<string, string[]>;
-  /** Without the archive, which comes last. */
-  readonly deltas: ReadonlyMap<string, Omit<IndexDelta, "archive">[]>;
-}
-
 export interface DeltaOptions {
+  /** Finds the NARs of base paths. */
   readonly library: NarLibrary;
+  /** Binary cache with the NARs of new paths. */
   readonly cache: string;
+  /** Directory for temporary files; made, and removed at the end. */
   readonly work: string;
+  /** The file of another archive. */
   readonly archivePath: (sha256: string) => string;
   readonly signal?: AbortSignal | undefined;
   readonly onDelta: (done: number, of: number) => void;
 }
 
+/** One delta that may be made. Several closures may use it. */
 interface Task {
   readonly path: PackablePath;
   readonly base: { readonly storePath: string; readonly narHash: string };
   readonly compression: Compression;
   readonly replacements: ReadonlyMap<string, string>;
+  /** Where it lies among the deltas; null if it was not worth it. */
   result: { readonly sha256: string; readonly offset: number; readonly size: number } | null;
 }
 
+/** A closure, and the host whose earlier closures it is compared with. */
+export interface HostClosure {
+  readonly closure: PackableClosure;
+  readonly hostname: string;
+}
+
 /**
- * Makes deltas for the paths of these closures that are new against the newest
- * `releases` of the library, several at a time, into one archive. Those that save
- * nothing are left out. Gives what each closure's index has to say, by toplevel, and
- * null for the archive where there is no delta. Throws TOOL_MISSING, …
+ * Makes deltas for the paths of these closures that are new since the newest `releases`, several
+ * at a time, and puts them into one archive, the new file `file`. Deltas that save nothing are
+ * left out. Gives what each closure's index has to say, by toplevel, and null for the archive if
+ * there is no delta. Throws TOOL_MISSING, PUBLISH_FAILED, INTERRUPTED.
  */
 export async function packDeltas(
-  closures: ReadonlyMap<string, { closure: PackableClosure; hostname: string }>,
+  closures: ReadonlyMap<string, HostClosure>,
   releases: readonly KnownRelease[],
   file: string,
   options: DeltaOptions,
 ): Promise<{ archive: OtherArchive | null; closures: Map<string, ClosureDeltas> }> {
   const tasks = new Map<string, Task>();
-  const plans = [...closures].map(([toplevel, { closure, hostname }]) => ({
+  const plans = [...closures].map(([toplevel, host]) => ({
     toplevel,
-    ...planClosure(closure, hostname, releases.slice(0, MAX_BASES), tasks),
+    ...planClosure(host, releases.slice(0, MAX_BASES), tasks),
   }));
   const blob = join(options.work, "deltas");
   await mkdir(options.work, { recursive: true });
   await runTasks([...tasks.values()], blob, options);
   const made = new Map<string, ClosureDeltas>();
   for (const { toplevel, was, uses } of plans) {
-    const deltas = new Map<string, Omit<IndexDelta, "archive">[]>();
+    const deltas = new Map<string, UnplacedDelta[]>();
     for (const { storePath, base, task } of uses) {
       if (!task.result) continue;
       const { offset, size, sha256 } = task.result;
@@ -98,15 +111,19 @@ export async function packDeltas(
   return { archive, closures: made };
 }
 
-/** Which of a closure's paths came from which, and the tasks that this gives. */
+/** Which of a closure's paths came from which older one, and which tasks make their deltas. */
+interface ClosurePlan {
+  readonly was: Map<string, string[]>;
+  readonly uses: { storePath: string; base: number; task: Task }[];
+}
+
+/** Compares a closure with the host's earlier ones. New tasks are added to `tasks`. */
 function planClosure(
-  closure: PackableClosure,
-  hostname: string,
+  { closure, hostname }: HostClosure,
   releases: readonly KnownRelease[],
   tasks: Map<string, Task>,
-): { was: Map<string, string[]>; uses: { storePath: string; base: number; task: Task }[] } {
-  const was = new Map<string, string[]>();
-  const uses: { storePath: string; base: number; task: Task }[] = [];
+): ClosurePlan {
+  const plan: ClosurePlan = { was: new Map(), uses: [] };
   const position = new Map(closure.paths.map(({ storePath }, at) => [storePath, at]));
   const paths = closure.paths.map(({ storePath, narSize }) => ({ path: storePath, narSize }));
   for (const [base, release] of releases.entries()) {
@@ -115,34 +132,44 @@ function planClosure(
     const entries = new Map(old.index.paths.map((entry) => [entry.path, entry]));
     const counterparts = findCounterparts(paths, old.index.paths);
     for (const [path, counterpart] of counterparts) {
-      const known = was.get(path) ?? [];
+      const known = plan.was.get(path) ?? [];
       while (known.length < base) known.push("");
-      was.set(path, [...known, encodeCounterpart(path, counterpart)]);
+      plan.was.set(path, [...known, encodeCounterpart(path, counterpart)]);
     }
-    const indexed = closure.paths.map((info) => ({
-      path: info.storePath,
-      references: info.references.map((name) => position.get(name) ?? 0),
-      was: was.get(info.storePath),
-    })) as unknown as IndexedPath[];
+    const histories = closure.paths.map((info): PathHistory => {
+      const references = info.references.map((name) => position.get(name) ?? 0);
+      return { path: info.storePath, references, was: plan.was.get(info.storePath) };
+    });
     for (const [at, path] of closure.paths.entries()) {
-      const entry = indexed[at];
+      const history = histories[at];
       const counterpart = entries.get(counterparts.get(path.storePath) ?? "");
-      if (!entry || !counterpart) continue;
+      if (!history || !counterpart) continue;
       if (Math.max(path.narSize, counterpart.narSize) > MAX_NAR_BYTES) continue;
-      const replacements = replacementsFor({ paths: indexed }, entry, base);
-      const key = JSON.stringify([path.storePath, counterpart.path, [...replacements].sort()]);
-      const task = tasks.get(key) ?? {
-        ...{ path, replacements, compression: old.index.compression, result: null },
-        base: { storePath: counterpart.path, narHash: counterpart.narHash },
-      };
-      tasks.set(key, task);
-      uses.push({ storePath: path.storePath, base, task });
+      const replacements = replacementsFor({ paths: histories }, history, base);
+      const { compression } = old.index;
+      const task = taskFor(tasks, { path, counterpart, replacements, compression });
+      plan.uses.push({ storePath: path.storePath, base, task });
     }
   }
-  return { was, uses };
+  return plan;
 }
 
-/** Runs all tasks; deltas that are worth it are appended to `blob` in the tasks' order. */
+/** The task for a delta: a new one, unless another closure or release has the same already. */
+function taskFor(
+  tasks: Map<string, Task>,
+  {
+    counterpart,
+    ...wanted
+  }: Pick<Task, "path" | "replacements" | "compression"> & { counterpart: IndexedPath },
+): Task {
+  const { path: storePath, narHash } = counterpart;
+  const key = JSON.stringify([wanted.path.storePath, storePath, [...wanted.replacements].sort()]);
+  const task = tasks.get(key) ?? { ...wanted, base: { storePath, narHash }, result: null };
+  tasks.set(key, task);
+  return task;
+}
+
+/** Runs all tasks. Deltas that are worth it are appended to `blob`, in the tasks' order. */
 async function runTasks(
   tasks: readonly Task[],
   blob: string,
@@ -159,7 +186,7 @@ async function runTasks(
       if (file === "") continue;
       const bytes = await readFile(file);
       await rm(file, { force: true });
-      if (bytes.length + OVERHEAD > task.path.fileSize * WORTH) continue;
+      if (bytes.length + OVERHEAD > task.path.fileSize * MAX_SHARE) continue;
       const sha256 = createHash("sha256").update(bytes).digest("hex");
       await out.appendFile(bytes);
       task.result = { sha256, offset, size: bytes.length };
@@ -179,44 +206,50 @@ async function runTasks(
   }
 }
 
-/** Makes one delta; gives its file, or "" where the base's NAR is no longer on the mirror. */
+/** Makes one delta; gives its file, or "" if the base's NAR is no longer on the mirror. */
 async function makeDelta(
   { path, base, compression, replacements }: Task,
   work: string,
-  { library, cache, archivePath, signal }: DeltaOptions,
+  options: DeltaOptions,
 ): Promise<string> {
-  const old = await library.find({ ...path, ...base }, compression);
+  const old = await options.library.find({ ...path, ...base }, compression);
   if (!old?.place) return "";
   const [oldFile, newFile, delta] = [`${work}.old`, `${work}.new`, `${work}.delta`];
-  const options = { env: process.env as Record<string, string>, timeoutMs: TIMEOUT_MS, signal };
-  const source = ({ place, url, fileSize }: PackablePath): AsyncIterable<Buffer> =>
-    place
-      ? createReadStream(archivePath(place.archive.sha256), {
-          ...{ start: place.offset, end: place.offset + fileSize - 1 },
-        })
-      : createReadStream(join(cache, url));
-  const unpack = async (
-    from: PackablePath,
-    to: string,
-    through: ReadonlyMap<string, string>,
-  ): Promise<void> => {
-    const write = (nar: AsyncIterable<Uint8Array>): Promise<void> =>
-      writeAll(to, rewriteHashes(nar, through), from.narSize);
-    if (from.compression === "none") await write(source(from));
-    else {
-      const args = ["-d", "-q", "-c"];
-      await streamProcess(from.compression, args, { ...options, input: source(from) }, write);
-    }
-  };
   try {
-    await unpack({ ...old, narSize: MAX_NAR_BYTES }, oldFile, replacements);
-    await unpack(path, newFile, new Map());
+    await unpack({ ...old, narSize: MAX_NAR_BYTES }, replacements, oldFile, options);
+    await unpack(path, new Map(), newFile, options);
     const args = ["-q", "-f", `-${LEVEL}`, `--patch-from=${oldFile}`, newFile, "-o", delta];
-    await streamProcess("zstd", args, options, drain);
+    await streamProcess("zstd", args, processOptions(options), drain);
     return delta;
   } finally {
     await rm(oldFile, { force: true });
     await rm(newFile, { force: true });
+  }
+}
+
+function processOptions({ signal }: DeltaOptions) {
+  return { env: process.env as Record<string, string>, timeoutMs: TIMEOUT_MS, signal };
+}
+
+/** Writes a path's NAR, with these hashes replaced, to a file. */
+async function unpack(
+  path: PackablePath,
+  replacements: ReadonlyMap<string, string>,
+  file: string,
+  options: DeltaOptions,
+): Promise<void> {
+  const { place, url, fileSize, compression, narSize } = path;
+  const input: AsyncIterable<Buffer> = place
+    ? createReadStream(options.archivePath(place.archive.sha256), {
+        ...{ start: place.offset, end: place.offset + fileSize - 1 },
+      })
+    : createReadStream(join(options.cache, url));
+  const write = (nar: AsyncIterable<Uint8Array>): Promise<void> =>
+    writeAll(file, rewriteHashes(nar, replacements), narSize);
+  if (compression === "none") await write(input);
+  else {
+    const args = ["-d", "-q", "-c"];
+    await streamProcess(compression, args, { ...processOptions(options), input }, write);
   }
 }
 

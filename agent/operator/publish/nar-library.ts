@@ -1,16 +1,14 @@
 import {
   narMembersOf,
-  readIndex,
   type ArchiveContents,
   type OtherArchive,
 } from "../../core/formats/archive-index.ts";
-import type { TrustPolicy } from "../../core/formats/envelope.ts";
-import type { Manifest, ReleasedSystem } from "../../core/formats/manifest.ts";
-import { readManifest } from "../../core/formats/manifest.ts";
+import { positionOf, type Manifest } from "../../core/formats/manifest.ts";
 import type { Compression, StorePathInfo } from "../../core/formats/narinfo.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
-import type { NarPlace, PackablePath } from "./archive-packer.ts";
+import type { OpenChannel } from "../channel/open-channel.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import type { NarPlace, PackablePath } from "./packable-closure.ts";
 
 /** A release on the mirror with its hosts' indexes, newest first in lists. */
 export interface KnownRelease {
@@ -24,7 +22,7 @@ interface KnownNar extends NarPlace {
   readonly compression: Compression;
 }
 
-/** What the mirror's retained releases have: NARs that need not be stored again. */
+/** The NARs in the archives of a mirror's retained releases, which need not be stored again. */
 export class NarLibrary {
   readonly #writer: MirrorWriter;
   readonly #byNarHash = new Map<string, KnownNar[]>();
@@ -37,30 +35,25 @@ export class NarLibrary {
   private constructor(writer: MirrorWriter, releases: readonly KnownRelease[]) {
     this.#writer = writer;
     this.releases = releases;
-    // The oldest place of a NAR comes first: archives then build upon earlier ones.
+    // Take a NAR from its oldest archive, so that archives refer only to earlier ones.
     for (const { hosts } of releases.toReversed()) {
       for (const contents of hosts.values()) this.#add(contents);
     }
   }
 
-  /** Reads the indexes of a channel's releases that these keys signed; others are not looked at. */
+  /**
+   * Reads the indexes of a channel's retained releases that trusted keys signed, and of the
+   * current one.
+   */
   static async open(
-    writer: MirrorWriter,
-    channel: string,
-    trust: TrustPolicy,
+    { writer, channel, trust }: OpenChannel,
     current: Manifest | null,
   ): Promise<NarLibrary> {
+    const retained = await writer.retained.signedReleases(channel, trust);
     const manifests = new Map<string, Manifest>();
-    const add = (manifest: Manifest): void => {
-      manifests.set(`${manifest.epoch?.number ?? 0}-${manifest.sequence}`, manifest);
-    };
-    if (current) add(current);
-    for (const { envelope } of await writer.shelf.releases(channel)) {
-      try {
-        add(readManifest(envelope, trust).manifest);
-      } catch {
-        // Signed by keys that count no longer: nothing is built upon it.
-      }
+    for (const manifest of [...(current ? [current] : []), ...retained.map((it) => it.manifest)]) {
+      const { epoch, sequence } = positionOf(manifest);
+      manifests.set(`${epoch}-${sequence}`, manifest);
     }
     const read = new Map<string, ArchiveContents | null>();
     const releases: KnownRelease[] = [];
@@ -68,7 +61,7 @@ export class NarLibrary {
       const hosts = new Map<string, ArchiveContents>();
       for (const [hostname, entry] of Object.entries(manifest.hosts)) {
         const key = entry.archive.sha256;
-        const contents = read.has(key) ? read.get(key) : await readContents(writer, entry);
+        const contents = read.has(key) ? read.get(key) : await writer.readContents(entry);
         read.set(key, contents ?? null);
         if (contents) hosts.set(hostname, contents);
       }
@@ -100,13 +93,13 @@ export class NarLibrary {
     }
   }
 
-  /** A number that is smaller for older archives; what is not known here is new. */
+  /** A number that is smaller for older archives. An unknown archive is the newest. */
   ageOf(sha256: string): number {
     const at = this.#archives.indexOf(sha256);
     return at < 0 ? this.#archives.length : at;
   }
 
-  /** The path with the place of its NAR, where the mirror has it, intact. */
+  /** The path with the place of its NAR, or null if no intact archive has it so compressed. */
   async find(info: StorePathInfo, compression: Compression): Promise<PackablePath | null> {
     for (const known of this.#byNarHash.get(info.narHash) ?? []) {
       if (known.compression !== compression || !(await this.#isIntact(known.archive))) continue;
@@ -116,7 +109,7 @@ export class NarLibrary {
     return null;
   }
 
-  /** Whether the archive has its hash: looked at once, and only where it would be built upon. */
+  /** Whether the archive has its hash. It is read once, and only if it would be used. */
   #isIntact(archive: OtherArchive): Promise<boolean> {
     const known = this.#intact.get(archive.sha256) ?? this.#look(archive);
     this.#intact.set(archive.sha256, known);
@@ -125,18 +118,5 @@ export class NarLibrary {
 
   async #look(archive: OtherArchive): Promise<boolean> {
     return (await this.#writer.hasArchive(archive)) && this.#writer.isArchiveWhole(archive);
-  }
-}
-
-/** The index of a system's archive, or null where it is gone or damaged; signatures are not asked for. */
-export async function readContents(
-  writer: MirrorWriter,
-  system: ReleasedSystem,
-): Promise<ArchiveContents | null> {
-  try {
-    const compressed = await writer.readIndex(system.archive);
-    return readIndex(compressed, system, null);
-  } catch {
-    return null;
   }
 }

@@ -1,4 +1,4 @@
-import { mkdir, readFile, readlink } from "node:fs/promises";
+import { access, constants, mkdir, readFile, readlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { StorePathInfo } from "../../core/formats/narinfo.ts";
@@ -10,6 +10,7 @@ import {
   type ProcessResult,
 } from "../../effects/process/subprocess.ts";
 import { parseHostsFile, type HostSpec, type SystemSource } from "./host-spec.ts";
+import type { PublishOptions } from "./publish-options.ts";
 import { parsePathInfos } from "./store-closure.ts";
 
 /** Nix's new command line and flakes, whatever the operator's settings are. */
@@ -18,21 +19,31 @@ export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flake
 /** A NixOS build may compile for as long as it likes; this only ends what is stuck. */
 const BUILD_TIMEOUT_MS = 24 * 3600 * 1000;
 
-/** What a build is told and whom it tells. */
+/** How a build is stopped, and who hears of it. */
 export interface BuildContext {
   readonly signal: AbortSignal | undefined;
   /** Hears every line that Nix prints. */
   readonly onLine: (line: string) => void;
 }
 
-/** Hears of hosts whose systems are built next, `at` of them before. */
+/** The context of a build whose lines are progress of a publish. */
+export function buildContext({ signal, onProgress }: PublishOptions): BuildContext {
+  return {
+    signal,
+    onLine: (line) => {
+      onProgress({ phase: "nix", line });
+    },
+  };
+}
+
+/** Hears of hosts whose systems are built next, after `at` others. */
 export type OnBuild = (hostnames: readonly string[], at: number) => void;
 
 /**
  * Builds every host's system with the operator's own Nix settings and keeps it from the
- * garbage collector by a link below `rootsDirectory`. What needs no evaluation is built by
- * one call, so that Nix builds several at a time as its `max-jobs` allows. Gives toplevels
- * by hostname. Throws BUILD_FAILED, TOOL_MISSING.
+ * garbage collector by a link below `rootsDirectory`. Systems that need no evaluation are built
+ * by one call, so that Nix builds several at a time as its `max-jobs` allows. Gives toplevels
+ * by hostname. Throws BUILD_FAILED, TOOL_MISSING, and NOT_A_SYSTEM if one cannot be activated.
  */
 export async function buildSystems(
   specs: readonly HostSpec[],
@@ -69,7 +80,20 @@ export async function buildSystems(
     await build(source, link, context);
     toplevels.set(hostname, await readlink(link));
   }
+  for (const [hostname, toplevel] of toplevels) await expectSystem(hostname, toplevel);
   return toplevels;
+}
+
+async function expectSystem(hostname: string, toplevel: string): Promise<void> {
+  const program = join(toplevel, "bin/switch-to-configuration");
+  await access(program, constants.X_OK).catch((cause: unknown) => {
+    throw new PullError(
+      "NOT_A_SYSTEM",
+      `${hostname}: expected a NixOS toplevel, found ${toplevel} without an executable ` +
+        "bin/switch-to-configuration",
+      { cause },
+    );
+  });
 }
 
 /** Builds derivations, or fetches store paths; gives the outputs by what was asked for. */
@@ -133,7 +157,7 @@ builtins.mapAttrs (
   if isSystem host then
     { system = host.drvPath; }
   else
-    # What is not known is passed on, to be refused by name.
+    # Pass unknown attributes on: the parser refuses them by name.
     host // { system = host.system.drvPath; }
 ) hosts
 `;
@@ -173,7 +197,7 @@ export async function readHostsFile(file: string, context: BuildContext): Promis
   return parseHostsFile(JSON.parse(stdout), file);
 }
 
-/** Relative sources in a hosts file are meant from where the file is. */
+/** Relative sources in a hosts file count from the file's directory. */
 function besideFile(spec: HostSpec, directory: string): HostSpec {
   const { source } = spec;
   if (source.kind === "file") {
@@ -206,7 +230,7 @@ export async function nix(
   return result;
 }
 
-/** Nix says first what is wrong, and then for many lines where. */
+/** Nix prints the error first, and then a long trace: put the error first. */
 function describeNixFailure(result: ProcessResult): string {
   const described = describeFailure(result);
   const error = result.stderr.split("\n").find((line) => line.startsWith("error:"));

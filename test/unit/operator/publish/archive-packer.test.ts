@@ -22,13 +22,12 @@ import {
   renderNarInfo,
 } from "../../../../agent/core/formats/narinfo.ts";
 import { encodeBase32, storePathName } from "../../../../agent/core/formats/store-path.ts";
+import { packArchive, packShared } from "../../../../agent/operator/publish/archive-packer.ts";
 import {
-  PathSigner,
-  packArchive,
-  packShared,
   readClosure,
   type PackableClosure,
-} from "../../../../agent/operator/publish/archive-packer.ts";
+} from "../../../../agent/operator/publish/packable-closure.ts";
+import { PathSigner } from "../../../../agent/operator/publish/path-signer.ts";
 import { buildSystem } from "../../../support/closure.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { scriptOnFullDisk } from "../../../support/full-disk.ts";
@@ -318,7 +317,8 @@ describe("an archive of 44.5 KiB", () => {
         import { createHash } from "node:crypto";
         import { mkdir, stat, writeFile } from "node:fs/promises";
         import { join } from "node:path";
-        import { PathSigner, packArchive } from "./agent/operator/publish/archive-packer.ts";
+        import { packArchive } from "./agent/operator/publish/archive-packer.ts";
+        import { PathSigner } from "./agent/operator/publish/path-signer.ts";
         const directory = process.argv[2] ?? "";
         const nar = Buffer.alloc(40_500, 7);
         const path = {

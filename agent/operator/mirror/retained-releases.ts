@@ -1,32 +1,38 @@
 import { createHash } from "node:crypto";
 import { mkdir, readFile, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
-import { parseEnvelope } from "../../core/formats/envelope.ts";
+import { PullError } from "../../core/errors.ts";
+import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
 import {
   channelSchema,
   comparePositions,
+  describePosition,
   parseManifest,
   positionOf,
+  readManifest,
   type Manifest,
   type Position,
+  type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { isNotFound, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
 
-/** A release that the publisher still knows. */
-export interface ShelvedRelease {
+/** A release that a mirror retains, in force or older. */
+export interface RetainedRelease {
   readonly channel: string;
   readonly position: Position;
-  /** What was published: the envelope's bytes. */
+  /** The bytes that were published. */
   readonly envelope: Buffer;
+  /** Where the envelope is kept. */
   readonly file: string;
 }
 
 /**
- * The releases of a mirror that were published and not pruned yet, and drafts that may
- * still come into force, each as its envelope. Hosts never read them: they tell the
- * publisher which archives are needed, and which paths they have.
+ * The releases of a mirror that were published and not pruned yet, and drafts that may still
+ * come into force. Each is kept as its envelope, below the mirror's `.publish`, which hosts
+ * never read. They tell the publisher which archives are still needed, and which store paths
+ * these archives have.
  */
-export class ReleaseShelf {
+export class RetainedReleases {
   readonly #directory: string;
 
   /** `directory` is the mirror's `.publish`. */
@@ -34,21 +40,21 @@ export class ReleaseShelf {
     this.#directory = directory;
   }
 
-  /** Keeps a release, before it comes into force. */
+  /** Keeps a release. Call it before the release comes into force. */
   async keep(manifest: Manifest, envelope: string | Uint8Array): Promise<void> {
     const { epoch, sequence } = positionOf(manifest);
     await this.#write("releases", manifest.channel, `${epoch}-${sequence}.json`, envelope);
   }
 
-  /** Keeps a draft, by its digest: several may be under way for the same number. */
+  /** Keeps a draft under its digest, since several drafts may have the same sequence. */
   async keepDraft(manifest: Manifest, digest: string, envelope: string): Promise<void> {
     await this.#write("drafts", manifest.channel, `${digest}.json`, envelope);
   }
 
-  /** The releases of a channel, newest first. */
-  async releases(channel: string): Promise<ShelvedRelease[]> {
+  /** The releases of a channel, newest first, whoever signed them. */
+  async releases(channel: string): Promise<RetainedRelease[]> {
     const directory = join(this.#directory, "releases", channel);
-    const found: ShelvedRelease[] = [];
+    const found: RetainedRelease[] = [];
     for (const name of await list(directory)) {
       const numbers = /^(\d{1,15})-(\d{1,15})\.json$/.exec(name);
       if (!numbers) continue;
@@ -57,6 +63,22 @@ export class ReleaseShelf {
       found.push({ channel, position, envelope: await readFile(file), file });
     }
     return found.sort((a, b) => comparePositions(b.position, a.position));
+  }
+
+  /**
+   * The releases of a channel that these keys signed, newest first. Others are left out:
+   * nothing may be built upon what a revoked or replaced key signed.
+   */
+  async signedReleases(channel: string, trust: TrustPolicy): Promise<SignedManifest[]> {
+    const found: SignedManifest[] = [];
+    for (const { envelope } of await this.releases(channel)) {
+      try {
+        found.push(readManifest(envelope, trust));
+      } catch (error) {
+        if (!(error instanceof PullError)) throw error;
+      }
+    }
+    return found;
   }
 
   /** All drafts, with the files that hold them. */
@@ -73,12 +95,13 @@ export class ReleaseShelf {
     return found;
   }
 
-  /** Channels of which releases are kept. */
+  /** Channels that have retained releases. */
   async channels(): Promise<string[]> {
     const names = await list(join(this.#directory, "releases"));
     return names.filter((name) => channelSchema.safeParse(name).success);
   }
 
+  /** Removes a release or draft, by its file. */
   async forget(file: string): Promise<void> {
     await rm(file, { force: true });
     await syncDirectory(join(file, ".."));
@@ -96,15 +119,29 @@ export class ReleaseShelf {
   }
 }
 
-/** The manifest in an envelope, whoever signed it. Throws ENVELOPE_INVALID, MANIFEST_INVALID, … */
+/** The manifest in an envelope, whoever signed it. Throws ENVELOPE_INVALID, MANIFEST_INVALID. */
 export function manifestIn(envelope: Uint8Array): Manifest {
   return parseManifest(Buffer.from(parseEnvelope(envelope).payload, "base64"));
 }
 
-/** sha256 of the payload in an envelope: what names the release. Throws ENVELOPE_INVALID. */
+/** The digest that names a release: sha256 of its envelope's payload. Throws ENVELOPE_INVALID. */
 export function digestIn(envelope: Uint8Array): string {
   const payload = Buffer.from(parseEnvelope(envelope).payload, "base64");
   return createHash("sha256").update(payload).digest("hex");
+}
+
+/** The retained release at a position. Throws PUBLISH_FAILED if there is none. */
+export function findRelease(retained: readonly SignedManifest[], wanted: Position): SignedManifest {
+  const found = retained.find(
+    ({ manifest }) => comparePositions(positionOf(manifest), wanted) === 0,
+  );
+  if (found) return found;
+  const known = retained.map(({ manifest }) => describePosition(positionOf(manifest)));
+  throw new PullError(
+    "PUBLISH_FAILED",
+    `expected a retained release ${describePosition(wanted)} that these keys signed; ` +
+      `there are ${known.join(", ") || "none"}`,
+  );
 }
 
 async function list(directory: string): Promise<string[]> {

@@ -1,0 +1,35 @@
+import { MANIFEST_FORMAT_VERSION, type Manifest } from "../../core/formats/manifest.ts";
+import type { NextReleaseOptions } from "./open-channel.ts";
+import { nextPosition, type PositionRequest } from "./position.ts";
+
+/** Where and when a release stands in its channel. */
+export type ReleaseFrame = Pick<Manifest, "channel" | "epoch" | "sequence" | "createdAt">;
+
+/** What a release says of its hosts, apart from where it stands. */
+export type ReleaseContents = Pick<Manifest, "defaults" | "hosts" | "rollout" | "barrier">;
+
+/** The frame of the release after `current`, made now. Throws PUBLISH_FAILED. */
+export function nextFrame(
+  { channel, clock }: Pick<NextReleaseOptions, "channel" | "clock">,
+  current: Manifest | null,
+  request: PositionRequest = {},
+): ReleaseFrame {
+  return { channel, ...nextPosition(current, request), createdAt: clock.now().toISOString() };
+}
+
+/** The manifest of a release, with an expiry that counts from its creation. */
+export function composeManifest(
+  frame: ReleaseFrame,
+  { defaults, hosts, rollout, barrier }: ReleaseContents,
+  { expiresInMs }: Pick<NextReleaseOptions, "expiresInMs">,
+): Manifest {
+  return {
+    formatVersion: MANIFEST_FORMAT_VERSION,
+    ...frame,
+    expiresAt: new Date(Date.parse(frame.createdAt) + expiresInMs).toISOString(),
+    defaults,
+    ...(barrier && { barrier }),
+    ...(rollout && { rollout }),
+    hosts,
+  };
+}

@@ -1,0 +1,77 @@
+import { PullError } from "../../core/errors.ts";
+import {
+  activationOf,
+  entryOf,
+  type HostEntry,
+  type Manifest,
+} from "../../core/formats/manifest.ts";
+import { withBarrier, type BarrierRequest } from "./barriers.ts";
+import { composeManifest, nextFrame } from "./compose-manifest.ts";
+import { currentRelease, withOpenChannel } from "./open-channel.ts";
+import type { ChangeOptions } from "./next-release.ts";
+import { describeRelease } from "./position.ts";
+import type { PublishedRelease } from "./published-release.ts";
+import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
+import { signAndPlace } from "./sign-and-place.ts";
+
+/** What `release promote` does. */
+export interface Promotion {
+  /** The channel whose release is promoted. */
+  readonly from: string;
+  /** Hosts that the other release does not name keep their entry. */
+  readonly keepHosts: boolean;
+  readonly rollout: RolloutRequest;
+  readonly barrier: BarrierRequest;
+}
+
+/**
+ * Makes the release of another channel, with its archives, the next one of `options.channel`.
+ * Throws USAGE, PUBLISH_FAILED if there is none or it is paused, and what `signAndPlace` throws.
+ */
+export async function promoteRelease(
+  options: ChangeOptions,
+  { from, keepHosts, rollout: request, barrier }: Promotion,
+): Promise<PublishedRelease> {
+  if (from === options.channel) {
+    throw new PullError("USAGE", `expected two channels, found ${from} twice`);
+  }
+  return withOpenChannel(options, async (open) => {
+    const source = await currentRelease({ ...open, channel: from });
+    const current = await currentRelease(open);
+    if (!source) throw new PullError("PUBLISH_FAILED", `channel ${from} has no release`);
+    if (source.rollout?.paused) {
+      const { reason } = source.rollout.paused;
+      throw new PullError("PUBLISH_FAILED", `${describeRelease(source)} is paused: ${reason}`);
+    }
+    const frame = nextFrame(options, current);
+    const hosts = promotedHosts(source, current, keepHosts);
+    const retained = await open.writer.retained.signedReleases(options.channel, open.trust);
+    const rollout = rolloutFor(request, frame);
+    const contents = {
+      defaults: source.defaults,
+      rollout,
+      ...withBarrier(barrier, hosts, current, retained),
+    };
+    checkWaves(rollout?.waves, contents.hosts);
+    const manifest = composeManifest(frame, contents, options);
+    return signAndPlace(open.writer, { manifest, current }, options);
+  });
+}
+
+/** The other channel's hosts, without the turns and barriers that they had there. */
+function promotedHosts(
+  source: Manifest,
+  current: Manifest | null,
+  keepHosts: boolean,
+): Manifest["hosts"] {
+  const hosts: Record<string, HostEntry> = {};
+  if (current && keepHosts) {
+    for (const [hostname, entry] of Object.entries(current.hosts)) {
+      hosts[hostname] = { ...entry, activation: activationOf(current, entry) };
+    }
+  }
+  for (const [hostname, { turn: _, through: __, ...entry }] of Object.entries(source.hosts)) {
+    hosts[hostname] = { ...entry, ...carriedOn(current ? entryOf(current, hostname) : undefined) };
+  }
+  return hosts;
+}

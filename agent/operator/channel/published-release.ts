@@ -1,0 +1,35 @@
+import type { ActivationMode, HostEntry } from "../../core/formats/manifest.ts";
+
+/** What was packed for one host. */
+export interface PublishedHost {
+  readonly toplevel: string;
+  /** Sum of the closure's NAR sizes, bytes. */
+  readonly closureSize: number;
+  /** Store paths in the closure. */
+  readonly paths: number;
+  readonly archive: HostEntry["archive"];
+  readonly mode: ActivationMode;
+  /** True if the mirror had the archive already. */
+  readonly reused: boolean;
+}
+
+/** A release that was signed and placed, for the person who asked for it. */
+export interface PublishedRelease {
+  readonly channel: string;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly createdAt: string;
+  readonly expiresAt: string;
+  /** sha256 of the payload. */
+  readonly digest: string;
+  /** The file that was written: the manifest in force, or the draft. */
+  readonly manifest: string;
+  /** True if the release is not in force yet. */
+  readonly draft: boolean;
+  /** Names of the keys that signed. */
+  readonly signedBy: readonly string[];
+  /** By hostname. Empty if the systems are those of an earlier release. */
+  readonly hosts: Readonly<Record<string, PublishedHost>>;
+  /** Hosts of the release before that this one no longer names. */
+  readonly dropped: readonly string[];
+}

@@ -1,0 +1,61 @@
+import {
+  activationOf,
+  entryOf,
+  type Activation,
+  type ActivationMode,
+  type HostEntry,
+  type Manifest,
+} from "../../core/formats/manifest.ts";
+import type { PublishedHost } from "../channel/published-release.ts";
+import { carriedOn } from "../channel/rollout-request.ts";
+import type { HostSpec } from "./host-spec.ts";
+import type { PublishOptions } from "./publish-options.ts";
+
+/** The entries of a new release: those that it keeps, and one for each host that was packed. */
+export function hostEntries(
+  { hosts, mode, refresh, keepHosts }: PublishOptions,
+  current: Manifest | null,
+  packed: Readonly<Record<string, PublishedHost>>,
+): Record<string, HostEntry> {
+  if (refresh) return { ...current?.hosts };
+  const entries = keepHosts && current ? keptEntries(current, mode) : {};
+  for (const spec of hosts) {
+    const host = packed[spec.hostname];
+    const before = current ? entryOf(current, spec.hostname) : undefined;
+    if (host) entries[spec.hostname] = newEntry(spec, host, { byDefault: mode, before });
+  }
+  return entries;
+}
+
+/** The current release's entries, each with the activation that it has there. */
+function keptEntries(current: Manifest, byDefault: ActivationMode): Record<string, HostEntry> {
+  return Object.fromEntries(
+    Object.entries(current.hosts).map(([hostname, entry]) => [
+      hostname,
+      { ...entry, ...ownActivation(activationOf(current, entry), byDefault) },
+    ]),
+  );
+}
+
+function newEntry(
+  { activation, machineId, groups }: HostSpec,
+  { toplevel, closureSize, archive, mode }: PublishedHost,
+  { byDefault, before }: { byDefault: ActivationMode; before: HostEntry | undefined },
+): HostEntry {
+  return {
+    ...{ toplevel, closureSize, archive },
+    ...ownActivation({ mode, checks: activation?.checks }, byDefault),
+    ...(machineId !== undefined && { machineId }),
+    ...(groups !== undefined && { groups: [...groups] }),
+    ...carriedOn(before),
+  };
+}
+
+/** What an entry has to say of its activation if the release's default is `byDefault`. */
+function ownActivation(
+  { mode, checks }: Activation,
+  byDefault: ActivationMode,
+): Pick<HostEntry, "activation"> {
+  if (mode === byDefault && checks === undefined) return {};
+  return { activation: { mode, ...(checks && { checks }) } };
+}

@@ -1,0 +1,52 @@
+import type { ActivationMode } from "../../core/formats/manifest.ts";
+import type { Compression } from "../../core/formats/narinfo.ts";
+import type { SecretKey } from "../../core/formats/signing-key.ts";
+import type { BarrierRequest } from "../channel/barriers.ts";
+import type { NextReleaseOptions } from "../channel/open-channel.ts";
+import type { PositionRequest } from "../channel/position.ts";
+import type { RolloutRequest } from "../channel/rollout-request.ts";
+import type { HostSpec } from "./host-spec.ts";
+import type { AllowedSecret } from "./secret-guard.ts";
+
+/** What is published, how, and where to. */
+export interface PublishOptions extends NextReleaseOptions, PositionRequest {
+  readonly hosts: readonly HostSpec[];
+  /** Each signs every store path. */
+  readonly storeKeys: readonly SecretKey[];
+  /** Publish the current release again with a new expiry; then no hosts are given. */
+  readonly refresh: boolean;
+  /** How hosts activate the release, unless their entry says otherwise. */
+  readonly mode: ActivationMode;
+  readonly compression: Compression;
+  /** Of the compression program; its own default if absent. */
+  readonly level?: number | undefined;
+  /** Earlier releases against which deltas are made. */
+  readonly deltas: number;
+  /** One self-contained archive for each system, whatever other archives have. */
+  readonly whole: boolean;
+  /** Hosts that are not named keep their entry of the current release. */
+  readonly keepHosts: boolean;
+  /** When each host's turn comes. A refresh keeps the current rollout. */
+  readonly rollout: RolloutRequest;
+  readonly barrier: BarrierRequest;
+  /** Files that may be published although they hold private keys. */
+  readonly allowSecrets: readonly AllowedSecret[];
+  /** Binary cache that is kept between publishes; a temporary one if absent. */
+  readonly cache?: string | undefined;
+  readonly onProgress: (progress: PublishProgress) => void;
+}
+
+/** What a publish is doing, for a person. */
+export type PublishProgress =
+  | {
+      readonly phase: "build";
+      readonly hostnames: readonly string[];
+      /** Hosts whose systems are built already. */
+      readonly at: number;
+      readonly of: number;
+    }
+  | { readonly phase: "nix"; readonly line: string }
+  | { readonly phase: "compress"; readonly done: number; readonly of: number }
+  | { readonly phase: "delta"; readonly done: number; readonly of: number }
+  | { readonly phase: "pack"; readonly hostname: string; readonly bytes: number }
+  | { readonly phase: "warning"; readonly message: string };
