@@ -37,9 +37,7 @@ async function history(options: OptionsOf<typeof definition>): CommandResult {
         [entry.at, release.padStart(4), entry.event.padEnd(20), why ?? entry.toplevel ?? ""],
       ]),
     );
-    if (entry.code !== undefined || entry.event === "RollbackFailed") {
-      for (const line of entry.lastLines ?? []) printLine(`      | ${line}`);
-    }
+    for (const line of entry.lastLines ?? []) printLine(`      | ${line}`);
   }
   return EXIT.ok;
 }

@@ -3,6 +3,9 @@ import type { ByteRange } from "./formats/byte-ranges.ts";
 import type { HealthCheck } from "./formats/health-check.ts";
 import type { NarInfo } from "./formats/narinfo.ts";
 import type { Delta } from "./transfer/delta.ts";
+import type { ActivationMode } from "./formats/manifest.ts";
+import type { SwitchFacts } from "./update/switch-output.ts";
+import type { UnitState } from "./update/unit-states.ts";
 
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put
@@ -236,13 +239,26 @@ export interface GcRoots {
   heldBelow(name: string): Promise<string[]>;
 }
 
+/** What a toplevel's own `bin/switch-to-configuration` can be asked to do. */
+export type SwitchAction = ActivationMode | "check";
+
 /** How one run of switch-to-configuration ended. */
 export interface ActivationResult {
-  /** Exit code, or null where a signal or the time limit ended it. */
+  /** Exit code, or null if a signal or the time limit ended it. */
   readonly exitCode: number | null;
   readonly timedOut: boolean;
-  /** The last lines that it printed, for history. */
+  /** Whether another process held the switch's lock when this run had ended. */
+  readonly lockHeld: boolean;
+  /** What the whole output shows. */
+  readonly facts: SwitchFacts;
+  /** The lines of the output that say most, for history; bounded. */
   readonly lastLines: readonly string[];
+}
+
+/** How a run is wanted. */
+export interface ActivationOptions {
+  /** Leaves the system's pre-switch checks out: the way back must not be vetoed. */
+  readonly unchecked?: boolean;
 }
 
 /** Runs a toplevel's own `bin/switch-to-configuration`. */
@@ -254,12 +270,17 @@ export interface Activator {
   hasCheck(toplevel: string): Promise<boolean>;
 
   /**
-   * Runs it to its end. A run of the same toplevel and mode that an earlier agent began
+   * Runs it to its end. A run of the same toplevel and action that an earlier agent began
    * is awaited instead of begun again, where it can still be found. A run that outlives
    * the agent is not waited for any longer once `signal` says stop (INTERRUPTED); one
    * that does not is brought to its end.
    */
-  activate(toplevel: string, mode: string, signal?: AbortSignal): Promise<ActivationResult>;
+  activate(
+    toplevel: string,
+    action: SwitchAction,
+    signal?: AbortSignal,
+    options?: ActivationOptions,
+  ): Promise<ActivationResult>;
 }
 
 /** What is wrong with the units of a host, as far as systemd shows it. */
@@ -278,6 +299,15 @@ export interface ServiceManager {
   /** What is wrong with the units, or null where it cannot be known. */
   unitTroubles(): Promise<UnitTroubles | null>;
 
+  /** Names of all units that are active, sorted; null if that cannot be known. */
+  activeUnits(): Promise<string[] | null>;
+
+  /** What systemd says of these units; of one that it does not know, that it is not found. */
+  unitStates(units: readonly string[]): Promise<UnitState[]>;
+
+  /** Starts units, and waits a bounded time for it; those that do not start are no error. */
+  startUnits(units: readonly string[]): Promise<void>;
+
   /**
    * Has `command` run in `seconds`, whatever becomes of the agent, unless disarmed; a
    * deadline that was armed before is replaced. Lost with a reboot.
@@ -294,6 +324,14 @@ export interface ServiceManager {
 
   /** Asks for a reboot; gives back before it comes. */
   reboot(): Promise<void>;
+}
+
+/** What stands in the files of a system, activated or not. */
+export interface SystemContents {
+  /** The switch inhibitors, by name; null for a system that has none. */
+  inhibitors(toplevel: string): Promise<ReadonlyMap<string, string> | null>;
+  /** The whole definition of a unit with its drop-ins, or null if the system does not have it. */
+  unitDefinition(toplevel: string, unit: string): Promise<string | null>;
 }
 
 /** What goes back, should no agent commit a release. */

@@ -5,6 +5,27 @@ PATH=/usr/bin:/bin:/usr/sbin:/sbin
 toplevel=@TOPLEVEL@
 status=0
 
+# A switch that takes its time: not at boot, where no action is set.
+sleep_at() {
+  if [ "$1" = "@SLEEP_AT@" ] && [ "@SLEEP@" -gt 0 ] && [ -n "${NIXOS_ACTION-}" ]; then
+    echo "sleeping @SLEEP@ s ($1)" >&2
+    sleep "@SLEEP@"
+  fi
+}
+
+# snippet NAME COMMAND…: goes on after a failure, and says so as NixOS's script does.
+snippet() {
+  name=$1
+  shift
+  "$@"
+  code=$?
+  [ $code = 0 ] && return
+  echo "Activation script snippet '$name' failed ($code)"
+  status=1
+}
+
+sleep_at stopped
+
 # Replaces a link in one step.
 link() {
   [ "$(readlink "$2")" = "$1" ] && return
@@ -31,10 +52,7 @@ if [ -e /etc/host-address ] && ip link show host0 >/dev/null 2>&1; then
   fi
 fi
 
-if [ -n "@FAILS@" ]; then
-  echo "Activation script snippet 'failing' failed (1)"
-  status=1
-fi
+if [ -n "@FAILS@" ]; then snippet failing false; fi
 
 mkdir -p /nix/var/nix/gcroots
 link /run/current-system /nix/var/nix/gcroots/current-system

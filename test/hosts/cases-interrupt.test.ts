@@ -23,7 +23,7 @@ test("an agent killed during the switch finds the switch when it is back and fin
   });
   await host.waitFor(
     async () =>
-      (await host.unit(SWITCH_UNIT)).activeState === "activating" &&
+      (await host.unit(SWITCH_UNIT)).subState === "running" &&
       (await host.record())?.state.name === "Activating",
     "a switch under way",
   );
@@ -34,7 +34,7 @@ test("an agent killed during the switch finds the switch when it is back and fin
     async () => (await host.logs("nixos-pull.service")).includes("was started before"),
     "the new agent waiting for the switch",
   );
-  expect(await host.unit(SWITCH_UNIT)).toMatchObject({ invocationId, activeState: "activating" });
+  expect(await host.unit(SWITCH_UNIT)).toMatchObject({ invocationId, subState: "running" });
   await host.letGo("switch");
   await expectCommitted(host, second);
   const events = await host.events(second);

@@ -6,7 +6,9 @@ import { beforeAll, expect, test } from "vitest";
 import { serveMirror } from "../support/mirror-server.ts";
 import { removeTree, temporaryDirectory } from "../support/temporary.ts";
 import { createSystemdHost, type HostOptions, type SystemdHost } from "./host.ts";
-import { buildToplevel, type ToplevelOptions } from "./toplevel.ts";
+import { REAL_SWITCH, buildToplevel, type ToplevelOptions } from "./toplevel.ts";
+
+const LOCK = "/run/nixos/switch-to-configuration.lock";
 
 /** These tests are about the harness: the agent is a program that does nothing. */
 let bundle: string;
@@ -193,6 +195,136 @@ test("exit codes: 1 check and boot loader, 2 activation, 4 units, 11 lock, 100 i
   await host.succeed("pkill", "-f", "sleep 600");
   expect(await slow).not.toMatchObject({ exitCode: 0 });
 });
+
+const FAILING =
+  "[Service]\nType=oneshot\nExecStart=/bin/false\n[Install]\nWantedBy=multi-user.target\n";
+
+/** Activates a system on a host; gives how that ended and all that it printed. */
+async function activated(host: SystemdHost, options: ToplevelOptions, action = "test") {
+  const toplevel = await system({ generation: "2", ...options });
+  await host.importClosure(toplevel);
+  const { exitCode, stderr, stdout } = await host.switchTo(toplevel, action);
+  return { toplevel, exitCode, output: stdout + stderr };
+}
+
+test("exit code 4 hides a failed activation, and the old failures come last", async () => {
+  const sick = { "sick.service": FAILING };
+  const host = await booted(await system({ generation: "1", units: sick }));
+  const { toplevel, exitCode, output } = await activated(host, {
+    activateFails: true,
+    units: sick,
+  });
+  expect(exitCode).toBe(4);
+  expect(output).toContain("Activation script snippet 'failing' failed (1)");
+  expect(output).toContain("Failed to run activate script");
+  expect(output).toContain("warning: the following units failed: sick.service");
+  expect(output.trimEnd().split("\n").slice(-20).join("\n")).toContain("sick.service");
+  expect(await host.currentSystem()).toBe(toplevel);
+});
+
+test("a unit whose dependency fails is inactive, not failed, and the exit code is 4", async () => {
+  const web = (version: string, line: string): Record<string, string> => ({
+    "web.service": `[Unit]\n${line}\n${service(version)}`,
+  });
+  const host = await booted(await system({ generation: "1", units: web("1", "") }));
+  const broken = "[Unit]\nAssertPathExists=/no/such/file\n";
+  const { exitCode, output } = await activated(host, {
+    units: {
+      ...web("2", "Requires=dependency.service\nAfter=dependency.service"),
+      "dependency.service": `${broken}[Service]\nType=oneshot\nExecStart=/bin/false\n`,
+    },
+  });
+  expect(exitCode, output).toBe(4);
+  expect(output).toContain("Failed to start web.service");
+  expect((await host.unit("web.service")).activeState).toBe("inactive");
+  expect(await host.failedUnits()).toEqual([]);
+});
+
+test("a changed inhibitor refuses to switch and to check, and lets boot and dry-activate be", async () => {
+  const first = await system({ generation: "1", inhibitors: { dbus: "dbus" } });
+  const host = await booted(first);
+  const results = new Map<string, number | null>();
+  for (const action of ["check", "dry-activate", "boot", "test", "switch"]) {
+    const { exitCode, output } = await activated(host, { inhibitors: { dbus: "broker" } }, action);
+    results.set(action, exitCode);
+    if (exitCode !== 0) {
+      expect(output).toContain("dbus : dbus -> broker");
+      expect(output).toContain(
+        "Pre-switch check 'switchInhibitors' failed\nPre-switch checks failed",
+      );
+    }
+  }
+  expect(Object.fromEntries(results)).toEqual({
+    ...{ check: 1, "dry-activate": 0, boot: 0, test: 1, switch: 1 },
+  });
+  expect(await host.currentSystem()).toBe(first);
+  const second = await system({ generation: "2", inhibitors: { dbus: "broker" } });
+  const unchecked = await host.exec(
+    ...(["env", "NIXOS_NO_CHECK=1", `${second}/bin/switch-to-configuration`, "test"] as const),
+  );
+  expect(unchecked.exitCode, unchecked.stderr).toBe(0);
+  expect(await host.currentSystem()).toBe(second);
+});
+
+test("a user's manager without a bus makes the exit code 4, with no unit failed", async () => {
+  const host = await booted(await system({ generation: "1" }));
+  await host.succeed("useradd", "--create-home", "guest");
+  await host.succeed("mkdir", "-p", "/var/lib/systemd/linger");
+  await host.succeed("touch", "/var/lib/systemd/linger/guest");
+  await host.succeed("systemctl", "restart", "systemd-logind");
+  await host.waitFor(
+    async () => (await host.succeed("loginctl", "list-users", "--no-legend")).includes("guest"),
+    "a user who lingers",
+  );
+  const { exitCode, output } = await activated(host, {});
+  expect(exitCode, output).toBe(4);
+  expect(output).toContain("warning: user activation for guest failed");
+  expect(await host.failedUnits()).toEqual([]);
+});
+
+test("a unit file that cannot be parsed ends the switch with 1, before anything is touched", async () => {
+  const first = await system({ generation: "1", units: { "web.service": service("1") } });
+  const host = await booted(first);
+  const { exitCode, output } = await activated(host, {
+    units: { "web.service": `${service("2")}\n[Service]\nthis is no setting\n` },
+  });
+  expect(exitCode, output).toBe(1);
+  expect(output).toContain("Failed to parse");
+  expect(await host.currentSystem()).toBe(first);
+});
+
+test.skipIf(REAL_SWITCH !== undefined)(
+  "the stand-in dies with any code at any stage, and in 24.11 waits for its lock",
+  async () => {
+    const first = await system({ generation: "1" });
+    const host = await booted(first);
+    const late = await activated(host, { switchDiesAt: "activated", switchDiesWith: 11 });
+    expect(late).toMatchObject({ exitCode: 11 });
+    expect(late.output).not.toContain("lock");
+    expect(await host.currentSystem()).toBe(late.toplevel);
+    const panic = await activated(host, { switchDiesAt: "stopped", switchDiesWith: 101 });
+    expect(panic).toMatchObject({ exitCode: 101 });
+    expect(await host.currentSystem()).toBe(late.toplevel);
+
+    const old = await system({ generation: "3", switchEra: "24.11", checkFails: true });
+    await host.importClosure(old);
+    await host.succeed("systemd-run", "--unit=locker", "flock", LOCK, "sleep", "infinity");
+    await host.waitFor(
+      async () => (await host.exec("flock", "--nonblock", LOCK, "true")).exitCode !== 0,
+      "a held lock",
+    );
+    const waiting = host.switchTo(old, "test");
+    await host.waitFor(
+      async () => (await host.exec("pgrep", "-f", "^flock 9$")).exitCode === 0,
+      "a switch that waits",
+    );
+    expect(await host.currentSystem()).toBe(late.toplevel);
+    await host.succeed("systemctl", "stop", "locker");
+    expect(await waiting).toMatchObject({ exitCode: 0 });
+    expect(await host.currentSystem()).toBe(old);
+    expect(await host.switchTo(old, "check")).toMatchObject({ exitCode: 1 });
+  },
+);
 
 test("changed and removed units are stopped, restarted, reloaded or left, as their flags say", async () => {
   const removable = {

@@ -26,10 +26,18 @@
   checkFails ? false,
   bootLoaderFails ? false,
   activateFails ? false,
+  # Switch inhibitors, name -> value: one that differs is better taken by a boot.
+  inhibitors ? { },
+  # The program that switches: the stand-in, or a real one (its binary).
+  switchProgram ? ./switch-to-configuration.sh,
+  # Of the stand-in alone: which release it behaves like, and where it dies with which code.
+  switchEra ? "26.11",
+  switchDiesAt ? "",
+  switchDiesWith ? 1,
   # An init that never gets to systemd.
   bootFails ? false,
-  # Seconds that switch-to-configuration sleeps, and where: "started" (before the boot
-  # loader), "stopped" (units are stopped, nothing is activated) or "activated".
+  # Seconds that switch-to-configuration sleeps, and where: "started" (in the pre-switch checks,
+  # before the boot loader), "stopped" (units are stopped, nothing is activated) or "activated".
   switchSleep ? 0,
   switchSleepAt ? "stopped",
   # Activation takes the network interface down; others bring it up.
@@ -116,7 +124,22 @@ let
       DefaultDependencies=no
       Conflicts=shutdown.target
     '';
+    # Every switch restarts it.
+    "sysinit-reactivation.target" = ''
+      [Unit]
+      Description=Reactivate sysinit units
+    '';
   };
+
+  # A program from the store has libraries there.
+  switchToConfiguration =
+    if builtins.match "/nix/store/.*" (toString switchProgram) != null && builtins.isString switchProgram then
+      builtins.storePath switchProgram
+    else
+      builtins.path {
+        path = switchProgram;
+        name = "switch-to-configuration";
+      };
 
   allUnits =
     targets
@@ -183,20 +206,34 @@ in
       fill ./activate.sh {
         FAILS = flag activateFails;
         CUT_NETWORK = flag cutNetwork;
-      }
-    } -e "s|@TOPLEVEL@|$out|g" > $out/activate
-    cat ${builtins.toFile "activation-script" activationScript} >> $out/activate
-    printf '\nexit $status\n' >> $out/activate
-    ${fill ./init.sh { FAILS = flag bootFails; }} -e "s|@TOPLEVEL@|$out|g" > $out/init
-    ${
-      fill ./switch-to-configuration.sh {
-        CHECK_FAILS = flag checkFails;
-        BOOT_LOADER_FAILS = flag bootLoaderFails;
         SLEEP = switchSleep;
         SLEEP_AT = switchSleepAt;
       }
-    } -e "s|@TOPLEVEL@|$out|g" > $out/bin/switch-to-configuration
-    chmod +x $out/activate $out/init $out/bin/switch-to-configuration
+    } -e "s|@TOPLEVEL@|$out|g" > $out/activate
+    cat ${builtins.toFile "activation-script" activationScript} >> $out/activate
+    printf '\nsleep_at activated\nexit $status\n' >> $out/activate
+    ${fill ./init.sh { FAILS = flag bootFails; }} -e "s|@TOPLEVEL@|$out|g" > $out/init
+    ${
+      fill ./pre-switch-checks.sh {
+        CHECK_FAILS = flag checkFails;
+        GENERATION = generation;
+        SLEEP = switchSleep;
+        SLEEP_AT = switchSleepAt;
+      }
+    } > $out/pre-switch-checks
+    ${fill ./install-boot-loader.sh { FAILS = flag bootLoaderFails; }} > $out/install-boot-loader
+    printf '%s\n' ${
+      toString (map (inhibitor: shell "${inhibitor}=${inhibitors.${inhibitor}}") (builtins.attrNames inhibitors))
+    } > $out/switch-inhibitors
+    cat > $out/bin/switch-to-configuration <<END
+    #!/bin/sh
+    export OUT=$out TOPLEVEL=$out DISTRO_ID=nixos LOCALE_ARCHIVE= SYSTEMD=/usr
+    export PRE_SWITCH_CHECK=$out/pre-switch-checks INSTALL_BOOTLOADER=$out/install-boot-loader
+    export STAND_IN_ERA=${switchEra} STAND_IN_DIES_AT=${switchDiesAt} STAND_IN_DIES_WITH=${toString switchDiesWith}
+    exec ${switchToConfiguration} "\$@"
+    END
+    chmod +x $out/activate $out/init $out/pre-switch-checks $out/install-boot-loader \
+      $out/bin/switch-to-configuration
   '' { };
 
   # The agent alone.

@@ -23,6 +23,10 @@ export interface ToplevelOptions {
   readonly checkFails?: boolean;
   readonly bootLoaderFails?: boolean;
   readonly activateFails?: boolean;
+  readonly inhibitors?: Readonly<Record<string, string>>;
+  readonly switchEra?: "24.11" | "26.11";
+  readonly switchDiesAt?: "started" | "stopped" | "activated" | "restarted";
+  readonly switchDiesWith?: number;
   readonly bootFails?: boolean;
   readonly switchSleep?: number;
   readonly switchSleepAt?: "started" | "stopped" | "activated";
@@ -31,6 +35,12 @@ export interface ToplevelOptions {
   readonly payloadBytes?: number;
 }
 
+/**
+ * A real switch-to-configuration-ng to switch with in place of the stand-in, for people who
+ * have one (test/README.md).
+ */
+export const REAL_SWITCH = process.env["NIXOS_PULL_SWITCH"];
+
 /** Builds a system for a test host with real Nix, in this machine's store; gives its path. */
 export async function buildToplevel(
   { agentConfig, ...options }: ToplevelOptions = {},
@@ -38,6 +48,7 @@ export async function buildToplevel(
 ): Promise<string> {
   const json = JSON.stringify({
     ...options,
+    ...(REAL_SWITCH !== undefined && { switchProgram: REAL_SWITCH }),
     ...(agentConfig === undefined ? {} : { agentConfig: JSON.stringify(agentConfig, null, 2) }),
   });
   const result = await runProcess(

@@ -24,7 +24,7 @@ export interface StreamOptions extends StartOptions {
 export interface ProcessOptions extends StreamOptions {
   /** Bytes kept of each stream. */
   readonly maxOutput?: number;
-  /** Called with every line of standard error as it comes. */
+  /** Called with every line of standard error (with `mergeOutput`, of both) as it comes. */
   readonly onErrorLine?: (line: string) => void;
   /** Send standard output where standard error goes, so that the lines keep their order. */
   readonly mergeOutput?: boolean;

@@ -3,8 +3,9 @@ import { join } from "node:path";
 import type { Activator, Log, NixStore } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment, storeRoot } from "../nix/nix-environment.ts";
-import { lastLines } from "../process/bounded-output.ts";
+import { SwitchOutput } from "../../core/update/switch-output.ts";
 import { runProcess } from "../process/subprocess.ts";
+import { isSwitchLocked } from "./switch-lock.ts";
 
 /** Below a toplevel. */
 export const SWITCH_PROGRAM = "bin/switch-to-configuration";
@@ -23,7 +24,9 @@ export async function usageKnowsCheck(
   });
   return usage.exitCode !== 0 && /^\s*check\b|[|<]check[|>]/m.test(usage.stderr);
 }
-const KEPT_LINES = 20;
+
+/** With it, switch-to-configuration leaves its pre-switch checks out. */
+export const UNCHECKED = { NIXOS_NO_CHECK: "1" };
 
 /**
  * Runs switch-to-configuration as a child of the agent: for sandboxes and hosts
@@ -49,19 +52,23 @@ export function childActivator(
       }
     },
     hasCheck: (toplevel) => usageKnowsCheck(program(toplevel), env),
-    async activate(toplevel, mode) {
-      const result = await runProcess(program(toplevel), [mode], {
-        env,
+    async activate(toplevel, action, _signal, { unchecked = false } = {}) {
+      const output = new SwitchOutput();
+      const result = await runProcess(program(toplevel), [action], {
+        env: unchecked ? { ...env, ...UNCHECKED } : env,
         timeoutMs: settings.activation.timeout,
         mergeOutput: true,
         onErrorLine: (line) => {
+          output.take(line);
           log.info(line, { component: "switch-to-configuration" });
         },
       });
       return {
         exitCode: result.exitCode,
         timedOut: result.timedOut,
-        lastLines: lastLines(result.stderr, KEPT_LINES),
+        lockHeld: await isSwitchLocked(),
+        facts: output.facts(),
+        lastLines: output.lines(),
       };
     },
   };

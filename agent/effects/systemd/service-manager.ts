@@ -1,6 +1,7 @@
 import { readFile } from "node:fs/promises";
 import { PullError } from "../../core/errors.ts";
 import type { ServiceManager } from "../../core/ports.ts";
+import type { UnitState } from "../../core/update/unit-states.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
 import { SWITCH_UNIT } from "./systemd-activator.ts";
@@ -19,6 +20,44 @@ function isNotOurs(unit: string): boolean {
   return unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`);
 }
 
+/** One unit a line, its name first. */
+const PLAIN = ["--plain", "--no-legend", "--no-pager", "--full"] as const;
+
+/** So many names fit into one command line with room to spare. */
+const UNITS_AT_ONCE = 200;
+
+function namesIn(listed: string): string[] {
+  return listed.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
+}
+
+async function statesOf(units: readonly string[]): Promise<UnitState[]> {
+  const { stdout } = await systemdOrThrow(
+    "systemctl",
+    "show",
+    "--property=Id,LoadState,ActiveState,Type,Result,ConditionResult,BusName,TriggeredBy",
+    "--",
+    ...units,
+  );
+  // One block for each name, in their order; an alias has the Id of the unit behind it.
+  return stdout.split("\n\n").flatMap((block, at) => {
+    const unit = units[at];
+    if (unit === undefined) return [];
+    const value = (name: string): string =>
+      new RegExp(`^${name}=(.*)$`, "m").exec(block)?.[1]?.trim() ?? "";
+    return [
+      {
+        unit,
+        load: value("LoadState"),
+        active: value("ActiveState"),
+        type: value("Type"),
+        result: value("Result") || "success",
+        conditionMet: value("ConditionResult") !== "no",
+        onDemand: value("BusName") !== "" || value("TriggeredBy") !== "",
+      },
+    ];
+  });
+}
+
 /** A host whose units systemd manages. */
 export const systemdManager: ServiceManager = {
   bootId: readBootId,
@@ -30,13 +69,11 @@ export const systemdManager: ServiceManager = {
         "systemctl",
         "list-units",
         "--state=failed,auto-restart,auto-restart-queued",
-        "--plain",
-        "--no-legend",
-        "--no-pager",
+        ...PLAIN,
       ),
       systemdOrThrow("systemctl", "show", "--property=Id,NRestarts", "*.service"),
     ]);
-    const failed = listed.stdout.split("\n").flatMap((line) => /^\S+/.exec(line)?.[0] ?? []);
+    const failed = namesIn(listed.stdout);
     const restarts = shown.stdout.split("\n\n").flatMap((block) => {
       const unit = /^Id=(.+)$/m.exec(block)?.[1];
       const count = Number(/^NRestarts=(\d+)$/m.exec(block)?.[1] ?? 0);
@@ -44,6 +81,27 @@ export const systemdManager: ServiceManager = {
       return unit !== undefined && count > 0 && unit !== AGENT_UNIT ? [[unit, count] as const] : [];
     });
     return { failed: failed.filter(isNotOurs).sort(), restarts: new Map(restarts) };
+  },
+
+  async activeUnits() {
+    const listed = await systemdOrThrow(
+      ...(["systemctl", "list-units", "--state=active", ...PLAIN] as const),
+    );
+    return namesIn(listed.stdout).filter(isNotOurs).sort();
+  },
+
+  async unitStates(units) {
+    const states: UnitState[] = [];
+    for (let at = 0; at < units.length; at += UNITS_AT_ONCE) {
+      states.push(...(await statesOf(units.slice(at, at + UNITS_AT_ONCE))));
+    }
+    return states;
+  },
+
+  async startUnits(units) {
+    for (let at = 0; at < units.length; at += UNITS_AT_ONCE) {
+      await systemd("systemctl", "start", "--", ...units.slice(at, at + UNITS_AT_ONCE));
+    }
   },
 
   async armDeadline(seconds, command) {
@@ -99,6 +157,9 @@ export const systemdManager: ServiceManager = {
 export const sandboxManager: ServiceManager = {
   bootId: readBootId,
   unitTroubles: () => Promise.resolve(null),
+  activeUnits: () => Promise.resolve(null),
+  unitStates: () => Promise.resolve([]),
+  startUnits: () => Promise.resolve(),
   armDeadline: () => Promise.resolve(),
   disarmDeadline: () => Promise.resolve(),
   stopAgent: () => Promise.resolve(),

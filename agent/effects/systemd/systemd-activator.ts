@@ -2,18 +2,21 @@ import { access, constants } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PullError } from "../../core/errors.ts";
-import type { ActivationResult, Activator, Log } from "../../core/ports.ts";
+import type { ActivationResult, Activator, Log, SwitchAction } from "../../core/ports.ts";
+import { NO_FACTS, SwitchOutput } from "../../core/update/switch-output.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
-import { clearUnit, systemd, systemdOrThrow, unitProperties } from "./systemctl.ts";
-import { lastLines } from "../process/bounded-output.ts";
-import { SWITCH_PROGRAM, usageKnowsCheck } from "./activator.ts";
+import { runProcess } from "../process/subprocess.ts";
+import { clearUnit, systemdOrThrow, unitProperties } from "./systemctl.ts";
+import { SWITCH_PROGRAM, UNCHECKED, usageKnowsCheck } from "./activator.ts";
+import { isSwitchLocked } from "./switch-lock.ts";
 
 /** The transient unit in which every switch runs. */
 export const SWITCH_UNIT = "nixos-pull-switch.service";
 
-const KEPT_LINES = 20;
 const POLL_MS = 250;
+/** Reading the journal of one switch takes moments; more is a journal that is ill. */
+const JOURNAL_MS = 60_000;
 /** systemd re-executes itself in some switches and does not answer for a while. */
 const SILENCE_MS = 5 * 60_000;
 /** What systemd itself needs to end a switch after its time limit. */
@@ -34,8 +37,8 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
       );
     },
     hasCheck: (toplevel) => usageKnowsCheck(program(toplevel)),
-    async activate(toplevel, mode, signal) {
-      const description = `nixos-pull: ${mode} ${toplevel}`;
+    async activate(toplevel, action, signal, { unchecked = false } = {}) {
+      const description = `nixos-pull: ${action} ${toplevel}`;
       const left = await unitProperties(SWITCH_UNIT, "LoadState", "Description");
       const isOurs = left?.get("Description") === description && left.get("LoadState") === "loaded";
       if (isOurs) {
@@ -43,7 +46,8 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
       } else {
         // Whatever else has the name is a leftover: no two switches may run at once.
         await clearUnit(SWITCH_UNIT);
-        await start(description, program(toplevel), mode, settings.activation.timeout);
+        const { timeout } = settings.activation;
+        await start(description, [program(toplevel), action], { timeout, unchecked });
       }
       const result = await ended(settings.activation.timeout, signal);
       await clearUnit(SWITCH_UNIT);
@@ -54,13 +58,10 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
 
 async function start(
   description: string,
-  program: string,
-  mode: string,
-  timeoutMs: number,
+  command: readonly [program: string, action: SwitchAction],
+  { timeout, unchecked }: { timeout: number; unchecked: boolean },
 ): Promise<void> {
-  const environment = Object.entries(childEnvironment()).map(
-    ([name, value]) => `--setenv=${name}=${value}`,
-  );
+  const variables = { ...childEnvironment(), ...(unchecked && UNCHECKED) };
   await systemdOrThrow(
     "systemd-run",
     `--unit=${SWITCH_UNIT}`,
@@ -68,15 +69,18 @@ async function start(
     "--no-block",
     "--no-ask-password",
     "--quiet",
-    "--property=Type=oneshot",
+    // Not oneshot, whose start would be a job: programs that wait for the end of the boot would
+    // wait for themselves.
+    "--service-type=exec",
     "--property=RemainAfterExit=yes",
-    `--property=TimeoutStartSec=${Math.ceil(timeoutMs / 1000)}s`,
+    `--property=RuntimeMaxSec=${Math.ceil(timeout / 1000)}s`,
     // A switch that leaves something running must not lose it when its unit is cleared.
     "--property=KillMode=mixed",
-    ...environment,
+    // What it prints is evidence: none of it may be dropped for being much.
+    "--property=LogRateLimitIntervalSec=0",
+    ...Object.entries(variables).map(([name, value]) => `--setenv=${name}=${value}`),
     "--",
-    program,
-    mode,
+    ...command,
   );
 }
 
@@ -114,19 +118,32 @@ async function ended(timeoutMs: number, signal?: AbortSignal): Promise<Activatio
 const CLD_EXITED = "1";
 
 async function resultOf(unit: ReadonlyMap<string, string>): Promise<ActivationResult> {
-  const invocation = unit.get("InvocationID") ?? "";
-  const journal = await systemd(
-    "journalctl",
-    "--quiet",
-    "--no-pager",
-    "--output=cat",
-    `--lines=${KEPT_LINES}`,
-    `_SYSTEMD_INVOCATION_ID=${invocation}`,
-  );
+  const output = await printedBy(unit.get("InvocationID") ?? "");
   const exited = unit.get("LoadState") === "loaded" && unit.get("ExecMainCode") === CLD_EXITED;
   return {
     exitCode: exited ? Number(unit.get("ExecMainStatus")) : null,
     timedOut: unit.get("Result") === "timeout",
-    lastLines: lastLines(journal.stdout, KEPT_LINES),
+    lockHeld: await isSwitchLocked(),
+    facts: output?.facts() ?? NO_FACTS,
+    lastLines: output?.lines() ?? [],
   };
+}
+
+/** All that one run of the unit printed, by the journal; null if that cannot be read. */
+async function printedBy(invocation: string): Promise<SwitchOutput | null> {
+  const output = new SwitchOutput();
+  const filter = `_SYSTEMD_INVOCATION_ID=${invocation}`;
+  const { exitCode } = await runProcess(
+    "journalctl",
+    ["--quiet", "--no-pager", "--output=cat", "--all", filter],
+    {
+      env: childEnvironment(),
+      timeoutMs: JOURNAL_MS,
+      mergeOutput: true,
+      onErrorLine: (line) => {
+        output.take(line);
+      },
+    },
+  );
+  return exitCode === 0 ? output : null;
 }

@@ -5,6 +5,7 @@ import {
   MAX_REPORT_MESSAGE,
   type Report,
 } from "../../core/formats/report.ts";
+import { tellingLines } from "../../core/update/switch-output.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
 import type { HistoryEntry } from "../../effects/state/history.ts";
@@ -13,7 +14,7 @@ import type { HistoryEntry } from "../../effects/state/history.ts";
 const FAILURES = new Set(["ActivationRejected", "ActivationInterrupted", "AttemptFailed"]);
 
 /**
- * The last update that failed after `committedAt`, with the last lines of its switch; none
+ * The last update that failed after `committedAt`, with the lines of its switch that say most; none
  * where the host became another release since then.
  */
 export function failedUpdate(
@@ -33,9 +34,9 @@ export function failedUpdate(
     toplevel: toplevel.success ? toplevel.data : null,
     code: isErrorCode(entry.code) ? entry.code : null,
     message: entry.message === undefined ? null : sanitize(entry.message, MAX_REPORT_MESSAGE),
-    lastLines: linesBefore(history, at)
-      .slice(-MAX_FAILURE_LINES)
-      .map((line) => sanitize(line, MAX_FAILURE_LINE)),
+    lastLines: tellingLines(linesBefore(history, at), MAX_FAILURE_LINES).map((line) =>
+      sanitize(line, MAX_FAILURE_LINE),
+    ),
   };
 }
 

@@ -8,6 +8,7 @@ import {
   setsProfile,
 } from "../../../../agent/core/update/activation.ts";
 import { ACTIVATION_MODES, type ActivationMode } from "../../../../agent/core/formats/manifest.ts";
+import { NO_FACTS } from "../../../../agent/core/update/switch-output.ts";
 import { samplePath } from "../../../support/sample-release.ts";
 
 const OLD = samplePath("nixos-system-web1-old");
@@ -65,7 +66,9 @@ describe("the way back", () => {
 });
 
 describe("the result of switch-to-configuration", () => {
-  const result = { exitCode: 0, timedOut: false, lastLines: [] };
+  const result = {
+    ...{ exitCode: 0, timedOut: false, lockHeld: false, facts: NO_FACTS, lastLines: [] },
+  };
 
   test.each([
     [0, { kind: "activated" }],

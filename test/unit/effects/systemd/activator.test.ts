@@ -45,10 +45,23 @@ test("the program gets the mode, and its exit code and lines are given back and 
   });
 });
 
-test("only the last lines are kept for history", async () => {
-  const { activator } = await hostWith("seq 1 100");
-  const { lastLines } = await activator.activate(TOPLEVEL, "switch");
-  expect(lastLines).toEqual(Array.from({ length: 20 }, (_, at) => String(at + 81)));
+test("of much output the lines that say most are kept, and the facts of all of it", async () => {
+  const { activator } = await hostWith(
+    "seq 1 50; echo \"Activation script snippet 'users' failed (1)\"; seq 52 500; exit 4",
+  );
+  const { lastLines, facts } = await activator.activate(TOPLEVEL, "switch");
+  expect(facts).toMatchObject({ lineCount: 500, failedSnippets: [{ name: "users", code: 1 }] });
+  expect(lastLines).toContain("Activation script snippet 'users' failed (1)");
+  expect([lastLines[0], lastLines.at(-1)]).toEqual(["1", "500"]);
+  expect(lastLines.length).toBeLessThan(60);
+});
+
+test("a run without checks says so to the program", async () => {
+  const { activator } = await hostWith('echo "[$NIXOS_NO_CHECK]"');
+  const options = { unchecked: true };
+  expect((await activator.activate(TOPLEVEL, "test")).lastLines).toEqual(["[]"]);
+  const unchecked = await activator.activate(TOPLEVEL, "test", undefined, options);
+  expect(unchecked.lastLines).toEqual(["[1]"]);
 });
 
 test("the program sees where its files lie and no variables of ours", async () => {
@@ -62,7 +75,7 @@ test("the program sees where its files lie and no variables of ours", async () =
 
 test("a program that takes too long is ended, and that is told", async () => {
   const { activator } = await hostWith("echo begun; sleep 60", 300);
-  expect(await activator.activate(TOPLEVEL, "switch")).toEqual({
+  expect(await activator.activate(TOPLEVEL, "switch")).toMatchObject({
     ...{ exitCode: null, timedOut: true, lastLines: ["begun"] },
   });
 });

@@ -1,0 +1,40 @@
+#!/bin/sh
+# The pre-switch checks of a test system, as NixOS makes them of `system.preSwitchChecks`:
+# run with TOPLEVEL and ACTION, for every action.
+PATH=/usr/bin:/bin:/usr/sbin:/sbin
+incoming=$1 action=$2
+
+failed() {
+  echo "Pre-switch check '$1' failed"
+  exit 1
+}
+
+# The switch inhibitors, lines NAME=VALUE: one that both systems have, and that differs, is
+# better taken by a boot. Not asked for `boot` and `dry-activate`.
+case $action in
+  boot | dry-activate) echo "Not checking switch inhibitors (action = $action)" ;;
+  *)
+    printf 'Checking switch inhibitors...'
+    changes=$(
+      while IFS='=' read -r name value; do
+        before=$(sed -n "s/^$name=//p" /run/current-system/switch-inhibitors 2>/dev/null)
+        [ -z "$before" ] || [ "$before" = "$value" ] || echo "$name : $before -> $value"
+      done <"$incoming/switch-inhibitors"
+    )
+    if [ -n "$changes" ]; then
+      printf '\nThere are changes to critical components of the system:\n\n%s\n\n' "$changes"
+      echo "Switching into this system is not recommended."
+      echo "You probably want to run 'nixos-rebuild boot' and reboot your system instead."
+      failed switchInhibitors
+    fi
+    echo " done"
+    ;;
+esac
+
+if [ -n "@CHECK_FAILS@" ] || [ -e /var/tmp/check-fails-"@GENERATION@" ]; then failed failing; fi
+
+if [ "@SLEEP_AT@" = started ] && [ "$action" != check ] && [ "$action" != dry-activate ]; then
+  echo "sleeping @SLEEP@ s (started)" >&2
+  sleep "@SLEEP@"
+fi
+exit 0
