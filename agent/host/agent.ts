@@ -464,7 +464,8 @@ export class Agent {
     const policy = rolloutWaits(manifest, settings.hostname, record, now);
     const decideOn = (one: Release): Decision => {
       const waits: Wait[] = [...policy, ...hostWaits(settings, orders, one, now)];
-      return decide(record, one, host, now, insistence, waits, settings.drift);
+      const driftPolicy = settings.drift;
+      return decide({ record, release: one, host, now, insistence, waits, driftPolicy });
     };
     const decision = decideOn(release);
     const passage = passageOf(manifest, settings.hostname, record);

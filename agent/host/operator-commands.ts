@@ -1,4 +1,4 @@
-import { names, type Confirmable, type Confirmation } from "../core/schedule/confirmation.ts";
+import { identifies, type Confirmable, type Confirmation } from "../core/schedule/confirmation.ts";
 import { PullError } from "../core/errors.ts";
 import type { Hold } from "../core/schedule/hold.ts";
 import { isPastTheLine } from "../core/update/machine.ts";
@@ -49,7 +49,7 @@ export async function confirmRelease(
     throw new PullError("NOTHING_TO_CONFIRM", message);
   }
   const { sequence, digest, toplevel, mode } = release;
-  if (wanted !== undefined && !names(wanted, release)) {
+  if (wanted !== undefined && !identifies(wanted, release)) {
     throw new PullError(
       "NOTHING_TO_CONFIRM",
       `expected the release that waits, ${sequence} with digest ${digest}, found ${wanted}`,

@@ -5,17 +5,17 @@ import type { Settings } from "../settings.ts";
 import type { Wait } from "./waiting.ts";
 import { isOpen, nextOpening, spreadOf } from "./window.ts";
 
-/** What people said on this host, as it lies in the state directory. */
-export interface Orders {
+/** What operators told this host with `hold` and `confirm`, as it lies in the state directory. */
+export interface OperatorCommands {
   readonly hold: HoldRead;
-  /** The release that was confirmed last; null where none was. */
+  /** The release that was confirmed last; null if none was. */
   readonly confirmation: Confirmation | null;
 }
 
-/** What this host's own rules have against activating a release now. Pure. */
+/** Why this host's own rules do not allow to activate a release now; empty if they do. Pure. */
 export function hostWaits(
   settings: Pick<Settings, "hostname" | "maintenance" | "activation">,
-  { hold, confirmation }: Orders,
+  { hold, confirmation }: OperatorCommands,
   release: Release,
   now: Date,
 ): Wait[] {
@@ -26,7 +26,7 @@ export function hostWaits(
       message: `this host is ${describeHold(hold)}; \`nixos-pull unhold\` ends that`,
       until: hold.kind === "held" ? hold.hold.until : null,
       binds: "everyone",
-      // A host is held to be left alone; its link and disk, too.
+      // A held host is left alone, its link and its disk included.
       allowsFetch: false,
     });
   }

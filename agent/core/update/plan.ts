@@ -10,9 +10,9 @@ export type { Observation } from "./observation.ts";
 
 /** What to do about an accepted release, and why. */
 export type Decision =
-  /** The host is what the release says. */
+  /** The host is what the release says, and that is recorded. */
   | { readonly kind: "active" }
-  /** It already is, but this release was not recorded yet. */
+  /** The host is what the release says, but this release is not recorded yet. */
   | { readonly kind: "adopt" }
   /** The release was activated, then somebody changed the host by hand. It is left alone. */
   | { readonly kind: "drifted"; readonly found: string | null }
@@ -20,35 +20,46 @@ export type Decision =
   | { readonly kind: "denied"; readonly reason: Reason }
   /** The last attempt failed; the next one comes at `until`. */
   | { readonly kind: "backoff"; readonly until: string; readonly reason: Reason }
-  /** It is this host's, but not yet; at least one thing is waited for. */
+  /** The host is to switch to it later: at least one thing is waited for. */
   | { readonly kind: "waiting"; readonly waits: readonly Wait[] }
   | { readonly kind: "update" };
 
 /**
- * How much a person wants it now: `retry` does not wait for the next attempt, `again`
- * also ignores denials and drift. The service itself is `patient`.
+ * How much a person wants it now. The service is `patient`. `retry` does not wait for the
+ * time of the next attempt, and `again` also ignores denials and drift.
  */
 export type Insistence = "patient" | "retry" | "again";
 
-/** What becomes of a host that was changed by hand: it is left alone, or the release comes back. */
+/** Whether the agent leaves a host alone that was changed by hand, or brings the release back. */
 export type DriftPolicy = "keep" | "revert";
 
-/**
- * Decides about a release. `waits` is what the release's rollout and the host's own rules
- * have against applying it now. Pure: same record, host and time, same decision.
- */
-export function decide(
-  record: AgentRecord,
-  release: Release,
-  host: Observation,
-  now: Date,
-  insistence: Insistence = "patient",
-  waits: readonly Wait[] = [],
-  driftPolicy: DriftPolicy = "keep",
-): Decision {
+/** What a decision about a release depends on. */
+export interface DecisionInput {
+  readonly record: AgentRecord;
+  readonly release: Release;
+  readonly host: Observation;
+  readonly now: Date;
+  /** `patient` if absent. */
+  readonly insistence?: Insistence;
+  /** What the release's rollout and the host's own rules have against applying it now. */
+  readonly waits?: readonly Wait[];
+  /** `keep` if absent. */
+  readonly driftPolicy?: DriftPolicy;
+}
+
+/** Decides about a release. Pure: the same input gives the same decision. */
+export function decide({
+  record,
+  release,
+  host,
+  now,
+  insistence = "patient",
+  waits = [],
+  driftPolicy = "keep",
+}: DecisionInput): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
-  // A refresh, or a release for other hosts, asks nothing new of this one.
+  // Whether this host was asked for the same before: a refresh, or a release for other hosts.
   const asked = committed?.toplevel === release.toplevel && committed.mode === release.mode;
   const active = isActive(record, release, host);
   if (active) return { kind: recorded ? "active" : "adopt" };
@@ -60,7 +71,7 @@ export function decide(
   if (denial) return { kind: "denied", reason: denial.reason };
   if (asked) {
     const drift = driftOf(record, host);
-    // Whoever chose another system to boot, a person or the boot loader, had a reason.
+    // A person or the boot loader chose another system to boot, and had a reason.
     if (driftPolicy === "keep" || drift?.what === "booted") {
       return { kind: "drifted", found: drift?.found ?? null };
     }
@@ -82,7 +93,7 @@ function isActive(record: AgentRecord, release: Release, host: Observation): boo
   if (mode === "dry-activate") {
     return host.running === toplevel || committed?.mode === "dry-activate";
   }
-  // Where the running system cannot be seen, what was committed last is what runs.
+  // If the running system cannot be seen, what was committed last is what runs.
   const waits =
     record.pendingReboot?.release.toplevel === toplevel && !record.pendingReboot.wayBack;
   const runs = host.running === null ? committed !== null : host.running === toplevel || waits;

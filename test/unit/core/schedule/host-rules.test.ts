@@ -2,7 +2,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   confirms,
-  names,
+  identifies,
   type Confirmation,
 } from "../../../../agent/core/schedule/confirmation.ts";
 import { describeDrift, driftOf } from "../../../../agent/core/update/drift.ts";
@@ -13,7 +13,7 @@ import {
   type HoldRead,
 } from "../../../../agent/core/schedule/hold.ts";
 import { hookVariables } from "../../../../agent/core/update/hook.ts";
-import { hostWaits, type Orders } from "../../../../agent/core/schedule/host-rules.ts";
+import { hostWaits, type OperatorCommands } from "../../../../agent/core/schedule/host-rules.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
 import type { ActivationMode } from "../../../../agent/core/formats/manifest.ts";
 import { parseSettings, type Settings } from "../../../../agent/core/settings.ts";
@@ -27,7 +27,7 @@ import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample
 import { testKey } from "../../../support/test-key.ts";
 
 const NOW = new Date("2026-02-01T12:00:00.000Z");
-const NO_ORDERS: Orders = { hold: { kind: "none" }, confirmation: null };
+const NO_COMMANDS: OperatorCommands = { hold: { kind: "none" }, confirmation: null };
 const HOLD: Hold = { at: "2026-01-31T09:00:00.000Z", until: null, reason: null };
 
 function settingsWith(changes: object): Settings {
@@ -44,8 +44,8 @@ function confirmationOf(changes: Partial<Confirmation> = {}): Confirmation {
   return { at: NOW.toISOString(), sequence, digest, toplevel, mode, ...changes };
 }
 
-function waitsOf(settings: object, orders: Partial<Orders> = {}, now = NOW): Wait[] {
-  return hostWaits(settingsWith(settings), { ...NO_ORDERS, ...orders }, sampleRelease(), now);
+function waitsOf(settings: object, commands: Partial<OperatorCommands> = {}, now = NOW): Wait[] {
+  return hostWaits(settingsWith(settings), { ...NO_COMMANDS, ...commands }, sampleRelease(), now);
 }
 
 const WINDOWS = {
@@ -113,7 +113,7 @@ const times = fc
   .integer({ min: Date.parse("2025-01-01"), max: Date.parse("2028-01-01") })
   .map((ms) => new Date(ms));
 
-describe("whatever the rules, orders and time", () => {
+describe("whatever the rules, commands and time", () => {
   const holds: fc.Arbitrary<HoldRead> = fc.oneof(
     fc.constant<HoldRead>({ kind: "none" }),
     fc.constant<HoldRead>({ kind: "damaged", why: "torn" }),
@@ -173,13 +173,13 @@ describe("a hold in words", () => {
 
 test("a release is named by its sequence or the beginning of its digest", () => {
   const release = sampleRelease();
-  expect(names(String(release.sequence), release)).toBe(true);
-  expect(names(release.digest, release)).toBe(true);
-  expect(names(release.digest.slice(0, 8), release)).toBe(true);
-  expect(names(release.digest.slice(0, 7), release)).toBe(false);
-  expect(names(release.digest.slice(1), release)).toBe(false);
-  expect(names("", release)).toBe(false);
-  expect(names(`${release.sequence}0`, release)).toBe(false);
+  expect(identifies(String(release.sequence), release)).toBe(true);
+  expect(identifies(release.digest, release)).toBe(true);
+  expect(identifies(release.digest.slice(0, 8), release)).toBe(true);
+  expect(identifies(release.digest.slice(0, 7), release)).toBe(false);
+  expect(identifies(release.digest.slice(1), release)).toBe(false);
+  expect(identifies("", release)).toBe(false);
+  expect(identifies(`${release.sequence}0`, release)).toBe(false);
   expect(confirms(null, release)).toBe(false);
 });
 

@@ -54,7 +54,10 @@ function decision(
   host: Observation,
   insistence?: Insistence,
 ): ReturnType<typeof decide> {
-  return decide(record, sampleRelease({ mode }), host, NOW, insistence);
+  return decide({
+    ...{ record, release: sampleRelease({ mode }), host, now: NOW },
+    ...(insistence && { insistence }),
+  });
 }
 
 function at(profile: string | null, running: string | null): Observation {
@@ -163,7 +166,10 @@ describe("where the policy is to revert what was changed by hand", () => {
     waits: readonly Wait[] = [],
     record = committed(),
   ): ReturnType<typeof decide> =>
-    decide(record, sampleRelease({ mode: "switch" }), host, NOW, insistence, waits, "revert");
+    decide({
+      ...{ record, release: sampleRelease({ mode: "switch" }), host, now: NOW },
+      ...{ insistence, waits, driftPolicy: "revert" },
+    });
 
   test.each<[string, Observation]>([
     ["boots another system", at(OLD, NEW)],
@@ -203,7 +209,9 @@ describe("where the policy is to revert what was changed by hand", () => {
 describe("a release that waits", () => {
   const host = at(OLD, OLD);
   const waiting = (insistence: Insistence, ...waits: Wait[]): ReturnType<typeof decide> =>
-    decide(EMPTY_RECORD, sampleRelease(), host, NOW, insistence, waits);
+    decide({
+      ...{ record: EMPTY_RECORD, release: sampleRelease(), host, now: NOW, insistence, waits },
+    });
 
   test("waits for everything where only the service wants it", () => {
     expect(waiting("patient", WINDOW, HELD)).toEqual({ kind: "waiting", waits: [WINDOW, HELD] });
@@ -218,7 +226,7 @@ describe("a release that waits", () => {
 
   test("is active or denied all the same", () => {
     const of = (record: AgentRecord, now: Observation): string =>
-      decide(record, sampleRelease(), now, NOW, "patient", [HELD]).kind;
+      decide({ record, release: sampleRelease(), host: now, now: NOW, waits: [HELD] }).kind;
     expect(of(committed(), at(NEW, NEW))).toBe("active");
     expect(of(denied(EMPTY_RECORD), host)).toBe("denied");
   });
