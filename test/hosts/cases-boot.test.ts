@@ -110,7 +110,7 @@ test("with the reboot policy `now` a new kernel is proven, booted and proven aga
     kernel: "6.12.2",
     units: { "web.service": service("2") },
   });
-  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 90_000);
+  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 300_000);
   await host.waitForBoot(before);
   await host.waitForEvent("HealthConfirmed", second);
   await expectCommitted(host, second);
@@ -129,7 +129,7 @@ test("a system that fails after its boot goes back to the old one, by a reboot i
     initInterface: "2",
     units: { "bad.service": [...bad, "WantedBy=multi-user.target"].join("\n") },
   });
-  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 90_000);
+  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 300_000);
   await host.waitForDenial(second);
   expect(await host.bootDefault()).toBe(host.first);
   await host.waitFor(async () => (await host.currentSystem()) === host.first, "the old system");
@@ -164,8 +164,8 @@ test("a system that is booted and has no agent to judge it is left by the agent 
       ].join("\n"),
     },
   });
-  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 90_000);
-  await host.waitForDenial(second, 120_000);
+  await host.waitFor(() => host.bootId() !== null && host.bootId() !== before, "a reboot", 300_000);
+  await host.waitForDenial(second, 600_000);
   expect(await host.waitForEvent("ActivationRejected", second)).toMatchObject({
     code: "DEADLINE_PASSED",
   });

@@ -96,7 +96,7 @@ test("the agent is replaced in the middle of the switch: the new one finishes an
   });
   const begun = await host.waitForEvent("ActivationBegun", second);
   expect(begun.state).toBe("Activating");
-  const next = await host.waitForEvent("AgentRestarted", second, 30_000);
+  const next = await host.waitForEvent("AgentRestarted", second, 180_000);
   expect(next.state).toBe("Activating");
   await expectCommitted(host, second);
   expect(await variableOf(host, "nixos-pull.service", "AGENT_VERSION")).toBe("2");

@@ -13,8 +13,8 @@ import { createPrivateNetwork } from "./network.ts";
 const BUILD_ROOT = fileURLToPath(new URL("build-root", import.meta.url));
 const PREPARE_ROOT = fileURLToPath(new URL("prepare-root", import.meta.url));
 
-const BOOT_TIMEOUT_MS = 60_000;
-const EXEC_TIMEOUT_MS = 120_000;
+const BOOT_TIMEOUT_MS = 5 * 60_000;
+const EXEC_TIMEOUT_MS = 5 * 60_000;
 const POLL_MS = 50;
 
 export interface HostOptions {
@@ -276,7 +276,7 @@ export async function createSystemdHost({
     },
     switchTo: (toplevel, action) => exec(`${toplevel}/bin/switch-to-configuration`, action),
 
-    async waitFor(condition, description, timeoutMs = 30_000) {
+    async waitFor(condition, description, timeoutMs = 3 * 60_000) {
       const end = performance.now() + timeoutMs;
       let cause: unknown;
       let stopped = false;

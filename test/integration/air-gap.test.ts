@@ -256,7 +256,7 @@ describe("mirror is interrupted without harm", () => {
     await vi.waitFor(async () => {
       const [name = ""] = await readdir(incoming);
       expect((await stat(join(incoming, name))).size).toBeGreaterThan(1_900_000);
-    }, 20_000);
+    }, 120_000);
     copying.child.kill("SIGKILL");
     await copying.ended;
     // Hosts still find the release before, and all of it.
@@ -528,7 +528,7 @@ describe("a stick that comes and goes", () => {
       const key = parsePublicKey((await host.run("report", "--public-key")).stdout.trim());
       const said = openReport(await readFile(report), key);
       expect(said).toMatchObject({ hostname: "web1", release: { toplevel }, code: null });
-    }, 20_000);
+    }, 120_000);
     expect(await host.profileToplevel()).toBe(toplevel);
 
     await rename(stick, packed);

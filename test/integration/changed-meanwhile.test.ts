@@ -262,7 +262,7 @@ describe("while its closure comes so slowly that mirrors are polled again, a rel
       server.misbehave = manifestStatus(503);
       await expect
         .poll(() => manifestReads(server).filter((status) => status === 503).length, {
-          timeout: 30_000,
+          timeout: 120_000,
         })
         .toBeGreaterThan(1);
     });
@@ -274,7 +274,7 @@ describe("while its closure comes so slowly that mirrors are polled again, a rel
 test("a release that expires while it is fetched, with no mirror to ask, is not activated", async () => {
   const served = await servedRelease(series);
   const { host } = served;
-  const expiresAt = Date.now() + 6_000;
+  const expiresAt = Date.now() + 15_000;
   await publishChanged(served, 3, (manifest) => {
     manifest.expiresAt = new Date(expiresAt).toISOString();
   });

@@ -28,7 +28,7 @@ import { temporaryDirectory } from "../support/temporary.ts";
 /** Starts the service and ends it once `done` holds. */
 async function serveUntil(host: SandboxHost, done: () => Promise<void>): Promise<string> {
   const agent = host.start("run");
-  await vi.waitFor(done, { timeout: 40_000, interval: 100 });
+  await vi.waitFor(done, { timeout: 120_000, interval: 100 });
   agent.child.kill("SIGTERM");
   const { stderr } = await agent.ended;
   return stderr;
@@ -362,7 +362,7 @@ describe.skipIf(!hasChromium)("the page in a browser", () => {
 
   test.for([3, 50, 1000])(
     "%i hosts: the script runs, and nothing that hosts say does",
-    { timeout: 180_000 },
+    { timeout: 900_000 },
     async (count) => {
       const names = sampleHostnames(count);
       const reports = names.flatMap((name, at) => variedReport(name, at, count) ?? []);

@@ -59,7 +59,7 @@ async function fill(path: string, left = 0): Promise<string> {
   const filler = join(path, "filler");
   await runProcess("dd", ["if=/dev/zero", `of=${filler}`, "bs=4k"], {
     env: testEnvironment(),
-    timeoutMs: 30_000,
+    timeoutMs: 240_000,
   });
   await truncate(filler, (await stat(filler)).size - left * 1024);
   return filler;
@@ -462,7 +462,7 @@ describe("a link in the place of", () => {
 /** Makes the first run of generation 2 wait until the function that it gives is called. */
 async function gateSwitches(host: SandboxHost): Promise<() => Promise<void>> {
   const gate = join(host.root, "gate");
-  await runProcess("mkfifo", [gate], { env: testEnvironment(), timeoutMs: 10_000 });
+  await runProcess("mkfifo", [gate], { env: testEnvironment(), timeoutMs: 240_000 });
   await hookSwitches(
     host,
     `if [ "$generation $mode" = "2 test" ]; then read line < "$root/gate"; fi`,
@@ -623,7 +623,7 @@ describe("a switch to release 2 that", () => {
     expect({ ...after, switchLog: [] }).toEqual({ ...before, switchLog: [] });
     await hookSwitches(host, "");
     await expectRecovery(host);
-  }, 120_000);
+  }, 600_000);
 
   test("finds the lock of another one held waits for it", async () => {
     const { host } = await servedRelease(series);
@@ -684,7 +684,7 @@ describe("the garbage collector", () => {
   const collect = (host: SandboxHost): Promise<unknown> =>
     runProcess("nix-store", ["--gc", "--store", `local?root=${host.root}`], {
       env: testEnvironment(),
-      timeoutMs: 60_000,
+      timeoutMs: 240_000,
     });
 
   test("takes nothing of a release that is under way, nor of the one before", async () => {

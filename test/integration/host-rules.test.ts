@@ -155,7 +155,7 @@ describe("outside of its maintenance windows", () => {
     const deleted = await runProcess(
       "nix-store",
       ["--store", `local?root=${host.root}`, "--delete", series.toplevels[2]],
-      { env: testEnvironment(), timeoutMs: 60_000 },
+      { env: testEnvironment(), timeoutMs: 300_000 },
     );
     expect(deleted.exitCode, deleted.stderr).toBe(0);
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
@@ -248,7 +248,7 @@ describe("a held host", () => {
       const applied = await host.run("apply");
       expect(applied.exitCode).toBe(9);
       expect(applied.stderr).toMatch(/STATE_CORRUPT/);
-    }, 30_000);
+    }, 120_000);
     expect(await host.profileToplevel()).toBe(series.toplevels[1]);
     const { alarms, hold } = await statusOf(host);
     expect(hold.kind).toBe("damaged");

@@ -489,7 +489,7 @@ describe("real Nix, asked directly to import a staged binary cache,", () => {
         "-C",
         cache,
       ],
-      { env: testEnvironment(), timeoutMs: 10_000 },
+      { env: testEnvironment(), timeoutMs: 60_000 },
     );
     expect(tar.exitCode, tar.stderr).toBe(0);
     const host = await series.host({ mirrors: [mirror.address] });

@@ -460,7 +460,7 @@ const replaced =
 const manifestOf = ({ mirror }: Target): string => mirror.manifestFile;
 const archiveOf = ({ mirror }: Target): string => mirror.archiveFile(2);
 const fifo = (path: string): Promise<unknown> =>
-  runProcess("mkfifo", [path], { env: testEnvironment(), timeoutMs: 10_000 });
+  runProcess("mkfifo", [path], { env: testEnvironment(), timeoutMs: 60_000 });
 
 const DIRECTORY: Attack[] = [
   {
@@ -638,7 +638,7 @@ describe("of two mirrors", () => {
       quick(),
     );
     const running = host.start("apply");
-    const timer = setTimeout(() => running.child.kill("SIGKILL"), 30_000);
+    const timer = setTimeout(() => running.child.kill("SIGKILL"), 240_000);
     const { exitCode } = await running.ended;
     clearTimeout(timer);
     expect(exitCode).toBe(0);

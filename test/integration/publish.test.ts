@@ -569,4 +569,4 @@ test("a publish that is killed at any moment leaves the old release whole", asyn
   expect(await verify()).not.toBe(inForce);
   expect(await readdir(join(operator.mirror, ".publish"))).toEqual(["lock", "releases"]);
   expect(await readdir(join(operator.mirror, "channels/stable"))).toEqual(["manifest.json"]);
-}, 120_000);
+}, 600_000);

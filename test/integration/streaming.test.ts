@@ -54,7 +54,7 @@ function bytesBelow(directory: string): number {
 async function nixStore(host: SandboxHost, ...args: string[]): Promise<string> {
   const result = await runProcess("nix-store", [...args, "--store", `local?root=${host.root}`], {
     env: testEnvironment(),
-    timeoutMs: 60_000,
+    timeoutMs: 300_000,
     maxOutput: MEBI,
   });
   if (result.exitCode !== 0) throw new Error(result.stderr);
@@ -87,7 +87,7 @@ test("what was imported before a kill -9 outlives a garbage collection and is no
     (await nixStore(host, "--query", "--requisites", ...heldIn(roots)).catch(() => ""))
       .split("\n")
       .filter((path) => path !== "");
-  await expect.poll(valid, { timeout: 20_000, interval: 50 }).not.toEqual([]);
+  await expect.poll(valid, { timeout: 120_000, interval: 50 }).not.toEqual([]);
   first.child.kill("SIGKILL");
   await first.ended;
   const imported = await valid();
@@ -113,7 +113,7 @@ test("what a power cut left damaged in the store is imported again, with what re
     (await nixStore(host, "--query", "--requisites", ...heldIn(roots)).catch(() => ""))
       .split("\n")
       .filter(isPart);
-  await expect.poll(parts, { timeout: 20_000, interval: 50 }).not.toEqual([]);
+  await expect.poll(parts, { timeout: 120_000, interval: 50 }).not.toEqual([]);
   first.child.kill("SIGKILL");
   await first.ended;
   // Files whose contents never reached the disk are empty when the power is back.

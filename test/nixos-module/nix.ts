@@ -10,7 +10,7 @@ const run = promisify(execFile);
 
 const EVALUATE = new URL("evaluate.nix", import.meta.url).pathname;
 const NIXPKGS = process.env["NIXOS_PULL_NIXPKGS"] ?? "";
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 240_000;
 
 /** Whether the tests have to do without Nix. */
 export const noNix = spawnSync("nix-instantiate", ["--version"]).error !== undefined;

@@ -33,7 +33,7 @@ import { removeTree } from "./temporary.ts";
 const BUNDLE = fileURLToPath(new URL("../../dist/nixos-pull.cjs", import.meta.url));
 
 /** No case may take longer: every wait of the agent is bounded. */
-const COMMAND_TIMEOUT_MS = 45_000;
+const COMMAND_TIMEOUT_MS = 240_000;
 
 /** A key pair with its files. */
 export interface KeyFiles {
@@ -53,9 +53,9 @@ export interface Outcome extends CommandOutput {
   };
 }
 
-/** Waits until `look` no longer throws; everything that is waited for comes within seconds. */
+/** Waits until `look` no longer throws. */
 export function comes(look: () => unknown): Promise<unknown> {
-  return vi.waitFor(look, { timeout: 30_000, interval: 50 });
+  return vi.waitFor(look, { timeout: 120_000, interval: 50 });
 }
 
 /** One row of the table: what a hostile party arranges, and how the host must refuse it. */

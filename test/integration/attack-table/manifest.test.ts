@@ -373,9 +373,10 @@ attacks("freeze and clock", here, [
     name: "the accepted release, held until it expired",
     code: "MIRROR_STALE",
     arrange: async () => {
-      await world.resign((it) => void (it.expiresAt = new Date(Date.now() + 2_500).toISOString()));
+      const expiresAt = Date.now() + 10_000;
+      await world.resign((it) => void (it.expiresAt = new Date(expiresAt).toISOString()));
       await rememberCurrent();
-      await new Promise((resolve) => setTimeout(resolve, 2_600));
+      await new Promise((resolve) => setTimeout(resolve, expiresAt - Date.now() + 100));
     },
   },
   {

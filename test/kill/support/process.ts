@@ -5,7 +5,7 @@ import { testEnvironment } from "../../support/nixos-pull.ts";
 const BUNDLE = fileURLToPath(new URL("../../../dist/nixos-pull.cjs", import.meta.url));
 const CRASH_POINTS = new URL("crash-points.mjs", import.meta.url).href;
 /** Longer than any run, other than one that hangs. */
-const TIMEOUT_MS = 60_000;
+const TIMEOUT_MS = 240_000;
 
 /** Runs the shipped bundle; with `crash`, under crash-points.mjs with these variables. */
 export function runAgent(
@@ -26,7 +26,9 @@ export async function runBundle(...args: string[]): Promise<string> {
 
 /** Runs any program where it has to succeed; gives what it printed. */
 export async function runTool(program: string, ...args: string[]): Promise<string> {
-  return succeeded(await runProcess(program, args, { env: testEnvironment(), timeoutMs: 60_000 }));
+  return succeeded(
+    await runProcess(program, args, { env: testEnvironment(), timeoutMs: TIMEOUT_MS }),
+  );
 }
 
 function succeeded(result: ProcessResult): string {

@@ -73,7 +73,7 @@ describe("a file that somebody else may have put there", () => {
     const [fifo, socket] = [join(directory, "fifo"), join(directory, "socket")];
     await runProcess("mkfifo", [fifo], {
       env: { PATH: process.env["PATH"] ?? "" },
-      timeoutMs: 9_000,
+      timeoutMs: 100_000,
     });
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(socket, resolve));

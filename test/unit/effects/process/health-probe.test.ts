@@ -30,13 +30,13 @@ async function serve(listener: RequestListener): Promise<string> {
 }
 
 const command = (...words: string[]): HealthCheck => ({
-  ...{ kind: "command", name: "the check", timeout: "9s", command: words },
+  ...{ kind: "command", name: "the check", timeout: "100s", command: words },
 });
 const http = (url: string, status = 200): HealthCheck => ({
-  ...{ kind: "http", name: "the check", timeout: "9s", url, status },
+  ...{ kind: "http", name: "the check", timeout: "100s", url, status },
 });
 const tcp = (port: number): HealthCheck => ({
-  ...{ kind: "tcp", name: "the check", timeout: "9s", host: "127.0.0.1", port },
+  ...{ kind: "tcp", name: "the check", timeout: "100s", host: "127.0.0.1", port },
 });
 
 /** What is said about a check that fails. */

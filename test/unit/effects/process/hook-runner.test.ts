@@ -3,10 +3,10 @@ import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { systemHookRunner } from "../../../../agent/effects/process/hook-runner.ts";
 import { rejectionOf } from "../../../support/failure.ts";
-import { isAlive } from "../../../support/process-state.ts";
+import { expectEnd } from "../../../support/process-state.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
-const shell = (script: string, timeoutMs = 9_000, signal?: AbortSignal): Promise<void> =>
+const shell = (script: string, timeoutMs = 100_000, signal?: AbortSignal): Promise<void> =>
   systemHookRunner(
     { command: ["/bin/sh", "-c", script], variables: { WORD: "so" }, timeoutMs },
     signal,
@@ -32,19 +32,19 @@ describe("a hook", () => {
     const file = join(await temporaryDirectory(), "children");
     // One child listens to the first signal and one ignores it; the hook itself listens.
     const script = `
-      sleep 300 & echo $! >> ${file}
-      sh -c 'trap "" TERM; echo $$ >> ${file}; exec sleep 300' &
-      sleep 300`;
-    const { code, message } = await rejectionOf(shell(script, 500));
+      sleep 600 & echo $! >> ${file}
+      sh -c 'trap "" TERM; echo $$ >> ${file}; exec sleep 600' &
+      sleep 600`;
+    const { code, message } = await rejectionOf(shell(script, 2_000));
     expect(code).toBe("HOOK_FAILED");
     expect(message).toContain("did not finish within");
     const children = (await readFile(file, "utf8")).trim().split("\n").map(Number);
     expect(children).toHaveLength(2);
-    for (const child of children) expect(await isAlive(child)).toBe(false);
+    for (const child of children) await expectEnd(child);
   });
 
   test("that cannot be started fails", async () => {
-    const run = { variables: {}, timeoutMs: 9_000 };
+    const run = { variables: {}, timeoutMs: 100_000 };
     const missing = await rejectionOf(systemHookRunner({ command: ["/no/such"], ...run }));
     expect(missing.code).toBe("HOOK_FAILED");
     const forbidden = await rejectionOf(systemHookRunner({ command: ["/etc/passwd"], ...run }));

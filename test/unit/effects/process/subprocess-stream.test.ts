@@ -1,7 +1,7 @@
 import { expect, test } from "vitest";
 import { ProcessFailure, streamProcess } from "../../../../agent/effects/process/subprocess.ts";
 
-const OPTIONS = { env: { PATH: process.env["PATH"] ?? "" }, timeoutMs: 10_000 };
+const OPTIONS = { env: { PATH: process.env["PATH"] ?? "" }, timeoutMs: 100_000 };
 
 async function collect(output: AsyncIterable<Buffer>): Promise<string> {
   const pieces: Buffer[] = [];

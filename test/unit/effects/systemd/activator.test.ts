@@ -10,7 +10,7 @@ import { temporaryDirectory } from "../../../support/temporary.ts";
 const TOPLEVEL = samplePath("nixos-system-web1-1");
 
 /** A store whose files lie below a directory, with one system whose program is `script`. */
-async function hostWith(script: string, timeout = 8_000) {
+async function hostWith(script: string, timeout = 100_000) {
   const root = await temporaryDirectory();
   const program = join(root, TOPLEVEL, "bin/switch-to-configuration");
   await mkdir(join(program, ".."), { recursive: true });
@@ -74,7 +74,7 @@ test("the program sees where its files lie and no variables of ours", async () =
 });
 
 test("a program that takes too long is ended, and that is told", async () => {
-  const { activator } = await hostWith("echo begun; sleep 60", 300);
+  const { activator } = await hostWith("echo begun; sleep 600", 2_000);
   expect(await activator.activate(TOPLEVEL, "switch")).toMatchObject({
     ...{ exitCode: null, timedOut: true, lastLines: ["begun"] },
   });
