@@ -93,5 +93,5 @@ test("a new unit that crashes and is restarted for ever is rolled back", async (
   ].join("\n");
   const second = await host.release({ generation: "2", units: { "loop.service": loop } });
   await host.waitForEvent("LeftoversRemoved", second);
-  await expectRolledBack(host, second, 5_000);
+  await expectRolledBack(host, second);
 });
