@@ -5,9 +5,12 @@
 //   npm run test:mutation -- agent/core/formats     one folder, or one file
 //   npm run test:mutation -- --concurrency 1 …      with one process instead of two
 //
-// Prints every survivor, and a table of scores. Exits with 1 if core or host is below its goal.
-import { existsSync, statSync } from "node:fs";
-import { relative, resolve } from "node:path";
+// A file is judged by the unit tests of its own (agent/core/text/x.ts by
+// test/unit/core/text/x.test.ts); a file that has none, by all unit tests of its folder. Prints
+// each survivor and a score for each file. Exits with 1 if core or host is below its goal.
+import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
+import { dirname, join, relative, resolve } from "node:path";
+import { performance } from "node:perf_hooks";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { Stryker } from "@stryker-mutator/core";
@@ -17,9 +20,12 @@ const ROOT = fileURLToPath(new URL("../..", import.meta.url));
 /** The least score in percent of each folder that is measured. */
 const GOALS = { "agent/core": 85, "agent/host": 75 };
 
-/** What counts as detected, and as missed; a mutant of another status does not count. */
+/** What counts as detected, and as missed. Mutants of another status do not count. */
 const DETECTED = ["Killed", "Timeout"];
 const MISSED = ["Survived", "NoCoverage"];
+
+/** A longer text of a survivor is cut. */
+const MAX_SHOWN = 160;
 
 process.chdir(ROOT);
 const { values, positionals } = parseArgs({
@@ -30,71 +36,111 @@ const targets = (positionals.length > 0 ? positionals : Object.keys(GOALS)).map(
   relative(ROOT, resolve(path)),
 );
 for (const target of targets) {
-  if (!existsSync(target) || !goalOf(target)) {
-    console.error(`${target}: expected a folder or a file in ${Object.keys(GOALS).join(" or ")}`);
-    process.exit(2);
-  }
+  if (existsSync(target) && goalOf(target)) continue;
+  console.error(`${target}: expected a folder or a file in ${Object.keys(GOALS).join(" or ")}`);
+  process.exit(2);
 }
 
-process.env.MUTATION_TESTS = [...new Set(targets.flatMap(testsOf))].join(",");
-const results = await new Stryker({
-  mutate: targets.map((path) => (statSync(path).isDirectory() ? `${path}/**/*.ts` : path)),
-  testRunner: "vitest",
-  vitest: { configFile: "test/mutation/vitest.config.ts" },
-  plugins: ["@stryker-mutator/vitest-runner"],
-  coverageAnalysis: "perTest",
-  concurrency: Number(values.concurrency),
-  // A mutant counts as detected when its tests take too long. On a busy machine they must not.
-  timeoutMS: 30_000,
-  timeoutFactor: 4,
-  dryRunTimeoutMinutes: 20,
-  // The copy that is changed and the report stay out of the sources.
-  tempDirName: "dist/mutation/sandbox",
-  ignorePatterns: ["/dist", "/result*"],
-  incremental: false,
-  reporters: ["progress-append-only", "json"],
-  jsonReporter: { fileName: "dist/mutation/report.json" },
-  allowConsoleColors: false,
-}).runMutationTest();
-report(results);
+/** From a file or folder of tests to the files that it judges. */
+const judged = new Map();
+for (const file of targets.flatMap(filesIn)) {
+  const tests = testsOf(file);
+  judged.set(tests, [...(judged.get(tests) ?? []), file]);
+}
 
-/** The part of agent/ to which a path belongs, if it is measured. */
+/** From a file, or a folder of GOALS, to how many of its mutants were detected. */
+const scores = new Map();
+for (const [tests, files] of judged) {
+  const began = performance.now();
+  const mutants = await mutate(files, tests);
+  const seconds = Math.round((performance.now() - began) / 1000);
+  console.log(`\n== ${files.join(" ")}, by ${tests}: ${mutants.length} mutants, ${seconds} s`);
+  for (const mutant of mutants) count(mutant);
+}
+sumUp();
+
+/** The folder of GOALS to which a path belongs, or undefined. */
 function goalOf(path) {
   return Object.keys(GOALS).find((folder) => path === folder || path.startsWith(`${folder}/`));
 }
 
-/** Where the tests of a path are: all of its layer's, since they use each other's code. */
-function testsOf(path) {
-  return [goalOf(path).replace(/^agent/, "test/unit")];
+/** The TypeScript files at or below a path. */
+function filesIn(path) {
+  if (!statSync(path).isDirectory()) return [path];
+  return readdirSync(path, { withFileTypes: true })
+    .sort((a, b) => (a.name < b.name ? -1 : 1))
+    .flatMap((entry) =>
+      entry.isDirectory() ? filesIn(join(path, entry.name)) : [join(path, entry.name)],
+    )
+    .filter((file) => file.endsWith(".ts"));
 }
 
-function report(mutants) {
-  const scores = new Map();
-  for (const mutant of mutants) {
-    const file = relative(ROOT, mutant.fileName);
-    const missed = MISSED.includes(mutant.status);
-    if (!missed && !DETECTED.includes(mutant.status)) continue;
-    for (const name of [file, goalOf(file)]) {
-      const score = scores.get(name) ?? { detected: 0, timedOut: 0, all: 0 };
-      score.all += 1;
-      if (!missed) score.detected += 1;
-      if (mutant.status === "Timeout") score.timedOut += 1;
-      scores.set(name, score);
-    }
-    if (!missed) continue;
-    const { start } = mutant.location;
-    console.log(`${mutant.status} ${file}:${start.line}:${start.column} ${mutant.mutatorName}`);
-    console.log(`    ${mutant.replacement.replaceAll(/\s+/g, " ").slice(0, 160)}`);
+/** The tests that judge a file: its own, or those of the nearest folder that has tests. */
+function testsOf(file) {
+  const own = file.replace(/^agent\/(.*)\.ts$/, "test/unit/$1.test.ts");
+  if (existsSync(own)) return own;
+  let folder = dirname(own);
+  while (!existsSync(folder)) folder = dirname(folder);
+  return folder;
+}
+
+async function mutate(files, tests) {
+  // Stryker's processes, and the Vitest in them, inherit it (vitest.config.ts).
+  process.env.MUTATION_TESTS = tests;
+  const stryker = new Stryker({
+    mutate: files,
+    testRunner: "vitest",
+    vitest: { configFile: "test/mutation/vitest.config.ts" },
+    plugins: ["@stryker-mutator/vitest-runner"],
+    coverageAnalysis: "perTest",
+    concurrency: Number(values.concurrency),
+    // A mutant counts as detected when its tests take too long. On a busy machine they must not.
+    timeoutMS: 30_000,
+    timeoutFactor: 4,
+    dryRunTimeoutMinutes: 20,
+    // The copy that is changed stays out of the sources.
+    tempDirName: `dist/mutation-${process.pid}`,
+    ignorePatterns: ["/dist", "/result*"],
+    reporters: [],
+    logLevel: "warn",
+    allowConsoleColors: false,
+  });
+  return stryker.runMutationTest();
+}
+
+/** Counts a mutant for its file and its folder of GOALS; prints it if it was missed. */
+function count(mutant) {
+  const file = relative(ROOT, mutant.fileName);
+  const missed = MISSED.includes(mutant.status);
+  if (!missed && !DETECTED.includes(mutant.status)) return;
+  for (const name of [file, goalOf(file)]) {
+    const score = scores.get(name) ?? { detected: 0, timedOut: 0, all: 0 };
+    score.all += 1;
+    if (!missed) score.detected += 1;
+    if (mutant.status === "Timeout") score.timedOut += 1;
+    scores.set(name, score);
   }
-  let isBelow = false;
-  for (const [name, { detected, timedOut, all }] of [...scores].sort(([a], [b]) =>
-    a < b ? -1 : 1,
-  )) {
+  if (!missed) return;
+  const { start, end } = mutant.location;
+  const line = readFileSync(mutant.fileName, "utf8").split("\n")[start.line - 1];
+  const original = line.slice(
+    start.column - 1,
+    start.line === end.line ? end.column - 1 : undefined,
+  );
+  console.log(`${mutant.status} ${file}:${start.line}:${start.column} ${mutant.mutatorName}`);
+  console.log(`  - ${shown(original)}\n  + ${shown(mutant.replacement)}`);
+}
+
+function shown(text) {
+  return text.replaceAll(/\s+/g, " ").slice(0, MAX_SHOWN);
+}
+
+function sumUp() {
+  console.log("");
+  for (const [name, { detected, timedOut, all }] of [...scores].sort()) {
     const percent = (100 * detected) / all;
-    const goal = GOALS[name];
-    if (goal !== undefined && percent < goal && targets.includes(name)) isBelow = true;
     const slow = timedOut > 0 ? ` (${timedOut} of them timed out)` : "";
     console.log(`${percent.toFixed(1).padStart(5)} %  ${detected} of ${all}${slow}  ${name}`);
+    if (targets.includes(name) && percent < GOALS[name]) process.exitCode = 1;
   }
-  if (isBelow) process.exitCode = 1;
 }

@@ -85,7 +85,7 @@ test("a consumer that stops early does not hold the program up", async () => {
 });
 
 test("a daemon that keeps the output open is not waited for after the time limit", async () => {
-  const options = { ...OPTIONS, timeoutMs: 300 };
+  const options = { ...OPTIONS, timeoutMs: 2_000 };
   let daemon = 0;
   const running = streamProcess("sh", ["-c", "setsid sleep 60 & echo $!"], options, async (it) => {
     for await (const piece of it) daemon = Number(piece.toString());
