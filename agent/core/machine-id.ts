@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { sha256Hex } from "./formats/sha256.ts";
 
 /**
  * Keeps the identity apart from what other programs derive of it: machine-id(5) asks
@@ -14,5 +14,5 @@ const MACHINE_ID = /^[0-9a-f]{32}$/;
  */
 export function hashMachineId(text: string): string | null {
   const id = text.trim();
-  return MACHINE_ID.test(id) ? createHash("sha256").update(PREFIX).update(id).digest("hex") : null;
+  return MACHINE_ID.test(id) ? sha256Hex(PREFIX, id) : null;
 }

@@ -518,7 +518,7 @@ describe("a stick that comes and goes", () => {
     await mkdir(stick);
     const host = await hostOn(stick, operator, "web1", STICKS);
     const agent = host.start("run");
-    await agent.sees("not there now");
+    await agent.sees("there is no mirror now");
     await rename(stick, `${stick}-empty`);
     await rename(packed, stick);
     await agent.sees("has news; polling now");

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { gunzipSync, gzipSync } from "node:zlib";
 import * as z from "zod";
 import { PullError } from "../errors.ts";
@@ -15,6 +14,7 @@ import {
   type NarInfo,
 } from "./narinfo.ts";
 import { describeIssues } from "../text/schema-issues.ts";
+import { expectSha256 } from "./sha256.ts";
 import type { PublicKey } from "./signing-key.ts";
 import { STORE_DIRECTORY, storePathName, storePathNameSchema } from "./store-path.ts";
 import { TAR_BLOCK, TAR_TRAILER, paddedSize } from "./tar-layout.ts";
@@ -233,13 +233,7 @@ export function readIndex(
  * ARCHIVE_CORRUPT, INDEX_INVALID.
  */
 export function openIndex(compressed: Uint8Array, { index }: ArchiveReference): Buffer {
-  const found = createHash("sha256").update(compressed).digest("hex");
-  if (found !== index.sha256) {
-    throw new PullError(
-      "ARCHIVE_CORRUPT",
-      `archive index: expected sha256 ${index.sha256}, found ${found}`,
-    );
-  }
+  expectSha256(compressed, index.sha256, "archive index");
   return unpackIndex(compressed);
 }
 
@@ -252,14 +246,7 @@ export function readPatchedIndex(
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
 ): ArchiveContents {
-  const expected = release.archive.index.json ?? "none";
-  const found = createHash("sha256").update(json).digest("hex");
-  if (found !== expected) {
-    throw new PullError(
-      "ARCHIVE_CORRUPT",
-      `patched index: expected sha256 ${expected}, found ${found}`,
-    );
-  }
+  expectSha256(json, release.archive.index.json ?? "none", "patched index");
   return checkIndex(json, release, trustedKeys);
 }
 

@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import * as z from "zod";
 import { PullError } from "../errors.ts";
 import { describeIssues } from "../text/schema-issues.ts";
+import { sha256Hex } from "./sha256.ts";
 import {
   keyMaterial,
   signBytes,
@@ -151,7 +151,7 @@ export function openEnvelope(
   const payload = Buffer.from(envelope.payload, "base64");
   return {
     payload,
-    digest: createHash("sha256").update(payload).digest("hex"),
+    digest: sha256Hex(payload),
     signedBy: [...voices.values()],
   };
 }

@@ -4,6 +4,7 @@ import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "../errors.ts";
 import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
 import { describeIssues } from "../text/schema-issues.ts";
+import { SHA256_HEX } from "./sha256.ts";
 import { storePathSchema } from "./store-path.ts";
 
 /** The release manifest: what a DSSE envelope of a channel carries. */
@@ -29,9 +30,7 @@ export const hostnameSchema = z
   .string()
   .regex(/^[a-zA-Z0-9]([a-zA-Z0-9._-]{0,251}[a-zA-Z0-9])?$/, "expected a hostname");
 
-export const sha256Schema = z
-  .string()
-  .regex(/^[0-9a-f]{64}$/, "expected a sha256 in lower-case hex");
+export const sha256Schema = z.string().regex(SHA256_HEX, "expected a sha256 in lower-case hex");
 
 /** A byte count that JavaScript holds exactly. */
 const byteCountSchema = z.int().nonnegative();

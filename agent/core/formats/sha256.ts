@@ -1,4 +1,5 @@
 import { createHash, type Hash } from "node:crypto";
+import { PullError } from "../errors.ts";
 
 /** The form of a SHA-256 digest in file names and JSON: lower-case hexadecimal. */
 export const SHA256_HEX = /^[0-9a-f]{64}$/;
@@ -8,6 +9,13 @@ export function sha256Hex(...pieces: readonly (string | Uint8Array)[]): string {
   const hash = createHash("sha256");
   for (const piece of pieces) hash.update(piece);
   return hash.digest("hex");
+}
+
+/** Throws ARCHIVE_CORRUPT, naming `what`, unless the bytes have this digest. */
+export function expectSha256(bytes: Uint8Array, expected: string, what: string): void {
+  const found = sha256Hex(bytes);
+  if (found === expected) return;
+  throw new PullError("ARCHIVE_CORRUPT", `${what}: expected sha256 ${expected}, found ${found}`);
 }
 
 /** Hashes bytes that come piece by piece, and counts them. */

@@ -1,31 +1,31 @@
-import { createHash } from "node:crypto";
-import { readFile } from "node:fs/promises";
 import * as z from "zod";
-import { isNotFound, writeDurably } from "./durable-file.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
+import { writeDurably } from "./durable-file.ts";
+import { isNotFound, readIfExists } from "./missing-file.ts";
 
-/** What reading a file that carries its own checksum came to. */
+/** The result of reading a file that has its own checksum. */
 export type CheckedRead<T> =
   | { readonly kind: "read"; readonly value: T }
   | { readonly kind: "missing" }
-  /** It is there, but torn, altered or of another form. */
+  /** It exists, but is torn, was changed, or has another form. */
   | { readonly kind: "damaged"; readonly why: string };
 
 const wrapperSchema = z.strictObject({ sha256: z.string(), value: z.unknown() });
 
 function checksum(value: unknown): string {
-  return createHash("sha256").update(JSON.stringify(value)).digest("hex");
+  return sha256Hex(JSON.stringify(value));
 }
 
-/** Writes JSON with its checksum, durably. */
+/** Writes JSON with its checksum, durably. Throws the operating system's errors. */
 export async function writeChecked(path: string, value: unknown): Promise<void> {
   const text = JSON.stringify({ sha256: checksum(value), value }, null, 2);
   await writeDurably(path, `${text}\n`);
 }
 
 /**
- * The same for who does not hold the update lock, such as a person's word that has to be
- * heard in the middle of an update. Whoever takes the lock removes unfinished files, which
- * happens once and not twice in a row.
+ * The same without holding the update lock, such as for an operator's command in the middle of an
+ * update. A process that takes the lock removes unfinished files, this one's too. It does so once,
+ * so the second attempt succeeds.
  */
 export async function writeCheckedUnlocked(path: string, value: unknown): Promise<void> {
   try {
@@ -38,13 +38,8 @@ export async function writeCheckedUnlocked(path: string, value: unknown): Promis
 
 /** Reads what `writeChecked` wrote. Throws only the operating system's errors. */
 export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promise<CheckedRead<T>> {
-  let text: string;
-  try {
-    text = await readFile(path, "utf8");
-  } catch (error) {
-    if (isNotFound(error)) return { kind: "missing" };
-    throw error;
-  }
+  const text = await readIfExists(path);
+  if (text === null) return { kind: "missing" };
   let json: unknown;
   try {
     json = JSON.parse(text);
@@ -59,5 +54,5 @@ export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promis
   const value = schema.safeParse(wrapper.data.value);
   return value.success
     ? { kind: "read", value: value.data }
-    : { kind: "damaged", why: `${path} is not of the form this version knows` };
+    : { kind: "damaged", why: `${path} does not have the form that this version knows` };
 }

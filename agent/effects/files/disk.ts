@@ -1,9 +1,9 @@
 import { stat, statfs } from "node:fs/promises";
 import { dirname } from "node:path";
 import type { Disk } from "../../core/ports.ts";
-import { isNotFound } from "./durable-file.ts";
+import { exists } from "./missing-file.ts";
 
-/** Free space by statfs(2), as an ordinary user may use it. */
+/** Free space by statfs(2), without what is reserved for root. */
 export const systemDisk: Disk = {
   async freeSpace(path) {
     const existing = await nearestExisting(path);
@@ -16,11 +16,5 @@ export const systemDisk: Disk = {
 };
 
 async function nearestExisting(path: string): Promise<string> {
-  try {
-    await stat(path);
-    return path;
-  } catch (error) {
-    if (isNotFound(error) && path !== "/") return nearestExisting(dirname(path));
-    throw error;
-  }
+  return path === "/" || (await exists(path)) ? path : nearestExisting(dirname(path));
 }

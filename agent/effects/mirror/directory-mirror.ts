@@ -1,12 +1,13 @@
-import { constants, open, readlink, realpath, stat, type FileHandle } from "node:fs/promises";
+import { readlink, realpath, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
 import { fileURLToPath } from "node:url";
 import type { ByteRange } from "../../core/formats/byte-ranges.ts";
 import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
-import { isNotFound } from "../files/durable-file.ts";
 import { readBytes } from "../files/file-bytes.ts";
+import { exists, isNotFound } from "../files/missing-file.ts";
+import { openRegularFile, readOpenFile } from "../files/regular-file.ts";
 import { ThinFile } from "./thin-file.ts";
 
 /** A mirror in a directory: a USB stick, a network file system, a local copy. */
@@ -26,23 +27,9 @@ export class DirectoryMirror implements Mirror {
     const path = join(this.#directory, "channels", channel, "manifest.json");
     const file = await this.#open(path);
     try {
-      const limit = this.#limits.manifestBytes;
-      const { size } = await file.stat();
-      if (size > limit) {
-        throw new PullError(
-          "MIRROR_OVERSIZE",
-          `${path}: expected at most ${limit} bytes, found ${size}`,
-        );
-      }
-      // Bounded again while reading: the file may grow after the question.
-      const bytes = Buffer.alloc(size);
-      let read = 0;
-      while (read < size) {
-        const { bytesRead } = await file.read(bytes, read, size - read, read);
-        if (bytesRead === 0) break;
-        read += bytesRead;
-      }
-      return { kind: "read", bytes: bytes.subarray(0, read), validators: {} };
+      const maxBytes = this.#limits.manifestBytes;
+      const bytes = await readOpenFile(file, { name: path, maxBytes, code: "MIRROR_OVERSIZE" });
+      return { kind: "read", bytes, validators: {} };
     } finally {
       await file.close();
     }
@@ -67,7 +54,7 @@ export class DirectoryMirror implements Mirror {
     return thin?.header.ranges ?? null;
   }
 
-  /** The archive, or where it is not there, the part of it that is. */
+  /** The whole archive, or, if there is none, the part of it that a stick carries. */
   async #openArchive(sha256: string): Promise<{ file: FileHandle; thin: ThinFile | null }> {
     const whole = join(this.#directory, "archives", `${sha256}.tar`);
     const part = join(this.#directory, "archives", `${sha256}.thin`);
@@ -76,7 +63,7 @@ export class DirectoryMirror implements Mirror {
     } catch (error) {
       if (!(error instanceof PullError) || error.code !== "MIRROR_NOT_FOUND") throw error;
       const file = await this.#open(part).catch((other: unknown) => {
-        // What is missing is the archive; nobody asked for a part of it.
+        // The message names the archive: nobody asked for a part of it.
         throw other instanceof PullError && other.code === "MIRROR_NOT_FOUND" ? error : other;
       });
       try {
@@ -91,8 +78,7 @@ export class DirectoryMirror implements Mirror {
   async #open(path: string): Promise<FileHandle> {
     let file: FileHandle;
     try {
-      // Without blocking: a FIFO on a stick must not hold the agent up.
-      file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK);
+      file = await openRegularFile(path, { code: "MIRROR_STATUS", followLink: true });
     } catch (cause) {
       if (isNotFound(cause)) {
         await this.#expectThere(cause);
@@ -101,9 +87,6 @@ export class DirectoryMirror implements Mirror {
       throw cause;
     }
     try {
-      if (!(await file.stat()).isFile()) {
-        throw new PullError("MIRROR_STATUS", `${path}: expected a plain file`);
-      }
       await this.#expectInside(file, path);
       return file;
     } catch (error) {
@@ -112,16 +95,16 @@ export class DirectoryMirror implements Mirror {
     }
   }
 
-  /** A mount point is empty while its stick is elsewhere. Throws MIRROR_ABSENT. */
+  /** A mount point is empty while its stick is not plugged in. Throws MIRROR_ABSENT. */
   async #expectThere(cause: unknown): Promise<void> {
     if (await isMirrorThere(this.#directory)) return;
-    throw new PullError("MIRROR_ABSENT", `${this.#directory}: not there now`, { cause });
+    throw new PullError("MIRROR_ABSENT", `${this.#directory}: there is no mirror now`, { cause });
   }
 
   /**
-   * A link on a stick may lead to any file of this host, and what is wrong with that one
-   * would be told in logs and reports. Asked of the open file, so that no swap comes between
-   * (proc(5), /proc/PID/fd).
+   * A link on a stick may lead to any file of this host, and messages about its contents would get
+   * into logs and reports. The check is made on the open file (proc(5), /proc/PID/fd), so that
+   * nobody can replace the file in between. Throws MIRROR_STATUS.
    */
   async #expectInside(file: FileHandle, path: string): Promise<void> {
     const [found, directory] = await Promise.all([
@@ -133,13 +116,7 @@ export class DirectoryMirror implements Mirror {
   }
 }
 
-/** Whether a directory holds a mirror, whatever is on it. */
-export async function isMirrorThere(directory: string): Promise<boolean> {
-  try {
-    await stat(join(directory, "channels"));
-    return true;
-  } catch (error) {
-    if (isNotFound(error)) return false;
-    throw error;
-  }
+/** Whether a directory holds a mirror, of whatever channels. Throws the system's errors. */
+export function isMirrorThere(directory: string): Promise<boolean> {
+  return exists(join(directory, "channels"));
 }

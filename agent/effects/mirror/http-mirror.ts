@@ -3,6 +3,7 @@ import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
 import type { MirrorCredential, Settings } from "../../core/settings.ts";
 import { parseUrl } from "../../core/formats/web-address.ts";
+import { readBounded } from "../files/bounded-read.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
 import { authorizationOf, type Transport } from "./transport.ts";
 
@@ -59,20 +60,14 @@ export class HttpMirror implements Mirror {
         `${url.href}: expected at most ${limit} bytes, the mirror announces ${told}`,
       );
     }
-    // Bounded again while reading: it may send more than it says.
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of this.#body(response, url, signal)) {
-      size += chunk.length;
-      if (size > limit) {
-        await drop(response);
-        throw new PullError("MIRROR_OVERSIZE", `${url.href}: expected at most ${limit} bytes`);
-      }
-      chunks.push(chunk);
+    // Bounded again while reading: it may send more than it announces.
+    const bytes = await readBounded(this.#body(response, url, signal), limit);
+    if (bytes === null) {
+      throw new PullError("MIRROR_OVERSIZE", `${url.href}: expected at most ${limit} bytes`);
     }
     return {
       kind: "read",
-      bytes: Buffer.concat(chunks),
+      bytes,
       validators: {
         etag: header(response, "etag"),
         lastModified: header(response, "last-modified"),

@@ -1,12 +1,13 @@
 import { mkdir, readdir, readlink, rename, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { GcRoots } from "../../core/ports.ts";
-import { isNotFound, syncDirectory } from "../files/durable-file.ts";
+import { syncDirectory } from "../files/durable-file.ts";
+import { hasErrorCode, ifMissing } from "../files/missing-file.ts";
 
 /**
  * Links in a directory below `/nix/var/nix/gcroots`. The collector follows a link to a
- * store path as soon as that path is valid (Nix manual, "Garbage Collector Roots"), so
- * a root made before an import leaves no moment in which the closure could be lost.
+ * store path as soon as that path is valid (Nix manual, "Garbage Collector Roots"). So a root
+ * that is made before an import keeps the closure from its first moment on.
  */
 export function gcRootsIn(directory: string): GcRoots {
   return {
@@ -22,10 +23,10 @@ export function gcRootsIn(directory: string): GcRoots {
       await mkdir(join(directory, name), { recursive: true });
       for (const path of storePaths) {
         await symlink(path, join(directory, name, basename(path))).catch((error: unknown) => {
-          if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+          if (!hasErrorCode(error, "EEXIST")) throw error;
         });
       }
-      // They also say what a power cut may have damaged.
+      // After a power cut, these roots name the paths that have to be verified.
       await syncDirectory(join(directory, name));
       await syncDirectory(directory);
     },
@@ -33,19 +34,9 @@ export function gcRootsIn(directory: string): GcRoots {
       await rm(join(directory, name), { recursive: true, force: true });
     },
     async heldBelow(name) {
-      const names = await readdir(join(directory, name)).catch((error: unknown) => {
-        if (isNotFound(error)) return [];
-        throw error;
-      });
+      const names = await ifMissing(readdir(join(directory, name)), []);
       return Promise.all(names.map((link) => readlink(join(directory, name, link))));
     },
-    async held(name) {
-      try {
-        return await readlink(join(directory, name));
-      } catch (error) {
-        if (isNotFound(error)) return null;
-        throw error;
-      }
-    },
+    held: (name) => ifMissing(readlink(join(directory, name)), null),
   };
 }

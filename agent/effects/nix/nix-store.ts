@@ -1,11 +1,12 @@
-import { readdir, readlink, realpath, rm } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { NixStore } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../../core/formats/store-path.ts";
 import { systemDisk } from "../files/disk.ts";
-import { isNotFound, syncDirectory } from "../files/durable-file.ts";
+import { removeDurably, syncDirectory } from "../files/durable-file.ts";
+import { ifMissing, readLinkIfExists } from "../files/missing-file.ts";
 import { NIX_OPTIONS, PATHS_PER_CALL, childEnvironment, storeRoot } from "./nix-environment.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../process/subprocess.ts";
 
@@ -184,8 +185,7 @@ export function nixStoreOf(
         await profileCommand("--switch-generation", String(generation));
         return;
       }
-      await rm(profile, { force: true });
-      await syncDirectory(dirname(profile));
+      await removeDurably(profile);
     },
 
     async pruneGenerations(keep) {
@@ -197,15 +197,12 @@ export function nixStoreOf(
     },
 
     async profileGeneration() {
-      return generationNumber(await readLink(profile), profile);
+      return generationNumber(await readLinkIfExists(profile), profile);
     },
 
     async findGeneration(wanted) {
-      const current = generationNumber(await readLink(profile), profile);
-      const links = await readdir(dirname(profile)).catch((error: unknown) => {
-        if (isNotFound(error)) return [];
-        throw error;
-      });
+      const current = generationNumber(await readLinkIfExists(profile), profile);
+      const links = await ifMissing(readdir(dirname(profile)), []);
       const numbers = links
         .map((link) => generationNumber(link, profile))
         .filter((number) => number !== null)
@@ -240,20 +237,13 @@ async function storePathBehind(path: string, root: string | null): Promise<strin
     if (isStorePath(at)) return at;
     const inRoot = root !== null && at.startsWith(`${root}/`) ? at.slice(root.length) : at;
     if (isStorePath(inRoot)) return inRoot;
-    const target = await readLink(at);
+    const target = await readLinkIfExists(at);
     if (target === null) return null;
-    at = target.startsWith("/") ? target : join(await parentOf(at), target);
+    at = target.startsWith("/")
+      ? target
+      : join(await ifMissing(realpath(dirname(at)), dirname(at)), target);
   }
   return null;
-}
-
-async function parentOf(path: string): Promise<string> {
-  try {
-    return await realpath(dirname(path));
-  } catch (error) {
-    if (isNotFound(error)) return dirname(path);
-    throw error;
-  }
 }
 
 /** The number in `PROFILE-NUMBER-link`, the name of a generation's link. */
@@ -268,14 +258,4 @@ function generationNumber(link: string | null, profile: string): number | null {
 function isStorePath(path: string): boolean {
   const prefix = `${STORE_DIRECTORY}/`;
   return path.startsWith(prefix) && STORE_PATH_NAME.test(path.slice(prefix.length));
-}
-
-async function readLink(path: string): Promise<string | null> {
-  try {
-    return await readlink(path);
-  } catch (error) {
-    const code = (error as NodeJS.ErrnoException).code;
-    if (isNotFound(error) || code === "EINVAL") return null;
-    throw error;
-  }
 }

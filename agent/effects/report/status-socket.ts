@@ -2,16 +2,18 @@ import { chmod, lchown, lstat, readFile, rm, stat } from "node:fs/promises";
 import { createServer, type Server } from "node:net";
 import { dirname } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import { isNotFound } from "../files/durable-file.ts";
+import { ifMissing } from "../files/missing-file.ts";
 
-/** Clients beyond these are turned away; each has this long, whatever it does. */
+/** Further clients are turned away. */
 const MAX_CLIENTS = 8;
+/** A client is cut off after this time. */
 const CLIENT_TIMEOUT_MS = 2_000;
 
 /**
- * A Unix socket that tells whoever may open it what `answer` gives, and closes. It reads
- * nothing: no client can make the agent do anything else. The owner and `group` may
- * open it. Gives what closes it. Throws CONFIG_INVALID and the operating system's errors.
+ * Serves what `answer` gives on a Unix socket, and then closes the connection. The agent reads
+ * nothing from clients, so that none of them can make it do anything else. Only the agent's user
+ * and `group` may open the socket. Gives a function that ends the service. Throws CONFIG_INVALID
+ * and the operating system's errors.
  */
 export async function serveStatus(
   path: string,
@@ -21,7 +23,7 @@ export async function serveStatus(
   const groupId = group === undefined ? null : await findGroup(group);
   await expectOwnDirectory(dirname(path));
   await removeStaleSocket(path);
-  // What clients send is not even read.
+  // Paused: what clients send is never read.
   const server = createServer({ pauseOnConnect: true }, (client) => {
     const deadline = setTimeout(() => client.destroy(), CLIENT_TIMEOUT_MS);
     client.on("close", () => {
@@ -43,7 +45,7 @@ export async function serveStatus(
   };
 }
 
-/** Binds with no rights for anybody, so that there is no moment of too many. */
+/** Creates the socket without any rights, so that at no moment too many users may open it. */
 async function listen(server: Server, path: string): Promise<void> {
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
@@ -57,8 +59,9 @@ async function listen(server: Server, path: string): Promise<void> {
 }
 
 /**
- * Where others could put a link in the socket's place, its mode would be set on what the
- * link leads to. Throws CONFIG_INVALID.
+ * Expects a directory in which only the agent's user can create files. Anybody else could put a
+ * link in the socket's place, and the agent would change the mode of the file behind it. Throws
+ * CONFIG_INVALID.
  */
 async function expectOwnDirectory(directory: string): Promise<void> {
   const found = await stat(directory);
@@ -67,20 +70,20 @@ async function expectOwnDirectory(directory: string): Promise<void> {
   if (found.uid === user && !othersWrite) return;
   throw new PullError(
     "CONFIG_INVALID",
-    `statusSocket.path: expected ${directory} to be user ${user}'s and writable to no other, ` +
-      `found mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`,
+    `statusSocket.path: expected ${directory} to belong to user ${user} and to be writable by ` +
+      `no other user, found mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`,
   );
 }
 
-/** An earlier agent's socket goes; anything else in its place is somebody's and stays. */
+/** Removes the socket of an earlier agent, and nothing else. Throws CONFIG_INVALID. */
 async function removeStaleSocket(path: string): Promise<void> {
-  const found = await lstat(path).catch((error: unknown) => {
-    if (isNotFound(error)) return null;
-    throw error;
-  });
+  const found = await ifMissing(lstat(path), null);
   if (found === null) return;
   if (!found.isSocket()) {
-    throw new PullError("CONFIG_INVALID", `statusSocket.path: ${path} is there and is no socket`);
+    throw new PullError(
+      "CONFIG_INVALID",
+      `statusSocket.path: expected no file or a socket at ${path}, found another kind of file`,
+    );
   }
   await rm(path, { force: true });
 }
@@ -89,7 +92,10 @@ async function findGroup(name: string): Promise<number> {
   const lines = (await readFile("/etc/group", "utf8")).split("\n");
   const id = lines.map((line) => line.split(":")).find(([it]) => it === name)?.[2];
   if (id === undefined || !/^\d+$/.test(id)) {
-    throw new PullError("CONFIG_INVALID", `statusSocket.group: there is no group ${name}`);
+    throw new PullError(
+      "CONFIG_INVALID",
+      `statusSocket.group: expected a group in /etc/group, found no ${name}`,
+    );
   }
   return Number(id);
 }

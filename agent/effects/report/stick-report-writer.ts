@@ -1,16 +1,17 @@
-import { constants, mkdir, open, stat, type FileHandle } from "node:fs/promises";
+import { constants, mkdir, open, type FileHandle } from "node:fs/promises";
 import { PullError, toPullError } from "../../core/errors.ts";
-import { isNotFound, writeDurably } from "../files/durable-file.ts";
+import { writeDurably } from "../files/durable-file.ts";
+import { exists, hasErrorCode, isNotFound } from "../files/missing-file.ts";
 
-/** Where a stick takes reports home. */
+/** Directory of a stick in which it carries reports home. */
 const REPORTS = "reports";
 
 /**
- * Writes a report onto a mirror's directory, where it is there and can be written. The
- * stick may be pulled out at any moment, and somebody else may have made it: everything is
- * done below the directory that was opened, so that nothing lands under an empty mount
- * point, and no link is followed. Gives whether it was written. Throws the operating
- * system's errors, and MIRROR_STATUS where `reports` is not a directory.
+ * Writes a report onto a stick, which is a mirror in a directory, if it is plugged in and can be
+ * written. The stick may be pulled out at any moment, and somebody else may have prepared it. So
+ * everything happens below the directory that was opened first: nothing is written below an empty
+ * mount point, and no link is followed. Gives whether the report was written. Throws the operating
+ * system's errors, and MIRROR_STATUS if `reports` is not a directory.
  */
 export async function writeOnStick(
   directory: string,
@@ -23,7 +24,7 @@ export async function writeOnStick(
     const here = `/proc/self/fd/${stick.fd}`;
     if (!(await exists(`${here}/channels`))) return false;
     await mkdir(`${here}/${REPORTS}`, { mode: 0o755 }).catch((error: unknown) => {
-      if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+      if (!hasErrorCode(error, "EEXIST")) throw error;
     });
     const reports = await openDirectory(`${here}/${REPORTS}`, { followLinks: false });
     if (!reports) {
@@ -36,7 +37,7 @@ export async function writeOnStick(
     }
     return true;
   } catch (error) {
-    // A stick that may only be read is as good as one that takes no reports.
+    // A stick that is read-only takes no reports, which is no error.
     if (toPullError(error).code === "PERMISSION_DENIED") return false;
     throw error;
   } finally {
@@ -44,7 +45,7 @@ export async function writeOnStick(
   }
 }
 
-/** A directory, or null where it is not there; the configuration may name a link, a stick may not. */
+/** An open directory, or null if there is none. A link is followed only if the settings name it. */
 async function openDirectory(
   path: string,
   { followLinks }: { followLinks: boolean },
@@ -54,18 +55,7 @@ async function openDirectory(
   try {
     return await open(path, flags);
   } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (isNotFound(error) || code === "ELOOP") return null;
-    throw error;
-  }
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (isNotFound(error)) return false;
+    if (isNotFound(error) || hasErrorCode(error, "ELOOP")) return null;
     throw error;
   }
 }

@@ -1,8 +1,8 @@
-import { open, readFile, rename, stat } from "node:fs/promises";
+import { open, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
 import * as z from "zod";
 import { mergeMemories, trustMemorySchema } from "../../core/release/acceptance.ts";
-import { isNotFound } from "../files/durable-file.ts";
+import { ifMissing, readIfExists } from "../files/missing-file.ts";
 
 /** One line of `history.jsonl`: something that happened to this host. */
 export const historyEntrySchema = z.strictObject({
@@ -78,7 +78,9 @@ export class History {
 
   /** Entries, oldest first. A line that a power cut tore is left out. */
   async read(): Promise<HistoryEntry[]> {
-    const texts = await Promise.all([OLDER, FILE].map((name) => this.#readFile(name)));
+    const texts = await Promise.all(
+      [OLDER, FILE].map((name) => readIfExists(join(this.#directory, name))),
+    );
     return texts
       .join("\n")
       .split("\n")
@@ -111,24 +113,12 @@ export class History {
   async #sizes(): Promise<(number | null)[]> {
     return Promise.all(
       [OLDER, FILE].map((name) =>
-        stat(join(this.#directory, name)).then(
-          ({ size }) => size,
-          (error: unknown) => {
-            if (isNotFound(error)) return null;
-            throw error;
-          },
+        ifMissing(
+          stat(join(this.#directory, name)).then(({ size }) => size),
+          null,
         ),
       ),
     );
-  }
-
-  async #readFile(name: string): Promise<string> {
-    try {
-      return await readFile(join(this.#directory, name), "utf8");
-    } catch (error) {
-      if (isNotFound(error)) return "";
-      throw error;
-    }
   }
 }
 
@@ -144,13 +134,8 @@ function entryIn(line: string): HistoryEntry | null {
 
 /** The lines of a file, last first; none where there is no file. */
 async function* linesBackwards(path: string): AsyncGenerator<string> {
-  let file;
-  try {
-    file = await open(path, "r");
-  } catch (error) {
-    if (isNotFound(error)) return;
-    throw error;
-  }
+  const file = await ifMissing(open(path, "r"), null);
+  if (!file) return;
   try {
     const { size } = await file.stat();
     const first = Math.max(0, size - MAX_READ_BYTES);

@@ -1,10 +1,9 @@
-import { rm } from "node:fs/promises";
-import { dirname, join } from "node:path";
+import { join } from "node:path";
 import { holdSchema, type Hold, type HoldRead } from "../../core/schedule/hold.ts";
 import { readChecked, writeCheckedUnlocked } from "../files/checked-file.ts";
-import { isNotFound, syncDirectory } from "../files/durable-file.ts";
+import { removeDurably } from "../files/durable-file.ts";
 
-/** Its name in the state directory. */
+/** Name of the file in the state directory. */
 export const HOLD_FILE = "hold.json";
 
 function fileIn(stateDirectory: string): string {
@@ -26,20 +25,15 @@ export async function readHold(stateDirectory: string): Promise<HoldRead> {
   }
 }
 
-/** Holds the host, in place of any hold before. */
+/** Holds the host. Replaces an earlier hold. Throws the operating system's errors. */
 export async function writeHold(stateDirectory: string, hold: Hold): Promise<void> {
   await writeCheckedUnlocked(fileIn(stateDirectory), hold);
 }
 
-/** Ends a hold, damaged or not; gives whether there was one. */
+/**
+ * Ends a hold, also one whose file is damaged. Gives whether there was one. Throws the operating
+ * system's errors.
+ */
 export async function removeHold(stateDirectory: string): Promise<boolean> {
-  const file = fileIn(stateDirectory);
-  try {
-    await rm(file);
-  } catch (error) {
-    if (isNotFound(error)) return false;
-    throw error;
-  }
-  await syncDirectory(dirname(file));
-  return true;
+  return removeDurably(fileIn(stateDirectory));
 }

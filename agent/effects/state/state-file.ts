@@ -9,7 +9,8 @@ import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../core/update/machine.ts";
 import type { Log } from "../../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
-import { TEMPORARY, isNotFound } from "../files/durable-file.ts";
+import { TEMPORARY } from "../files/durable-file.ts";
+import { ifMissing } from "../files/missing-file.ts";
 import type { History } from "./history.ts";
 
 /** What the state directory holds of the record, and what is wrong with it. */
@@ -66,10 +67,7 @@ export class StateFile {
   /** Removes files that were never finished; only for who holds the lock. */
   async removeUnfinished(): Promise<void> {
     for (const directory of [this.#directory, this.#copyDirectory]) {
-      const names = await readdir(directory).catch((error: unknown) => {
-        if (isNotFound(error)) return [];
-        throw error;
-      });
+      const names = await ifMissing(readdir(directory), []);
       for (const name of names.filter((it) => TEMPORARY.test(it))) {
         await rm(join(directory, name), { force: true });
       }

@@ -1,22 +1,22 @@
-import { createHash } from "node:crypto";
-import { access, readFile, realpath } from "node:fs/promises";
+import { readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import type { NixStore, Successor } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
-import { isNotFound } from "../files/durable-file.ts";
+import { exists, ifMissing } from "../files/missing-file.ts";
 import { AGENT_UNIT } from "./service-manager.ts";
 import { describeFailure, runProcess } from "../process/subprocess.ts";
 import { systemd } from "./systemctl.ts";
 
-/** Where a system has the agent's program. */
+/** Path of the agent's program in a system. */
 const PROGRAM = "sw/bin/nixos-pull";
 
-/** How long the new agent may take to look at its configuration. */
+/** Time that the new agent gets to check its configuration. */
 const PROOF_MS = 60_000;
 
-/** What a host that systemd manages would start as the agent now. */
+/** The agent that systemd would start now. */
 interface Installed {
   /** Program, configuration and unit, as one text to compare. */
   readonly identity: string;
@@ -24,9 +24,9 @@ interface Installed {
 }
 
 /**
- * Watches what the running system would start as the agent: its program, configuration
- * and unit. The NixOS module never restarts the agent in a switch, which the agent
- * itself may be running, so the agent looks afterwards whether it changed.
+ * Watches which agent the running system would start: its program, configuration and unit.
+ * The NixOS module never restarts the agent during a switch, because the agent itself runs the
+ * switch. So the agent looks afterwards whether it changed.
  */
 export function successorOf(
   settings: Settings,
@@ -45,17 +45,11 @@ export function successorOf(
       // A sandbox's system is not what starts agents here.
       if (!options.managed) return true;
       const program = join(options.store.realPath(toplevel), PROGRAM);
-      const found = await realpath(program).catch((error: unknown) => {
-        if (isNotFound(error)) return null;
-        throw error;
-      });
+      const found = await ifMissing(realpath(program), null);
       if (found === null) return false;
-      // The configuration that comes with the system, where it is the agent's own.
+      // The configuration that comes with the system, if that has one for the agent.
       const config = join(options.store.realPath(toplevel), "etc/nixos-pull/config.json");
-      const isThere = await access(config).then(
-        () => true,
-        () => false,
-      );
+      const isThere = await exists(config).catch(() => false);
       const result = await runProcess(found, ["config", ...(isThere ? ["--config", config] : [])], {
         env: childEnvironment(),
         timeoutMs: PROOF_MS,
@@ -75,7 +69,7 @@ async function installedAgent(
   const program = await realpath(join(currentSystem, PROGRAM)).catch(() => "none");
   const config = await readFile(configFile).catch(() => Buffer.alloc(0));
   const unit = managed ? await systemd("systemctl", "cat", AGENT_UNIT) : null;
-  const hash = createHash("sha256").update(config);
-  if (unit?.exitCode === 0) hash.update(unit.stdout);
-  return { identity: `${program} ${hash.digest("hex")}`, hasUnit: unit?.exitCode === 0 };
+  const hasUnit = unit?.exitCode === 0;
+  const hash = sha256Hex(config, hasUnit ? unit.stdout : "");
+  return { identity: `${program} ${hash}`, hasUnit };
 }

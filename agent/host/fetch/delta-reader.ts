@@ -2,7 +2,7 @@ import type { Delta } from "../../core/transfer/delta.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import type { Mirror } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
-import { expectSha256 } from "../../core/transfer/expected-hash.ts";
+import { expectSha256 } from "../../core/formats/sha256.ts";
 
 /** Deltas are read so many bytes at a time: few requests, and soon something to do. */
 const BATCH_BYTES = 256 * 1024;

@@ -9,7 +9,7 @@ import type { IndexPatch, Release } from "../../core/formats/manifest.ts";
 import type { Mirror, Staging } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
 import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
-import { expectSha256 } from "../../core/transfer/expected-hash.ts";
+import { expectSha256 } from "../../core/formats/sha256.ts";
 import { withFailover } from "../poll/mirror-failover.ts";
 import type { FetchTools } from "./tools.ts";
 

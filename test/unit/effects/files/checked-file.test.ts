@@ -116,7 +116,7 @@ describe("a damaged file", () => {
     const path = await written({ sequence: "7", name: "x" });
     expect(await readChecked(path, schema)).toEqual({
       kind: "damaged",
-      why: `${path} is not of the form this version knows`,
+      why: `${path} does not have the form that this version knows`,
     });
   });
 });

@@ -68,7 +68,7 @@ describe("a manifest", () => {
     expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_ABSENT");
   });
 
-  test("below a plain file is MIRROR_NOT_FOUND", async () => {
+  test("below a regular file is MIRROR_NOT_FOUND", async () => {
     const { mirror, directory } = await mirrorDirectory();
     await rm(join(directory, "channels"), { recursive: true });
     await writeFile(join(directory, "channels"), "");
@@ -76,7 +76,7 @@ describe("a manifest", () => {
   });
 });
 
-describe("what is no plain file is refused, as a manifest and as an archive", () => {
+describe("what is no regular file is refused, as a manifest and as an archive", () => {
   async function refusals(place: (path: string) => unknown): Promise<string[]> {
     const { mirror, manifest, archive } = await mirrorDirectory();
     await place(manifest);
@@ -106,12 +106,12 @@ describe("what is no plain file is refused, as a manifest and as an archive", ()
     ]);
   });
 
-  test("a socket, by the operating system", async () => {
+  test("a socket", async () => {
     const { mirror, manifest } = await mirrorDirectory();
     const server = createServer();
     await new Promise<void>((resolve) => server.listen(manifest, resolve));
     onTestFinished(() => void server.close());
-    await expect(mirror.readManifest("stable")).rejects.toMatchObject({ code: "ENXIO" });
+    await expect(mirror.readManifest("stable")).rejects.toMatchObject({ code: "MIRROR_STATUS" });
   });
 });
 
