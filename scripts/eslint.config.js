@@ -19,6 +19,9 @@ const MAY_IMPORT = {
 const PURE_PACKAGES = ["zod", "node-cron", "node:crypto", "node:url", "node:zlib"];
 const AGENT = join(process.cwd(), "agent");
 
+/** The one file of host/ that may know effects. */
+const COMPOSE = join(AGENT, "host", "compose.ts");
+
 /** Which layer of agent/ a file is in: its first folder. */
 const layerOf = (file) => relative(AGENT, file).split(sep)[0];
 
@@ -39,6 +42,11 @@ const layers = {
         return;
       }
       const other = layerOf(resolve(dirname(file), name));
+      if (layer === "host" && other === "effects" && file !== COMPOSE) {
+        const message = "host/ reaches the outside world through ports; compose.ts makes effects.";
+        context.report({ node: source, message });
+        return;
+      }
       if (other === layer || allowed.includes(other)) return;
       context.report({ node: source, message: `${layer}/ must not import from ${other}/.` });
     };

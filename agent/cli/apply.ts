@@ -1,5 +1,5 @@
-import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
+import { tick } from "../host/tick.ts";
 import { writeMetricsFile } from "../host/report/metrics.ts";
 import { handReport } from "../host/report/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
@@ -36,7 +36,7 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
       progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
     },
   });
-  const outcome = await new Agent(tools).tick({
+  const outcome = await tick(tools, {
     insistence: options.again ? "again" : "retry",
     acceptStateLoss: options.acceptStateLoss ?? false,
     signal,

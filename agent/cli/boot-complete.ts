@@ -1,5 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
-import { Agent } from "../host/agent.ts";
+import { bootVerdict } from "../host/boot-verdict.ts";
 import { composeTools } from "../host/compose.ts";
 import { EXIT, PullError } from "../core/errors.ts";
 import { silentLog } from "../effects/host/log.ts";
@@ -28,9 +28,9 @@ async function bootComplete(
   signal: AbortSignal,
 ): CommandResult {
   const settings = await loadSettings(options.config);
-  const agent = new Agent(composeTools(settings, silentLog));
+  const tools = composeTools(settings, silentLog);
   for (;;) {
-    switch (await agent.judgeBoot()) {
+    switch (await bootVerdict(tools)) {
       case "proven":
         return EXIT.ok;
       case "rejected":

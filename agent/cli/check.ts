@@ -1,4 +1,4 @@
-import { Agent } from "../host/agent.ts";
+import { check as checkHost } from "../host/check.ts";
 import { composeTools } from "../host/compose.ts";
 import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
@@ -24,8 +24,8 @@ export const checkCommand: CommandMaker = ({ signal, finish }) =>
 /** `nixos-pull check`: what would happen now, and why not. */
 async function check(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
-  const agent = new Agent(composeTools(settings, silentLog));
-  const found = await agent.check({ insistence: "patient", signal });
+  const tools = composeTools(settings, silentLog);
+  const found = await checkHost(tools, { insistence: "patient", signal });
   const { preview, error, record, verdicts, drift, hold } = found;
   if (options.json) {
     const { hostname } = settings;

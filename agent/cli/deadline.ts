@@ -1,5 +1,5 @@
-import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
+import { passDeadline } from "../host/pass-deadline.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
 import { Command } from "@commander-js/extra-typings";
@@ -21,6 +21,6 @@ export const deadlineCommand: CommandMaker = ({ finish }) =>
 /** `nixos-pull deadline`: run by the timer that an activation starts, not by people. */
 async function deadline(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
-  await new Agent(composeTools(settings, createLog(settings.log))).passDeadline(options.system);
+  await passDeadline(composeTools(settings, createLog(settings.log)), options.system);
   return EXIT.ok;
 }

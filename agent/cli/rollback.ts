@@ -1,5 +1,5 @@
-import { Agent } from "../host/agent.ts";
 import { composeTools } from "../host/compose.ts";
+import { rollBackByHand } from "../host/roll-back.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
@@ -23,7 +23,7 @@ export const rollbackCommand: CommandMaker = ({ finish }) =>
 async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
-  const target = await new Agent(tools).rollBack(options.generation ?? null);
+  const target = await rollBackByHand(tools, options.generation ?? null);
   if (options.json) printJson(target);
   else printLine(`Back at generation ${target.generation}: ${target.toplevel}`);
   return EXIT.ok;

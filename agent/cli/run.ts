@@ -1,5 +1,5 @@
 import { composeTools } from "../host/compose.ts";
-import { runDaemon } from "../host/daemon.ts";
+import { runDaemon } from "../host/daemon/daemon.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";

@@ -1,11 +1,20 @@
+import type * as z from "zod";
+import type { PullError } from "./errors.ts";
 import type { NarMember } from "./formats/archive-index.ts";
 import type { ByteRange } from "./formats/byte-ranges.ts";
 import type { HealthCheck } from "./formats/health-check.ts";
+import type { Release } from "./formats/manifest.ts";
 import type { NarInfo } from "./formats/narinfo.ts";
+import type { PendingReport, ReportTarget } from "./formats/pending-report.ts";
+import type { SecretKey } from "./formats/signing-key.ts";
+import type { Confirmation } from "./schedule/confirmation.ts";
+import type { Hold, HoldRead } from "./schedule/hold.ts";
 import type { Delta } from "./transfer/delta.ts";
 import type { ActivationMode } from "./formats/manifest.ts";
 import type { SwitchFacts } from "./update/switch-output.ts";
 import type { UnitState } from "./update/unit-states.ts";
+import type { HistoryEntry } from "./update/history-entry.ts";
+import type { AgentRecord } from "./update/record.ts";
 
 /**
  * The agent's outside world as interfaces. `effects/` has the real ones; tests put
@@ -15,6 +24,14 @@ import type { UnitState } from "./update/unit-states.ts";
 /** Tells the time; the only source of "now" for decisions. */
 export interface Clock {
   now(): Date;
+}
+
+/** Waiting, and a clock that nobody sets. */
+export interface Timers {
+  /** Milliseconds of a steady clock: only differences mean anything. */
+  steadyMs(): number;
+  /** Waits so long. Throws INTERRUPTED once `signal` is aborted. */
+  sleep(ms: number, signal?: AbortSignal): Promise<void>;
 }
 
 /** What a mirror said a file's version was, for the next conditional request (RFC 9110, 13.1). */
@@ -60,6 +77,67 @@ export interface Mirror {
    * where a mirror never has parts. Throws as `readArchive`.
    */
   heldParts?(sha256: string): Promise<readonly ByteRange[] | null>;
+}
+
+/** A manifest as a mirror gave it, with what a conditional request needs. */
+export interface CachedManifest {
+  readonly bytes: Uint8Array;
+  readonly validators: Validators;
+}
+
+/** What each mirror answered last. Nothing in it is believed without being verified again. */
+export interface ManifestCache {
+  get(mirror: string, channel: string): Promise<CachedManifest | null>;
+  put(mirror: string, channel: string, manifest: CachedManifest): Promise<void>;
+  drop(mirror: string, channel: string): Promise<void>;
+  /** Writes what changed since the last time. */
+  save(): Promise<void>;
+}
+
+/** How far a fetch is, in bytes. */
+export interface FetchProgress {
+  readonly received: number;
+  readonly total: number;
+}
+
+/** What a fetch moved. */
+export interface FetchSummary {
+  readonly paths: number;
+  /** Paths that the store lacked. */
+  readonly newPaths: number;
+  /** Bytes of NARs that were downloaded. */
+  readonly bytesReceived: number;
+  /** Paths that were made out of older ones. */
+  readonly deltasUsed: number;
+  /** Deltas that did not give what was signed, so that the path was downloaded whole. */
+  readonly deltasFailed: number;
+}
+
+/** What bringing in a release would take. */
+export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
+  /** Bytes to download, if nothing is staged yet. */
+  readonly downloadBytes: number;
+  /** Bytes by which the store would grow. */
+  readonly storeBytes: number;
+}
+
+/** Hears how each mirror served an archive: null if it served what was asked. */
+export type ArchiveListener = (mirror: string, error: PullError | null) => void;
+
+/** Brings closures from the mirrors into the store. */
+export interface ClosureFetch {
+  /**
+   * Brings a release's closure into the store; what an earlier attempt left is used. Throws
+   * the MIRROR_ and ARCHIVE_ errors, DISK_FULL, IMPORT_FAILED, INTERRUPTED, …
+   */
+  fetch(
+    release: Release,
+    options: { signal?: AbortSignal | undefined; onArchiveRead?: ArchiveListener | undefined },
+  ): Promise<FetchSummary>;
+  /** Says what `fetch` would move, and refuses as it would; writes nothing. */
+  preview(release: Release, signal?: AbortSignal): Promise<FetchPreview>;
+  /** Removes what attempts left that nothing will go on with. Throws the system's errors. */
+  abandon(): Promise<void>;
 }
 
 /** The Nix store and profile of the host. */
@@ -283,6 +361,22 @@ export interface Activator {
   ): Promise<ActivationResult>;
 }
 
+/** What of a system takes effect only with a boot, and the directory that a boot starts from. */
+export interface BootDirectory {
+  /**
+   * Whether a system, its toplevel, differs from the booted one in kernel, initrd or kernel
+   * modules. False if either has none: there is nothing to boot then.
+   */
+  needsReboot(toplevel: string): Promise<boolean>;
+  /**
+   * What the directory lacks for the system's kernel and initrd beside the old ones, in
+   * bytes; null if there is enough, or no such directory.
+   */
+  missingSpace(
+    toplevel: string,
+  ): Promise<{ directory: string; needed: number; free: number } | null>;
+}
+
 /** What is wrong with the units of a host, as far as systemd shows it. */
 export interface UnitTroubles {
   /** Units that are failed, or that wait to be started again after a failure; sorted. */
@@ -386,6 +480,133 @@ export interface Disk {
   /** Free bytes and an identity of the file system that holds `path` or its nearest parent. */
   freeSpace(path: string): Promise<{ free: number; fileSystem: string; total?: number }>;
 }
+
+/** What is left of the agent's record, and what is wrong with it. */
+export interface Recollection {
+  /** Null if nothing is left of a host that had something. */
+  readonly record: AgentRecord | null;
+  /** What was damaged or missing; empty if all is well. */
+  readonly alarms: readonly PullError[];
+}
+
+/** The agent's record, kept so that no single loss forgets which releases were accepted. */
+export interface StateStore {
+  /** Makes the state directory, readable by its owner alone. */
+  prepare(): Promise<void>;
+  /** Removes files that were never finished; only for the holder of the update lock. */
+  removeUnfinished(): Promise<void>;
+  /**
+   * Reads the record; what is damaged or missing is put together again from the other
+   * copies. Throws only the operating system's errors.
+   */
+  recall(): Promise<Recollection>;
+  /**
+   * Reads the record and logs all that is wrong with it. Throws STATE_CORRUPT or STATE_LOST
+   * if nothing is left of a host that had a history, unless `acceptLoss`.
+   */
+  load(options?: { acceptLoss?: boolean }): Promise<AgentRecord>;
+  /** After `load`: writes again what was damaged or missing, and notes it in the history. */
+  mend(record: AgentRecord, now: Date): Promise<void>;
+  /** Writes the record, durably. */
+  save(record: AgentRecord): Promise<void>;
+}
+
+/** What happened to this host: only ever added to, for people and for recovery. */
+export interface HistoryStore {
+  /** Adds an entry, durably. */
+  append(entry: HistoryEntry): Promise<void>;
+  /** All entries that are kept, oldest first. */
+  read(): Promise<HistoryEntry[]>;
+  /** The newest entry of an event, or null. */
+  findLast(event: string): Promise<HistoryEntry | null>;
+  /** Whether there ever was one. */
+  exists(): Promise<boolean>;
+}
+
+/** Small files of the state directory, each with a checksum. */
+export interface CheckedFiles {
+  /** The file's value; null if it is missing, damaged or of another form. */
+  read<T>(name: string, schema: z.ZodType<T>): Promise<T | null>;
+  /** Writes it whole, durably. */
+  write(name: string, value: unknown): Promise<void>;
+}
+
+/** What people decided about this host, as it lies in the state directory. */
+export interface OperatorCommandFiles {
+  readHold(): Promise<HoldRead>;
+  /** Holds the host, in place of any hold before. */
+  hold(hold: Hold): Promise<void>;
+  /** Ends a hold, damaged or not; gives whether there was one. */
+  unhold(): Promise<boolean>;
+  /** The release that was confirmed last; null if none was, or the file is damaged. */
+  readConfirmation(): Promise<Confirmation | null>;
+  /** Confirms a release, in place of any that was confirmed before. */
+  confirm(confirmation: Confirmation): Promise<void>;
+}
+
+/** `update`: only its holder changes the host. `agent`: only its holder is the service. */
+export type LockName = "update" | "agent";
+
+/** Locks between processes of this host; the kernel gives up those of a process that ended. */
+export interface Locks {
+  /** The file that a lock lies in, for messages. */
+  fileOf(name: LockName): string;
+  /** Takes a lock and gives what releases it; null if another process holds it. */
+  take(name: LockName): Promise<(() => Promise<void>) | null>;
+}
+
+/** Tells when a mirror in a directory, such as a stick, has news. */
+export interface StickWatch {
+  /** True if there is nothing to watch. */
+  readonly isIdle: boolean;
+  /** Addresses of the mirrors that came or changed since the last look. */
+  look(): Promise<string[]>;
+}
+
+/** Tells when somebody held, unheld or confirmed. */
+export interface OperatorCommandsWatch {
+  /** Takes what was commanded until now for known; whatever comes later is news. */
+  look(): Promise<void>;
+  /** Waits for news and gives true; gives false once `signal` is aborted. */
+  untilNews(signal: AbortSignal): Promise<boolean>;
+}
+
+/** The newest report, kept until it was delivered everywhere. */
+export interface ReportSpool {
+  /** What has to be delivered still; null if nothing has, or the file is damaged. */
+  read(): Promise<PendingReport | null>;
+  /** Replaces it; one without targets is removed. */
+  write(pending: PendingReport): Promise<void>;
+}
+
+/** Where this host's reports go, and what it tells of itself. */
+export interface ReportOutlets {
+  /**
+   * Delivers a report to one place that the settings name. Throws MIRROR_STATUS,
+   * MIRROR_UNREACHABLE, INTERRUPTED, … and the operating system's errors.
+   */
+  deliver(target: ReportTarget, envelope: string, signal?: AbortSignal): Promise<void>;
+  /** Leaves a report on a stick, the mirror at this `file:` address. Throws the system's errors. */
+  leaveOnStick(address: string, envelope: string): Promise<void>;
+  /** Writes metrics to a file that a collector may read at any time. Throws the system's errors. */
+  writeMetrics(path: string, text: string): Promise<void>;
+  /** Serves metrics at HOST:PORT; gives what ends that. Throws the system's errors. */
+  serveMetrics(address: string, metrics: () => Promise<string>): Promise<() => Promise<void>>;
+  /**
+   * Tells whoever may open a Unix socket what `answer` gives; gives what ends that. Throws
+   * CONFIG_INVALID and the system's errors.
+   */
+  serveStatus(
+    socket: { path: string; group: string | undefined },
+    answer: () => Promise<string>,
+  ): Promise<() => Promise<void>>;
+}
+
+/**
+ * The key with which this host signs its reports; made if there is none. Throws KEY_INVALID
+ * and the operating system's errors.
+ */
+export type HostKey = () => Promise<SecretKey>;
 
 /** One line for the log; `fields` are for machines. */
 export interface Log {

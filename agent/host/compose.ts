@@ -1,5 +1,5 @@
 import { existsSync, realpathSync } from "node:fs";
-import type { Log, Mirror } from "../core/ports.ts";
+import type { ClosureFetch, FetchProgress, Log, Mirror } from "../core/ports.ts";
 import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/systemd/activator.ts";
 import { deadlineOf } from "../effects/systemd/deadline.ts";
@@ -8,15 +8,24 @@ import { systemProbe } from "../effects/process/health-probe.ts";
 import { systemHookRunner } from "../effects/process/hook-runner.ts";
 import { sandboxManager, systemdManager } from "../effects/systemd/service-manager.ts";
 import { systemdActivator } from "../effects/systemd/systemd-activator.ts";
+import { bootDirectoryOf } from "../effects/host/boot-links.ts";
+import { checkedFilesIn } from "../effects/files/checked-file.ts";
+import { locksIn } from "../effects/process/process-lock.ts";
+import { reportOutletsOf } from "../effects/report/report-outlets.ts";
+import { DirectoryStickWatch } from "../effects/report/stick-watch.ts";
+import { hostKey } from "../effects/state/host-key.ts";
+import { operatorCommandFilesIn } from "../effects/state/operator-command-files.ts";
+import { DirectoryCommandsWatch } from "../effects/state/operator-commands-watch.ts";
+import { ReportSpoolFile } from "../effects/state/report-spool.ts";
 import { storeRoot } from "../effects/nix/nix-environment.ts";
-import { systemClock } from "../effects/host/clock.ts";
+import { systemClock, systemTimers } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
 import { gcRootsIn } from "../effects/nix/gc-roots.ts";
 import { History } from "../effects/state/history.ts";
 import { successorOf } from "../effects/systemd/successor.ts";
 import { readMachineId } from "../effects/host/machine-identity.ts";
 import { IndexFiles } from "../effects/state/index-cache.ts";
-import { ManifestCache } from "../effects/state/manifest-cache.ts";
+import { ManifestCacheFile } from "../effects/state/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror/directory-mirror.ts";
 import { HttpMirror } from "../effects/mirror/http-mirror.ts";
 import { deltaMaker } from "../effects/nix/delta-maker.ts";
@@ -26,8 +35,11 @@ import { nixStoreOf } from "../effects/nix/nix-store.ts";
 import { StateFile } from "../effects/state/state-file.ts";
 import { Pacer } from "../effects/mirror/transfer-rate.ts";
 import { Transport } from "../effects/mirror/transport.ts";
-import type { AgentTools } from "./agent.ts";
-import type { FetchProgress } from "./fetch/tools.ts";
+import type { AgentTools } from "./agent-tools.ts";
+import { fetchClosure } from "./fetch/fetch-closure.ts";
+import { abandonImported } from "./fetch/imported-paths.ts";
+import { previewFetch } from "./fetch/preview.ts";
+import type { FetchTools } from "./fetch/tools.ts";
 
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(
@@ -51,24 +63,27 @@ export interface ComposeOptions {
   readonly configFile?: string | undefined;
 }
 
-/** Puts the real effects together: the only place that does. */
+/** Makes the real effects: the only place in host/ that does. */
 export function composeTools(
   settings: Settings,
   log: Log,
   { onProgress, isService = false, configFile = DEFAULT_CONFIG_FILE }: ComposeOptions = {},
 ): AgentTools {
+  const stateDirectory = settings.paths.state;
   const store = nixStoreOf(settings);
-  const history = new History(settings.paths.state);
+  const history = new History(stateDirectory);
   const managed = isManaged(settings);
   const transport = new Transport(settings);
+  const mirrors = mirrorsOf(settings, transport);
+  const roots = gcRootsIn(settings.paths.gcRoots);
   const { fleetLock: fleetLockSettings } = settings.reboot;
   const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     settings,
-    mirrors: mirrorsOf(settings, transport),
-    cache: new ManifestCache(settings.paths.state),
+    mirrors,
+    cache: new ManifestCacheFile(stateDirectory),
     store,
-    roots: gcRootsIn(settings.paths.gcRoots),
+    roots,
     activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
     services: managed ? systemdManager : sandboxManager,
     probe: systemProbe,
@@ -85,11 +100,17 @@ export function composeTools(
     successor: successorOf(settings, { configFile, store, managed }),
     isService,
     disk: systemDisk,
-    staging: stagingIn(settings.paths.staging),
-    indexes: new IndexFiles(settings.paths.state),
-    applyIndexPatch,
-    deltas: deltaMaker(settings.limits),
+    boot: bootDirectoryOf(settings, store),
+    closures: closureFetchOf({
+      ...{ settings, mirrors, store, roots, log, onProgress },
+      disk: systemDisk,
+      staging: stagingIn(settings.paths.staging),
+      indexes: new IndexFiles(stateDirectory),
+      applyIndexPatch,
+      deltas: deltaMaker(settings.limits),
+    }),
     clock: systemClock,
+    timers: systemTimers,
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
@@ -100,7 +121,27 @@ export function composeTools(
       log,
     ),
     history,
-    onProgress,
+    files: checkedFilesIn(stateDirectory),
+    locks: locksIn(stateDirectory),
+    commands: operatorCommandFilesIn(stateDirectory),
+    sticks: new DirectoryStickWatch(settings.mirrors, settings.channel),
+    commandsWatch: new DirectoryCommandsWatch(stateDirectory),
+    hostKey: () => hostKey(stateDirectory, settings.hostname),
+    spool: new ReportSpoolFile(stateDirectory),
+    outlets: reportOutletsOf(settings),
+  };
+}
+
+/** The fetch as the rest of the host sees it. */
+function closureFetchOf(tools: FetchTools): ClosureFetch {
+  return {
+    fetch: (release, { signal, onArchiveRead }) =>
+      fetchClosure(release, { ...tools, onArchiveRead }, signal),
+    preview: (release, signal) => previewFetch(release, tools, signal),
+    async abandon() {
+      await abandonImported(tools);
+      await tools.staging.remove();
+    },
   };
 }
 

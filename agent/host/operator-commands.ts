@@ -1,44 +1,49 @@
 import { identifies, type Confirmable, type Confirmation } from "../core/schedule/confirmation.ts";
 import { PullError } from "../core/errors.ts";
 import type { Hold } from "../core/schedule/hold.ts";
-import { isPastTheLine } from "../core/update/machine.ts";
-import { writeConfirmation } from "../effects/state/confirmation-file.ts";
-import type { HistoryEntry } from "../effects/state/history.ts";
-import { removeHold, writeHold } from "../effects/state/hold-file.ts";
-import { Agent, type AgentTools } from "./agent.ts";
+import type { HistoryEntry } from "../core/update/history-entry.ts";
+import { isPastTheLine } from "../core/update/states.ts";
+import type { AgentTools } from "./agent-tools.ts";
+import { readPollReport } from "./poll/poll-report.ts";
 
-/** What a person decides about this host from outside of the agent's own work. */
+/** What a person decides about this host, apart from the agent's own work. */
+
+/** What every command takes: where it lies, and what notes it. */
+export type CommandTools = Pick<AgentTools, "commands" | "state" | "history" | "clock">;
 
 /**
- * Holds the host as it is. A waiting service wakes up for it; one at work minds it
- * at its next decision.
+ * Holds the host as it is. A waiting service wakes up for it; one at work heeds it at its next
+ * decision. Throws the operating system's errors.
  */
-export async function holdHost(tools: AgentTools, wish: Omit<Hold, "at">): Promise<Hold> {
-  const { settings, state, clock } = tools;
+export async function holdHost(tools: CommandTools, wish: Omit<Hold, "at">): Promise<Hold> {
+  const { commands, state, clock } = tools;
   const hold = { at: clock.now().toISOString(), ...wish };
   await state.prepare();
-  await writeHold(settings.paths.state, hold);
+  await commands.hold(hold);
   const message = [...(hold.until === null ? [] : [`until ${hold.until}`]), hold.reason ?? ""];
   await note(tools, { event: "Held", message: message.filter((it) => it !== "").join(": ") });
   return hold;
 }
 
 /** Ends a hold, damaged or not; gives whether there was one. */
-export async function unholdHost(tools: AgentTools): Promise<boolean> {
-  const ended = await removeHold(tools.settings.paths.state);
+export async function unholdHost(tools: CommandTools): Promise<boolean> {
+  const ended = await tools.commands.unhold();
   if (ended) await note(tools, { event: "HoldEnded" });
   return ended;
 }
 
+/** What confirming takes. */
+export type ConfirmTools = CommandTools & Pick<AgentTools, "settings" | "files">;
+
 /**
- * Confirms the release that waits; `wanted`, its sequence number or digest, makes sure that it
- * is the one that is meant. Throws NOTHING_TO_CONFIRM.
+ * Confirms the release that waits. `wanted`, its sequence number or digest, makes sure that it
+ * is the one that the person means. Throws NOTHING_TO_CONFIRM.
  */
 export async function confirmRelease(
-  tools: AgentTools,
+  tools: ConfirmTools,
   wanted: string | undefined,
 ): Promise<Confirmation> {
-  const { settings, state, clock } = tools;
+  const { settings, commands, state, clock } = tools;
   if (settings.activation.confirm !== "required") {
     const message = "this host asks for no confirmation: activation.confirm is none";
     throw new PullError("NOTHING_TO_CONFIRM", message);
@@ -57,26 +62,29 @@ export async function confirmRelease(
   }
   const confirmation = { at: clock.now().toISOString(), sequence, digest, toplevel, mode };
   await state.prepare();
-  await writeConfirmation(settings.paths.state, confirmation);
+  await commands.confirm(confirmation);
   await note(tools, { event: "ReleaseConfirmed", sequence, toplevel, mode });
   return confirmation;
 }
 
-/** What the last poll found to be waiting, or what was fetched and is not activated yet. */
-async function waitingRelease(tools: AgentTools): Promise<Confirmable | null> {
-  const { waiting } = (await new Agent(tools).lastPoll()) ?? {};
+/** The release that the last poll found to be waiting, or else the one that is not activated yet. */
+async function waitingRelease({
+  files,
+  state,
+}: Pick<ConfirmTools, "files" | "state">): Promise<Confirmable | null> {
+  const { waiting } = (await readPollReport(files)) ?? {};
   if (waiting) return waiting.release;
-  const { record } = await tools.state.recall();
+  const { record } = await state.recall();
   if (!record || isPastTheLine(record.state)) return null;
   return "release" in record.state ? record.state.release : null;
 }
 
 /**
- * Adds a line to the history, where there is one: a history without a record would look like
- * a record that was lost.
+ * Adds a line to the history, if there is one: a history without a record would look like a
+ * record that was lost.
  */
 async function note(
-  { history, state, clock }: AgentTools,
+  { history, state, clock }: CommandTools,
   entry: Omit<HistoryEntry, "at" | "state">,
 ): Promise<void> {
   const { record } = await state.recall();

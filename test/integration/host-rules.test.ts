@@ -1,7 +1,8 @@
 import { readFile, readdir, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { History, type HistoryEntry } from "../../agent/effects/state/history.ts";
+import { History } from "../../agent/effects/state/history.ts";
+import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
 import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { answerOf, jsonOf } from "../support/answer.ts";
 import { honestly, servedRelease } from "../support/attack.ts";

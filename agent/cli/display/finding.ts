@@ -1,6 +1,6 @@
 import { errorJson } from "./output.ts";
 import { EXIT } from "../../core/errors.ts";
-import type { Finding } from "../../host/agent.ts";
+import type { Finding } from "../../host/poll/finding.ts";
 import type { MirrorVerdict } from "../../host/poll/poll.ts";
 import { describePosition, type Release } from "../../core/formats/manifest.ts";
 import { endOf } from "../../core/schedule/waiting.ts";

@@ -1,5 +1,7 @@
+import { join } from "node:path";
 import * as z from "zod";
 import { sha256Hex } from "../../core/formats/sha256.ts";
+import type { CheckedFiles } from "../../core/ports.ts";
 import { writeDurably } from "./durable-file.ts";
 import { isNotFound, readIfExists } from "./missing-file.ts";
 
@@ -55,4 +57,15 @@ export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promis
   return value.success
     ? { kind: "read", value: value.data }
     : { kind: "damaged", why: `${path} does not have the form that this version knows` };
+}
+
+/** The checked files of a directory. Throws only the operating system's errors. */
+export function checkedFilesIn(directory: string): CheckedFiles {
+  return {
+    async read(name, schema) {
+      const read = await readChecked(join(directory, name), schema);
+      return read.kind === "read" ? read.value : null;
+    },
+    write: (name, value) => writeChecked(join(directory, name), value),
+  };
 }

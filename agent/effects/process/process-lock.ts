@@ -1,5 +1,7 @@
 import { open, type FileHandle } from "node:fs/promises";
+import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import type { LockName, Locks } from "../../core/ports.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess } from "./subprocess.ts";
 
@@ -27,6 +29,18 @@ export async function tryLock(path: string): Promise<ProcessLock | null> {
   }
   await file.close();
   return null;
+}
+
+/** The locks of a state directory, which must be there. Throws TOOL_MISSING and IO errors. */
+export function locksIn(stateDirectory: string): Locks {
+  const fileOf = (name: LockName): string => join(stateDirectory, `${name}.lock`);
+  return {
+    fileOf,
+    async take(name) {
+      const lock = await tryLock(fileOf(name));
+      return lock && (() => lock.release());
+    },
+  };
 }
 
 /** Exit code that `flock` is told to give if the lock is held (flock(1), -E). */

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { request } from "undici";
 import { PullError } from "../../core/errors.ts";
+import type { ReportTarget } from "../../core/formats/pending-report.ts";
 import type { Settings } from "../../core/settings.ts";
 import { writeDurably } from "../files/durable-file.ts";
 import { networkError } from "../mirror/http-mirror.ts";
@@ -8,15 +9,6 @@ import { authorizationOf, type Transport } from "../mirror/transport.ts";
 
 /** A report has about 2 kB; whoever needs longer than this to take it does not want it. */
 const PUT_TIMEOUT_MS = 30_000;
-
-/** The places where a host may have to leave its report. */
-export const REPORT_TARGETS = ["directory", "url"] as const;
-export type ReportTarget = (typeof REPORT_TARGETS)[number];
-
-/** Those that the settings name. */
-export function reportTargets({ reports }: Pick<Settings, "reports">): ReportTarget[] {
-  return REPORT_TARGETS.filter((target) => reports[target] !== undefined);
-}
 
 /**
  * Delivers a report to one place that the settings name: into a directory, or by PUT to an

@@ -2,6 +2,7 @@ import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { StickWatch } from "../../core/ports.ts";
 
 /** A look that takes longer is not waited for: the file system may be a dead server's. */
 const LOOK_MS = 1_000;
@@ -20,7 +21,7 @@ interface Watched {
  * Tells when a mirror in a directory has news: it came, such as a stick that was plugged
  * in, or its manifest was replaced. It asks for one file's state and opens nothing.
  */
-export class StickWatch {
+export class DirectoryStickWatch implements StickWatch {
   readonly #watched: readonly Watched[];
 
   constructor(mirrors: readonly string[], channel: string) {

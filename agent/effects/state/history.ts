@@ -1,29 +1,9 @@
 import { open, rename, stat } from "node:fs/promises";
 import { join } from "node:path";
-import * as z from "zod";
-import { mergeMemories, trustMemorySchema } from "../../core/release/acceptance.ts";
+import { mergeMemories } from "../../core/release/acceptance.ts";
+import type { HistoryStore } from "../../core/ports.ts";
+import { historyEntrySchema, type HistoryEntry } from "../../core/update/history-entry.ts";
 import { ifMissing, readIfExists } from "../files/missing-file.ts";
-
-/** One line of `history.jsonl`: something that happened to this host. */
-export const historyEntrySchema = z.strictObject({
-  at: z.iso.datetime(),
-  /** The event's name, such as `HealthConfirmed`. */
-  event: z.string(),
-  /** The state that it led to. */
-  state: z.string(),
-  sequence: z.int().positive().optional(),
-  toplevel: z.string().optional(),
-  mode: z.string().optional(),
-  code: z.string().optional(),
-  message: z.string().optional(),
-  /** The last lines that switch-to-configuration printed. */
-  lastLines: z.array(z.string()).optional(),
-  /** How many paths were made by deltas, and how many deltas were of no use. */
-  deltas: z.strictObject({ used: z.int().nonnegative(), failed: z.int().nonnegative() }).optional(),
-  /** What was accepted, so that losing the state files does not lose it. */
-  trust: trustMemorySchema.optional(),
-});
-export type HistoryEntry = z.infer<typeof historyEntrySchema>;
 
 const FILE = "history.jsonl";
 const OLDER = "history.older.jsonl";
@@ -38,7 +18,7 @@ const BLOCK_BYTES = 64 * 1024;
 const MAX_READ_BYTES = 2 * MAX_BYTES;
 
 /** The append-only record of what happened, for people and for recovery. */
-export class History {
+export class History implements HistoryStore {
   readonly #directory: string;
 
   constructor(stateDirectory: string) {

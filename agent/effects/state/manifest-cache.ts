@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import * as z from "zod";
-import type { Validators } from "../../core/ports.ts";
+import type { CachedManifest, ManifestCache } from "../../core/ports.ts";
 import { readChecked, writeChecked } from "../files/checked-file.ts";
 
 const entrySchema = z.strictObject({
@@ -12,17 +12,11 @@ const entrySchema = z.strictObject({
 
 const cacheSchema = z.record(z.string(), entrySchema);
 
-/** A manifest as a mirror gave it, with what a conditional request needs. */
-export interface CachedManifest {
-  readonly bytes: Uint8Array;
-  readonly validators: Validators;
-}
-
 /**
  * What each mirror answered last, so that an unchanged manifest costs a 304. Losing
  * the file costs one full read; it holds nothing that is believed unverified.
  */
-export class ManifestCache {
+export class ManifestCacheFile implements ManifestCache {
   readonly #path: string;
   #entries: Map<string, z.infer<typeof entrySchema>> | null = null;
   #dirty = false;

@@ -2,11 +2,12 @@ import { watch, type FSWatcher } from "node:fs";
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import type { OperatorCommandsWatch } from "../../core/ports.ts";
 import { CONFIRMATION_FILE } from "./confirmation-file.ts";
 import { HOLD_FILE } from "./hold-file.ts";
 
-/** The files of the state directory in which a person's orders lie. */
-const ORDERS: readonly string[] = [HOLD_FILE, CONFIRMATION_FILE];
+/** The files of the state directory that hold what people decided about this host. */
+const COMMAND_FILES: readonly string[] = [HOLD_FILE, CONFIRMATION_FILE];
 
 /** So often is looked where the kernel tells nothing: no inotify, or no watch left. */
 const LOOK_MS = 15_000;
@@ -21,7 +22,7 @@ interface Options {
  * Tells when somebody held, released or confirmed. Only who may write to the state directory
  * can, as ever: the agent listens to nothing else.
  */
-export class OrdersWatch {
+export class DirectoryCommandsWatch implements OperatorCommandsWatch {
   readonly #directory: string;
   readonly #lookEveryMs: number;
   readonly #watchDirectory: typeof watch;
@@ -36,12 +37,12 @@ export class OrdersWatch {
     this.#watchDirectory = watchDirectory;
   }
 
-  /** Takes the orders as they are now for known; whatever comes later is news. */
+  /** Takes what was commanded until now for known; whatever comes later is news. */
   async look(): Promise<void> {
     this.#seen = await this.#found();
   }
 
-  /** Waits until there are other orders than those known, and gives true; false once `signal` ends it. */
+  /** Waits for news and gives true; gives false once `signal` is aborted. */
   async untilNews(signal: AbortSignal): Promise<boolean> {
     let heard = (): void => undefined;
     // Before the first look, so that nothing comes between the two.
@@ -68,7 +69,7 @@ export class OrdersWatch {
   #listen(heard: () => void): FSWatcher | null {
     try {
       return this.#watchDirectory(this.#directory, (_, name) => {
-        if (name === null || ORDERS.includes(name)) heard();
+        if (name === null || COMMAND_FILES.includes(name)) heard();
       }).on("error", () => undefined);
     } catch {
       return null;
@@ -76,7 +77,7 @@ export class OrdersWatch {
   }
 
   async #found(): Promise<string> {
-    const files = ORDERS.map((name) =>
+    const files = COMMAND_FILES.map((name) =>
       stat(join(this.#directory, name)).then(
         ({ ino, size, mtimeMs }) => `${ino}:${size}:${mtimeMs}`,
         () => "none",

@@ -6,20 +6,12 @@ import {
   type TrustMemories,
 } from "../../core/release/acceptance.ts";
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
-import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../core/update/machine.ts";
-import type { Log } from "../../core/ports.ts";
+import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../core/update/record.ts";
+import type { Log, Recollection, StateStore } from "../../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
 import { TEMPORARY } from "../files/durable-file.ts";
 import { ifMissing } from "../files/missing-file.ts";
 import type { History } from "./history.ts";
-
-/** What the state directory holds of the record, and what is wrong with it. */
-export interface Recollection {
-  /** Null where nothing is left of a host that had something. */
-  readonly record: AgentRecord | null;
-  /** What was damaged or missing; empty where all is well. */
-  readonly alarms: readonly PullError[];
-}
 
 /**
  * The agent's record on disk. The highest accepted sequence is kept in the record, in a
@@ -28,7 +20,7 @@ export interface Recollection {
  * copy of the record lies outside of the directory: what is lost in the middle of an
  * activation would else make the unproven system look like the one to go back to.
  */
-export class StateFile {
+export class StateFile implements StateStore {
   readonly #recordPath: string;
   readonly #trustPaths: readonly string[];
   readonly #directory: string;

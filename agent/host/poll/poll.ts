@@ -16,18 +16,18 @@ import {
 } from "../../core/formats/manifest.ts";
 import type { Mirror, Validators } from "../../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../../core/settings.ts";
-import type { ManifestCache } from "../../effects/state/manifest-cache.ts";
+import type { AgentTools } from "../agent-tools.ts";
 
 /** What one mirror had to say in a poll. */
 export const verdictSchema = z.strictObject({
   mirror: z.string(),
-  /** Absent where its manifest was acceptable. */
+  /** Absent if its manifest was acceptable. */
   code: z.enum(ERROR_CODES).optional(),
   message: z.string().optional(),
   /** Of the release that it has; absent for epoch 0. */
   epoch: z.int().positive().optional(),
   sequence: z.int().positive().optional(),
-  /** True where the mirror answered that nothing changed (304). */
+  /** True if the mirror answered that nothing changed (304). */
   unchanged: z.boolean(),
 });
 export type MirrorVerdict = z.infer<typeof verdictSchema>;
@@ -44,48 +44,60 @@ export interface PollOutcome {
   readonly verdicts: readonly MirrorVerdict[];
 }
 
-/** With several mirrors, one that takes longer than this is not waited for. */
+/** If there are several mirrors, one that takes longer than this is not waited for. */
 const MAX_POLL_MS = 15 * 60 * 1000;
+
+/** What asking the mirrors takes. */
+export type PollTools = Pick<AgentTools, "settings" | "mirrors" | "cache" | "clock" | "timers">;
 
 /**
  * Asks every mirror for the channel's manifest and takes the acceptable one with the
- * highest epoch and sequence; among equals the mirror that stands first. A mirror that is behind
- * or lies therefore cannot hide a release that another one has, and one that dawdles
- * cannot hold it back: once there is news, the others have `limits.stallTimeout` to come
- * (TUF: slow retrieval attack). No news never cuts the others short.
+ * highest epoch and sequence; among equals the mirror that stands first. So a mirror that is
+ * behind or lies cannot hide a release that another one has. A slow mirror cannot hold a
+ * release back either: once one mirror has news, the others have `limits.stallTimeout` to
+ * answer (TUF: slow retrieval attack). No news never cuts the others short. Throws INTERRUPTED.
  */
 export async function poll(
-  settings: Settings,
-  mirrors: readonly Mirror[],
-  cache: ManifestCache,
+  tools: PollTools,
   memories: TrustMemories,
-  now: Date,
   signal?: AbortSignal,
 ): Promise<PollOutcome> {
+  const { settings, mirrors, timers } = tools;
   const late = new AbortController();
-  const giveUpIn = (ms: number): NodeJS.Timeout =>
-    setTimeout(() => {
-      late.abort();
-    }, ms);
-  const timers = mirrors.length > 1 ? [giveUpIn(MAX_POLL_MS)] : [];
+  const over = new AbortController();
+  const giveUpIn = (ms: number): void => {
+    timers.sleep(ms, over.signal).then(
+      () => {
+        late.abort();
+      },
+      () => undefined,
+    );
+  };
+  if (mirrors.length > 1) giveUpIn(MAX_POLL_MS);
   const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
   const gaveUp = aborted(late.signal);
   const known = memoryOf(memories, settings.channel);
+  const now = tools.clock.now();
   const answers = await Promise.all(
     mirrors.map(async (mirror) => {
       const answer = await Promise.race([
-        ask(mirror, settings, cache, memories, now, either),
-        // Also where what hangs cannot be stopped, such as a dead network file system.
+        ask(mirror, tools, { memories, now, signal: either }),
+        // Also if what hangs cannot be stopped, such as a dead network file system.
         gaveUp.then(() => tooLate(mirror)),
       ]);
       const isNews = answer.accepted !== null && isAfter(answer.accepted.memory, known);
-      if (isNews) timers.push(giveUpIn(settings.limits.stallTimeout));
+      if (isNews) giveUpIn(settings.limits.stallTimeout);
       return answer;
     }),
   ).finally(() => {
-    for (const timer of timers) clearTimeout(timer);
+    over.abort();
   });
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while polling");
+  return { ...bestOf(answers), verdicts: answers.map(({ verdict }) => verdict) };
+}
+
+/** The newest accepted manifest; if there is none, the error that explains that best. */
+function bestOf(answers: readonly Answer[]): Pick<PollOutcome, "accepted" | "error"> {
   let accepted: AcceptedManifest | null = null;
   for (const answer of answers) {
     if (answer.accepted && isAfter(answer.accepted.memory, accepted?.memory ?? null)) {
@@ -93,9 +105,9 @@ export async function poll(
     }
   }
   const errors = accepted ? [] : answers.flatMap((it) => it.error ?? []);
-  // That a stick is elsewhere explains nothing where another mirror was there.
+  // An absent stick explains nothing if another mirror was there.
   const error = errors.find(({ code }) => code !== "MIRROR_ABSENT") ?? errors[0] ?? null;
-  return { accepted, error, verdicts: answers.map(({ verdict }) => verdict) };
+  return { accepted, error };
 }
 
 function isAfter(memory: TrustMemory, other: TrustMemory | null): boolean {
@@ -141,16 +153,14 @@ interface Answer {
 
 async function ask(
   mirror: Mirror,
-  settings: Settings,
-  cache: ManifestCache,
-  memories: TrustMemories,
-  now: Date,
-  signal: AbortSignal | undefined,
+  { settings, cache }: Pick<PollTools, "settings" | "cache">,
+  { memories, now, signal }: { memories: TrustMemories; now: Date; signal: AbortSignal },
 ): Promise<Answer> {
   const { channel } = settings;
+  const { address } = mirror;
   let unchanged = false;
   try {
-    const cached = await cache.get(mirror.address, channel);
+    const cached = await cache.get(address, channel);
     const answer = await mirror.readManifest(channel, { validators: cached?.validators, signal });
     let bytes: Uint8Array;
     let validators: Validators = {};
@@ -160,29 +170,23 @@ async function ask(
       unchanged = true;
       bytes = cached.bytes;
     } else {
-      throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
+      throw new PullError("MIRROR_STATUS", `${address}: "not modified" without being asked`);
     }
     const signed = readManifest(bytes, trustPolicyOf(settings));
     const memory = acceptHere(signed, settings, memories, now);
     const hasValidators = validators.etag ?? validators.lastModified;
-    if (hasValidators !== undefined) {
-      await cache.put(mirror.address, channel, { bytes, validators });
-    }
+    if (hasValidators !== undefined) await cache.put(address, channel, { bytes, validators });
     const { epoch, sequence } = positionOf(signed.manifest);
     return {
       accepted: { signed, memory },
       error: null,
-      verdict: { mirror: mirror.address, ...(epoch > 0 && { epoch }), sequence, unchanged },
+      verdict: { mirror: address, ...(epoch > 0 && { epoch }), sequence, unchanged },
     };
   } catch (thrown) {
     const error = toPullError(thrown);
-    // What is merely out of reach or out of date is worth a conditional request later.
-    if (!error.transient) await cache.drop(mirror.address, channel);
+    // What is only out of reach or out of date is worth a conditional request later.
+    if (!error.transient) await cache.drop(address, channel);
     const { code, message } = error;
-    return {
-      accepted: null,
-      error,
-      verdict: { mirror: mirror.address, code, message, unchanged },
-    };
+    return { accepted: null, error, verdict: { mirror: address, code, message, unchanged } };
   }
 }

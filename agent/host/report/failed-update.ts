@@ -8,7 +8,7 @@ import {
 import { tellingLines } from "../../core/update/switch-output.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
-import type { HistoryEntry } from "../../effects/state/history.ts";
+import type { HistoryEntry } from "../../core/update/history-entry.ts";
 
 /** Events with which an update comes to a bad end. */
 const FAILURES = new Set(["ActivationRejected", "ActivationInterrupted", "AttemptFailed"]);

@@ -1,12 +1,8 @@
 import { BUILD } from "../../core/build.ts";
 import { memoryOf } from "../../core/release/acceptance.ts";
 import { driftOf } from "../../core/update/drift.ts";
-import {
-  EMPTY_RECORD,
-  isPastTheLine,
-  type AgentRecord,
-  type Reason,
-} from "../../core/update/machine.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../core/update/record.ts";
+import { isPastTheLine, type Reason } from "../../core/update/states.ts";
 import {
   MAX_REPORT_MESSAGE,
   MAX_REPORT_WAITS,
@@ -14,24 +10,28 @@ import {
   type Report,
 } from "../../core/formats/report.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
-import { hostKey } from "../../effects/state/host-key.ts";
-import { Agent, type AgentTools, type PollReport } from "../agent.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { currentHold } from "../current-hold.ts";
+import { observe } from "../observe.ts";
+import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 import { failedUpdate } from "./failed-update.ts";
-import { currentHold, holdAlarms } from "./host-status.ts";
-import { observe } from "../update/observe.ts";
+import { holdAlarms, type StatusTools } from "./host-status.ts";
 
 const UNREADABLE_HOLD = { at: null, until: null, reason: null };
 
+/** What making a report takes. */
+export type ReportTools = StatusTools & Pick<AgentTools, "disk">;
+
 /** What this host has to say about itself, from disk alone. */
-export async function makeReport(tools: AgentTools): Promise<Report> {
-  const { settings, state, store, clock, history } = tools;
+export async function makeReport(tools: ReportTools): Promise<Report> {
+  const { settings, state, store, clock, history, files } = tools;
   const [{ record: found, alarms: recalled }, lastPoll, host, hold, machineId, disk, entries] =
     await Promise.all([
       state.recall(),
-      new Agent(tools).lastPoll(),
+      readPollReport(files),
       observe(store),
       currentHold(tools),
-      tools.machineId?.() ?? null,
+      tools.machineId(),
       storeDisk(tools),
       history.read(),
     ]);
@@ -101,7 +101,7 @@ function denialFor(record: AgentRecord, { sequence }: PollReport): Reason {
 
 function rebootOf(
   { release, wayBack, requested }: NonNullable<AgentRecord["pendingReboot"]>,
-  { settings }: AgentTools,
+  { settings }: Pick<AgentTools, "settings">,
 ): NonNullable<Report["pendingReboot"]> {
   const message = wayBack
     ? `the way back from release ${release.sequence} is complete only after a reboot`
@@ -110,18 +110,23 @@ function rebootOf(
 }
 
 /** A report without the disk is better than none. */
-async function storeDisk({ disk, store }: AgentTools): Promise<Report["disk"] | null> {
+async function storeDisk({
+  disk,
+  store,
+}: Pick<AgentTools, "disk" | "store">): Promise<Report["disk"] | null> {
   const found = await disk.freeSpace(store.realPath(STORE_DIRECTORY)).catch(() => null);
   return found?.total === undefined ? null : { free: found.free, total: found.total };
 }
 
-/** The signed report and the key that signed it. */
+/** What making a signed report takes. */
+export type SignedReportTools = ReportTools & Pick<AgentTools, "hostKey">;
+
+/** The signed report and the key that signed it. Throws KEY_INVALID and the system's errors. */
 export async function signedReport(
-  tools: AgentTools,
+  tools: SignedReportTools,
 ): Promise<{ envelope: string; report: Report; publicKey: string }> {
-  const { settings } = tools;
   await tools.state.prepare();
-  const key = await hostKey(settings.paths.state, settings.hostname);
+  const key = await tools.hostKey();
   const report = { ...(await makeReport(tools)), publicKey: key.publicKey.text };
   return { envelope: sealReport(report, key), report, publicKey: key.publicKey.text };
 }

@@ -1,17 +1,14 @@
 import { driftOf, type Drift } from "../../core/update/drift.ts";
-import { isHeld, type HoldRead } from "../../core/schedule/hold.ts";
-import {
-  EMPTY_RECORD,
-  isPastTheLine,
-  type AgentRecord,
-  type EventType,
-  type Reason,
-} from "../../core/update/machine.ts";
-import type { Observation } from "../../core/update/plan.ts";
-import type { HistoryEntry } from "../../effects/state/history.ts";
-import { readHold } from "../../effects/state/hold-file.ts";
-import { Agent, type AgentTools, type PollReport } from "../agent.ts";
-import { observe } from "../update/observe.ts";
+import type { HoldRead } from "../../core/schedule/hold.ts";
+import type { EventType } from "../../core/update/events.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../core/update/record.ts";
+import { isPastTheLine, type Reason } from "../../core/update/states.ts";
+import type { Observation } from "../../core/update/observation.ts";
+import type { HistoryEntry } from "../../core/update/history-entry.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { currentHold } from "../current-hold.ts";
+import { observe } from "../observe.ts";
+import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 
 const IMPORTED: EventType = "ClosureImported";
 
@@ -34,23 +31,29 @@ export interface HostStatus {
   readonly alarms: readonly Reason[];
 }
 
+/** What reading the status takes. */
+export type StatusTools = Pick<
+  AgentTools,
+  "settings" | "state" | "store" | "history" | "files" | "commands" | "clock" | "machineId"
+>;
+
 /** Reads the status, from disk alone. */
-export async function readStatus(tools: AgentTools): Promise<HostStatus> {
-  const { settings, state, store } = tools;
+export async function readStatus(tools: StatusTools): Promise<HostStatus> {
+  const { settings, state, store, history, files } = tools;
   const { record: found, alarms } = await state.recall();
   const record = found ?? EMPTY_RECORD;
   const [host, hold] = await Promise.all([observe(store), currentHold(tools)]);
-  const imported = await tools.history.findLast(IMPORTED);
+  const imported = await history.findLast(IMPORTED);
   return {
     hostname: settings.hostname,
     channel: settings.channel,
-    machineId: (await tools.machineId?.()) ?? null,
+    machineId: await tools.machineId(),
     record,
     alarms: [...alarms.map(({ code, message }) => ({ code, message })), ...holdAlarms(hold)],
     hold,
     drift: isPastTheLine(record.state) ? null : driftOf(record, host),
     host: { ...host, generation: await store.profileGeneration() },
-    lastPoll: await new Agent(tools).lastPoll(),
+    lastPoll: await readPollReport(files),
     lastImport: imported
       ? {
           at: imported.at,
@@ -60,12 +63,6 @@ export async function readStatus(tools: AgentTools): Promise<HostStatus> {
         }
       : null,
   };
-}
-
-/** The hold that counts now. */
-export async function currentHold({ settings, clock }: AgentTools): Promise<HoldRead> {
-  const hold = await readHold(settings.paths.state);
-  return isHeld(hold, clock.now()) ? hold : { kind: "none" };
 }
 
 /** What is wrong with a hold: a damaged one holds the host, and somebody has to look. */

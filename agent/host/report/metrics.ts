@@ -1,25 +1,27 @@
 import { toPullError } from "../../core/errors.ts";
 import { hostMetrics } from "../../core/metrics/host-metrics.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
-import { serveMetrics } from "../../effects/report/metrics-server.ts";
-import { Agent, type AgentTools } from "../agent.ts";
-import { makeReport } from "./host-report.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { readCounters } from "../poll/poll-report.ts";
+import { makeReport, type ReportTools } from "./host-report.ts";
+
+/** What telling the metrics takes. */
+export type MetricsTools = ReportTools & Pick<AgentTools, "outlets" | "log">;
 
 /** This host's metrics as text, from disk alone. */
-async function readHostMetrics(tools: AgentTools): Promise<string> {
-  const [report, counters] = await Promise.all([makeReport(tools), new Agent(tools).counters()]);
+async function readHostMetrics(tools: MetricsTools): Promise<string> {
+  const [report, counters] = await Promise.all([makeReport(tools), readCounters(tools.files)]);
   return hostMetrics(report, counters);
 }
 
 /**
- * Writes the metrics where the settings ask for it, whole or not at all, since a collector
+ * Writes the metrics if the settings ask for it, whole or not at all, since a collector
  * may read at any time. Whatever goes wrong is a warning.
  */
-export async function writeMetricsFile(tools: AgentTools): Promise<void> {
+export async function writeMetricsFile(tools: MetricsTools): Promise<void> {
   const { textfile } = tools.settings.metrics;
   if (textfile === undefined) return;
   try {
-    await writeDurably(textfile, await readHostMetrics(tools), 0o644);
+    await tools.outlets.writeMetrics(textfile, await readHostMetrics(tools));
   } catch (thrown) {
     const { code, message } = toPullError(thrown);
     tools.log.warn(`the metrics could not be written: ${message}`, { code });
@@ -27,16 +29,16 @@ export async function writeMetricsFile(tools: AgentTools): Promise<void> {
 }
 
 /**
- * Serves the metrics where the settings ask for it; gives what ends that. A host that
+ * Serves the metrics if the settings ask for it; gives what ends that. A host that
  * nobody can log in to goes on without.
  */
 export async function serveHostMetrics(
-  tools: AgentTools,
+  tools: MetricsTools,
 ): Promise<(() => Promise<void>) | undefined> {
   const { listen } = tools.settings.metrics;
   if (listen === undefined) return undefined;
   try {
-    return await serveMetrics(listen, () => readHostMetrics(tools));
+    return await tools.outlets.serveMetrics(listen, () => readHostMetrics(tools));
   } catch (thrown) {
     const { code, message } = toPullError(thrown);
     tools.log.error(`there are no metrics at ${listen}: ${message}`, { code });

@@ -1,10 +1,12 @@
 import { backoffMs } from "../../core/update/backoff.ts";
 import { toPullError } from "../../core/errors.ts";
-import { deliverReport, reportTargets } from "../../effects/report/report-outbox.ts";
-import { ReportSpool, type PendingReport } from "../../effects/state/report-spool.ts";
-import { Transport } from "../../effects/mirror/transport.ts";
-import type { AgentTools } from "../agent.ts";
-import { signedReport } from "./host-report.ts";
+import { reportTargets, type PendingReport } from "../../core/formats/pending-report.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { signedReport, type SignedReportTools } from "./host-report.ts";
+
+/** What delivering reports takes. */
+export type DeliveryTools = SignedReportTools &
+  Pick<AgentTools, "spool" | "outlets" | "log" | "random">;
 
 type Target = PendingReport["targets"][number];
 
@@ -14,12 +16,10 @@ type Target = PendingReport["targets"][number];
  * place. Whatever goes wrong is a warning: reports never stand in the way of releases.
  */
 export class ReportDelivery {
-  readonly #tools: AgentTools;
-  readonly #spool: ReportSpool;
+  readonly #tools: DeliveryTools;
 
-  constructor(tools: AgentTools) {
+  constructor(tools: DeliveryTools) {
     this.#tools = tools;
-    this.#spool = new ReportSpool(tools.settings.paths.state);
   }
 
   /** Makes a report, puts it in place of an older one and tries to deliver it everywhere. */
@@ -28,7 +28,7 @@ export class ReportDelivery {
     const targets = reportTargets(settings);
     if (targets.length === 0) return;
     await this.#orWarn(async () => {
-      const before = await this.#spool.read();
+      const before = await this.#tools.spool.read();
       const { envelope } = await signedReport(this.#tools);
       const retryAt = clock.now().toISOString();
       const pending: PendingReport = {
@@ -39,7 +39,7 @@ export class ReportDelivery {
           retryAt,
         })),
       };
-      await this.#spool.write(pending);
+      await this.#tools.spool.write(pending);
       await this.#deliver(pending, signal);
     });
   }
@@ -47,7 +47,7 @@ export class ReportDelivery {
   /** Tries again what is due. */
   async retry(signal?: AbortSignal): Promise<void> {
     await this.#orWarn(async () => {
-      const pending = await this.#spool.read();
+      const pending = await this.#tools.spool.read();
       if (pending) await this.#deliver(pending, signal);
     });
   }
@@ -55,35 +55,29 @@ export class ReportDelivery {
   /** Milliseconds until something is to be tried again; Infinity where nothing waits. */
   async untilRetry(): Promise<number> {
     const now = this.#tools.clock.now().getTime();
-    const pending = await this.#spool.read().catch(() => null);
+    const pending = await this.#tools.spool.read().catch(() => null);
     const times = (pending?.targets ?? []).map(({ retryAt }) => Date.parse(retryAt) - now);
     return Math.max(0, Math.min(Infinity, ...times));
   }
 
   async #deliver(pending: PendingReport, signal: AbortSignal | undefined): Promise<void> {
     const wanted = reportTargets(this.#tools.settings);
-    const transport = new Transport(this.#tools.settings);
-    try {
-      const left = await Promise.all(
-        pending.targets
-          // The settings may have changed since it was put there.
-          .filter(({ target }) => wanted.includes(target))
-          .map((target) => this.#try(target, pending.envelope, transport, signal)),
-      );
-      await this.#spool.write({ ...pending, targets: left.flatMap((it) => it ?? []) });
-    } finally {
-      await transport.close();
-    }
+    const left = await Promise.all(
+      pending.targets
+        // The settings may have changed since it was put there.
+        .filter(({ target }) => wanted.includes(target))
+        .map((target) => this.#try(target, pending.envelope, signal)),
+    );
+    await this.#tools.spool.write({ ...pending, targets: left.flatMap((it) => it ?? []) });
   }
 
   /** One attempt; gives what is left to do, or null where it arrived. */
   async #try(
     due: Target,
     envelope: string,
-    transport: Transport,
     signal: AbortSignal | undefined,
   ): Promise<Target | null> {
-    const { settings, clock, log, random } = this.#tools;
+    const { settings, clock, log, random, outlets } = this.#tools;
     const now = clock.now().getTime();
     const { target, failures } = due;
     // A clock that was set back must not keep it for years.
@@ -91,7 +85,7 @@ export class ReportDelivery {
       return due;
     }
     try {
-      await deliverReport(target, envelope, settings, transport, signal);
+      await outlets.deliver(target, envelope, signal);
       if (failures > 0) log.info(`the report was delivered (${target}), attempt ${failures + 1}`);
       return null;
     } catch (thrown) {

@@ -1,100 +1,116 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import type { TrustMemories } from "../../core/release/acceptance.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
+import type { Release } from "../../core/formats/manifest.ts";
+import type { TrustMemories } from "../../core/release/acceptance.ts";
 import {
   RestartWatch,
   judgeBootedSystem,
   judgeRunningSystem,
   newlyFailedUnits,
 } from "../../core/update/health.ts";
-import type { Baseline, Reason } from "../../core/update/machine.ts";
-import type { Release } from "../../core/formats/manifest.ts";
-import type { AgentTools } from "../agent.ts";
-import { poll } from "../poll/poll.ts";
-import { observe } from "./observe.ts";
+import type { Baseline, Reason } from "../../core/update/states.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { observe } from "../observe.ts";
+import { poll, type PollTools } from "../poll/poll.ts";
 
-/** What is to be judged. */
+/** What has to be judged. */
 export interface HealthSubject {
   readonly release: Release;
   readonly baseline: Baseline;
-  /** True where the system was booted, false where it was switched to. */
+  /** True if the system was booted, false if it was switched to. */
   readonly afterBoot: boolean;
   readonly trust: TrustMemories;
 }
 
+/** What judging takes. */
+export type HealthGateTools = PollTools & Pick<AgentTools, "services" | "store" | "probe" | "log">;
+
 /**
- * Judges the system that runs now: it must be the release, with no units failed that
- * had not failed before, able to read a release from a mirror, and pass the operator's
- * checks. After the settle time everything is tried until all of it holds at once, or
- * the time is over. Gives null, or what was still wrong.
+ * Judges the system that runs now. It must be the release, without units that failed only
+ * since the baseline, it must pass the operator's checks, and it must be able to read a
+ * release from a mirror. After the settle time everything is tried until all of it holds at
+ * once, or the time is over. Gives null, or what was still wrong. Throws INTERRUPTED.
  */
 export async function passHealthGate(
   subject: HealthSubject,
-  tools: AgentTools,
+  tools: HealthGateTools,
   signal: AbortSignal | undefined,
 ): Promise<Reason | null> {
+  const { services, timers, log } = tools;
   const { settle, timeout, interval } = tools.settings.health;
   const watch = new RestartWatch(subject.baseline);
-  const troubles = await tools.services.unitTroubles();
+  const troubles = await services.unitTroubles();
   if (troubles) {
-    watch.look(troubles.restarts, performance.now(), settle);
-    await pause(settle, signal);
+    watch.look(troubles.restarts, timers.steadyMs(), settle);
+    await timers.sleep(settle, signal);
   }
-  const limit = performance.now() + timeout;
+  const limit = timers.steadyMs() + timeout;
   for (;;) {
     const problem = await examine(subject, tools, watch, signal);
-    if (problem === null || performance.now() + interval > limit) return problem;
-    tools.log.warn(`not healthy yet: ${problem.message}`, { code: problem.code });
-    await pause(interval, signal);
+    if (problem === null || timers.steadyMs() + interval > limit) return problem;
+    log.warn(`not healthy yet: ${problem.message}`, { code: problem.code });
+    await timers.sleep(interval, signal);
   }
 }
 
-async function pause(ms: number, signal: AbortSignal | undefined): Promise<void> {
-  await sleep(ms, undefined, signal ? { signal } : {});
-}
-
-/** One look at everything; the mirror comes last, since its failure alone may not be the system's. */
+/**
+ * One look at everything. The mirror comes last: a problem with it alone may not be the
+ * system's fault.
+ */
 async function examine(
-  { release, baseline, afterBoot, trust }: HealthSubject,
-  tools: AgentTools,
+  subject: HealthSubject,
+  tools: HealthGateTools,
   watch: RestartWatch,
   signal: AbortSignal | undefined,
 ): Promise<Reason | null> {
-  const { settings, services, store, probe } = tools;
-  const unhealthy = (message: string): Reason => ({ code: "HEALTH_FAILED", message });
+  const { release, afterBoot, trust } = subject;
+  const judgeSystem = afterBoot ? judgeBootedSystem : judgeRunningSystem;
+  const wrong =
+    judgeSystem(release, await observe(tools.store)) ??
+    (await judgeUnits(subject, tools, watch)) ??
+    (await judgeChecks(release, tools, signal));
+  if (wrong !== null) return { code: "HEALTH_FAILED", message: wrong };
+  return tools.settings.health.mirror ? judgeMirrors(trust, tools, signal) : null;
+}
 
-  const host = await observe(store);
-  const wrong = (afterBoot ? judgeBootedSystem : judgeRunningSystem)(release, host);
-  if (wrong !== null) return unhealthy(wrong);
-
+/** What is wrong with units since the baseline; null if nothing, or units cannot be seen. */
+async function judgeUnits(
+  { baseline }: HealthSubject,
+  { services, timers, settings }: Pick<HealthGateTools, "services" | "timers" | "settings">,
+  watch: RestartWatch,
+): Promise<string | null> {
   const troubles = await services.unitTroubles();
-  if (troubles) {
-    const failed = newlyFailedUnits(baseline, troubles.failed);
-    if (failed.length > 0) return unhealthy(`units failed: ${failed.join(", ")}`);
-    const { settle } = settings.health;
-    const restarted = watch.look(troubles.restarts, performance.now(), settle);
-    if (restarted.length > 0) return unhealthy(`units keep restarting: ${restarted.join(", ")}`);
-  }
+  if (!troubles) return null;
+  const failed = newlyFailedUnits(baseline, troubles.failed);
+  if (failed.length > 0) return `units failed: ${failed.join(", ")}`;
+  const { settle } = settings.health;
+  const restarted = watch.look(troubles.restarts, timers.steadyMs(), settle);
+  return restarted.length > 0 ? `units keep restarting: ${restarted.join(", ")}` : null;
+}
 
-  for (const check of [...settings.health.checks, ...release.checks]) {
+/** What the first operator's check that fails has found; the host's own come first. */
+async function judgeChecks(
+  { checks }: Release,
+  { settings, probe }: Pick<HealthGateTools, "settings" | "probe">,
+  signal: AbortSignal | undefined,
+): Promise<string | null> {
+  for (const check of [...settings.health.checks, ...checks]) {
     try {
       await probe(check, signal);
     } catch (thrown) {
       const error = toPullError(thrown);
       if (error.code === "INTERRUPTED") throw error;
-      return unhealthy(error.message);
+      return error.message;
     }
   }
+  return null;
+}
 
-  if (!settings.health.mirror) return null;
-  const { accepted, error } = await poll(
-    settings,
-    tools.mirrors,
-    tools.cache,
-    trust,
-    tools.clock.now(),
-    signal,
-  );
+async function judgeMirrors(
+  trust: TrustMemories,
+  tools: PollTools,
+  signal: AbortSignal | undefined,
+): Promise<Reason | null> {
+  const { accepted, error } = await poll(tools, trust, signal);
   if (accepted) return null;
   const why = error ?? new PullError("MIRROR_UNREACHABLE", "no mirror answered");
   return {

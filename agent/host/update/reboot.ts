@@ -1,31 +1,38 @@
-import { setTimeout as sleep } from "node:timers/promises";
-import { formatDuration } from "../../core/text/duration.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import { isHeld } from "../../core/schedule/hold.ts";
+import {
+  isOpen,
+  nextOpening,
+  spreadOf,
+  type Spread,
+  type Window,
+} from "../../core/schedule/window.ts";
 import type { Settings } from "../../core/settings.ts";
-import { isOpen, nextOpening, spreadOf, type Window } from "../../core/schedule/window.ts";
-import { readHold } from "../../effects/state/hold-file.ts";
-import type { AgentTools } from "../agent.ts";
-import type { ReleaseRun } from "./release-run.ts";
+import { formatDuration } from "../../core/text/duration.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import type { Pass } from "./run.ts";
 
 /** A host that does not come up as the pending system is not rebooted for ever. */
 const MAX_REBOOTS = 3;
 
+/** What deciding about a reboot takes. */
+type RebootRuleTools = Pick<AgentTools, "settings" | "clock" | "commands" | "log">;
+
+/** What rebooting takes. */
+export type RebootTools = RebootRuleTools & Pick<AgentTools, "services" | "rebootLock" | "timers">;
+
 /**
- * Reboots for a pending system where the policy allows it now, after the grace period;
- * with FleetLock only while holding a slot. Gives the error that stood in the way.
+ * Reboots for a pending system if the policy allows it now, after the grace period. With
+ * FleetLock the host reboots only while it holds a slot. Gives the error that stood in the way.
  */
-export async function rebootIfDue(
-  run: ReleaseRun,
-  tools: AgentTools,
-  signal: AbortSignal | undefined,
-): Promise<PullError | null> {
-  const { settings, log, services, rebootLock } = tools;
-  const { pendingReboot } = run.record;
+export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | null> {
+  const { journal, tools, signal } = pass;
+  const { settings, log, services, rebootLock, timers } = tools;
+  const { pendingReboot } = journal.record;
   const { policy, grace } = settings.reboot;
   if (pendingReboot === null || policy === "never") return null;
   const { wayBack, release, requested } = pendingReboot;
-  // A system that failed does its work badly or not at all: leaving it waits for nothing.
+  // A system that failed does its work badly or not at all, so leaving it waits for nothing.
   const mayReboot = async (): Promise<boolean> => wayBack || (await isAllowed(tools));
   if (!(await mayReboot())) return null;
   const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
@@ -38,17 +45,17 @@ export async function rebootIfDue(
   try {
     if (rebootLock) {
       // Noted first: a slot that nobody knows of would be held for ever.
-      if (!run.record.holdsRebootSlot) await run.happened({ type: "RebootSlotTaken" });
+      if (!journal.record.holdsRebootSlot) await journal.happened({ type: "RebootSlotTaken" });
       await rebootLock.take();
     }
     log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
-    await sleep(grace, undefined, signal ? { signal } : {});
+    await timers.sleep(grace, signal);
     // The grace period is there for people to say no.
     if (!(await mayReboot())) {
-      await giveBackSlot(run, tools);
+      await giveBackSlot(pass);
       return null;
     }
-    await run.happened({ type: "RebootRequested" });
+    await journal.happened({ type: "RebootRequested" });
     await services.reboot();
     return null;
   } catch (error) {
@@ -56,56 +63,55 @@ export async function rebootIfDue(
   }
 }
 
-/** Whether a host whose policy is `window` may reboot now. */
-function isRebootWindowOpen(settings: RebootSettings, now: Date): boolean {
-  return isOpen(
-    rebootWindows(settings),
-    now,
-    spreadOf(settings.hostname, settings.maintenance.jitter),
-  );
-}
-
-/** When it may next, after `now`. */
-export function nextRebootWindow(settings: RebootSettings, now: Date): Date | null {
-  const spread = spreadOf(settings.hostname, settings.maintenance.jitter);
-  return nextOpening(rebootWindows(settings), now, spread);
-}
-
 type RebootSettings = Pick<Settings, "hostname" | "reboot" | "maintenance">;
+
+/** When a host whose policy is `window` may reboot next, after `now`; null if never. */
+export function nextRebootWindow(settings: RebootSettings, now: Date): Date | null {
+  return nextOpening(rebootWindows(settings), now, rebootSpread(settings));
+}
 
 function rebootWindows({ reboot, maintenance }: RebootSettings): readonly Window[] {
   return reboot.window ? [reboot.window] : maintenance.windows;
 }
 
+function rebootSpread({ hostname, maintenance }: RebootSettings): Spread {
+  return spreadOf(hostname, maintenance.jitter);
+}
+
 /** Whether this host's rules let it reboot now. */
-async function isAllowed({ settings, log, clock }: AgentTools): Promise<boolean> {
+async function isAllowed({ settings, log, clock, commands }: RebootRuleTools): Promise<boolean> {
   const now = clock.now();
-  if (settings.reboot.policy === "never") return false;
-  if (settings.reboot.policy === "window" && !isRebootWindowOpen(settings, now)) return false;
-  if (!isHeld(await readHold(settings.paths.state), now)) return true;
+  const { policy } = settings.reboot;
+  if (policy === "never") return false;
+  if (policy === "window" && !isOpen(rebootWindows(settings), now, rebootSpread(settings))) {
+    return false;
+  }
+  if (!isHeld(await commands.readHold(), now)) return true;
   log.info("a reboot is pending, but this host is held", { code: "HELD" });
   return false;
 }
 
 /**
  * Gives a reboot slot back once no reboot is pending any more, or it may not come now: other
- * hosts wait for the slot. Tried again at the next poll.
+ * hosts wait for the slot. A slot that could not be given back is tried again at the next poll.
  */
-export async function releaseRebootSlot(run: ReleaseRun, tools: AgentTools): Promise<void> {
-  const { pendingReboot, holdsRebootSlot } = run.record;
+export async function releaseRebootSlot(
+  pass: Pass<RebootRuleTools & Pick<AgentTools, "rebootLock">>,
+): Promise<void> {
+  const { pendingReboot, holdsRebootSlot } = pass.journal.record;
   if (!holdsRebootSlot) return;
-  if (pendingReboot && (pendingReboot.wayBack || (await isAllowed(tools)))) return;
-  await giveBackSlot(run, tools);
+  if (pendingReboot && (pendingReboot.wayBack || (await isAllowed(pass.tools)))) return;
+  await giveBackSlot(pass);
 }
 
-async function giveBackSlot(
-  run: ReleaseRun,
-  { rebootLock, log }: Pick<AgentTools, "rebootLock" | "log">,
-): Promise<void> {
+async function giveBackSlot({
+  journal,
+  tools: { rebootLock, log },
+}: Pass<Pick<AgentTools, "rebootLock" | "log">>): Promise<void> {
   if (!rebootLock) return;
   try {
     await rebootLock.release();
-    await run.happened({ type: "RebootSlotReleased" });
+    await journal.happened({ type: "RebootSlotReleased" });
   } catch (error) {
     const { code, message } = toPullError(error);
     log.warn(`the reboot slot is still held: ${message}`, { code });

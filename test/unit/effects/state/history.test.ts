@@ -2,7 +2,8 @@ import { appendFile, mkdir, readFile, readdir, stat, writeFile } from "node:fs/p
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { memoryOf, mergeMemories } from "../../../../agent/core/release/acceptance.ts";
-import { History, type HistoryEntry } from "../../../../agent/effects/state/history.ts";
+import { History } from "../../../../agent/effects/state/history.ts";
+import type { HistoryEntry } from "../../../../agent/core/update/history-entry.ts";
 import { scriptOnFullDisk } from "../../../support/full-disk.ts";
 import { sampleDigest, samplePath } from "../../../support/sample-release.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";

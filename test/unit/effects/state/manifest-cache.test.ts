@@ -1,7 +1,7 @@
 import { readFile, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { ManifestCache } from "../../../../agent/effects/state/manifest-cache.ts";
+import { ManifestCacheFile } from "../../../../agent/effects/state/manifest-cache.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
 const MIRROR = "https://mirror.example.org";
@@ -11,7 +11,7 @@ async function cacheDirectory() {
   const directory = await temporaryDirectory();
   return {
     file: join(directory, "manifests.json"),
-    open: () => new ManifestCache(directory),
+    open: () => new ManifestCacheFile(directory),
   };
 }
 

@@ -3,7 +3,7 @@ import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { writeConfirmation } from "../../../../agent/effects/state/confirmation-file.ts";
 import { removeHold, writeHold } from "../../../../agent/effects/state/hold-file.ts";
-import { OrdersWatch } from "../../../../agent/effects/state/operator-commands-watch.ts";
+import { DirectoryCommandsWatch } from "../../../../agent/effects/state/operator-commands-watch.ts";
 import { sampleRelease } from "../../../support/sample-release.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
@@ -12,9 +12,9 @@ const HOLD = { at: AT, until: null, reason: null };
 const HOUR_MS = 3_600_000;
 
 /** A watch that only the kernel wakes, unless it is told otherwise. */
-async function watched(options: ConstructorParameters<typeof OrdersWatch>[1] = {}) {
+async function watched(options: ConstructorParameters<typeof DirectoryCommandsWatch>[1] = {}) {
   const directory = await temporaryDirectory();
-  const watch = new OrdersWatch(directory, { lookEveryMs: HOUR_MS, ...options });
+  const watch = new DirectoryCommandsWatch(directory, { lookEveryMs: HOUR_MS, ...options });
   await watch.look();
   const stop = new AbortController();
   onTestFinished(() => {
@@ -23,7 +23,7 @@ async function watched(options: ConstructorParameters<typeof OrdersWatch>[1] = {
   return { directory, watch, stop, news: () => watch.untilNews(stop.signal) };
 }
 
-const DEAF: ConstructorParameters<typeof OrdersWatch>[1] = {
+const DEAF: ConstructorParameters<typeof DirectoryCommandsWatch>[1] = {
   lookEveryMs: 20,
   watchDirectory: () => {
     throw new Error("ENOSPC: no inotify watch is left");

@@ -1,6 +1,6 @@
 import { describe, expect, it } from "vitest";
 import { failedUpdate } from "../../../../agent/host/report/failed-update.ts";
-import type { HistoryEntry } from "../../../../agent/effects/state/history.ts";
+import type { HistoryEntry } from "../../../../agent/core/update/history-entry.ts";
 
 const entry = (minute: number, event: string, more: Partial<HistoryEntry> = {}): HistoryEntry => ({
   ...{ at: `2026-11-24T12:0${minute}:00.000Z`, event, state: "Idle", sequence: 2 },

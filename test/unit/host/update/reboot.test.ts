@@ -1,14 +1,19 @@
 import { join } from "node:path";
 import { Agent } from "undici";
 import { describe, expect, onTestFinished, test } from "vitest";
-import type { AgentTools } from "../../../../agent/host/agent.ts";
-import { rebootIfDue, releaseRebootSlot } from "../../../../agent/host/update/reboot.ts";
-import { ReleaseRun } from "../../../../agent/host/update/release-run.ts";
+import { Journal, type JournalTools } from "../../../../agent/host/update/journal.ts";
+import {
+  rebootIfDue,
+  releaseRebootSlot,
+  type RebootTools,
+} from "../../../../agent/host/update/reboot.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
 import type { RebootLock } from "../../../../agent/core/ports.ts";
 import { parseSettings } from "../../../../agent/core/settings.ts";
 import { fleetLock } from "../../../../agent/effects/host/fleet-lock.ts";
+import { systemTimers } from "../../../../agent/effects/host/clock.ts";
 import { writeHold } from "../../../../agent/effects/state/hold-file.ts";
+import { operatorCommandFilesIn } from "../../../../agent/effects/state/operator-command-files.ts";
 import { History } from "../../../../agent/effects/state/history.ts";
 import { StateFile } from "../../../../agent/effects/state/state-file.ts";
 import { lockServer } from "../../../support/lock-server.ts";
@@ -62,11 +67,12 @@ async function rebootsAt(
   };
   const clock = { now: () => new Date(now) };
   // A reboot has to do with nothing else of the agent's tools.
-  const parts = { settings, log, history, state, clock, services } as object;
+  const commands = operatorCommandFilesIn(paths.state);
+  const parts = { settings, log, history, state, clock, services, commands } as object;
   const rebootLock = lock
     ? { ...lock, take: () => lock.take().then(() => meanwhile?.(paths.state)) }
     : null;
-  const tools = { ...parts, rebootLock } as AgentTools;
+  const tools = { ...parts, timers: systemTimers, rebootLock } as RebootTools & JournalTools;
   const baseline = {
     profile: OLD,
     generation: 1,
@@ -82,12 +88,13 @@ async function rebootsAt(
       ...{ bootId: "this boot", requested: 0 },
     },
   };
-  const run = new ReleaseRun(tools, record, undefined);
-  await releaseRebootSlot(run, tools);
-  expect(await rebootIfDue(run, tools, undefined)).toBeNull();
+  const journal = new Journal(record, tools);
+  const pass = { journal, tools, signal: undefined };
+  await releaseRebootSlot(pass);
+  expect(await rebootIfDue(pass)).toBeNull();
   // Only who is about to reboot holds a slot.
-  expect(run.record.holdsRebootSlot).toBe(lock !== undefined && reboots > 0);
-  expect(run.record.pendingReboot?.requested).toBe(reboots);
+  expect(journal.record.holdsRebootSlot).toBe(lock !== undefined && reboots > 0);
+  expect(journal.record.pendingReboot?.requested).toBe(reboots);
   return reboots;
 }
 

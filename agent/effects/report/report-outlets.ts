@@ -1,0 +1,29 @@
+import { fileURLToPath } from "node:url";
+import type { ReportOutlets } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
+import { writeDurably } from "../files/durable-file.ts";
+import { Transport } from "../mirror/transport.ts";
+import { serveMetrics } from "./metrics-server.ts";
+import { deliverReport } from "./report-outbox.ts";
+import { serveStatus } from "./status-socket.ts";
+import { writeOnStick } from "./stick-report-writer.ts";
+
+/** The places where a host with these settings tells of itself. */
+export function reportOutletsOf(settings: Settings): ReportOutlets {
+  return {
+    async deliver(target, envelope, signal) {
+      const transport = new Transport(settings);
+      try {
+        await deliverReport(target, envelope, settings, transport, signal);
+      } finally {
+        await transport.close();
+      }
+    },
+    async leaveOnStick(address, envelope) {
+      await writeOnStick(fileURLToPath(address), `${settings.hostname}.json`, envelope);
+    },
+    writeMetrics: (path, text) => writeDurably(path, text, 0o644),
+    serveMetrics,
+    serveStatus: ({ path, group }, answer) => serveStatus(path, group, answer),
+  };
+}

@@ -1,0 +1,80 @@
+import type {
+  Activator,
+  BootDirectory,
+  CheckedFiles,
+  Clock,
+  ClosureFetch,
+  Deadline,
+  Disk,
+  GcRoots,
+  HealthProbe,
+  HistoryStore,
+  HookRunner,
+  HostKey,
+  Locks,
+  Log,
+  ManifestCache,
+  Mirror,
+  NixStore,
+  OperatorCommandFiles,
+  OperatorCommandsWatch,
+  RebootLock,
+  ReportOutlets,
+  ReportSpool,
+  ServiceManager,
+  StateStore,
+  StickWatch,
+  Successor,
+  Timers,
+} from "../core/ports.ts";
+import type { Settings } from "../core/settings.ts";
+
+/**
+ * One host's settings and every port to its outside world. `compose.ts` makes it of the real
+ * effects. No function takes it whole: each names what it uses (`Pick<AgentTools, …>`).
+ */
+export interface AgentTools {
+  readonly settings: Settings;
+  readonly log: Log;
+  readonly clock: Clock;
+  readonly timers: Timers;
+  /** Uniform in [0, 1); jitter only. */
+  readonly random: () => number;
+  /** This machine's hashed identity; null if there is none. */
+  readonly machineId: () => Promise<string | null>;
+  /** The program and script that this process runs. */
+  readonly ownProgram: readonly string[];
+  /** Whether this process is the service, which systemd starts again when it ends. */
+  readonly isService: boolean;
+
+  readonly mirrors: readonly Mirror[];
+  readonly cache: ManifestCache;
+  readonly closures: ClosureFetch;
+
+  readonly store: NixStore;
+  readonly roots: GcRoots;
+  readonly disk: Disk;
+  readonly boot: BootDirectory;
+
+  readonly activator: Activator;
+  readonly services: ServiceManager;
+  readonly deadline: Deadline;
+  readonly successor: Successor;
+  readonly probe: HealthProbe;
+  readonly runHook: HookRunner;
+  /** Null if no FleetLock server is configured. */
+  readonly rebootLock: RebootLock | null;
+
+  readonly state: StateStore;
+  readonly history: HistoryStore;
+  readonly files: CheckedFiles;
+  readonly locks: Locks;
+  readonly commands: OperatorCommandFiles;
+
+  readonly sticks: StickWatch;
+  readonly commandsWatch: OperatorCommandsWatch;
+
+  readonly hostKey: HostKey;
+  readonly spool: ReportSpool;
+  readonly outlets: ReportOutlets;
+}

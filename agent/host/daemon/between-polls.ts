@@ -1,0 +1,95 @@
+import { MAX_TIMER_MS } from "../../core/text/duration.ts";
+import type { StickWatch, Timers } from "../../core/ports.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import type { ReportDelivery } from "../report/report-delivery.ts";
+
+/** A report is not tried again more often than this, whatever the clock does. */
+const MIN_RETRY_MS = 1_000;
+
+/** What waiting for the next poll takes. */
+export type WaitTools = Pick<AgentTools, "settings" | "timers" | "sticks" | "commandsWatch">;
+
+/**
+ * Waits for the next poll, and tries meanwhile to deliver a report that could not be delivered.
+ * Ends early if a stick came or somebody commanded something, and gives what that was; ends
+ * with `signal` too.
+ */
+export async function waitForNews(
+  ms: number,
+  reports: Pick<ReportDelivery, "untilRetry" | "retry">,
+  { settings, timers, sticks, commandsWatch }: WaitTools,
+  signal: AbortSignal,
+): Promise<string | undefined> {
+  return firstOf(signal, [
+    async (ended) => {
+      await pauseAndRetry(ms, reports, timers, ended);
+      return undefined;
+    },
+    (ended) => stickNews(sticks, settings.sticks.watch, timers, ended),
+    async (ended) =>
+      (await commandsWatch.untilNews(ended)) ? "somebody gave this host an order" : undefined,
+  ]);
+}
+
+/** Waits for the next poll; a report that could not be delivered is tried again meanwhile. */
+async function pauseAndRetry(
+  ms: number,
+  reports: Pick<ReportDelivery, "untilRetry" | "retry">,
+  timers: Timers,
+  signal: AbortSignal,
+): Promise<void> {
+  const end = timers.steadyMs() + ms;
+  for (;;) {
+    const left = end - timers.steadyMs();
+    const retry = await reports.untilRetry();
+    await pause(Math.min(left, Math.max(retry, MIN_RETRY_MS)), timers, signal);
+    if (signal.aborted || retry >= left) return;
+    await reports.retry(signal);
+  }
+}
+
+/** Waits, in steps that timers can measure, until the time is over or `signal` says stop. */
+async function pause(ms: number, timers: Timers, signal: AbortSignal): Promise<void> {
+  for (let left = ms; left > 0 && !signal.aborted; left -= MAX_TIMER_MS) {
+    await timers.sleep(Math.min(left, MAX_TIMER_MS), signal).catch(() => undefined);
+  }
+}
+
+/** Something that may come: gives what came, or nothing if that is only that time passed. */
+type Occurrence = (ended: AbortSignal) => Promise<string | undefined>;
+
+/** Waits for the first of several things, or for `signal`, and ends the others. */
+async function firstOf(
+  signal: AbortSignal,
+  things: readonly Occurrence[],
+): Promise<string | undefined> {
+  const end = new AbortController();
+  const ended = AbortSignal.any([signal, end.signal]);
+  const waiting = things.map((thing) =>
+    thing(ended).finally(() => {
+      end.abort();
+    }),
+  );
+  const came = await Promise.all(waiting);
+  return came.find((it) => it !== undefined);
+}
+
+/** Waits until a stick came or changed; if there is none to watch, for the end. */
+async function stickNews(
+  watch: StickWatch,
+  every: number,
+  timers: Timers,
+  ended: AbortSignal,
+): Promise<string | undefined> {
+  if (every === 0 || watch.isIdle) {
+    await pause(Infinity, timers, ended);
+    return undefined;
+  }
+  const isOver = (): boolean => ended.aborted;
+  while (!isOver()) {
+    await pause(every, timers, ended);
+    const news = isOver() ? [] : await watch.look();
+    if (news.length > 0) return news.map((address) => `${address} has news`).join(", ");
+  }
+  return undefined;
+}

@@ -1,0 +1,141 @@
+import { PullError, toPullError } from "../../core/errors.ts";
+import { pollWait } from "../../core/schedule/poll-schedule.ts";
+import { formatDuration } from "../../core/text/duration.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { readStatus, statusJson, type StatusTools } from "../report/host-status.ts";
+import { serveHostMetrics, writeMetricsFile, type MetricsTools } from "../report/metrics.ts";
+import { ReportDelivery, type DeliveryTools } from "../report/report-delivery.ts";
+import { handReport, type StickReportTools } from "../report/stick-report.ts";
+import { tick, type TickTools } from "../tick.ts";
+import { waitForNews, type WaitTools } from "./between-polls.ts";
+import { TickLog } from "./tick-log.ts";
+import { nextOccasion } from "./next-occasion.ts";
+
+/** Two ticks are never closer than this. */
+const SOONEST_MS = 1_000;
+
+/** Wait after a tick that found another process at work. */
+const BUSY_WAIT_MS = 10_000;
+
+/** What the service takes. */
+export type DaemonTools = TickTools &
+  StatusTools &
+  MetricsTools &
+  DeliveryTools &
+  StickReportTools &
+  WaitTools &
+  Pick<AgentTools, "random">;
+
+/**
+ * Polls until `signal` says stop, and then ends at the next safe point: downloads stop at once
+ * and are resumed later, a running activation is brought to its end. It also ends once the
+ * system has another agent: the service manager starts that in its place. Throws AGENT_RUNNING
+ * if another agent has the state directory.
+ */
+export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promise<void> {
+  const { state, locks } = tools;
+  await state.prepare();
+  const release = await locks.take("agent");
+  if (!release) {
+    throw new PullError(
+      "AGENT_RUNNING",
+      `another nixos-pull run has ${locks.fileOf("agent")}; stop it first`,
+    );
+  }
+  let closeSocket: (() => Promise<void>) | undefined;
+  let closeMetrics: (() => Promise<void>) | undefined;
+  try {
+    closeSocket = await openStatusSocket(tools);
+    closeMetrics = await serveHostMetrics(tools);
+    await announceHostKey(tools);
+    await pollUntilStopped(tools, signal);
+  } finally {
+    await closeMetrics?.();
+    await closeSocket?.();
+    await release();
+  }
+}
+
+/** Ticks, tells about it and waits, again and again. */
+async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promise<void> {
+  const { settings, log, sticks, commandsWatch, successor } = tools;
+  const reports = new ReportDelivery(tools);
+  const tickLog = new TickLog(log);
+  const { channel, hostname, mirrors } = settings;
+  log.info(`following channel ${channel} as ${hostname} from ${mirrors.join(", ")}`);
+  const stopped = (): boolean => signal.aborted;
+  while (!stopped()) {
+    // From before the poll, so that what comes during it is polled for too.
+    await sticks.look();
+    await commandsWatch.look();
+    const wait = await tickOnce(tools, tickLog, signal);
+    await writeMetricsFile(tools);
+    await reports.sendNew(signal);
+    await handReport(tools);
+    if (stopped()) break;
+    log.debug(`next poll in ${formatDuration(wait)}`);
+    if ((await successor.look()).differs) {
+      log.info("this system has another agent or configuration now; ending to be started as that");
+      return;
+    }
+    const news = await waitForNews(wait, reports, tools, signal);
+    if (news !== undefined) log.info(`${news}; polling now`);
+  }
+  log.info("stopped");
+}
+
+/** A host that nobody can log in to goes on without its socket. */
+async function openStatusSocket(
+  tools: StatusTools & Pick<AgentTools, "outlets" | "log">,
+): Promise<(() => Promise<void>) | undefined> {
+  const { path, group } = tools.settings.statusSocket;
+  if (path === undefined) return undefined;
+  try {
+    return await tools.outlets.serveStatus(
+      { path, group },
+      async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
+    );
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    tools.log.error(`there is no status socket: ${message}`, { code });
+    return undefined;
+  }
+}
+
+/** Makes the host's key on the first start, so that people can ask for it before any report. */
+async function announceHostKey({
+  hostKey,
+  log,
+}: Pick<AgentTools, "hostKey" | "log">): Promise<void> {
+  try {
+    const { publicKey } = await hostKey();
+    log.info(`reports of this host are signed with ${publicKey.text}`);
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    log.error(`this host cannot sign reports: ${message}`, { code });
+  }
+}
+
+/** One tick; gives the wait until the next. An error is logged, never the end of the agent. */
+async function tickOnce(
+  tools: DaemonTools,
+  tickLog: TickLog,
+  signal: AbortSignal,
+): Promise<number> {
+  const { log, clock, settings, random } = tools;
+  const schedule = (): number => pollWait(settings.poll, clock.now(), random());
+  try {
+    const outcome = await tick(tools, { insistence: "patient", signal });
+    tickLog.tell(outcome);
+    const now = clock.now();
+    const next = nextOccasion(outcome, settings, now);
+    const wait = next === null ? Infinity : next - now.getTime();
+    return Math.min(schedule(), Math.max(wait, SOONEST_MS));
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") return 0;
+    if (error.code === "AGENT_BUSY") return Math.min(schedule(), BUSY_WAIT_MS);
+    log.error(error.message, { code: error.code, stack: error.stack });
+    return schedule();
+  }
+}

@@ -1,0 +1,66 @@
+import type { Log } from "../../core/ports.ts";
+import type { TickOutcome } from "../poll/finding.ts";
+
+/** Tells the log what ticks came to; that a stick came or went is told once. */
+export class TickLog {
+  readonly #absent = new Set<string>();
+  readonly #log: Log;
+
+  constructor(log: Log) {
+    this.#log = log;
+  }
+
+  /** Tells one tick's outcome. */
+  tell(outcome: TickOutcome): void {
+    for (const verdict of outcome.verdicts) {
+      const { mirror, code, message } = verdict;
+      this.#tellPresence(verdict);
+      // A stick is elsewhere most of the time.
+      if (code === "MIRROR_ABSENT") continue;
+      if (code !== undefined) this.#log.warn(`${mirror}: ${message}`, { code });
+    }
+    const { error } = outcome;
+    if (error && error.code !== "INTERRUPTED") {
+      const alreadySaid = outcome.verdicts.some(({ code }) => code === error.code);
+      if (!alreadySaid) this.#log.error(error.message, { code: error.code });
+    }
+    this.#tellDecision(outcome);
+  }
+
+  #tellPresence({ mirror, code, message }: TickOutcome["verdicts"][number]): void {
+    if (code === "MIRROR_ABSENT") {
+      if (!this.#absent.has(mirror)) this.#log.info(`${mirror}: ${message}`, { code });
+      this.#absent.add(mirror);
+    } else if (this.#absent.delete(mirror)) {
+      this.#log.info(`${mirror}: there again`);
+    }
+  }
+
+  #tellDecision({ decision, release }: TickOutcome): void {
+    const log = this.#log;
+    switch (decision?.kind) {
+      case "denied":
+        log.warn(`release ${release?.sequence} is not tried again: ${decision.reason.message}`, {
+          code: "RELEASE_DENIED",
+        });
+        break;
+      case "drifted":
+        log.warn(`this host was changed by hand and is left alone: found ${decision.found}`);
+        break;
+      case "waiting":
+        for (const { reason, message } of decision.waits) {
+          log.info(`release ${release?.sequence} waits: ${message}`, { code: reason });
+        }
+        break;
+      case "active":
+      case "adopt":
+      case "backoff":
+      case "update":
+      case undefined:
+        log.debug(`poll: ${decision?.kind ?? "nothing"}`);
+        break;
+      default:
+        decision satisfies never;
+    }
+  }
+}

@@ -1,0 +1,160 @@
+import { toPullError, type PullError } from "../../core/errors.ts";
+import {
+  releaseFor,
+  type Manifest,
+  type Release,
+  type SignedManifest,
+} from "../../core/formats/manifest.ts";
+import {
+  memoryOfManifest,
+  mergeMemories,
+  type TrustMemories,
+} from "../../core/release/acceptance.ts";
+import { passageOf, stageRelease } from "../../core/release/barrier.ts";
+import { rolloutWaits } from "../../core/release/rollout.ts";
+import { hostWaits } from "../../core/schedule/host-rules.ts";
+import type { AgentRecord } from "../../core/update/record.ts";
+import { decide, type Decision, type Insistence } from "../../core/update/plan.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { observe } from "../observe.ts";
+import type { FoundRelease, SecondLook } from "./finding.ts";
+import { acceptHere, poll, type MirrorVerdict, type PollTools } from "./poll.ts";
+
+/** What finding a release takes. */
+export type FindTools = PollTools & Pick<AgentTools, "store" | "commands" | "machineId" | "log">;
+
+/** What a decision is made for, beside the record. */
+export interface Occasion {
+  readonly insistence: Insistence;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Asks the mirrors for a release and decides what this host does about it now. What is wrong
+ * with mirrors or manifests is in the finding. Throws INTERRUPTED and the errors of the host's
+ * own files.
+ */
+export async function findRelease(
+  record: AgentRecord,
+  occasion: Occasion,
+  tools: FindTools,
+): Promise<FoundRelease> {
+  return new ReleaseFinder(occasion, tools).find(record);
+}
+
+/** Which release of a manifest a host follows now, and what it does about it. */
+interface Choice {
+  readonly release: Release;
+  readonly next?: Release | undefined;
+  readonly decision: Decision;
+}
+
+/** Finds a release for one occasion, as often as it is looked at again. */
+class ReleaseFinder {
+  readonly #occasion: Occasion;
+  readonly #tools: FindTools;
+
+  constructor(occasion: Occasion, tools: FindTools) {
+    this.#occasion = occasion;
+    this.#tools = tools;
+  }
+
+  async find(record: AgentRecord): Promise<FoundRelease> {
+    const { signal } = this.#occasion;
+    const { accepted, error, verdicts } = await poll(this.#tools, record.trust, signal);
+    return accepted
+      ? this.#judge(record, accepted.signed, verdicts)
+      : this.#nothing(verdicts, error, record.trust);
+  }
+
+  #nothing(
+    verdicts: readonly MirrorVerdict[],
+    error: PullError | null,
+    memories: TrustMemories,
+  ): FoundRelease {
+    return {
+      ...{ verdicts, error, memories, release: null, decision: null },
+      lookAgain: (record) => this.find(record),
+    };
+  }
+
+  /** What an accepted manifest asks of this host now. */
+  async #judge(
+    record: AgentRecord,
+    signed: SignedManifest,
+    verdicts: readonly MirrorVerdict[],
+  ): Promise<FoundRelease> {
+    const { settings, machineId } = this.#tools;
+    const memories = mergeMemories([...record.trust, memoryOfManifest(signed)]);
+    try {
+      const entry = releaseFor(signed, settings.hostname, await machineId());
+      const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
+      return {
+        ...{ verdicts, error: null, memories },
+        ...(await this.#choose(record, signed.manifest, release)),
+        lookAgain: (current, how) =>
+          how.askMirrors
+            ? this.#findAgain(current, { signed, verdicts }, how)
+            : this.#judge(current, signed, verdicts),
+      };
+    } catch (thrown) {
+      return this.#nothing(verdicts, toPullError(thrown), memories);
+    }
+  }
+
+  /**
+   * Asks the mirrors whether there is a newer manifest than the one before. If none can be
+   * read that one stands, unless it has expired meanwhile.
+   */
+  async #findAgain(
+    record: AgentRecord,
+    before: { signed: SignedManifest; verdicts: readonly MirrorVerdict[] },
+    { signal = this.#occasion.signal }: SecondLook,
+  ): Promise<FoundRelease> {
+    const { accepted, verdicts } = await poll(this.#tools, record.trust, signal);
+    if (accepted) {
+      // The same manifest stands by what all mirrors said when it was found.
+      const isNews = accepted.signed.digest !== before.signed.digest;
+      return this.#judge(record, accepted.signed, isNews ? verdicts : before.verdicts);
+    }
+    const { settings, clock, log } = this.#tools;
+    for (const { mirror, code, message } of verdicts) {
+      if (code !== undefined) log.warn(`asked again: ${mirror}: ${message}`, { code });
+    }
+    try {
+      acceptHere(before.signed, settings, record.trust, clock.now());
+    } catch (thrown) {
+      return this.#nothing(before.verdicts, toPullError(thrown), record.trust);
+    }
+    return this.#judge(record, before.signed, before.verdicts);
+  }
+
+  /** Decides about a release, or about one that stands before it, as things are at this moment. */
+  async #choose(record: AgentRecord, manifest: Manifest, release: Release): Promise<Choice> {
+    const { settings, store, clock, commands, log } = this.#tools;
+    const { insistence } = this.#occasion;
+    const now = clock.now();
+    const commanded = {
+      hold: await commands.readHold(),
+      confirmation: await commands.readConfirmation(),
+    };
+    if (commanded.hold.kind === "damaged") {
+      log.error(`hold: ${commanded.hold.why}; this host counts as held`, { code: "STATE_CORRUPT" });
+    }
+    const host = await observe(store);
+    const policy = rolloutWaits(manifest, settings.hostname, record, now);
+    const decideOn = (one: Release): Decision => {
+      const waits = [...policy, ...hostWaits(settings, commanded, one, now)];
+      const driftPolicy = settings.drift;
+      return decide({ record, release: one, host, now, insistence, waits, driftPolicy });
+    };
+    const decision = decideOn(release);
+    const passage = passageOf(manifest, settings.hostname, record);
+    // A host that already is what the release asks for takes no way through another one.
+    const isThere = decision.kind === "active" || decision.kind === "adopt";
+    if (passage.kind !== "through" || isThere) return { release, decision };
+    const earlier = stageRelease(passage.stage, release);
+    const stage = { ...earlier, mode: settings.activation.mode ?? earlier.mode };
+    return { release: stage, next: release, decision: decideOn(stage) };
+  }
+}

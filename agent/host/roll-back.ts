@@ -1,0 +1,68 @@
+import { PullError } from "../core/errors.ts";
+import type { Reason } from "../core/update/states.ts";
+import type { AgentTools } from "./agent-tools.ts";
+import { withUpdateLock } from "./update-lock.ts";
+import { Journal, type JournalTools } from "./update/journal.ts";
+import { finishBegun } from "./update/resume.ts";
+import { runSteps } from "./update/run.ts";
+import type { StepTools } from "./update/steps/steps.ts";
+
+/** What a rollback takes. */
+export type RollbackTools = StepTools & JournalTools & Pick<AgentTools, "locks">;
+
+/** A generation of the system profile. */
+interface Generation {
+  readonly toplevel: string;
+  readonly generation: number;
+}
+
+/**
+ * Goes back to the profile's previous generation (or `generation`) and denies the system that
+ * is left, so that the next poll does not bring it back. Gives where the host is now. Throws
+ * NOTHING_TO_ROLL_BACK, NOT_A_SYSTEM, PROFILE_FAILED, ROLLBACK_FAILED, AGENT_BUSY, …
+ */
+export async function rollBackByHand(
+  tools: RollbackTools,
+  generation: number | null,
+): Promise<Generation> {
+  return withUpdateLock(tools, async () => {
+    const journal = new Journal(await tools.state.load(), tools);
+    const pass = { journal, tools, signal: undefined };
+    const unfinished = await finishBegun(pass);
+    // If one generation does not come up, a person may choose another.
+    if (unfinished && journal.record.state.name !== "Reverting") throw unfinished;
+    const from = await tools.store.profileToplevel();
+    const target = await findTarget(tools, generation);
+    const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
+    await journal.happened({ type: "RevertBegun", from, target, reason });
+    const error = await runSteps(pass);
+    if (error) throw error;
+    return target;
+  });
+}
+
+/** The generation to go back to. Throws NOTHING_TO_ROLL_BACK, NOT_A_SYSTEM. */
+async function findTarget(
+  { store, activator }: Pick<AgentTools, "store" | "activator">,
+  generation: number | null,
+): Promise<Generation> {
+  const target = await store.findGeneration(generation);
+  if (!target) {
+    throw new PullError(
+      "NOTHING_TO_ROLL_BACK",
+      generation === null
+        ? "the system profile has no generation before the current one"
+        : `the system profile has no generation ${generation}`,
+    );
+  }
+  if (target.generation === (await store.profileGeneration())) {
+    throw new PullError(
+      "NOTHING_TO_ROLL_BACK",
+      `generation ${target.generation} is the current one`,
+    );
+  }
+  if (!(await activator.canActivate(target.toplevel))) {
+    throw new PullError("NOT_A_SYSTEM", `${target.toplevel} has no bin/switch-to-configuration`);
+  }
+  return target;
+}

@@ -1,0 +1,69 @@
+import type { AgentRecord } from "../core/update/record.ts";
+import { isPastTheLine } from "../core/update/states.ts";
+import type { Insistence } from "../core/update/plan.ts";
+import type { AgentTools } from "./agent-tools.ts";
+import { findRelease, type FindTools } from "./poll/find-release.ts";
+import type { TickOutcome } from "./poll/finding.ts";
+import { ArchiveVerdicts, keepPollReport } from "./poll/poll-report.ts";
+import { withUpdateLock } from "./update-lock.ts";
+import { follow, type FollowTools } from "./update/follow.ts";
+import { Journal, type JournalTools } from "./update/journal.ts";
+import { rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
+import { finishBegun } from "./update/resume.ts";
+
+/** What a tick takes. */
+export type TickTools = FindTools &
+  FollowTools &
+  JournalTools &
+  RebootTools &
+  Pick<AgentTools, "locks" | "files">;
+
+/** How a tick is meant. */
+export interface TickOptions {
+  readonly insistence: Insistence;
+  /** Whether a person accepts that the host forgot which releases it had accepted. */
+  readonly acceptStateLoss?: boolean;
+  /** Ends the tick at the next safe point. */
+  readonly signal?: AbortSignal | undefined;
+}
+
+/**
+ * One round: finishes what was begun, polls, decides and, if there is something to do, does it.
+ * Throws AGENT_BUSY if another process does so right now, and the errors of the state file;
+ * everything else is in the outcome.
+ */
+export async function tick(tools: TickTools, options: TickOptions): Promise<TickOutcome> {
+  return withUpdateLock(tools, async () => {
+    const { state, successor, clock } = tools;
+    await successor.look();
+    const record = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
+    await state.mend(record, clock.now());
+    try {
+      return await updateOnce(record, tools, options);
+    } finally {
+      await tools.cache.save();
+    }
+  });
+}
+
+async function updateOnce(
+  record: AgentRecord,
+  tools: TickTools,
+  { insistence, signal }: TickOptions,
+): Promise<TickOutcome> {
+  const journal = new Journal(record, tools);
+  const archives = new ArchiveVerdicts(tools.clock);
+  const pass = { journal, tools: { ...tools, onArchiveRead: archives.hear }, signal };
+  const unfinished = await finishBegun(pass);
+  if (isPastTheLine(journal.record.state)) {
+    const nothing = { verdicts: [], release: null, decision: null };
+    return { ...nothing, error: unfinished, record: journal.record, updated: false };
+  }
+  const finding = await findRelease(journal.record, { insistence, signal }, tools);
+  const followed = await follow(finding, pass);
+  await releaseRebootSlot(pass);
+  const error = await rebootIfDue(pass);
+  const outcome = { ...followed, record: journal.record, error: followed.error ?? error };
+  await keepPollReport(outcome, archives, tools);
+  return outcome;
+}

@@ -1,0 +1,79 @@
+import type { Release } from "../../core/formats/manifest.ts";
+import { memoryOf, type TrustMemories } from "../../core/release/acceptance.ts";
+import type { Event } from "../../core/update/events.ts";
+import { advance } from "../../core/update/machine.ts";
+import type { AgentRecord } from "../../core/update/record.ts";
+import type { HistoryEntry } from "../../core/update/history-entry.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import type { Happening } from "./happening.ts";
+
+/** What a step found out, beside the event that it leads to. */
+export type Details = Pick<HistoryEntry, "lastLines" | "deltas">;
+
+/** What keeping the journal takes. */
+export type JournalTools = Pick<AgentTools, "settings" | "state" | "history" | "clock" | "log">;
+
+/**
+ * What is known of this host and what happened to it. The record on disk is never behind the
+ * one in memory: it is saved before anything that it announces is done.
+ */
+export class Journal {
+  #record: AgentRecord;
+  readonly #tools: JournalTools;
+
+  constructor(record: AgentRecord, tools: JournalTools) {
+    this.#record = record;
+    this.#tools = tools;
+  }
+
+  get record(): AgentRecord {
+    return this.#record;
+  }
+
+  /** Records an event: the state file first, then the history. */
+  async happened(happening: Happening, details: Details = {}): Promise<void> {
+    const { clock, log } = this.#tools;
+    const event: Event = { ...happening, at: clock.now().toISOString() };
+    const before = this.#record.state;
+    await this.#save(advance(this.#record, event));
+    const { state } = this.#record;
+    const release =
+      "release" in event ? event.release : "release" in before ? before.release : undefined;
+    const reason = "reason" in event ? event.reason : undefined;
+    const message = "message" in event ? event.message : reason?.message;
+    await this.#tools.history.append({
+      at: event.at,
+      event: event.type,
+      state: state.name,
+      ...(release && {
+        sequence: release.sequence,
+        toplevel: release.toplevel,
+        mode: release.mode,
+      }),
+      ...(reason && { code: reason.code }),
+      ...(message !== undefined && { message }),
+      ...details,
+    });
+    log.debug(`${before.name} → ${state.name}`, { event: event.type });
+  }
+
+  /** Keeps what was accepted, in the record and in the history. */
+  async remember(memories: TrustMemories, release: Release | null): Promise<void> {
+    if (JSON.stringify(memories) === JSON.stringify(this.#record.trust)) return;
+    await this.#save({ ...this.#record, trust: memories });
+    const { settings, clock, history } = this.#tools;
+    const trust = memoryOf(memories, settings.channel);
+    await history.append({
+      at: clock.now().toISOString(),
+      event: "ManifestAccepted",
+      state: this.#record.state.name,
+      ...(trust && { sequence: trust.sequence, trust }),
+      ...(release && { toplevel: release.toplevel }),
+    });
+  }
+
+  async #save(next: AgentRecord): Promise<void> {
+    await this.#tools.state.save(next);
+    this.#record = next;
+  }
+}

@@ -1,0 +1,57 @@
+import type { PullError } from "../../core/errors.ts";
+import { isExpected } from "../../core/update/machine.ts";
+import { isPastTheLine, type State } from "../../core/update/states.ts";
+import type { AgentTools } from "../agent-tools.ts";
+import { rejected } from "./happening.ts";
+import { runSteps, type Pass } from "./run.ts";
+import type { StepTools } from "./steps/steps.ts";
+
+/** If agents ended this often in one state, what they did there ended them. */
+const MAX_RESTARTS = 10;
+
+/** After this many failures in a row of a way back, another release may take its place. */
+const MAX_ROLLBACKS = 3;
+
+/**
+ * Finishes what an earlier agent left half done, since the host may be between two systems.
+ * Gives the error if it is still not done.
+ */
+export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | null> {
+  const { journal, tools } = pass;
+  await noticeReboot(pass);
+  const { state } = journal.record;
+  if (!isPastTheLine(state)) return null;
+  tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);
+  if (isExpected(state.name, "AgentRestarted")) await journal.happened({ type: "AgentRestarted" });
+  const restarts = "restarts" in state ? state.restarts : 0;
+  if (restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying")) {
+    const message = `the agent was ended ${restarts} times in ${state.name}`;
+    await journal.happened(rejected("RESTART_LOOP", message));
+  }
+  const error = await runSteps(pass);
+  if (!error || !isPastTheLine(journal.record.state)) return null;
+  if (!isBarred(journal.record.state)) return error;
+  tools.log.error(`${error.message}; looking for a release that works instead`, {
+    code: error.code,
+  });
+  return null;
+}
+
+/** Whether the way back failed so often that another release is the better hope. */
+export function isBarred(state: State): boolean {
+  return (
+    (state.name === "RollingBack" && state.rollbackAttempts >= MAX_ROLLBACKS) ||
+    (state.name === "Reverting" && state.failures >= MAX_ROLLBACKS)
+  );
+}
+
+/** After the reboot that a system was waiting for, it has to prove itself. */
+export async function noticeReboot({
+  journal,
+  tools,
+}: Pass<Pick<AgentTools, "services">>): Promise<void> {
+  const { pendingReboot, state } = journal.record;
+  if (pendingReboot === null || isPastTheLine(state)) return;
+  const bootId = await tools.services.bootId();
+  if (bootId !== pendingReboot.bootId) await journal.happened({ type: "RebootNoticed", bootId });
+}

@@ -1,0 +1,112 @@
+import { PullError, toPullError } from "../../core/errors.ts";
+import { isTransient } from "../../core/update/machine.ts";
+import {
+  isPastTheLine,
+  type Reason,
+  type StateName,
+  type StateOf,
+} from "../../core/update/states.ts";
+import { interrupted, type Happening } from "./happening.ts";
+import type { Journal } from "./journal.ts";
+import { removePreparations } from "./leftovers.ts";
+import { attemptFailed, type RetryTools } from "./retry.ts";
+import type { StepResult } from "./step.ts";
+import { runStep, type StepTools, type WorkingState } from "./steps/steps.ts";
+
+/** One pass over the host: its journal, what it acts through, and what ends it. */
+export interface Pass<Tools> {
+  readonly journal: Journal;
+  readonly tools: Tools;
+  readonly signal: AbortSignal | undefined;
+}
+
+/**
+ * Runs the steps of one state after the other until there is nothing more to do now, or
+ * `until` is reached. Every event is recorded before the next step begins. Gives the error
+ * that ended it, or null. Throws what cannot be made into an event: an error of the state
+ * file, or one in a state whose step is simply run again.
+ */
+export async function runSteps(
+  { journal, tools, signal }: Pass<StepTools>,
+  until?: StateName,
+): Promise<PullError | null> {
+  let failure: PullError | null = null;
+  for (;;) {
+    const { state } = journal.record;
+    if (state.name === "Idle" || state.name === "Failed" || state.name === until) return failure;
+    if (signal?.aborted) return new PullError("INTERRUPTED", `stopped in ${state.name}`);
+    let result: StepResult;
+    let thrown: PullError | null = null;
+    try {
+      result = await runStep(state, { record: journal.record, signal }, tools);
+    } catch (error) {
+      thrown = toPullError(error);
+      if (thrown.code === "INTERRUPTED") return thrown;
+      const event = eventOf(state, thrown, tools);
+      if (event === null) throw thrown;
+      result = { event };
+    }
+    const { event, details } = result;
+    failure = failureAfter(event, thrown, failure);
+    if (event.type === "ActivationRejected" || event.type === "ActivationInterrupted") {
+      tools.log.error(`${event.reason.message}; going back`, { code: event.reason.code });
+    }
+    await journal.happened(event, details);
+    if (event.type === "AttemptFailed" && isPastTheLine(state)) {
+      await removePreparations(journal.record.pendingReboot, tools);
+    }
+    if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
+  }
+}
+
+/** What a run has failed by, once `event` came after `before`. */
+function failureAfter(
+  event: Happening,
+  thrown: PullError | null,
+  before: PullError | null,
+): PullError | null {
+  switch (event.type) {
+    case "ActivationRejected":
+    case "ActivationInterrupted":
+      return new PullError(event.reason.code, event.reason.message);
+    case "AttemptFailed":
+      return thrown ?? new PullError(event.reason.code, event.reason.message);
+    case "RollbackFailed":
+    case "RevertFailed":
+      return thrown ?? new PullError("ROLLBACK_FAILED", event.message);
+    default:
+      return before;
+  }
+}
+
+/** What an error in a state means; null if the state stays and its step is run again later. */
+function eventOf(
+  state: StateOf<WorkingState>,
+  { code, message }: PullError,
+  tools: RetryTools,
+): Happening | null {
+  const reason: Reason = { code, message };
+  switch (state.name) {
+    case "Candidate":
+    case "Fetching":
+    case "Imported":
+    case "Staged":
+      return attemptFailed(state, reason, tools);
+    case "Activating":
+    case "Verifying":
+    case "Committing":
+      // A full disk or a missing program is no fault of the system.
+      return isTransient(code)
+        ? interrupted(state, reason, tools.settings.activation.attempts)
+        : { type: "ActivationRejected", reason };
+    case "RollingBack":
+      return { type: "RollbackFailed", message };
+    case "Reverting":
+      return { type: "RevertFailed", message };
+    case "Committed":
+    case "RolledBack":
+      return null;
+    default:
+      return state satisfies never;
+  }
+}
