@@ -4,11 +4,16 @@ import { describe, expect, test } from "vitest";
 import {
   MAX_SIGNATURES,
   RELEASE_PAYLOAD_TYPE,
+  addSignature,
+  encodeEnvelope,
   openEnvelope,
   parseEnvelope,
   preAuthenticationEncoding,
   sealEnvelope,
+  signedBytesOf,
+  unsignedEnvelope,
   type Envelope,
+  type TrustPolicy,
 } from "../../../../agent/core/formats/envelope.ts";
 import { readManifest } from "../../../../agent/core/formats/manifest.ts";
 import { signBytes, type SecretKey } from "../../../../agent/core/formats/signing-key.ts";
@@ -162,6 +167,84 @@ describe("the threshold", () => {
       ),
       { numRuns: 60 },
     );
+  });
+});
+
+describe("revoked keys", () => {
+  const revoking = (threshold: number, trusted: SecretKey[], revoked: SecretKey[]) => ({
+    ...trust(threshold, ...trusted),
+    revokedKeys: revoked.map(({ publicKey }) => publicKey),
+  });
+  const openSealed = (policy: TrustPolicy, ...signers: SecretKey[]) =>
+    openEnvelope(bytesOf(sealed(...signers)), policy);
+
+  test("are no voices, and are not named among those that signed", () => {
+    const policy = revoking(1, [ANNA, BERT], [BERT]);
+    expect(openSealed(policy, ANNA, BERT).signedBy).toEqual(["anna"]);
+    expect(openSealed(policy, BERT, ANNA).signedBy).toEqual(["anna"]);
+  });
+
+  test("are missing from the threshold, and the failure says so", () => {
+    const policy = revoking(2, [ANNA, BERT, CARL], [BERT]);
+    const failure = failureOf(() => openSealed(policy, ANNA, BERT));
+    expect(failure.code).toBe("KEY_REVOKED");
+    expect(failure.message).toBe(
+      "expected valid signatures by 2 of the trusted keys anna, carl; " +
+        "found 1 valid among 2 (anna, bert); revoked here: bert",
+    );
+    expect(openSealed(policy, ANNA, CARL).signedBy).toEqual(["anna", "carl"]);
+  });
+
+  test("are revoked under every name, and whether or not they are trusted otherwise", () => {
+    const alias = testKey("also-bert", "bert");
+    for (const policy of [
+      revoking(1, [ANNA, BERT], [alias]),
+      revoking(1, [ANNA, alias], [BERT]),
+      revoking(1, [ANNA], [BERT]),
+    ]) {
+      expect(failureOf(() => openSealed(policy, BERT)).code).toBe("KEY_REVOKED");
+    }
+    const all = failureOf(() => openSealed(revoking(1, [BERT], [BERT]), BERT));
+    expect(all.message).toContain("by 1 of the trusted keys (none)");
+  });
+
+  test("do not turn missing signatures into a revocation", () => {
+    const policy = revoking(2, [ANNA, BERT, CARL], [BERT]);
+    expect(failureOf(() => openSealed(policy, ANNA)).code).toBe("SIGNATURE_THRESHOLD");
+    expect(failureOf(() => openSealed(policy, BERT)).code).toBe("SIGNATURE_THRESHOLD");
+  });
+});
+
+describe("an envelope that is signed by one after the other", () => {
+  const signedWith = (envelope: Envelope, key: SecretKey): Envelope =>
+    addSignature(envelope, key.publicKey, signBytes(key, signedBytesOf(envelope)));
+
+  test("is the same as one that all signed at once", () => {
+    const both = signedWith(signedWith(unsignedEnvelope(PAYLOAD), ANNA), BERT);
+    expect(encodeEnvelope(both)).toBe(sealEnvelope(PAYLOAD, [ANNA, BERT]));
+    expect(openEnvelope(bytesOf(both), trust(2, ANNA, BERT)).signedBy).toEqual(["anna", "bert"]);
+  });
+
+  test("does not take the same signature twice", () => {
+    const once = signedWith(unsignedEnvelope(PAYLOAD), ANNA);
+    expect(signedWith(once, ANNA)).toBe(once);
+  });
+
+  test("takes as many as a host reads, and no more", () => {
+    let envelope = unsignedEnvelope(PAYLOAD);
+    for (let at = 0; at < MAX_SIGNATURES; at++) envelope = signedWith(envelope, testKey(`k${at}`));
+    expect(parseEnvelope(bytesOf(envelope)).signatures).toHaveLength(MAX_SIGNATURES);
+    expect(signedWith(envelope, testKey("k0"))).toBe(envelope);
+    const failure = failureOf(() => signedWith(envelope, ANNA));
+    expect(failure.code).toBe("ENVELOPE_INVALID");
+    expect(failure.message).toContain(`at most ${MAX_SIGNATURES} signatures`);
+  });
+
+  test("may carry another type, which has to be asked for", () => {
+    const type = "application/vnd.example";
+    const bytes = Buffer.from(sealEnvelope(PAYLOAD, [ANNA], type));
+    expect(openEnvelope(bytes, trust(1, ANNA), type).signedBy).toEqual(["anna"]);
+    expect(failureOf(() => openEnvelope(bytes, trust(1, ANNA))).code).toBe("PAYLOAD_TYPE_WRONG");
   });
 });
 

@@ -2,10 +2,13 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   CLOCK_TOLERANCE_MS,
+  MAX_EPOCH_STEP,
   acceptManifest,
   memoryOf,
   mergeMemories,
+  rememberedPosition,
   trustMemoriesSchema,
+  type AcceptanceContext,
   type TrustMemories,
   type TrustMemory,
 } from "../../../../agent/core/release/acceptance.ts";
@@ -19,7 +22,7 @@ const NOW = new Date("2026-02-01T00:00:00.000Z");
 
 function accept(
   manifest: Partial<Manifest>,
-  context: { channel?: string; memories?: TrustMemories; now?: Date } = {},
+  context: Partial<AcceptanceContext> = {},
   digest = sampleDigest("manifest"),
 ): TrustMemory {
   return acceptManifest(
@@ -62,8 +65,10 @@ describe("sequences", () => {
       accept({}, { memories: [memory(7)] }, sampleDigest("another manifest")),
     );
     expect(failure.code).toBe("SEQUENCE_CONFLICT");
-    expect(failure.message).toContain(sampleDigest("manifest"));
-    expect(failure.message).toContain(sampleDigest("another manifest"));
+    expect(failure.message).toBe(
+      `sequence 7 was accepted with digest ${sampleDigest("manifest")}, ` +
+        `found ${sampleDigest("another manifest")}`,
+    );
   });
 
   test("never go down over any series of manifests", () => {
@@ -121,13 +126,19 @@ describe("expiry", () => {
     const failure = failureOf(() => accept({}, { now: new Date(EXPIRES + late) }));
     expect(failure.code).toBe("MANIFEST_EXPIRED");
     expect(failure.transient).toBe(true);
-    expect(failure.message).toContain("expired at 2026-02-28T12:00:00.000Z");
-    expect(failure.message).toContain(new Date(EXPIRES + late).toISOString());
+    expect(failure.message).toBe(
+      "release 7 expired at 2026-02-28T12:00:00.000Z, this host's clock says " +
+        new Date(EXPIRES + late).toISOString(),
+    );
   });
 
   test("a manifest that was accepted in its time is stale after it, not wrong", () => {
     const attempt = () => accept({}, { memories: [memory(7)], now: new Date(EXPIRES) });
     expect(failureOf(attempt).code).toBe("MIRROR_STALE");
+    expect(failureOf(attempt).message).toMatch(/Z; this host stays what it is$/);
+    const newer = () =>
+      accept({ sequence: 8 }, { memories: [memory(7)], now: new Date(EXPIRES) }, sampleDigest("8"));
+    expect(failureOf(newer).code).toBe("MANIFEST_EXPIRED");
   });
 });
 
@@ -142,8 +153,10 @@ describe("the clock", () => {
     );
     expect(failure.code).toBe("CLOCK_IMPLAUSIBLE");
     expect(failure.transient).toBe(true);
-    expect(failure.message).toContain("was created at 2026-01-31T12:00:00.000Z");
-    expect(failure.message).toContain("2026-01-31T11:44:59.999Z");
+    expect(failure.message).toBe(
+      "release 7 was created at 2026-01-31T12:00:00.000Z, " +
+        "this host's clock says 2026-01-31T11:44:59.999Z",
+    );
   });
 
   test("at its start in 1970 is doubted rather than taken for early", () => {
@@ -155,10 +168,90 @@ describe("the clock", () => {
     expect(failureOf(attempt).code).toBe("SEQUENCE_REPLAYED");
   });
 
-  test("is doubted where it is behind the last accepted manifest", () => {
-    const memories = [memory(7, { createdAt: "2026-02-20T00:00:00.000Z" })];
-    const failure = failureOf(() => accept({ sequence: 8 }, { memories, now: NOW }));
+  const LATER = Date.parse("2026-02-20T00:00:00.000Z");
+  const memories = [memory(7, { createdAt: new Date(LATER).toISOString() })];
+
+  test.each([
+    ["the last accepted manifest", { memories }, "since a release of that time was accepted"],
+    ["its own agent's build", { builtAt: new Date(LATER) }, "since this agent was built then"],
+    [
+      "both, and the later one counts",
+      { memories: [memory(7)], builtAt: new Date(LATER) },
+      "since this agent was built then",
+    ],
+    [
+      "both at the same time",
+      { memories, builtAt: new Date(LATER) },
+      "since a release of that time was accepted",
+    ],
+  ])("may be behind %s by the tolerance, and is doubted beyond it", (_, context, words) => {
+    const floor = LATER - CLOCK_TOLERANCE_MS;
+    expect(accept({ sequence: 8 }, { ...context, now: new Date(floor) }).sequence).toBe(8);
+    const now = new Date(floor - 1);
+    const failure = failureOf(() => accept({ sequence: 8 }, { ...context, now }));
     expect(failure.code).toBe("CLOCK_BEHIND");
+    expect(failure.message).toBe(
+      "expected 2026-02-20T00:00:00.000Z or later, " +
+        `${words}; this host's clock says 2026-02-19T23:44:59.999Z`,
+    );
+  });
+
+  test("is not asked if the policy is to ignore it, and the order still counts", () => {
+    const ignoring = { clock: "ignore", memories } as const;
+    for (const now of [new Date(0), new Date("2100-01-01T00:00:00.000Z")]) {
+      expect(accept({ sequence: 8 }, { ...ignoring, now }).sequence).toBe(8);
+      const replay = () => accept({ sequence: 6 }, { ...ignoring, now });
+      expect(failureOf(replay).code).toBe("SEQUENCE_REPLAYED");
+    }
+    const strict = { clock: "strict", memories, now: new Date(0) } as const;
+    expect(failureOf(() => accept({ sequence: 8 }, strict)).code).toBe("CLOCK_BEHIND");
+  });
+});
+
+describe("epochs", () => {
+  const epoch = (number: number) => ({ number, reason: "key lost" });
+
+  test("restart the numbering, and are remembered", () => {
+    const accepted = accept({ sequence: 1, epoch: epoch(2) }, { memories: [memory(7)] });
+    expect(accepted).toEqual(memory(1, { epoch: 2 }));
+    expect(rememberedPosition(accepted)).toEqual({ epoch: 2, sequence: 1 });
+    expect(rememberedPosition(memory(7))).toEqual({ epoch: 0, sequence: 7 });
+    expect(accept({ sequence: 2, epoch: epoch(2) }, { memories: [accepted] }).sequence).toBe(2);
+  });
+
+  test("never go down, however high the sequence", () => {
+    const memories = [memory(1, { epoch: 2 })];
+    for (const manifest of [{ sequence: 100 }, { sequence: 100, epoch: epoch(1) }]) {
+      const failure = failureOf(() => accept(manifest, { memories }));
+      expect(failure.code).toBe("SEQUENCE_REPLAYED");
+      expect(failure.message).toContain("expected sequence 1 of epoch 2 or higher, found 100");
+    }
+  });
+
+  test("go up by a bounded step, with and without a memory", () => {
+    for (const [memories, from] of [
+      [[], 0],
+      [[memory(7)], 0],
+      [[memory(7, { epoch: 5 })], 5],
+    ] as const) {
+      const highest = from + MAX_EPOCH_STEP;
+      const context = { memories: [...memories] };
+      expect(accept({ epoch: epoch(highest) }, context).epoch).toBe(highest);
+      const failure = failureOf(() => accept({ epoch: epoch(highest + 1) }, context));
+      expect(failure.code).toBe("EPOCH_IMPLAUSIBLE");
+      expect(failure.message).toBe(`expected an epoch of at most ${highest}, found ${highest + 1}`);
+    }
+  });
+
+  test("count before the sequence when memories are merged", () => {
+    const [low, high] = [memory(9), memory(1, { epoch: 1 })];
+    expect(mergeMemories([low, high])).toEqual([high]);
+    expect(mergeMemories([high, low])).toEqual([high]);
+  });
+
+  test("of the same place and other contents keep what was remembered first", () => {
+    const other = memory(7, { digest: sampleDigest("other") });
+    expect(mergeMemories([memory(7), other])).toEqual([memory(7)]);
   });
 });
 

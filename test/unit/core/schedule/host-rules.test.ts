@@ -1,21 +1,8 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import {
-  confirms,
-  identifies,
-  type Confirmation,
-} from "../../../../agent/core/schedule/confirmation.ts";
-import { describeDrift, driftOf } from "../../../../agent/core/update/drift.ts";
-import {
-  describeHold,
-  isHeld,
-  type Hold,
-  type HoldRead,
-} from "../../../../agent/core/schedule/hold.ts";
-import { hookVariables } from "../../../../agent/core/update/hook.ts";
+import type { Confirmation } from "../../../../agent/core/schedule/confirmation.ts";
+import { isHeld, type Hold, type HoldRead } from "../../../../agent/core/schedule/hold.ts";
 import { hostWaits, type OperatorCommands } from "../../../../agent/core/schedule/host-rules.ts";
-import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
-import type { ActivationMode } from "../../../../agent/core/formats/manifest.ts";
 import { parseSettings, type Settings } from "../../../../agent/core/settings.ts";
 import {
   allowFetch,
@@ -76,7 +63,9 @@ describe("a host's own rules", () => {
     const [wait, ...more] = waitsOf({}, { hold: held({ until, reason: "the fair" }) });
     expect(more).toEqual([]);
     expect(wait).toMatchObject({ reason: "HELD", until, binds: "everyone", allowsFetch: false });
-    expect(wait?.message).toContain("the fair; `nixos-pull unhold`");
+    expect(wait?.message).toBe(
+      `this host is held since ${HOLD.at} until ${until}: the fair; \`nixos-pull unhold\` ends that`,
+    );
     expect(waitsOf({}, { hold: held({ until }) }, new Date(until))).toEqual([]);
   });
 
@@ -95,6 +84,28 @@ describe("a host's own rules", () => {
     expect(reasons(confirmationOf())).toEqual([]);
     // The same system, published again.
     expect(reasons(confirmationOf({ sequence: 6, digest: sampleDigest("6") }))).toEqual([]);
+  });
+
+  test("say what has to be done, and that only the service waits for it", () => {
+    expect(waitsOf(CONFIRM)).toEqual([
+      {
+        reason: "CONFIRMATION_MISSING",
+        message: "somebody has to run `nixos-pull confirm 7` on this host",
+        ...{ until: null, binds: "service", allowsFetch: true },
+      },
+    ]);
+    expect(waitsOf({ activation: { confirm: "none" } })).toEqual([]);
+  });
+
+  test("open a window for this host only when its turn comes", () => {
+    const spread = { maintenance: { ...WINDOWS.maintenance, jitter: "30m" } };
+    const [wait] = waitsOf(spread);
+    const turn = new Date(wait?.until ?? NaN);
+    expect(turn.getTime()).toBeGreaterThan(Date.parse("2026-02-02T02:00:00.000Z"));
+    expect(waitsOf(spread, {}, turn)).toEqual([]);
+    expect(waitsOf(spread, {}, new Date(turn.getTime() - 1))).toMatchObject([
+      { reason: "WINDOW_CLOSED", until: turn.toISOString() },
+    ]);
   });
 
   test("add up, and end when the last of them does", () => {
@@ -156,98 +167,4 @@ describe("whatever the rules, commands and time", () => {
       }),
     );
   });
-});
-
-describe("a hold in words", () => {
-  test.each<[Exclude<HoldRead, { kind: "none" }>, string]>([
-    [{ kind: "held", hold: HOLD }, `held since ${HOLD.at}`],
-    [
-      { kind: "held", hold: { ...HOLD, until: "2026-02-03T00:00:00.000Z", reason: "the fair" } },
-      `held since ${HOLD.at} until 2026-02-03T00:00:00.000Z: the fair`,
-    ],
-    [{ kind: "damaged", why: "torn" }, "held, since the file of its hold is damaged: torn"],
-  ])("%j", (hold, words) => {
-    expect(describeHold(hold)).toBe(words);
-  });
-});
-
-test("a release is named by its sequence or the beginning of its digest", () => {
-  const release = sampleRelease();
-  expect(identifies(String(release.sequence), release)).toBe(true);
-  expect(identifies(release.digest, release)).toBe(true);
-  expect(identifies(release.digest.slice(0, 8), release)).toBe(true);
-  expect(identifies(release.digest.slice(0, 7), release)).toBe(false);
-  expect(identifies(release.digest.slice(1), release)).toBe(false);
-  expect(identifies("", release)).toBe(false);
-  expect(identifies(`${release.sequence}0`, release)).toBe(false);
-  expect(confirms(null, release)).toBe(false);
-});
-
-describe("drift", () => {
-  const NEW = sampleRelease().toplevel;
-  const OLD = samplePath("by-hand");
-  const recordWith = (mode: ActivationMode): AgentRecord => {
-    const { channel, sequence, digest, toplevel } = sampleRelease();
-    const committed = { channel, sequence, digest, toplevel, mode, previous: null };
-    return { ...EMPTY_RECORD, committed: { ...committed, at: NOW.toISOString() } };
-  };
-  const drift = (
-    mode: ActivationMode,
-    profile: string | null,
-    running: string | null,
-    booted?: string,
-  ) => driftOf(recordWith(mode), { profile, running, booted: booted ?? null });
-
-  test.each<[string, ReturnType<typeof driftOf>, string | null]>([
-    ["nothing of the kind", drift("switch", NEW, NEW), null],
-    ["the boot default", drift("switch", OLD, NEW), "profile"],
-    ["a profile that is gone", drift("boot", null, NEW), "profile"],
-    ["what runs", drift("switch", NEW, OLD), "running"],
-    ["what runs after a test", drift("test", OLD, OLD), "running"],
-    ["what was booted", drift("switch", NEW, OLD, OLD), "booted"],
-    ["another boot default that was booted", drift("switch", OLD, OLD, OLD), "profile"],
-    ["nothing where it cannot be seen", drift("switch", NEW, null), null],
-    ["nothing that a boot would change", drift("boot", NEW, OLD), null],
-    ["nothing after a dry run", drift("dry-activate", OLD, OLD), null],
-  ])("is %s", (_, found, what) => {
-    expect(found?.what ?? null).toBe(what);
-    if (found) expect(describeDrift(found)).toContain(NEW);
-  });
-
-  test("is nothing on a host that became no release, or whose release waits for its boot", () => {
-    expect(driftOf(EMPTY_RECORD, { profile: OLD, running: OLD })).toBeNull();
-    const baseline = {
-      profile: OLD,
-      generation: 1,
-      running: OLD,
-      failedUnits: [],
-      restartedUnits: [],
-    };
-    const pendingReboot = {
-      ...{ release: sampleRelease(), wayBack: false, baseline, attempts: 0, bootId: "boot" },
-      requested: 0,
-    };
-    const record = { ...recordWith("switch"), pendingReboot };
-    expect(driftOf(record, { profile: NEW, running: OLD })).toBeNull();
-    expect(driftOf(record, { profile: OLD, running: OLD })?.what).toBe("profile");
-  });
-});
-
-test("every hook is told the same names, empty where they do not apply", () => {
-  const release = sampleRelease();
-  const facts = { release, toplevel: release.toplevel, previous: null, result: "" } as const;
-  expect(hookVariables("preActivate", facts)).toEqual({
-    NIXOS_PULL_HOOK: "preActivate",
-    NIXOS_PULL_CHANNEL: release.channel,
-    NIXOS_PULL_RELEASE: String(release.sequence),
-    NIXOS_PULL_DIGEST: release.digest,
-    NIXOS_PULL_MODE: release.mode,
-    NIXOS_PULL_TOPLEVEL: release.toplevel,
-    NIXOS_PULL_PREVIOUS: "",
-    NIXOS_PULL_RESULT: "",
-    NIXOS_PULL_CODE: "",
-  });
-  const back = { release: null, toplevel: "/a", previous: "/b", result: "reverted" } as const;
-  const keys = Object.keys(hookVariables("postRollback", back));
-  expect(keys).toEqual(Object.keys(hookVariables("preActivate", facts)));
 });
