@@ -16,7 +16,7 @@ export const pollSchema = z
       .describe("Cron expression of five or six fields, instead of an interval."),
     timezone: timeZoneSchema
       .optional()
-      .describe("IANA time zone of the cron expression; UTC where absent."),
+      .describe("IANA time zone of the cron expression; UTC if absent."),
     jitter: durationSchema
       .prefault("2m")
       .describe("Up to this much, chosen at random, is added to every wait."),
