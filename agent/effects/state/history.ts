@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { mergeMemories } from "../../core/release/acceptance.ts";
 import type { HistoryStore } from "../../core/ports.ts";
 import { historyEntrySchema, type HistoryEntry } from "../../core/update/history-entry.ts";
+import { syncDirectory } from "../files/durable-file.ts";
 import { ifMissing, readIfExists } from "../files/missing-file.ts";
 
 const FILE = "history.jsonl";
@@ -29,10 +30,11 @@ export class History implements HistoryStore {
   async append(entry: HistoryEntry): Promise<void> {
     const path = join(this.#directory, FILE);
     const file = await open(path, "a+", 0o600);
+    let before: number;
     let size: number;
     try {
+      before = (await file.stat()).size;
       // A line that a power cut left without its end must not swallow this one.
-      const before = (await file.stat()).size;
       const last = Buffer.alloc(1);
       if (before > 0) await file.read(last, 0, 1, before - 1);
       const start = before > 0 && last.toString() !== "\n" ? "\n" : "";
@@ -42,6 +44,7 @@ export class History implements HistoryStore {
     } finally {
       await file.close();
     }
+    if (before === 0) await syncDirectory(this.#directory);
     if (size > MAX_BYTES) await this.#rotate(path);
   }
 
@@ -50,6 +53,7 @@ export class History implements HistoryStore {
     const entries = await this.read();
     const trust = mergeMemories(entries.flatMap((entry) => entry.trust ?? []));
     await rename(path, join(this.#directory, OLDER));
+    await syncDirectory(this.#directory);
     const { at, state } = entries.at(-1) ?? { at: new Date().toISOString(), state: "Idle" };
     for (const memory of trust) {
       await this.append({ at, event: "HistoryRotated", state, trust: memory });

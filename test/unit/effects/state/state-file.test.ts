@@ -6,6 +6,7 @@ import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/ma
 import { writeChecked } from "../../../../agent/effects/files/checked-file.ts";
 import { History } from "../../../../agent/effects/state/history.ts";
 import { StateFile } from "../../../../agent/effects/state/state-file.ts";
+import { recordDiskOperations } from "../../../support/disk-operations.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { recordingLog } from "../../../support/recording-log.ts";
 import { sampleDigest, sampleRelease } from "../../../support/sample-release.ts";
@@ -73,6 +74,19 @@ test("a host without any state starts with the empty record and without an alarm
   const { open, alarms } = await stateDirectory();
   expect(await open().load()).toEqual(EMPTY_RECORD);
   expect(alarms()).toEqual([]);
+});
+
+test("the memories are written before the record's copy, and the copy before the record", async () => {
+  const { directory, runtime, open } = await stateDirectory();
+  const operations = await recordDiskOperations();
+  await open().save(RECORD);
+  const written = operations.flatMap((it) => (it.kind === "rename" ? [it.to] : []));
+  // After a cut in between, no file is ahead of one that another agent would believe first.
+  expect(written).toEqual([
+    join(directory, "trust.json"),
+    join(runtime, "state.json"),
+    join(directory, "state.json"),
+  ]);
 });
 
 test("what was saved is loaded, by a new process too", async () => {
