@@ -11,8 +11,8 @@ import { History } from "../../../agent/effects/state/history.ts";
 import { removeHold, writeHold } from "../../../agent/effects/state/hold-file.ts";
 import { hostKey } from "../../../agent/effects/state/host-key.ts";
 import { IndexFiles } from "../../../agent/effects/state/index-cache.ts";
-import { ManifestCache } from "../../../agent/effects/state/manifest-cache.ts";
-import { ReportSpool } from "../../../agent/effects/state/report-spool.ts";
+import { ManifestCacheFile } from "../../../agent/effects/state/manifest-cache.ts";
+import { ReportSpoolFile } from "../../../agent/effects/state/report-spool.ts";
 import { StateFile } from "../../../agent/effects/state/state-file.ts";
 import { silentLog } from "../../../agent/effects/host/log.ts";
 import { EMPTY_RECORD } from "../../../agent/core/update/record.ts";
@@ -64,12 +64,12 @@ const WRITES: Record<string, (directory: string) => Promise<unknown>> = {
     }),
   "the host's key": (directory) => hostKey(directory, "web1"),
   "a report that waits": (directory) =>
-    new ReportSpool(directory).write({
+    new ReportSpoolFile(directory).write({
       envelope: "{}",
       targets: [{ target: "url", failures: 1, retryAt: AT }],
     }),
   "a manifest": async (directory) => {
-    const cache = new ManifestCache(directory);
+    const cache = new ManifestCacheFile(directory);
     await cache.put("file:///mirror", "stable", { bytes: Buffer.from("{}"), validators: {} });
     await cache.save();
   },
