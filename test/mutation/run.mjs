@@ -102,7 +102,7 @@ async function mutate(files, tests) {
     tempDirName: `dist/mutation-${process.pid}`,
     ignorePatterns: ["/dist", "/result*"],
     reporters: [],
-    logLevel: "warn",
+    logLevel: "error",
     allowConsoleColors: false,
   });
   return stryker.runMutationTest();

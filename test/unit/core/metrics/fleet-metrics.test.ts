@@ -72,3 +72,15 @@ test("a host that no release names has no channel to follow and no target", () =
     'fleet_host_on_target{host="web1"} 0',
   ]);
 });
+
+test("without a manifest no expiry is known, and of a host without a report no channel", () => {
+  const distrusted = [{ host: "web9", reason: "KEY_UNKNOWN" as const, message: "no key" }];
+  const input = { reports: [sampleReport("web1")], manifests: [], distrusted };
+  const view = fleetView(input, { now: FLEET_NOW, silentAfter: 86_400_000 });
+  const samples = samplesOf(fleetMetrics(view));
+  expect(samples).toContain(
+    'fleet_host_info{host="web9",channel="",standing="distrusted",code="KEY_UNKNOWN"} 1',
+  );
+  expect(samples).toContain('fleet_release_sequence{channel="stable"} 12');
+  expect(samples.filter((sample) => sample.includes("expires"))).toEqual([]);
+});

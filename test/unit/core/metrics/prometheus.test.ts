@@ -4,7 +4,12 @@ import { describe, expect, it } from "vitest";
 import { fleetView } from "../../../../agent/core/fleet/fleet.ts";
 import { fleetMetrics } from "../../../../agent/core/metrics/fleet-metrics.ts";
 import { hostMetrics } from "../../../../agent/core/metrics/host-metrics.ts";
-import { exposition } from "../../../../agent/core/metrics/prometheus.ts";
+import {
+  EXPOSITION_CONTENT_TYPE,
+  exposition,
+  secondsOf,
+  single,
+} from "../../../../agent/core/metrics/prometheus.ts";
 import {
   FLEET_NOW,
   sampleHostnames,
@@ -32,8 +37,53 @@ describe("exposition", () => {
     );
   });
 
+  it("is one HELP and one TYPE line for each family, then its samples, in their order", () => {
+    const text = exposition([
+      {
+        ...{ name: "b", type: "gauge", help: 'A "b" of \\ two\nlines.' },
+        samples: [
+          { labels: { x: "1", y: "2\n3\n", z: 'q"\\"\\' }, value: 4 },
+          { labels: {}, value: 0.5 },
+          { value: -1 },
+        ],
+      },
+      { name: "a", type: "counter", help: "c", samples: [{ value: 7 }] },
+    ]);
+    expect(text).toBe(
+      String.raw`# HELP b A "b" of \\ two\nlines.
+# TYPE b gauge
+b{x="1",y="2\n3\n",z="q\"\\\"\\"} 4
+b 0.5
+b -1
+# HELP a c
+# TYPE a counter
+a 7
+`,
+    );
+    expect(EXPOSITION_CONTENT_TYPE).toBe("text/plain; version=0.0.4; charset=utf-8");
+  });
+
   it("leaves out families of which nothing is known", () => {
+    const known = { name: "y", type: "gauge" as const, help: "h", samples: [{ value: 1 }] };
     expect(exposition([{ name: "x", type: "gauge", help: "h", samples: [] }])).toBe("");
+    expect(exposition([{ ...known, name: "x", samples: [] }, known])).not.toContain("x");
+  });
+});
+
+describe("a single value", () => {
+  it("is one sample, or none if it is not known", () => {
+    const family = { name: "x", type: "gauge", help: "h" };
+    expect(single("x", "gauge", "h", 3)).toEqual({ ...family, samples: [{ value: 3 }] });
+    expect(single("x", "gauge", "h", 0)).toEqual({ ...family, samples: [{ value: 0 }] });
+    for (const value of [null, undefined, NaN]) {
+      expect(single("x", "gauge", "h", value)).toEqual({ ...family, samples: [] });
+    }
+  });
+
+  it("of a time is in seconds, or null if there is none", () => {
+    expect(secondsOf("1970-01-01T00:01:00.500Z")).toBe(60.5);
+    expect(secondsOf(null)).toBeNull();
+    expect(secondsOf(undefined)).toBeNull();
   });
 });
 

@@ -1,6 +1,5 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { nixName, nixString, nixText } from "../../../../agent/core/publish/nix-text.ts";
 import { parseOptionPath, suggestNames } from "../../../../agent/core/publish/option-path.ts";
 import { failureOf } from "../../../support/failure.ts";
 
@@ -29,7 +28,26 @@ describe("an option's path", () => {
     'a."\n"',
     "a;",
   ])("%j is refused", (text) => {
-    expect(failureOf(() => parseOptionPath(text)).code).toBe("USAGE");
+    const { code, message } = failureOf(() => parseOptionPath(text));
+    expect(code).toBe("USAGE");
+    expect(message).toBe(
+      `expected an option such as networking.firewall.allowedTCPPorts, found ${JSON.stringify(text)}`,
+    );
+  });
+
+  test("has names of up to 200 characters, and up to 1000 characters in all", () => {
+    const name = "a".repeat(199);
+    for (const text of [`${name}a`, `"${name}."`, [name, name, name, name, `${name}a`].join(".")]) {
+      expect(parseOptionPath(text).join(".")).toBe(text.replaceAll('"', ""));
+    }
+    const long = [name, name, name, name, name, "a"].join(".");
+    for (const text of [`${name}aa`, `"${name}.."`, long]) {
+      expect(failureOf(() => parseOptionPath(text)).message).toContain(
+        `found ${JSON.stringify(text)}`.slice(0, 900),
+      );
+    }
+    const { message } = failureOf(() => parseOptionPath("b".repeat(1_002)));
+    expect(message).toMatch(/found "b{1000}"$/);
   });
 
   test("whatever is taken is only names, dots and quotes", () => {
@@ -61,25 +79,35 @@ test("names that may have been meant are suggested, the likeliest first", () => 
   expect(suggestNames("nothing", names)).toEqual([]);
 });
 
-describe("Nix text", () => {
+describe("a suggestion", () => {
+  test("differs in at most two letters, or in a third of what was written", () => {
+    expect(suggestNames("abc", ["xyc"])).toEqual(["xyc"]);
+    expect(suggestNames("abc", ["xyz"])).toEqual([]);
+    expect(suggestNames("abcdefghi", ["xyzdefghi"])).toEqual(["xyzdefghi"]);
+    expect(suggestNames("abcdefghi", ["xyzwefghi"])).toEqual([]);
+    expect(suggestNames("abcdefghijk", ["xyzwefghijk"])).toEqual([]);
+  });
+
   test.each([
-    [{ a: [1, true, null, "x"], "b.c": {} }, '{ a = [ 1 true null "x" ]; "b.c" = { }; }'],
-    [[], "[ ]"],
-    ['${x} $y "q" \\ \n', '"\\${x} $y \\"q\\" \\\\ \\n"'],
-  ])("of %j", (value, text) => {
-    expect(nixText(value)).toBe(text);
+    ["a letter more", "enablex"],
+    ["a letter less", "enabl"],
+    ["a letter in the middle more", "enxable"],
+    ["a letter in the middle less", "enble"],
+    ["another letter", "enabxe"],
+    ["capitals", "ENABLE"],
+    ["two letters changed round", "neable"],
+  ])("is found for %s", (_, wanted) => {
+    expect(suggestNames(wanted, ["enable", "services"])).toEqual(["enable"]);
+    // It counts in both directions.
+    expect(suggestNames("enable", [wanted, "services"])).toEqual([wanted]);
   });
 
-  test("has no quote and no interpolation that ends a string early", () => {
-    fc.assert(
-      fc.property(fc.string(), (text) => {
-        const inner = nixString(text).slice(1, -1).replace(/\\./gs, "");
-        expect(inner).not.toMatch(/"|\$\{/);
-      }),
-    );
-  });
-
-  test("names are quoted where they have to be", () => {
-    expect(["a", "a-b", "a.b", "1", ""].map(nixName)).toEqual(["a", "a-b", '"a.b"', '"1"', '""']);
+  test("that is nearer comes first; names alike come by the alphabet; five are enough", () => {
+    expect(suggestNames("port", ["parts", "part", "port2", "Port"])).toEqual([
+      ...["Port", "port2", "part", "parts"],
+    ]);
+    expect(suggestNames("p", ["pg", "pa", "pf", "pb", "pe", "pc", "pd"])).toEqual([
+      ...["pa", "pb", "pc", "pd", "pe"],
+    ]);
   });
 });

@@ -29,7 +29,7 @@ describe("a duration", () => {
   ])("%j is none", (text) => {
     expect(parseDuration(text)).toBeNull();
     expect(durationSchema.safeParse(text).error?.issues).toMatchObject([
-      { message: "expected a duration of at most 24d, such as 90s, 15m or 1h30m" },
+      { code: "custom", message: "expected a duration of at most 24d, such as 90s, 15m or 1h30m" },
     ]);
   });
 

@@ -21,8 +21,15 @@ describe("sanitize", () => {
     );
   });
 
+  it("gives a tab as a space", () => {
+    expect(sanitize("a\tb\t")).toBe("a b ");
+  });
+
   it("cuts after so many characters and says so", () => {
     expect(sanitize("abcdef", 4)).toBe("abc…");
     expect(sanitize("abcd", 4)).toBe("abcd");
+    // Not in the middle of a character: of 🙂, which is two long, nothing is left.
+    expect(sanitize("ab🙂cdef", 4)).toBe("ab…");
+    expect(sanitize("x".repeat(2_001))).toBe(`${"x".repeat(1_999)}…`);
   });
 });

@@ -40,7 +40,9 @@ describe("what a schema refused", () => {
       "top level: a text: Invalid input: odd, found 1",
     );
     expect(saidAt([], 1, "Invalid input: odd, received x")).toBe("top level: odd, found 1");
-    expect(saidAt([], 1, "odd, received\nx")).toBe("top level: odd, received\nx, found 1");
+    for (const words of ["odd, received\nx", "odd, received x\ny"]) {
+      expect(saidAt([], 1, words)).toBe(`top level: ${words}, found 1`);
+    }
   });
 
   test("is told of up to five problems, and how many there are besides", () => {
