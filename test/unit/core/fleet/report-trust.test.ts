@@ -1,5 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { sealEnvelope } from "../../../../agent/core/formats/envelope.ts";
+import { parsePublicKey } from "../../../../agent/core/formats/signing-key.ts";
 import { sealReport } from "../../../../agent/core/formats/report.ts";
 import { believeReport } from "../../../../agent/core/fleet/report-trust.ts";
 import { hostKeyOf, sampleReport, sealedReport } from "../../../support/sample-fleet.ts";
@@ -53,6 +55,68 @@ describe("believeReport", () => {
     // What is pinned already is not replaced.
     const other = { keys: [testKey("other").publicKey], at: null };
     expect(believeReport("web1", bytes, other, true)).toMatchObject({ reason: "KEY_CHANGED" });
+  });
+
+  it("says what it expected and what it found", () => {
+    const said = (...args: Parameters<typeof believeReport>): string => {
+      const belief = believeReport(...args);
+      return belief.kind === "believed" ? "" : `${belief.reason}: ${belief.message}`;
+    };
+    const report = sampleReport("web1");
+    const later = new Date(Date.parse(report.at) + 1).toISOString();
+    const own = hostKeyOf("web1").publicKey;
+    const [thief, other] = [testKey("thief"), testKey("other").publicKey];
+    const nobody = { keys: [], at: null };
+    expect(said("web2", bytes, known)).toBe(
+      "REPORT_INVALID: expected a report by web2, found one by web1",
+    );
+    expect(said("web1", bytes, { keys, at: later })).toBe(
+      `REPORT_REPLAYED: expected a report no older than ${later}, found one of ${report.at}`,
+    );
+    expect(said("web1", bytes, nobody)).toBe(
+      `KEY_UNKNOWN: no key is known for it; its report is signed with ${own.text}`,
+    );
+    const claims = { ...report, publicKey: own.text };
+    const forged = Buffer.from(sealReport(claims, thief));
+    const unknown =
+      "KEY_UNKNOWN: no key is known for it, and its report names none that it is signed with";
+    expect(said("web1", forged, nobody)).toBe(unknown);
+    // Neither a report without a key nor one whose key is none names one.
+    expect(said("web1", Buffer.from(sealReport(report, thief)), nobody, true)).toBe(unknown);
+    const odd = Buffer.from(sealReport({ ...report, publicKey: "odd" }, thief));
+    expect(said("web1", odd, nobody, true)).toBe(unknown);
+    const named = { ...report, publicKey: thief.publicKey.text };
+    const changed = Buffer.from(sealReport(named, thief));
+    expect(said("web1", changed, { keys: [own, other], at: null })).toBe(
+      `KEY_CHANGED: expected the key ${own.text} or ${other.text}, found one signed with ` +
+        `${thief.publicKey.text}: a new installation, a lost state directory, or somebody who ` +
+        "pretends to be this host",
+    );
+    expect(said("web1", Buffer.from("{"), known)).toMatch(/^REPORT_INVALID: ./);
+  });
+
+  it("takes a release by a known key for no report, and names no key for it", () => {
+    const payload = Buffer.from(
+      JSON.stringify({ ...sampleReport("web1"), publicKey: keys[0]!.text }),
+    );
+    const release = Buffer.from(sealEnvelope(payload, [hostKeyOf("web1")]));
+    expect(believeReport("web1", release, known)).toMatchObject({ reason: "REPORT_INVALID" });
+    expect(believeReport("web1", release, { keys: [], at: null }, true)).toMatchObject({
+      reason: "KEY_UNKNOWN",
+    });
+  });
+
+  it("says that a report is wrong, not its key, if the known key signed it under another name", () => {
+    const own = hostKeyOf("web1").publicKey;
+    const alias = parsePublicKey(own.text.replace(/^[^:]+/, "alias"));
+    expect(believeReport("web2", bytes, { keys: [alias], at: null })).toMatchObject({
+      reason: "REPORT_INVALID",
+    });
+    const wrong = { ...sampleReport("web1"), publicKey: own.text, state: "x".repeat(99) };
+    const sealed = Buffer.from(sealReport(wrong, hostKeyOf("web1")));
+    expect(believeReport("web1", sealed, known)).toMatchObject({
+      ...{ reason: "REPORT_INVALID", message: expect.stringContaining("state: ") },
+    });
   });
 
   it("never believes bytes that were changed, and never throws", () => {
