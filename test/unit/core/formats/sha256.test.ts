@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { expect, test } from "vitest";
-import { Sha256, sha256Hex } from "../../../../agent/core/formats/sha256.ts";
+import {
+  Sha256,
+  expectSha256,
+  sha256Hex,
+  SHA256_HEX,
+} from "../../../../agent/core/formats/sha256.ts";
+import { failureOf } from "../../../support/failure.ts";
 
 // FIPS 180-4, examples.
 const ABC = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
@@ -29,4 +35,20 @@ test("bytes that come in pieces have the digest of the whole, and are counted an
       expect(other.hex()).toBe(sha256Hex(whole));
     }),
   );
+});
+
+test("bytes with another hash are ARCHIVE_CORRUPT, with what was expected and found", () => {
+  expectSha256(Buffer.from("abc"), ABC, "the text");
+  const { code, message } = failureOf(() => {
+    expectSha256(Buffer.from("abc"), "0".repeat(64), "the text");
+  });
+  expect(code).toBe("ARCHIVE_CORRUPT");
+  expect(message).toBe(`the text: expected sha256 ${"0".repeat(64)}, found ${ABC}`);
+});
+
+test("a digest's text is 64 digits in lower case, and nothing around them", () => {
+  expect(SHA256_HEX.test(ABC)).toBe(true);
+  for (const text of [ABC.toUpperCase(), ABC.slice(1), `${ABC}0`, ` ${ABC}`, `g${ABC.slice(1)}`]) {
+    expect(SHA256_HEX.test(text)).toBe(false);
+  }
 });
