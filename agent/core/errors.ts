@@ -8,7 +8,7 @@
 interface ErrorKind {
   /** Process exit code; documented in the README. */
   readonly exit: number;
-  /** True where the same attempt may succeed later with nothing changed by a person. */
+  /** True if the same attempt may succeed later without a change by a person. */
   readonly transient: boolean;
   /** One line for the documentation. */
   readonly meaning: string;

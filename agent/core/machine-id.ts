@@ -10,7 +10,7 @@ const MACHINE_ID = /^[0-9a-f]{32}$/;
 
 /**
  * What a release may bind a host to: sha256, in hex, of our prefix and the machine-id's
- * 32 digits. Null where `text` is no machine-id.
+ * 32 digits. Null if `text` is no machine-id.
  */
 export function hashMachineId(text: string): string | null {
   const id = text.trim();

@@ -97,7 +97,7 @@ export interface FleetHost {
   readonly code: ErrorCode | DistrustReason | null;
   /** The sequence number of the release that it last became. */
   readonly release: number | null;
-  /** Whether it runs the system that it should; null where nobody says what that is. */
+  /** Whether it runs the system that it should; null if that is not known. */
   readonly onTarget: boolean | null;
   readonly state: string | null;
   readonly lastSeen: string | null;
@@ -114,7 +114,7 @@ export interface FleetHost {
 export interface FleetTarget {
   readonly channel: string;
   readonly position: Position;
-  /** True where a manifest says so, false where it is the newest that any host accepted. */
+  /** True if a manifest says so, false if it is the newest that any host accepted. */
   readonly signed: boolean;
   readonly createdAt: string | null;
   readonly expiresAt: string | null;

@@ -6,7 +6,7 @@ import { keyMaterial, parsePublicKey, type PublicKey } from "../formats/signing-
 
 /** What is known of a host before its report is read. */
 export interface KnownHost {
-  /** The keys that count for it; usually one, none where it was never heard of. */
+  /** The keys that count for it: usually one, none if the host is new. */
   readonly keys: readonly PublicKey[];
   /** When its newest report so far was made; an older one is a replay. */
   readonly at: string | null;

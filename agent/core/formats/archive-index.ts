@@ -49,7 +49,7 @@ const pathSchema = z.strictObject({
    * member, or from the start of another archive.
    */
   nar: z.strictObject({
-    /** Position in `archives`; absent where the NAR lies in the index's own archive. */
+    /** Position in `archives`; absent if the NAR lies in the index's own archive. */
     archive: z.int().nonnegative().optional(),
     offset: z.int().nonnegative(),
     size: z.int().positive(),
@@ -217,8 +217,8 @@ export function archiveSize(members: readonly Member[], indexSize: number): numb
 /**
  * Checks the compressed index of a release against everything the manifest signed.
  * Throws ARCHIVE_CORRUPT when its hash is wrong, FORMAT_UNSUPPORTED, INDEX_INVALID,
- * or PATH_SIGNATURE when Nix would refuse a path anyway. Without keys, nobody's signature
- * is asked for: for those who only want to know what is where.
+ * or PATH_SIGNATURE when Nix would refuse a path anyway. With null for keys, signatures
+ * are not checked: enough to know what lies where.
  */
 export function readIndex(
   compressed: Uint8Array,
@@ -229,7 +229,7 @@ export function readIndex(
 }
 
 /**
- * The JSON of a compressed index that has its signed hash, not looked at yet. Throws
+ * The JSON of a compressed index that has its signed hash; the JSON is not checked yet. Throws
  * ARCHIVE_CORRUPT, INDEX_INVALID.
  */
 export function openIndex(compressed: Uint8Array, { index }: ArchiveReference): Buffer {
@@ -238,8 +238,8 @@ export function openIndex(compressed: Uint8Array, { index }: ArchiveReference): 
 }
 
 /**
- * Checks an index that a patch gave: the same, but that its hash is that of the JSON.
- * Throws what `readIndex` throws.
+ * Checks an index that was made by a patch: as `readIndex`, but the signed hash is that of the
+ * JSON. Throws what `readIndex` throws.
  */
 export function readPatchedIndex(
   json: Uint8Array,
@@ -250,7 +250,7 @@ export function readPatchedIndex(
   return checkIndex(json, release, trustedKeys);
 }
 
-/** Checks the JSON of an index: all of `readIndex` but for its hash. */
+/** Checks the JSON of an index: everything that `readIndex` checks except the hash. */
 export function checkIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
@@ -370,8 +370,8 @@ function checkLayout(index: ArchiveIndex, archive: ArchiveReference): Member[] {
 }
 
 /**
- * The NARs in other archives. What else lies there is not this index's affair; its own
- * members must lie within the archive, at block boundaries, and not in each other.
+ * The NARs in other archives. They must lie within the archive, at block boundaries, and not
+ * overlap. What else lies in those archives does not matter here.
  */
 function checkElsewhere(
   index: ArchiveIndex,

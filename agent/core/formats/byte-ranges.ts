@@ -5,8 +5,8 @@ export interface ByteRange {
 }
 
 /**
- * The same bytes as ascending ranges that neither overlap nor touch; with those between,
- * where ranges lie at most `gap` apart.
+ * The same bytes as ascending ranges that neither overlap nor touch. Ranges that are at most
+ * `gap` apart become one, with the bytes between them.
  */
 export function joinRanges(ranges: Iterable<ByteRange>, gap = 0): ByteRange[] {
   const joined: { from: number; to: number }[] = [];

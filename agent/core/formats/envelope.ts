@@ -53,7 +53,7 @@ export interface OpenedEnvelope {
 export interface TrustPolicy {
   readonly publicKeys: readonly PublicKey[];
   readonly threshold: number;
-  /** Keys that count no longer, even where they stand in `publicKeys`. */
+  /** Keys that no longer count, even if they are in `publicKeys`. */
   readonly revokedKeys?: readonly PublicKey[];
 }
 
@@ -83,8 +83,8 @@ export function signedBytesOf(envelope: Envelope): Buffer {
 
 /**
  * The envelope with one more signature; what it carries stays as it is, so the release
- * keeps its identity. Gives the same envelope where this signature is in it already.
- * Throws ENVELOPE_INVALID where it holds as many as a host reads.
+ * keeps its identity. Gives the same envelope if this signature is in it already.
+ * Throws ENVELOPE_INVALID if it has as many signatures as a host reads.
  */
 export function addSignature(envelope: Envelope, key: PublicKey, signature: Uint8Array): Envelope {
   const sig = Buffer.from(signature).toString("base64");

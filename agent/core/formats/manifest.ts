@@ -72,13 +72,13 @@ const archiveSchema = z.strictObject({
   index: z.strictObject({
     sha256: sha256Schema,
     size: byteCountSchema.max(256 * 1024 * 1024),
-    /** sha256 of the index before compression, where there are patches. */
+    /** sha256 of the index before compression; present if there are patches. */
     json: sha256Schema.optional(),
     patches: z.array(indexPatchSchema).max(MAX_INDEX_PATCHES).optional(),
   }),
 });
 
-/** Words of an operator, for whoever reads the manifest later. */
+/** An operator's reason, for people who read the manifest later. */
 const reasonSchema = printableSchema.min(1).max(500);
 
 /** Groups that one host may be in. */
@@ -100,7 +100,7 @@ const system = {
   archive: archiveSchema,
 };
 
-/** The host's part of an earlier release that it has to become first: a barrier on its way. */
+/** The host's part of an earlier release that it has to switch to first: a barrier. */
 const stageSchema = z.strictObject({
   /** Of the earlier release; absent for 0. */
   epoch: z.int().positive().optional(),
@@ -114,7 +114,7 @@ export type Stage = z.infer<typeof stageSchema>;
 /** Barriers that one host may have before it. */
 export const MAX_STAGES = 8;
 
-/** What the operator says of one host's turn, whatever the rollout says. */
+/** An operator's decision about one host's turn; it overrules the rollout. */
 const turnSchema = z.union([z.literal("now"), z.strictObject({ held: reasonSchema })], {
   error: 'expected "now" or { held: REASON }',
 });
@@ -125,7 +125,7 @@ const hostSchema = z.strictObject({
   /** What a rollout may call this host by, beside its name. */
   groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
   turn: turnSchema.optional(),
-  /** Releases that this host has to become before this one, the oldest first. */
+  /** Releases that this host has to switch to before this one, the oldest first. */
   through: z.array(stageSchema).max(MAX_STAGES).optional(),
   /** The one machine that may take this entry: its hashed machine-id (`status` shows it). */
   machineId: sha256Schema.optional(),
@@ -139,7 +139,7 @@ const hostSchema = z.strictObject({
  */
 export const epochSchema = z.strictObject({
   number: z.int().positive(),
-  /** Why, in words, for whoever reads the manifest later. */
+  /** Why, for people who read the manifest later. */
   reason: reasonSchema,
 });
 
@@ -158,11 +158,11 @@ export const waveSchema = z
   .strictObject({
     hosts: z.array(hostnameSchema).min(1).max(1_000).optional(),
     groups: z.array(groupSchema).min(1).max(32).optional(),
-    /** So much of all hosts, those of the waves before included, in the release's own order. */
+    /** This share of all hosts, in the release's own order; it includes the waves before. */
     share: z.number().positive().max(1).optional(),
     /** Counted from the rollout's start. */
     after: delaySchema,
-    /** Their turns are spread evenly over this time, instead of coming all at once. */
+    /** Their turns are spread evenly over this time; without it, all come at once. */
     over: delaySchema.optional(),
   })
   .refine(({ hosts, groups, share }) => (hosts ?? groups ?? share) !== undefined, {
@@ -227,7 +227,7 @@ export const manifestSchema = z.strictObject({
   /** Applies to every host that does not say otherwise. */
   defaults: z.strictObject({ activation: activationSchema }),
   barrier: barrierSchema.optional(),
-  /** Absent where every host goes at once. */
+  /** Absent if every host goes at once. */
   rollout: rolloutSchema.optional(),
   hosts: z
     .record(hostnameSchema, hostSchema)
@@ -242,7 +242,7 @@ export type ArchiveReference = HostEntry["archive"];
 
 /** Where a release stands in its channel's order. */
 export interface Position {
-  /** 0 where the numbering was never restarted. */
+  /** 0 if the numbering was never restarted. */
   readonly epoch: number;
   readonly sequence: number;
 }
@@ -251,17 +251,17 @@ export function positionOf(manifest: Pick<Manifest, "epoch" | "sequence">): Posi
   return { epoch: manifest.epoch?.number ?? 0, sequence: manifest.sequence };
 }
 
-/** Negative where `a` comes before `b`, 0 where they are the same place. */
+/** Negative if `a` comes before `b`, 0 if they are the same position. */
 export function comparePositions(a: Position, b: Position): number {
   return a.epoch - b.epoch || a.sequence - b.sequence;
 }
 
-/** `7`, or `7 of epoch 2` where the numbering was restarted. */
+/** `7`, or `7 of epoch 2` if the numbering was restarted. */
 export function describePosition({ epoch, sequence }: Position): string {
   return epoch === 0 ? String(sequence) : `${sequence} of epoch ${epoch}`;
 }
 
-/** A manifest whose signatures, type and form are right; not yet whether it is acceptable here. */
+/** A manifest whose signatures, type and form are right. Whether to accept it is decided later. */
 export interface SignedManifest {
   readonly manifest: Manifest;
   /** sha256 of the signed payload, hex. */
@@ -269,7 +269,7 @@ export interface SignedManifest {
   readonly signedBy: readonly string[];
 }
 
-/** One host's part of a release: all that the agent needs to become it. */
+/** One host's part of a release: all that the agent needs to switch to it. */
 export const releaseSchema = z.strictObject({
   channel: channelSchema,
   /** Absent for 0. */
@@ -302,7 +302,7 @@ export function parseManifest(payload: Uint8Array): Manifest {
   } catch (cause) {
     throw new PullError("MANIFEST_INVALID", "the signed payload is not JSON", { cause });
   }
-  // A host of this name would be lost on the way, and nobody has one.
+  // JavaScript would lose a host of this name, and no host has it.
   const hosts = (json as { hosts?: unknown } | null)?.hosts;
   if (typeof hosts === "object" && hosts !== null && Object.hasOwn(hosts, "__proto__")) {
     throw new PullError("MANIFEST_INVALID", 'hosts: expected a hostname, found "__proto__"');
@@ -363,8 +363,8 @@ export function systemsIn({ hosts }: Manifest): { hostname: string; system: Rele
 }
 
 /**
- * The host's part of a manifest. `machineId` is this machine's hash, null where it has
- * none, absent where it is nobody's question. Throws HOST_NOT_IN_RELEASE,
+ * The host's part of a manifest. `machineId` is this machine's hash: null if it has none,
+ * absent to leave it unchecked. Throws HOST_NOT_IN_RELEASE,
  * MACHINE_MISMATCH.
  */
 export function releaseFor(

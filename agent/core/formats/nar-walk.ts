@@ -6,7 +6,7 @@
 
 /** Hears of the regular files of a NAR, one after the other. */
 export interface NarVisitor {
-  /** A file begins; `path` is relative to the store path, empty where that is the file itself. */
+  /** A file begins; `path` is relative to the store path, empty if that is the file itself. */
   onFile(path: string): void;
   /** Some of its contents. The bytes are only valid during the call. */
   onContents(piece: Buffer): void;
@@ -24,7 +24,7 @@ export class NarWalker {
   readonly #visitor: NarVisitor;
   /** Bytes of a length or of a short string that has not wholly arrived. */
   #pending: Buffer = Buffer.alloc(0);
-  /** Bytes of the current string with its padding; null where a length comes next. */
+  /** Bytes of the current string with its padding; null if a length comes next. */
   #expected: number | null = null;
   #length = 0;
   /** Of a file's contents, still to come: bytes and padding. */

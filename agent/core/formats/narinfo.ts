@@ -20,9 +20,9 @@ export interface StorePathInfo {
   readonly narHash: string;
   /** Size of the NAR itself, bytes. */
   readonly narSize: number;
-  /** Base names of the paths that it refers to, itself included where it does; sorted. */
+  /** Base names of the paths that it refers to, possibly itself; sorted. */
   readonly references: readonly string[];
-  /** Content address, where the path has one; such a path needs no signature. */
+  /** Content address, if the path has one; such a path needs no signature. */
   readonly ca?: string | undefined;
 }
 

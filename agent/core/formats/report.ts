@@ -57,12 +57,12 @@ export const MAX_REPORT_WAITS = 20;
 export const reportSchema = z.strictObject({
   formatVersion: z.literal(1),
   hostname: hostnameSchema,
-  /** Hashed machine-id; null where the host has none. */
+  /** Hashed machine-id; null if the host has none. */
   machineId: sha256Schema.nullable(),
   /** When the report was made, by the host's clock; an older one is a replay. */
   at: z.iso.datetime(),
   channel: channelSchema,
-  /** The release that the host last became. */
+  /** The release that the host committed last. */
   release: z
     .strictObject({
       sequence: z.int().positive(),
@@ -73,7 +73,7 @@ export const reportSchema = z.strictObject({
       committedAt: timeSchema.optional(),
     })
     .nullable(),
-  /** The highest release that it ever accepted, whatever came of it. */
+  /** The highest release that it ever accepted, whether or not it switched to it. */
   accepted: z
     .strictObject({
       epoch: z.int().nonnegative(),
@@ -83,14 +83,14 @@ export const reportSchema = z.strictObject({
     .nullable(),
   /** The agent's state, such as `Idle`. */
   state: z.string().max(50),
-  /** Why the last poll or attempt came to nothing; null where nothing is wrong. */
+  /** Why the last poll or attempt failed; null if nothing is wrong. */
   code: z.enum(ERROR_CODES).nullable(),
   message: z.string().max(2000).nullable(),
   profile: storePathSchema.nullable(),
   running: storePathSchema.nullable(),
   /** What was booted: its kernel runs. */
   booted: storePathSchema.nullable(),
-  /** What the release found by the last poll waits for; absent where nothing waits. */
+  /** What the release that the last poll found waits for; absent if it waits for nothing. */
   waits: z
     .array(
       z.strictObject({
@@ -101,7 +101,7 @@ export const reportSchema = z.strictObject({
     )
     .max(MAX_REPORT_WAITS)
     .optional(),
-  /** Absent where nobody holds the host. */
+  /** Absent if the host is not held. */
   hold: z
     .strictObject({
       /** Null for a hold that cannot be read any more. */
@@ -110,12 +110,12 @@ export const reportSchema = z.strictObject({
       reason: z.string().max(MAX_HOLD_REASON).nullable(),
     })
     .optional(),
-  /** How the host differs from its release by hand; absent where it does not. */
+  /** How the host was changed by hand; absent if it was not. */
   drift: driftSchema.optional(),
   agentVersion: z.string().max(50),
   /**
-   * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is there for
-   * whoever decides to trust a host at first sight.
+   * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is for operators
+   * who decide to trust a host at first sight.
    */
   publicKey: z.string().max(400).optional(),
   lastPoll: z

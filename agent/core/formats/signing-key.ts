@@ -26,12 +26,12 @@ export interface SecretKey {
   readonly publicKey: PublicKey;
 }
 
-/** Identity of a key whatever it is called: its public bytes, base64. */
+/** What identifies a key, whatever its name: its public bytes, base64. */
 export function keyMaterial(key: PublicKey): string {
   return key.text.slice(key.name.length + 1);
 }
 
-/** `keys` without those that stand in `revoked`, under whatever name. */
+/** `keys` without those in `revoked`, under any name. */
 export function withoutRevoked(
   keys: readonly PublicKey[],
   revoked: readonly PublicKey[],

@@ -4,9 +4,9 @@ import { hostnameSchema, sha256Schema } from "./manifest.ts";
 import { describeIssues } from "../text/schema-issues.ts";
 
 /**
- * What a stick was made to hold, where that is less than its manifests name: so that
- * `verify` tells what was left out from what was lost. Nobody signs it, and hosts do not
- * read it; whoever can change it could as well take files away.
+ * What a stick was made to hold, if that is less than its manifests name, so that
+ * `verify` tells what was left out from what was lost. It is not signed, and hosts do
+ * not read it: anybody who can change it could also remove files.
  */
 export const STICK_CONTENTS_FILE = "stick-contents.json";
 
@@ -31,7 +31,7 @@ export type PackedHost = z.infer<typeof packedHostSchema>;
 
 export const EMPTY_STICK_CONTENTS: StickContents = { formatVersion: 1, releases: {} };
 
-/** Throws MIRROR_STATUS where it is not one. */
+/** Parses such a list. Throws MIRROR_STATUS if it is none. */
 export function parseStickContents(bytes: Uint8Array, name: string): StickContents {
   let json: unknown;
   try {
@@ -44,7 +44,7 @@ export function parseStickContents(bytes: Uint8Array, name: string): StickConten
   throw new PullError("MIRROR_STATUS", `${name}: ${describeIssues(parsed.error, json)}`);
 }
 
-/** The hosts for which a release was packed, or null where that is all of them. */
+/** The hosts for which a release was packed; null for all of them. */
 export function packedHosts(list: StickContents, digest: string): Map<string, PackedHost> | null {
   const release = Object.hasOwn(list.releases, digest) ? list.releases[digest] : undefined;
   return release ? new Map(Object.entries(release.hosts)) : null;

@@ -54,7 +54,7 @@ export function encodeBase32(bytes: Uint8Array): string {
   return text;
 }
 
-/** Bytes of a Nix base-32 text, or null where it is none of `length` bytes. */
+/** Bytes of a Nix base-32 text, or null if it is none of `length` bytes. */
 export function decodeBase32(text: string, length: number): Buffer | null {
   if (text.length !== Math.ceil((length * 8) / 5)) return null;
   const bytes = Buffer.alloc(length);

@@ -1,6 +1,6 @@
 import * as z from "zod";
 
-/** A URL, or null where the text is none (`URL.parse` is younger than Node 20.19). */
+/** A URL, or null if the text is none (`URL.parse` is younger than Node 20.19). */
 export function parseUrl(text: string, base?: URL): URL | null {
   try {
     return new URL(text, base);

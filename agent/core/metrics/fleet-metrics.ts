@@ -1,7 +1,10 @@
 import { STANDINGS, type Fleet, type FleetHost } from "../fleet/fleet.ts";
 import { exposition, secondsOf, type MetricFamily, type Sample } from "./prometheus.ts";
 
-/** The fleet as metrics, for where the reports come together. */
+/**
+ * The fleet as metrics, for the machine that has the reports. Longer than other functions: it is
+ * a list with one entry for each metric.
+ */
 export function fleetMetrics(fleet: Fleet): string {
   const { hosts, counts, targets } = fleet;
   const perHost = (

@@ -13,6 +13,7 @@ export function hostMetrics(report: Report, counters: AgentCounters): string {
   return exposition(families(report, counters));
 }
 
+/** Longer than other functions: it is a list with one entry for each metric. */
 function families(report: Report, counters: AgentCounters): MetricFamily[] {
   const { release, accepted, lastPoll, disk, waits = [] } = report;
   return [

@@ -18,7 +18,7 @@ export interface MetricFamily {
 
 export const EXPOSITION_CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8";
 
-/** One sample without labels, or none where the value is not known. */
+/** One sample without labels, or none if the value is not known. */
 export function single(
   name: string,
   type: MetricFamily["type"],

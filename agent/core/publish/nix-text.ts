@@ -14,7 +14,7 @@ export function nixString(text: string): string {
 
 const PLAIN_NAME = /^[A-Za-z_][A-Za-z0-9_'-]*$/;
 
-/** A name as it stands in a path of attributes: in quotes where it has to be. */
+/** A name in a path of attributes, in quotes if it needs them. */
 export function nixName(name: string): string {
   return PLAIN_NAME.test(name) ? name : nixString(name);
 }

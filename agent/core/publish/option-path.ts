@@ -1,6 +1,6 @@
 import { PullError } from "../errors.ts";
 
-/** One name of a path: in quotes, which it needs where it has dots, or bare. */
+/** One name of a path: in quotes, which a name with dots needs, or bare. */
 const QUOTED = String.raw`"[^"\\$\p{Cc}]{1,200}"`;
 const BARE = "[A-Za-z0-9_'-]{1,200}";
 const NAME = new RegExp(`${QUOTED}|${BARE}`, "gu");

@@ -14,7 +14,7 @@ export type SecretKind =
 /** A private key in a store path. */
 export interface FoundSecret {
   readonly kind: SecretKind;
-  /** Relative to the store path; empty where that is the file itself. */
+  /** Relative to the store path; empty if that is the file itself. */
   readonly file: string;
 }
 

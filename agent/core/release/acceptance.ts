@@ -31,17 +31,17 @@ export type TrustMemory = z.infer<typeof trustMemorySchema>;
 export const trustMemoriesSchema = z.array(trustMemorySchema);
 export type TrustMemories = z.infer<typeof trustMemoriesSchema>;
 
-/** The memory of one channel, or null where the host never followed it. */
+/** The memory of one channel; null if the host never followed it. */
 export function memoryOf(memories: TrustMemories, channel: string): TrustMemory | null {
   return memories.find((memory) => memory.channel === channel) ?? null;
 }
 
-/** Where the remembered release stands. */
+/** The position of the remembered release. */
 export function rememberedPosition(memory: TrustMemory): Position {
   return { epoch: memory.epoch ?? 0, sequence: memory.sequence };
 }
 
-/** Puts memories from several places together: the highest place of each channel counts. */
+/** Merges memories from several files: the highest position of each channel counts. */
 export function mergeMemories(memories: TrustMemories): TrustMemories {
   const best = new Map<string, TrustMemory>();
   for (const memory of memories) {
@@ -53,12 +53,12 @@ export function mergeMemories(memories: TrustMemories): TrustMemories {
   return [...best.values()];
 }
 
-/** How far this host's clock may be off before it is doubted. */
+/** How wrong this host's clock may be before it is doubted. */
 export const CLOCK_TOLERANCE_MS = 15 * 60 * 1000;
 
 /**
- * How many restarts of the numbering a host believes at once. Each is a rare decision
- * of people; without a bound one mistaken statement could use all epochs up.
+ * How many restarts of the numbering a host believes at once. People restart it rarely; without
+ * a bound, one mistake could use up all epochs.
  */
 export const MAX_EPOCH_STEP = 100;
 
@@ -93,7 +93,7 @@ export function acceptManifest(signed: SignedManifest, context: AcceptanceContex
   return memoryOfManifest(signed);
 }
 
-/** What is kept of a manifest that was accepted. */
+/** What a host remembers of a manifest that it accepted. */
 export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMemory {
   const { epoch } = positionOf(manifest);
   return {
@@ -156,8 +156,8 @@ function checkClock(
     );
   }
   if (Date.parse(manifest.expiresAt) > now) return;
-  // Nothing is wrong with a release that was accepted in its time; but its mirror, or
-  // whoever stands before it, may be holding newer ones back (TUF: freeze attack).
+  // A release that was accepted in time is not wrong. But the mirror, or somebody between, may
+  // be holding newer ones back (TUF: freeze attack).
   const stale = memory?.digest === digest;
   throw new PullError(
     stale ? "MIRROR_STALE" : "MANIFEST_EXPIRED",

@@ -9,27 +9,26 @@ import {
   type Stage,
 } from "../formats/manifest.ts";
 
-/** How a host gets to a release that has others before it. */
+/** How a host gets to a release behind barriers. */
 export type Passage =
   | { readonly kind: "open" }
-  /** This release comes first; the manifest brings it along. */
+  /** This earlier release comes first; the manifest contains it. */
   | { readonly kind: "through"; readonly stage: Stage }
-  /** It cannot go on by itself. */
+  /** The host cannot go on by itself. */
   | { readonly kind: "barred"; readonly message: string };
 
 /**
- * Whether the host has to become an earlier release first. What it committed last counts,
- * in this channel: who went past a barrier and was rolled back by hand passes through it
- * again, and so does a host that lost its record, but not one that already is what the
- * release asks for. A new host, of whose past nothing is known, passes through where the
- * manifest has something for it.
+ * Whether the host has to switch to an earlier release first. What it committed last in this
+ * channel counts. So a host that passed a barrier and was rolled back by hand passes it again;
+ * so does a host that lost its record, unless it already is what the release asks for. A new
+ * host, whose past is not known, passes a barrier if the manifest has a system for it there.
  */
 export function passageOf(manifest: Manifest, hostname: string, record: AgentRecord): Passage {
   const stages = entryOf(manifest, hostname)?.through ?? [];
   const { committed, pendingReboot } = record;
   const came = committed?.channel === manifest.channel ? committed : null;
   const position: Position | null = came && placeOf(came);
-  // What only a boot brings into effect was not passed through before that boot.
+  // A barrier that takes effect only with a boot is not passed before that boot.
   const booting = stages.find(
     ({ toplevel }) => !pendingReboot?.wayBack && toplevel === pendingReboot?.release.toplevel,
   );
@@ -63,7 +62,7 @@ function placeOf({
   return { epoch, sequence };
 }
 
-/** The earlier release as the agent follows it: by its own number and digest. */
+/** The earlier release as the agent follows it, under its own number and digest. */
 export function stageRelease(stage: Stage, { channel, hostname }: Release): Release {
   const { epoch, sequence, digest, toplevel, closureSize, archive, activation } = stage;
   return {

@@ -11,8 +11,8 @@ import type { Wait } from "../schedule/waiting.ts";
  */
 
 /**
- * When the turn of a host comes, in milliseconds since 1970: the earliest that a wave gives
- * it. Null where no wave has it.
+ * When a host may go, in milliseconds since 1970: the earliest time that a wave gives it.
+ * Null if it is in no wave.
  */
 export function turnOf(
   rollout: Rollout,
@@ -29,7 +29,7 @@ export function turnOf(
     const isInGroup = ofGroups?.some((group) => groups.includes(group)) ?? false;
     const isInShare = place < share;
     if (isNamed || isInGroup || isInShare) {
-      // Where the wave has a share, its turns are spread over those that it adds.
+      // The turns of a wave with a share are spread over the hosts that it adds.
       const within = isInShare ? Math.max(0, (place - before) / (share - before)) : place;
       const at = start + milliseconds(after) + Math.ceil(within * milliseconds(over ?? "0s"));
       turn = Math.min(turn ?? Infinity, at);
@@ -44,8 +44,9 @@ function milliseconds(duration: string): number {
 }
 
 /**
- * What a release waits for on this host. `clock` is the host's: it goes at most as much too
- * early as its clock is wrong, and never waits for a time that the release proves to be past.
+ * What a release waits for on this host, by its rollout. `clock` is the host's own: a host goes
+ * too early by as much as its clock is wrong at most, and never waits for a time that the
+ * release proves to be past.
  */
 export function rolloutWaits(
   manifest: Manifest,
@@ -92,7 +93,7 @@ function turnWaits(
   return waits;
 }
 
-/** The operator's word counts for everyone; only what is sure to come is fetched ahead. */
+/** An operator decided it, so a person's `apply` waits too. Only what surely comes is fetched ahead. */
 function waitFor(reason: Wait["reason"], message: string, until: number | null): Wait {
   return {
     reason,
@@ -104,9 +105,9 @@ function waitFor(reason: Wait["reason"], message: string, until: number | null):
 }
 
 /**
- * The rollout as it goes on after a pause: the schedule moves by the time that was lost, so
- * that the turn of those has come whose turn had come when the pause began. One that had
- * not started starts at its time, or now where that is past.
+ * The rollout as it goes on after a pause. The schedule moves by the time that was lost: hosts
+ * whose turn came before the pause may still go, and no other host's turn came meanwhile. A
+ * rollout that had not started yet starts at its time, or now if that is past.
  */
 export function resumeRollout(rollout: Rollout, now: Date): Rollout {
   const { paused, ...rest } = rollout;
@@ -116,7 +117,7 @@ export function resumeRollout(rollout: Rollout, now: Date): Rollout {
   return { ...rest, start: new Date(start + lost).toISOString() };
 }
 
-/** A salt for a release that has none yet: another one for each release of a channel. */
+/** A salt for a release without one. Each release of a channel gets another. */
 export function newSalt({
   channel,
   epoch,

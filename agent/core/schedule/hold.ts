@@ -3,11 +3,11 @@ import * as z from "zod";
 /** The longest reason that is kept. */
 export const MAX_HOLD_REASON = 500;
 
-/** A person's word that this host is to stay what it is. */
+/** A person decided that this host stays as it is. */
 export const holdSchema = z.strictObject({
-  /** When it was given. */
+  /** When that was. */
   at: z.iso.datetime(),
-  /** When it ends by itself; null where somebody has to end it. */
+  /** When it ends by itself; null if a person has to end it. */
   until: z.iso.datetime().nullable(),
   reason: z.string().min(1).max(MAX_HOLD_REASON).nullable(),
 });
@@ -33,7 +33,7 @@ export function isHeld(read: HoldRead, now: Date): boolean {
   }
 }
 
-/** What a hold says, for people; one that cannot be read, too. */
+/** Describes a hold for people, also one that cannot be read. */
 export function describeHold(read: Exclude<HoldRead, { kind: "none" }>): string {
   if (read.kind === "damaged") return `held, since the file of its hold is damaged: ${read.why}`;
   const { at, until, reason } = read.hold;

@@ -1,6 +1,6 @@
 import * as z from "zod";
 
-/** What an accepted release waits for on this host, as codes that reports and metrics share. */
+/** What an accepted release can wait for on this host, as codes. Reports and metrics share them. */
 export const WAIT_REASONS = [
   "HELD",
   "WINDOW_CLOSED",
@@ -17,16 +17,16 @@ export const waitSchema = z.strictObject({
   reason: z.enum(WAIT_REASONS),
   /** For people: what is waited for, and how it ends. */
   message: z.string().max(2000),
-  /** UTC time at which it ends by itself; null where somebody has to do something. */
+  /** UTC time at which it ends by itself; null if a person has to act. */
   until: z.iso.datetime().nullable(),
   /** Whether a person's `apply` waits too, or only the service. */
   binds: z.enum(["service", "everyone"]),
-  /** Whether the closure may be brought into the store meanwhile. */
+  /** Whether the closure may be fetched meanwhile. */
   allowsFetch: z.boolean(),
 });
 export type Wait = Readonly<z.infer<typeof waitSchema>>;
 
-/** When the last of them ends by itself; null where one does not, or there is none. */
+/** When the last of them ends by itself; null if one does not, or if there is none. */
 export function endOf(waits: readonly Wait[]): string | null {
   let last: string | null = null;
   for (const { until } of waits) {
@@ -36,7 +36,7 @@ export function endOf(waits: readonly Wait[]): string | null {
   return last;
 }
 
-/** Whether the closure may be brought in while all of these are waited for. */
+/** Whether the closure may be fetched during all of these waits. */
 export function allowFetch(waits: readonly Wait[]): boolean {
   return waits.every(({ allowsFetch }) => allowsFetch);
 }

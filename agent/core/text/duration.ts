@@ -4,7 +4,7 @@ const UNITS = { s: 1, m: 60, h: 3600, d: 86_400 } as const;
 const PART = /(\d+)([smhd])/g;
 const WHOLE = /^(\d+[smhd])+$/;
 
-/** Milliseconds of a duration such as `90s`, `15m` or `1h30m`; null where it is not one. */
+/** Milliseconds of a duration such as `90s`, `15m` or `1h30m`; null if it is none. */
 export function parseDuration(text: string): number | null {
   if (!WHOLE.test(text)) return null;
   let seconds = 0;

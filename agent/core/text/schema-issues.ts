@@ -15,7 +15,7 @@ export function describeIssues(error: z.ZodError, input: unknown): string {
       return `${where}: unknown key ${issue.keys.map((key) => JSON.stringify(key)).join(", ")}`;
     }
     const found = valueAt(input, issue.path);
-    // What stands where a public key belongs may be a secret one: it is not repeated.
+    // A text in the place of a public key may be a secret key: it is not repeated.
     const isSecret = issue.code === "custom" && issue.params?.["secret"] === true;
     if (isSecret) return `${where}: ${issue.message}`;
     const expected = issue.message.replace(/^Invalid input: /, "").replace(/, received .*$/, "");

@@ -14,7 +14,7 @@ export interface Delta {
   readonly sha256: string;
 }
 
-/** What of an indexed path tells where it came from. */
+/** The part of an indexed path that tells where it came from. */
 export type PathHistory = Pick<IndexedPath, "path" | "references" | "was">;
 
 /** Base name of a path's counterpart in base release `base`, or null. */
@@ -27,7 +27,7 @@ export function counterpartOf(
   return text.includes("-") ? text : text + path.slice(32);
 }
 
-/** How `was` says it: the hash alone where the names are the same. */
+/** As `was` has it: the hash alone if the names are the same. */
 export function encodeCounterpart(path: string, counterpart: string): string {
   return counterpart.slice(32) === path.slice(32) ? counterpart.slice(0, 32) : counterpart;
 }

@@ -4,7 +4,7 @@ import { TAR_BLOCK, paddedSize } from "../formats/tar-layout.ts";
 /** What a run does with one member on its way. */
 export interface RunMember {
   readonly member: Member;
-  /** False where the member only lies between two wanted ones; its contents are skipped. */
+  /** False if the member only lies between two wanted ones; its contents are skipped. */
   readonly wanted: boolean;
   /** Bytes of its contents that are here already; a run that starts inside a member resumes it. */
   readonly have: number;

@@ -25,7 +25,7 @@ export interface ArchiveNeed {
 /** What one host needs, archive by archive: its own first. */
 export interface ClosureNeed {
   readonly archives: readonly ArchiveNeed[];
-  /** NARs and deltas among them; null where the whole closure is needed. */
+  /** NARs and deltas among them; null if the whole closure is needed. */
   readonly members: number | null;
 }
 
@@ -36,11 +36,11 @@ export const DELTA_GAP = 4 * 1024;
 const DEFAULT_DELTA_NAR_BYTES = 128 * 1024 ** 2;
 
 export interface NeedOptions {
-  /** Base names of the store paths that the host has; null where that is not known. */
+  /** Base names of the store paths that the host has; null if that is not known. */
   readonly held: ReadonlySet<string> | null;
   /** Whether deltas stand in for the paths that the host can make with them. */
   readonly deltas: boolean;
-  /** Which bytes of each archive there are to be had, where that is not all. */
+  /** Which bytes of each archive are available, if not all are. */
   readonly parts: ReadonlyMap<string, readonly ByteRange[]>;
 }
 
@@ -96,7 +96,7 @@ export function needOf(
       ),
     ]);
     const members = nars.filter(({ name }) => names.has(name));
-    // Also where it is nothing: the host then hears what kind of stick this is.
+    // Also if it is nothing: the host then sees what kind of stick this is.
     return { sha256, size, ranges, members, deltas: wanted };
   });
   const isPart = archives.some(({ ranges }) => ranges !== null) || held !== null;
@@ -132,7 +132,7 @@ export function countMembers(
 
 /**
  * The NARs and deltas of a closure that lie in what there is: by archive its ranges, null
- * for all of it, nothing where it is not there.
+ * for all of it, no entry if it is not there.
  */
 export function membersWithin(
   contents: ArchiveContents,

@@ -76,7 +76,7 @@ export function judgeActivation(result: ActivationResult): Verdict {
   }
 }
 
-/** Words for a verdict on a run that had to succeed; null where it did. */
+/** Says how a run failed that had to succeed; null if it succeeded. */
 export function failureText(verdict: Verdict): string | null {
   switch (verdict.kind) {
     case "activated":

@@ -4,7 +4,7 @@ import type { Observation } from "./observation.ts";
 import type { AgentRecord } from "./record.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 
-/** How a host differs from the release that it last became, and not by this agent. */
+/** How a host differs from the release that it committed last, through no act of the agent. */
 export const driftSchema = z.strictObject({
   /**
    * `profile`: the boot default is another system, as after `nixos-rebuild switch` or `boot`.
@@ -18,8 +18,8 @@ export const driftSchema = z.strictObject({
 export type Drift = Readonly<z.infer<typeof driftSchema>>;
 
 /**
- * What differs on a host that is at rest; null where nothing does, nothing was committed yet,
- * or it cannot be seen.
+ * What differs on a host that is at rest. Null if nothing differs, if nothing was committed yet,
+ * or if it cannot be seen.
  */
 export function driftOf(
   { committed, pendingReboot }: Pick<AgentRecord, "committed" | "pendingReboot">,
@@ -36,7 +36,7 @@ export function driftOf(
   return { what: running === booted ? "booted" : "running", expected, found: running };
 }
 
-/** A drift in words. */
+/** Says for people how a host drifted. */
 export function describeDrift({ what, expected, found }: Drift): string {
   const is = found ?? "nothing";
   switch (what) {

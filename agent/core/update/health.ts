@@ -19,7 +19,7 @@ export function judgeBootedSystem(release: Release, host: Observation): string |
   return `after the boot: expected ${release.toplevel} to run, found ${host.running}`;
 }
 
-/** Whether the boot default is the release, where the mode asks for it: null, or what is wrong. */
+/** Whether the boot default is the release, if the mode asks for that: null, or what is wrong. */
 export function judgeBootDefault(release: Release, host: Observation): string | null {
   if (!setsProfile(release.mode) || host.profile === release.toplevel) return null;
   return `the system profile: expected ${release.toplevel}, found ${host.profile ?? "nothing"}`;

@@ -1,15 +1,15 @@
 import type { Release } from "../formats/manifest.ts";
 
-/** The moments around an activation at which this host's own programs may run. */
+/** The moments around an activation at which the operator's programs may run. */
 export type HookName = "preActivate" | "postCommit" | "postRollback";
 
-/** What a hook is told. */
+/** What a hook gets to know. */
 export interface HookFacts {
-  /** The release that is, was or failed to be activated; null where a person goes back by hand. */
+  /** The release that is, was or failed to be activated; null if a person goes back by hand. */
   readonly release: Pick<Release, "channel" | "sequence" | "digest" | "mode" | "toplevel"> | null;
-  /** The system that this host is to become, or has become. */
+  /** The system that this host switches to, or has switched to. */
   readonly toplevel: string | null;
-  /** The system that it was before; null where there was none. */
+  /** The system before that; null if there was none. */
   readonly previous: string | null;
   /** How it went; empty before it is known. */
   readonly result: "" | "committed" | "reboot-needed" | "rolled-back" | "reverted";
@@ -17,7 +17,7 @@ export interface HookFacts {
   readonly code?: string;
 }
 
-/** A hook's environment variables: the same names for each, empty where they do not apply. */
+/** A hook's environment variables. All hooks get the same names; what does not apply is empty. */
 export function hookVariables(hook: HookName, facts: HookFacts): Record<string, string> {
   const { release, toplevel, previous, result, code } = facts;
   return {
