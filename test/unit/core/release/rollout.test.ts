@@ -238,6 +238,11 @@ describe("whatever the waves are", () => {
   });
 });
 
+test("a rollout that is not paused is resumed as it is", () => {
+  const policy = rollout();
+  expect(resumeRollout(policy, at(5))).toBe(policy);
+});
+
 test("a rollout that was paused before it began starts at its time, or now where that is past", () => {
   const paused = { reason: "not yet", since: at(-10).toISOString() };
   expect(resumeRollout(rollout({ paused }), at(-5)).start).toBe(START);
@@ -270,7 +275,10 @@ describe("what a release waits for", () => {
     const waves = [{ share: 1, after: "2h" }];
     const manifest = { ...everyone, rollout: rollout({ waves }) };
     expect(waits(manifest, at(1))).toMatchObject([
-      { reason: "ROLLOUT_PENDING", until: at(2).toISOString(), allowsFetch: false },
+      {
+        ...{ reason: "ROLLOUT_PENDING", until: at(2).toISOString(), allowsFetch: false },
+        message: `this host's turn comes at ${at(2).toISOString()}`,
+      },
     ]);
     expect(reasons(manifest, at(-1))).toEqual(["NOT_BEFORE", "ROLLOUT_PENDING"]);
     expect(endOf(waits(manifest, at(-1)))).toBe(at(2).toISOString());
@@ -279,7 +287,12 @@ describe("what a release waits for", () => {
   test("somebody, where no wave has the host", () => {
     const waves = [{ hosts: ["web2"], after: "0s" }];
     const manifest = { ...everyone, rollout: rollout({ waves }) };
-    expect(waits(manifest, at(1_000))).toMatchObject([{ reason: "ROLLOUT_PENDING", until: null }]);
+    expect(waits(manifest, at(1_000))).toMatchObject([
+      {
+        ...{ reason: "ROLLOUT_PENDING", until: null },
+        message: "no wave of its rollout has this host yet",
+      },
+    ]);
   });
 
   test("the end of a pause, whoever may go now", () => {
