@@ -9,7 +9,7 @@ import { withUpdateLock } from "./update-lock.ts";
 import { follow, type FollowTools } from "./update/follow.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
-import { finishBegun } from "./update/resume.ts";
+import { finishBegun, isBarred } from "./update/resume.ts";
 
 /** What a tick takes. */
 export type TickTools = FindTools &
@@ -55,15 +55,22 @@ async function updateOnce(
   const archives = new ArchiveVerdicts(tools.clock);
   const pass = { journal, tools: { ...tools, onArchiveRead: archives.hear }, signal };
   const unfinished = await finishBegun(pass);
-  if (isPastTheLine(journal.record.state)) {
-    const nothing = { verdicts: [], release: null, decision: null };
-    return { ...nothing, error: unfinished, record: journal.record, updated: false };
+  if (unfinished) {
+    if (unfinished.code === "INTERRUPTED" || !isBarred(journal.record.state)) {
+      const nothing = { verdicts: [], release: null, decision: null };
+      return { ...nothing, error: unfinished, record: journal.record, updated: false };
+    }
+    tools.log.error(`${unfinished.message}; looking for a release that works instead`, {
+      code: unfinished.code,
+    });
   }
   const finding = await findRelease(journal.record, { insistence, signal }, tools);
   const followed = await follow(finding, pass);
   await releaseRebootSlot(pass);
-  const error = await rebootIfDue(pass);
-  const outcome = { ...followed, record: journal.record, error: followed.error ?? error };
+  const stuck = isPastTheLine(journal.record.state) ? unfinished : null;
+  const notRebooted = await rebootIfDue(pass);
+  const error = followed.error ?? stuck ?? notRebooted;
+  const outcome = { ...followed, record: journal.record, error };
   await keepPollReport(outcome, archives, tools);
   return outcome;
 }

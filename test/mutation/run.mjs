@@ -6,7 +6,8 @@
 //   npm run test:mutation -- --concurrency 1 …      with one process instead of two
 //
 // A file is judged by the unit tests of its own (agent/core/text/x.ts by
-// test/unit/core/text/x.test.ts); a file that has none, by all unit tests of its folder. Prints
+// test/unit/core/text/x.test.ts); a file that has none, by all unit tests of its folder. Files of
+// agent/host are judged by all of its tests, since the scenarios play the whole agent. Prints
 // each survivor and a score for each file. Exits with 1 if core or host is below its goal.
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
@@ -77,6 +78,9 @@ function filesIn(path) {
 
 /** The tests that judge a file: its own, or those of the nearest folder that has tests. */
 function testsOf(file) {
+  if (file.startsWith("agent/host/") && !file.startsWith("agent/host/fetch/")) {
+    return "test/unit/host";
+  }
   const own = file.replace(/^agent\/(.*)\.ts$/, "test/unit/$1.test.ts");
   if (existsSync(own)) return own;
   let folder = dirname(own);

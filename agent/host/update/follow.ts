@@ -37,6 +37,8 @@ export async function follow(
   switch (decision.kind) {
     case "active":
     case "adopt":
+      // A host between two systems goes on trying to get back.
+      if (isPastTheLine(journal.record.state)) return untouched();
       if (decision.kind === "adopt" || journal.record.state.name !== "Idle") {
         const previous = journal.record.committed?.previous ?? null;
         await journal.happened({ type: "AlreadyActive", release, previous });
@@ -50,7 +52,6 @@ export async function follow(
     case "backoff":
       return untouched();
     case "waiting":
-      // A host between two systems goes on trying to get back.
       if (isPastTheLine(journal.record.state)) return untouched();
       if (allowFetch(decision.waits)) return bringIn(release, finding, pass, newer);
       await withdrawAllBut(release, pass);

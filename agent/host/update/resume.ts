@@ -29,12 +29,7 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
     await journal.happened(rejected("RESTART_LOOP", message));
   }
   const error = await runSteps(pass);
-  if (!error || !isPastTheLine(journal.record.state)) return null;
-  if (!isBarred(journal.record.state)) return error;
-  tools.log.error(`${error.message}; looking for a release that works instead`, {
-    code: error.code,
-  });
-  return null;
+  return isPastTheLine(journal.record.state) ? error : null;
 }
 
 /** Whether the way back failed so often that another release is the better hope. */

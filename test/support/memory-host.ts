@@ -1,0 +1,573 @@
+import { PullError, type ErrorCode } from "../../agent/core/errors.ts";
+import type { ActivationMode, HostEntry, Manifest } from "../../agent/core/formats/manifest.ts";
+import type { PendingReport } from "../../agent/core/formats/pending-report.ts";
+import type {
+  CachedManifest,
+  ClosureFetch,
+  FetchSummary,
+  HookRun,
+  NixStore,
+  ReportOutlets,
+  ServiceManager,
+  UnitTroubles,
+} from "../../agent/core/ports.ts";
+import type { Confirmation } from "../../agent/core/schedule/confirmation.ts";
+import type { HoldRead } from "../../agent/core/schedule/hold.ts";
+import { parseSettings, type Settings } from "../../agent/core/settings.ts";
+import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
+import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
+import { NO_FACTS } from "../../agent/core/update/switch-output.ts";
+import type { AgentTools } from "../../agent/host/agent-tools.ts";
+import { MemoryMirror } from "./memory-mirror.ts";
+import { recordingLog } from "./recording-log.ts";
+import { sealManifest } from "./release-series.ts";
+import { sampleHost, sampleManifest, samplePath } from "./sample-release.ts";
+import { testKey } from "./test-key.ts";
+import { VirtualTime } from "./virtual-time.ts";
+
+const KEY = testKey("fleet-1");
+
+/** The toplevel of a system, by a short name. */
+export function system(name: string): string {
+  return samplePath(`nixos-system-web1-${name}`);
+}
+
+/** Store paths of systems as their short names. */
+export function shortened(text: string): string {
+  return text.replaceAll(/\/nix\/store\/[0-9a-z]{32}-nixos-system-web1-/g, "");
+}
+
+/** How one run of switch-to-configuration goes. */
+export interface SwitchOutcome {
+  /** Null if a signal ends it. */
+  readonly exitCode: number | null;
+  readonly timedOut?: boolean;
+  readonly lines?: readonly string[];
+  /** What else happens meanwhile. */
+  readonly meanwhile?: () => void;
+}
+
+/** A release, as far as scenarios differ by it. */
+export interface PublishedRelease extends Partial<Omit<Manifest, "hosts">> {
+  readonly sequence: number;
+  /** The short name of the host's system. */
+  readonly system: string;
+  readonly mode?: ActivationMode;
+  /** The host's entry beside that. */
+  readonly entry?: Partial<HostEntry>;
+  /** Other hosts in place of web1. */
+  readonly hosts?: Manifest["hosts"];
+}
+
+/** Exit codes with which switch-to-configuration has switched all the same. */
+const SWITCHES = [0, 4];
+
+/**
+ * A whole host in memory, behind the agent's ports. It does what the agent asks: it keeps a
+ * profile, roots, units, files and a clock, and notes every change in `calls`. Tests set what
+ * goes wrong. At the start it runs the system `1`, which nobody released.
+ */
+export class MemoryHost {
+  readonly time = new VirtualTime("2026-02-01T00:00:00.000Z");
+  readonly log = recordingLog();
+  readonly settings: Settings;
+  /** Every port of the host; tests may replace some of them in a copy. */
+  readonly tools: AgentTools;
+  readonly mirrors: readonly MemoryMirror[];
+  /**
+   * What the agent changed outside of its own files, in order, with systems by their short
+   * names; between them, in brackets, the states that it recorded.
+   */
+  calls: string[] = [];
+
+  readonly generations = new Map<number, string>([[1, system("1")]]);
+  generation: number | null = 1;
+  running: string | null = system("1");
+  booted: string | null = system("1");
+  /** The kernel of each system; `linux` if there is none here. */
+  readonly kernels = new Map<string, string>();
+  readonly valid = new Set<string>([system("1")]);
+  /** Systems without a bin/switch-to-configuration, and those that know its action `check`. */
+  readonly unswitchable = new Set<string>();
+  readonly checking = new Set<string>();
+  readonly roots = new Map<string, string>();
+  missingBootSpace: { directory: string; needed: number; free: number } | null = null;
+
+  bootId = "boot 1";
+  units: UnitTroubles | null = { failed: [], restarts: new Map() };
+  deadline: readonly string[] | null = null;
+  bootDeadline: string | null = null;
+  /** What another agent, found in the new system, is like. */
+  successor = { differs: false, hasUnit: true };
+  /** Systems whose agent does not start, and those that have none. */
+  readonly brokenAgents = new Set<string>();
+  readonly agentless = new Set<string>();
+
+  record: AgentRecord | null = EMPTY_RECORD;
+  history: HistoryEntry[] = [];
+  stateLoss: PullError | null = null;
+  readonly files = new Map<string, unknown>();
+  hold: HoldRead = { kind: "none" };
+  confirmation: Confirmation | null = null;
+  readonly locked = new Set<string>();
+  readonly manifests = new Map<string, CachedManifest>();
+  savedManifests: ReadonlyMap<string, CachedManifest> = new Map();
+  spool: PendingReport | null = null;
+  readonly reports: string[] = [];
+  machineId: string | null = null;
+
+  /** What the next fetches fail with, and how long each takes. */
+  readonly fetchErrors: (PullError | null)[] = [];
+  fetchMs = 0;
+  summary: FetchSummary = {
+    ...{ paths: 10, newPaths: 3, bytesReceived: 1000 },
+    ...{ deltasUsed: 0, deltasFailed: 0 },
+  };
+  /** By action and short name, such as `test 2`: how its next runs go. A run without one succeeds. */
+  readonly switches = new Map<string, SwitchOutcome[]>();
+  /** Messages of failing checks and hooks, by the check's name or the hook's program. */
+  readonly failing = new Map<string, string>();
+  /** Errors that calls throw once, by the call's beginning; it is not noted then. */
+  readonly faults = new Map<string, PullError>();
+  readonly hooks: HookRun[] = [];
+  rebootSlot: "free" | "taken" | "refused" | "unreachable" | null = null;
+  news: "none" | "commands" = "none";
+
+  constructor(config: object = {}) {
+    this.settings = parseSettings(
+      {
+        ...{ mirrors: ["https://a.example.org/"], publicKeys: [KEY.publicKey.text] },
+        health: { settle: "1s", interval: "1s", timeout: "10s" },
+        ...config,
+      },
+      "web1",
+    );
+    this.mirrors = this.settings.mirrors.map((address) => new MemoryMirror(address, this.time));
+    if (this.settings.reboot.fleetLock) this.rebootSlot = "free";
+    this.tools = toolsOf(this);
+  }
+
+  /** Publishes a release on mirrors, all of them if none is named; gives its manifest. */
+  publish(release: PublishedRelease, ...mirrors: readonly MemoryMirror[]): string {
+    const { system: name, mode = "switch", entry, hosts, ...changes } = release;
+    const manifest = sealManifest(
+      sampleManifest({
+        defaults: { activation: { mode } },
+        hosts: hosts ?? { web1: sampleHost({ toplevel: system(name), ...entry }) },
+        ...changes,
+      }),
+      KEY,
+    );
+    for (const mirror of mirrors.length > 0 ? mirrors : this.mirrors) mirror.put(manifest);
+    return manifest;
+  }
+
+  /** What the profile points at. */
+  get profile(): string | null {
+    return this.generation === null ? null : (this.generations.get(this.generation) ?? null);
+  }
+
+  /** The events of the history, in order. */
+  get events(): string[] {
+    return this.history.map(({ event }) => event);
+  }
+
+  /** The lines of the log above `debug`, with their codes and short names of systems. */
+  get logged(): string[] {
+    return this.log.lines
+      .filter(({ level }) => level !== "debug")
+      .map(({ level, message, fields: { code } }) =>
+        shortened(`${level}: ${typeof code === "string" ? `${code}: ` : ""}${message}`),
+      );
+  }
+
+  /** Gives the calls since the last time, and forgets them. */
+  takeCalls(): string[] {
+    const calls = this.calls;
+    this.calls = [];
+    return calls;
+  }
+
+  /** Those of them from one on. */
+  takeCallsFrom(first: string): string[] {
+    const calls = this.takeCalls();
+    const at = calls.indexOf(first);
+    if (at < 0) throw new Error(`${first} is not among ${calls.join(", ")}`);
+    return calls.slice(at);
+  }
+
+  /** The host goes down and comes up again, with the boot default or another system. */
+  boot(toplevel: string | null = this.profile): void {
+    this.bootId = `boot ${Number(this.bootId.split(" ")[1]) + 1}`;
+    this.booted = toplevel;
+    this.running = toplevel;
+    this.deadline = null;
+  }
+
+  /** Has the next run of an action, such as `test 2`, go like this. */
+  nextSwitch(run: string, ...outcomes: readonly SwitchOutcome[]): void {
+    this.switches.set(run, [...(this.switches.get(run) ?? []), ...outcomes]);
+  }
+
+  /** Has the next call that begins like this throw. */
+  fault(call: string, code: ErrorCode, message: string = code): void {
+    this.faults.set(call, new PullError(code, message));
+  }
+
+  /** Notes a call of the agent, or throws what the test wants it to. */
+  call(text: string): void {
+    const call = shortened(text);
+    for (const [beginning, error] of this.faults) {
+      if (!call.startsWith(beginning)) continue;
+      this.faults.delete(beginning);
+      throw error;
+    }
+    this.calls.push(call);
+  }
+}
+
+/** Every port of the host. */
+function toolsOf(host: MemoryHost): AgentTools {
+  const { settings, log, time, mirrors } = host;
+  return {
+    ...{ settings, log, mirrors, clock: time, timers: time },
+    random: () => 0.5,
+    machineId: async () => host.machineId,
+    ownProgram: ["/bin/node", `${system("1")}/bin/nixos-pull`],
+    isService: true,
+    cache: cacheOf(host),
+    closures: closuresOf(host),
+    store: storeOf(host),
+    roots: rootsOf(host),
+    disk: { freeSpace: async () => ({ free: 2_000, fileSystem: "1", total: 10_000 }) },
+    boot: {
+      needsReboot: async (toplevel) => kernelOf(host, toplevel) !== kernelOf(host, host.booted),
+      missingSpace: async () => host.missingBootSpace,
+    },
+    activator: activatorOf(host),
+    services: servicesOf(host),
+    deadline: {
+      command: async (toplevel) => ["nixos-pull", "deadline", "--system", toplevel],
+      async armForBoot(toplevel) {
+        host.call(`arm boot deadline of ${toplevel}`);
+        host.bootDeadline = toplevel;
+      },
+      async disarmForBoot() {
+        host.call("disarm boot deadline");
+        host.bootDeadline = null;
+      },
+    },
+    successor: {
+      look: async () => host.successor,
+      async prove(toplevel) {
+        host.call(`prove agent of ${toplevel}`);
+        if (host.brokenAgents.has(toplevel)) {
+          throw new PullError("HEALTH_FAILED", "the agent does not start");
+        }
+        return !host.agentless.has(toplevel);
+      },
+    },
+    async probe({ name }) {
+      host.call(`check ${name}`);
+      const message = host.failing.get(name);
+      if (message !== undefined) throw new PullError("HEALTH_FAILED", `${name}: ${message}`);
+    },
+    async runHook(run) {
+      const [program = ""] = run.command;
+      host.call(`hook ${program}`);
+      host.hooks.push(run);
+      const message = host.failing.get(program);
+      if (message !== undefined) throw new PullError("HOOK_FAILED", message);
+    },
+    rebootLock: host.rebootSlot === null ? null : rebootLockOf(host),
+    state: stateOf(host),
+    history: historyOf(host),
+    files: {
+      read: async (name, schema) => {
+        const read = schema.safeParse(host.files.get(name));
+        return read.success ? read.data : null;
+      },
+      async write(name, value) {
+        host.files.set(name, structuredClone(value));
+      },
+    },
+    locks: {
+      fileOf: (name) => `${settings.paths.state}/${name}.lock`,
+      async take(name) {
+        if (host.locked.has(name)) return null;
+        host.locked.add(name);
+        return async () => {
+          host.locked.delete(name);
+        };
+      },
+    },
+    commands: commandsOf(host),
+    ...watchesOf(host),
+    hostKey: async () => testKey("host-web1"),
+    spool: {
+      read: async () => host.spool,
+      async write(pending) {
+        host.spool = pending.targets.length > 0 ? pending : null;
+      },
+    },
+    outlets: outletsOf(host),
+  };
+}
+
+function kernelOf({ kernels }: MemoryHost, toplevel: string | null): string {
+  return kernels.get(toplevel ?? "") ?? "linux";
+}
+
+function cacheOf(host: MemoryHost): AgentTools["cache"] {
+  const { manifests } = host;
+  return {
+    get: async (mirror, channel) => manifests.get(`${channel} ${mirror}`) ?? null,
+    async put(mirror, channel, manifest) {
+      manifests.set(`${channel} ${mirror}`, manifest);
+    },
+    async drop(mirror, channel) {
+      manifests.delete(`${channel} ${mirror}`);
+    },
+    async save() {
+      host.savedManifests = new Map(manifests);
+    },
+  };
+}
+
+function closuresOf(host: MemoryHost): ClosureFetch {
+  return {
+    async fetch({ toplevel, sequence }, { signal, onArchiveRead }) {
+      host.call(`fetch ${toplevel}`);
+      await host.time.sleep(host.fetchMs, signal);
+      const error = host.fetchErrors.shift() ?? null;
+      const [mirror] = host.mirrors;
+      if (mirror) onArchiveRead?.(mirror.address, error);
+      if (error) throw error;
+      host.call(`fetched release ${sequence}`);
+      host.valid.add(toplevel);
+      return host.summary;
+    },
+    async preview() {
+      const error = host.fetchErrors.shift() ?? null;
+      if (error) throw error;
+      const { paths, newPaths } = host.summary;
+      return { paths, newPaths, downloadBytes: 1_000, storeBytes: 3_000 };
+    },
+    async abandon() {
+      host.call("abandon fetch");
+    },
+  };
+}
+
+function storeOf(host: MemoryHost): NixStore {
+  return {
+    invalidPaths: async (paths) => paths.filter((path) => !host.valid.has(path)),
+    importPaths: unexpected("importPaths"),
+    flush: unexpected("flush"),
+    removeDamaged: unexpected("removeDamaged"),
+    async setProfile(toplevel) {
+      host.call(`set profile ${toplevel}`);
+      const next = Math.max(0, ...host.generations.keys()) + 1;
+      host.generations.set(next, toplevel);
+      host.generation = next;
+    },
+    async restoreProfile(generation) {
+      host.call(`restore generation ${generation}`);
+      host.generation = generation;
+    },
+    profileToplevel: async () => host.profile,
+    profileGeneration: async () => host.generation,
+    async findGeneration(number) {
+      const current = host.generation ?? 0;
+      const wanted = number ?? [...host.generations.keys()].filter((it) => it < current).at(-1);
+      const toplevel = host.generations.get(wanted ?? 0);
+      return wanted === undefined || toplevel === undefined
+        ? null
+        : { generation: wanted, toplevel };
+    },
+    async pruneGenerations(keep) {
+      host.call(`prune generations to ${keep}`);
+    },
+    runningToplevel: async () => host.running,
+    bootedToplevel: async () => host.booted,
+    realPath: (storePath) => storePath,
+  };
+}
+
+/** A part of a port that belongs to the fetch, which has a port of its own here. */
+function unexpected(name: string): () => Promise<never> {
+  return () => Promise.reject(new Error(`${name} is the fetch's`));
+}
+
+function rootsOf(host: MemoryHost): AgentTools["roots"] {
+  return {
+    async hold(name, storePath) {
+      host.call(`hold ${name} ${storePath}`);
+      host.roots.set(name, storePath);
+    },
+    holdAlso: unexpected("holdAlso"),
+    async release(name) {
+      if (host.roots.delete(name)) host.call(`release ${name}`);
+    },
+    held: async (name) => host.roots.get(name) ?? null,
+    heldBelow: async () => [],
+  };
+}
+
+function activatorOf(host: MemoryHost): AgentTools["activator"] {
+  return {
+    canActivate: async (toplevel) => !host.unswitchable.has(toplevel),
+    hasCheck: async (toplevel) => host.checking.has(toplevel),
+    async activate(toplevel, action) {
+      const run = shortened(`${action} ${toplevel}`);
+      host.call(run);
+      const outcome = host.switches.get(run)?.shift() ?? { exitCode: 0 };
+      const { exitCode, timedOut = false, lines = [`${run} ran`] } = outcome;
+      outcome.meanwhile?.();
+      if (SWITCHES.includes(exitCode ?? -1) && (action === "switch" || action === "test")) {
+        host.running = toplevel;
+      }
+      const lockHeld = exitCode === 11;
+      const facts = { ...NO_FACTS, lockRefused: lockHeld };
+      return { exitCode, timedOut, lockHeld, facts, lastLines: lines };
+    },
+  };
+}
+
+function servicesOf(host: MemoryHost): ServiceManager {
+  const noted = (text: string) => async (): Promise<void> => {
+    host.call(text);
+  };
+  return {
+    bootId: async () => host.bootId,
+    unitTroubles: async () => host.units,
+    activeUnits: async () => (host.units ? [] : null),
+    unitStates: async () => [],
+    startUnits: async (units) => {
+      host.call(`start units ${units.join(" ")}`);
+    },
+    async armDeadline(seconds, command) {
+      host.call(`arm deadline in ${seconds} s: ${command.join(" ")}`);
+      host.deadline = command;
+    },
+    async disarmDeadline() {
+      if (host.deadline !== null) host.call("disarm deadline");
+      host.deadline = null;
+    },
+    stopAgent: noted("stop agent"),
+    startAgent: noted("start agent"),
+    restartAgent: noted("restart agent"),
+    reboot: noted("reboot"),
+  };
+}
+
+function rebootLockOf(host: MemoryHost): AgentTools["rebootLock"] {
+  return {
+    async take() {
+      host.call("take reboot slot");
+      if (host.rebootSlot === "refused") throw new PullError("REBOOT_REFUSED", "no slot is free");
+      host.rebootSlot = "taken";
+    },
+    async release() {
+      host.call("give reboot slot back");
+      if (host.rebootSlot === "unreachable") throw new PullError("MIRROR_UNREACHABLE", "gone");
+      host.rebootSlot = "free";
+    },
+  };
+}
+
+function stateOf(host: MemoryHost): AgentTools["state"] {
+  return {
+    prepare: async () => undefined,
+    removeUnfinished: async () => undefined,
+    recall: async () => ({
+      record: host.stateLoss ? null : host.record,
+      alarms: host.stateLoss ? [host.stateLoss] : [],
+    }),
+    async load({ acceptLoss = false } = {}) {
+      if (host.stateLoss && !acceptLoss) throw host.stateLoss;
+      return host.stateLoss ? EMPTY_RECORD : (host.record ?? EMPTY_RECORD);
+    },
+    async mend(record) {
+      if (host.stateLoss) host.record = record;
+      host.stateLoss = null;
+    },
+    async save(record) {
+      const { name } = record.state;
+      if (host.record?.state.name !== name) host.calls.push(`[${name}]`);
+      // As it comes back from the disk: a record that no agent could read again fails here.
+      host.record = recordSchema.parse(JSON.parse(JSON.stringify(record)));
+    },
+  };
+}
+
+function historyOf(host: MemoryHost): AgentTools["history"] {
+  return {
+    async append(entry) {
+      host.history.push(entry);
+    },
+    read: async () => host.history,
+    findLast: async (event) => host.history.findLast((entry) => entry.event === event) ?? null,
+    exists: async () => host.history.length > 0,
+  };
+}
+
+function commandsOf(host: MemoryHost): AgentTools["commands"] {
+  return {
+    readHold: async () => host.hold,
+    async hold(hold) {
+      host.hold = { kind: "held", hold };
+    },
+    async unhold() {
+      const { kind } = host.hold;
+      host.hold = { kind: "none" };
+      return kind !== "none";
+    },
+    readConfirmation: async () => host.confirmation,
+    async confirm(confirmation) {
+      host.confirmation = confirmation;
+    },
+  };
+}
+
+function watchesOf(host: MemoryHost): Pick<AgentTools, "sticks" | "commandsWatch"> {
+  return {
+    sticks: { isIdle: true, look: async () => [] },
+    commandsWatch: {
+      look: async () => undefined,
+      async untilNews(signal) {
+        if (host.news === "commands") {
+          host.news = "none";
+          return true;
+        }
+        await host.time.sleep(Infinity, signal).catch(() => undefined);
+        return false;
+      },
+    },
+  };
+}
+
+function outletsOf(host: MemoryHost): ReportOutlets {
+  const close = async (): Promise<void> => undefined;
+  return {
+    async deliver(target, envelope) {
+      host.call(`deliver report to ${target}`);
+      host.reports.push(envelope);
+    },
+    async leaveOnStick(address, envelope) {
+      host.call(`leave report on ${address}`);
+      host.reports.push(envelope);
+    },
+    async writeMetrics(path) {
+      host.call(`write metrics to ${path}`);
+    },
+    async serveMetrics(address) {
+      host.call(`serve metrics at ${address}`);
+      return close;
+    },
+    async serveStatus({ path }) {
+      host.call(`serve status at ${path}`);
+      return close;
+    },
+  };
+}

@@ -1,0 +1,276 @@
+import { describe, expect, test } from "vitest";
+import { tick } from "../../../../agent/host/tick.ts";
+import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
+import { MemoryHost, system } from "../../../support/memory-host.ts";
+import { rejectionOf } from "../../../support/failure.ts";
+
+const PATIENT = { insistence: "patient" } as const;
+const FAILS = { exitCode: 2 };
+const REASON = "it ended with exit code 2: the activation script failed";
+
+/** A host that is stuck between system 2, which failed, and system 1, which does not come back. */
+async function stuckHost(): Promise<MemoryHost> {
+  const host = new MemoryHost();
+  host.publish({ sequence: 7, system: "2" });
+  host.nextSwitch("test 2", FAILS);
+  host.nextSwitch("switch 1", FAILS, FAILS, FAILS);
+  await tick(host.tools, PATIENT);
+  return host;
+}
+
+describe("a release that fails", () => {
+  test("is left, and denied", async () => {
+    const host = new MemoryHost({ generations: { keep: 3 } });
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", { ...FAILS, lines: ["setting up /etc...", "boom"] });
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome).toMatchObject({ updated: false, error: { code: "ACTIVATION_FAILED" } });
+    expect(host.takeCallsFrom("test 2")).toEqual([
+      "test 2",
+      "[RollingBack]",
+      "switch 1",
+      "[RolledBack]",
+      "disarm deadline",
+      "release previous-profile",
+      "release previous-running",
+      "disarm boot deadline",
+      "release agent",
+      "release pending",
+      "abandon fetch",
+      "[Idle]",
+    ]);
+    const at = "2026-02-01T00:00:00.000Z";
+    const what = { sequence: 7, toplevel: system("2"), mode: "switch" };
+    expect(host.history.slice(-3)).toEqual([
+      {
+        ...{ at, event: "ActivationRejected", state: "RollingBack", ...what },
+        ...{ code: "ACTIVATION_FAILED", message: `switch-to-configuration test: ${REASON}` },
+        lastLines: ["setting up /etc...", "boom"],
+      },
+      {
+        ...{ at, event: "RollbackSucceeded", state: "RolledBack", ...what },
+        lastLines: ["switch 1 ran"],
+      },
+      { at, event: "LeftoversRemoved", state: "Idle", ...what },
+    ]);
+    expect(host.record).toMatchObject({
+      committed: null,
+      denied: [{ toplevel: system("2"), sequence: 7, at }],
+    });
+    expect([host.running, host.profile, host.deadline]).toEqual([system("1"), system("1"), null]);
+    expect([...host.roots]).toEqual([]);
+    expect(host.logged.slice(-4)).toEqual([
+      `error: ACTIVATION_FAILED: switch-to-configuration test: ${REASON}; going back`,
+      "warn: going back: 1, switch",
+      "info: switch-to-configuration switch",
+      "warn: release 7 was rolled back",
+    ]);
+
+    const later = await tick(host.tools, PATIENT);
+    expect(later).toMatchObject({ decision: { kind: "denied" }, error: null });
+    expect(host.takeCalls()).toEqual([]);
+  });
+
+  test("in the middle of its commit takes the profile back, too", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("boot 2", { exitCode: 1 });
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome.error?.message).toContain(
+      "switch-to-configuration boot: it ended with exit code 1",
+    );
+    expect(host.takeCallsFrom("[Verifying]").slice(0, 7)).toEqual([
+      "[Verifying]",
+      "[Committing]",
+      "set profile 2",
+      "boot 2",
+      "[RollingBack]",
+      "restore generation 1",
+      "switch 1",
+    ]);
+    expect([host.profile, host.running]).toEqual([system("1"), system("1")]);
+  });
+
+  test("on a host with a boot pending restores both systems", async () => {
+    const host = new MemoryHost();
+    host.running = system("0");
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("boot 2", { exitCode: 1 });
+    await tick(host.tools, PATIENT);
+    expect(host.takeCallsFrom("[RollingBack]").slice(1, 5)).toEqual([
+      "restore generation 1",
+      "boot 1",
+      "test 0",
+      "[RolledBack]",
+    ]);
+  });
+
+  test("on a host without a profile leaves none", async () => {
+    const host = new MemoryHost();
+    host.generation = null;
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("boot 2", { exitCode: 1 });
+    await tick(host.tools, PATIENT);
+    expect(host.takeCalls()).toContain("restore generation null");
+    expect([host.profile, host.running]).toEqual([null, system("1")]);
+  });
+
+  test("after its boot is left by another boot, which waits for nothing", async () => {
+    const host = new MemoryHost({ reboot: { policy: "never" } });
+    host.kernels.set(system("2"), "linux 6");
+    host.publish({ sequence: 7, system: "2", mode: "boot" });
+    await tick(host.tools, PATIENT);
+    host.boot();
+    host.units = { failed: ["web.service"], restarts: new Map() };
+    host.takeCalls();
+    const outcome = await tick(host.tools, PATIENT);
+    // The commit is taken back, and what went before it.
+    expect(outcome.record).toMatchObject({
+      committed: null,
+      pendingReboot: { wayBack: true, bootId: "boot 2", requested: 0 },
+      denied: [{ toplevel: system("2"), reason: { message: "units failed: web.service" } }],
+    });
+    expect(host.takeCalls()).toEqual([
+      "[Verifying]",
+      "[RollingBack]",
+      "restore generation 1",
+      "switch 1",
+      "[RolledBack]",
+      "disarm boot deadline",
+      "release agent",
+      "abandon fetch",
+      "[Idle]",
+    ]);
+  });
+
+  test("and whose way back asks for a reboot leaves that pending", async () => {
+    const host = new MemoryHost({ reboot: { policy: "now", grace: "1m" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", FAILS);
+    host.nextSwitch("switch 1", { exitCode: 100 });
+    await tick(host.tools, PATIENT);
+    expect(host.record?.pendingReboot).toMatchObject({
+      wayBack: true,
+      bootId: "boot 1",
+      requested: 1,
+    });
+    expect(host.takeCalls().at(-1)).toBe("reboot");
+    expect(host.logged.at(-1)).toBe("warn: rebooting for the way back from release 7 in 1m");
+    host.boot();
+    expect((await tick(host.tools, PATIENT)).record.pendingReboot).toBeNull();
+  });
+
+  test("is tried again if only circumstances were to blame", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", { exitCode: null });
+    const outcome = await tick(host.tools, PATIENT);
+    const message = "switch-to-configuration test: a signal ended it";
+    expect(outcome.error).toMatchObject({ code: "ACTIVATION_INTERRUPTED", message });
+    expect(host.record).toMatchObject({
+      state: { name: "Failed", attempts: 1, retryAt: "2026-02-01T00:01:00.000Z" },
+      denied: [],
+    });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ decision: { kind: "backoff" } });
+    host.time.advance(60_000);
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true });
+  });
+
+  test("again and again for such reasons is denied in the end", async () => {
+    const host = new MemoryHost({ activation: { attempts: 2 } });
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", { exitCode: null }, { exitCode: null });
+    await tick(host.tools, PATIENT);
+    const outcome = await tick(host.tools, { insistence: "retry" });
+    const message = "switch-to-configuration test: a signal ended it, 2 times";
+    expect(outcome.error).toMatchObject({ code: "ACTIVATION_INTERRUPTED", message });
+    expect(host.record).toMatchObject({ denied: [{ toplevel: system("2"), reason: { message } }] });
+  });
+});
+
+describe("a way back that fails", () => {
+  test("stays, is told, and is tried again", async () => {
+    const host = await stuckHost();
+    expect(host.record?.state).toMatchObject({ name: "RollingBack", rollbackAttempts: 1 });
+    expect(host.history.at(-1)).toMatchObject({
+      ...{ event: "RollbackFailed", state: "RollingBack", lastLines: ["switch 1 ran"] },
+      message: `${system("1")} switch: ${REASON}`,
+    });
+    const again = await tick(host.tools, PATIENT);
+    expect(again).toMatchObject({
+      ...{ release: null, decision: null, verdicts: [], updated: false },
+      error: { code: "ROLLBACK_FAILED", message: `${system("1")} switch: ${REASON}` },
+    });
+    // The deadline's commands and the roots that hold the way back stay.
+    expect(host.roots.get("previous-running")).toBe(system("1"));
+    expect(host.deadline).not.toBeNull();
+  });
+
+  test("three times lets another release take its place", async () => {
+    const host = await stuckHost();
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 8, system: "3" });
+    host.takeCalls();
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome).toMatchObject({ updated: true, error: null, release: { sequence: 8 } });
+    expect(host.logged).toContain(
+      `error: ROLLBACK_FAILED: 1 switch: ${REASON}; looking for a release that works instead`,
+    );
+    expect(host.takeCalls().slice(0, 3)).toEqual(["switch 1", "[Candidate]", "[Fetching]"]);
+    expect(host.running).toBe(system("3"));
+  });
+
+  test("is what a tick says if there is no other release", async () => {
+    const host = await stuckHost();
+    await tick(host.tools, PATIENT);
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome).toMatchObject({
+      decision: { kind: "denied" },
+      error: { code: "ROLLBACK_FAILED" },
+      record: { state: { name: "RollingBack", rollbackAttempts: 3 } },
+    });
+  });
+
+  test("goes on if the mirrors have the system that it goes back to", async () => {
+    const host = await stuckHost();
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 8, system: "1" });
+    host.running = system("1");
+    expect(await tick(host.tools, PATIENT)).toMatchObject({
+      decision: { kind: "adopt" },
+      error: { code: "ROLLBACK_FAILED" },
+      record: { state: { name: "RollingBack" } },
+    });
+    // Its switch succeeds now.
+    expect(await tick(host.tools, PATIENT)).toMatchObject({
+      error: null,
+      record: { state: { name: "Idle" }, committed: { sequence: 8, toplevel: system("1") } },
+    });
+  });
+
+  test("is not left by a rollback by hand", async () => {
+    const host = await stuckHost();
+    expect((await rejectionOf(rollBackByHand(host.tools, 1))).code).toBe("ROLLBACK_FAILED");
+    expect(host.record?.state).toMatchObject({ name: "RollingBack", rollbackAttempts: 2 });
+    expect([...host.locked]).toEqual([]);
+  });
+
+  test("a full disk in the middle of it is such a failure, and keeps its code", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("boot 2", { exitCode: 1 });
+    host.fault("restore generation", "PROFILE_FAILED", "disk full");
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome.error).toMatchObject({ code: "PROFILE_FAILED", message: "disk full" });
+    expect(host.history.at(-1)).toMatchObject({ event: "RollbackFailed", message: "disk full" });
+  });
+
+  test("units that fail in the old system do not count", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", FAILS);
+    host.nextSwitch("switch 1", { exitCode: 4 });
+    await tick(host.tools, PATIENT);
+    expect(host.record?.state).toEqual({ name: "Idle" });
+  });
+});
