@@ -1,6 +1,6 @@
 import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf } from "../core/formats/manifest.ts";
-import type { MirrorAddress } from "../core/formats/mirror-address.ts";
+import { directoryOf, type MirrorAddress } from "../core/formats/mirror-address.ts";
 import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
@@ -145,7 +145,7 @@ async function copy(
   try {
     copied = await copyMirror({
       ...{ source, destination, reports, dryRun, signal },
-      sourceDirectory: address.kind === "directory" ? address.directory : null,
+      sourceDirectory: directoryOf(address),
       channels: options.channel.length > 0 ? [...new Set(options.channel)] : null,
       hosts: options.host.length > 0 ? [...new Set(options.host)] : null,
       deltas: options.deltas ?? false,

@@ -1,3 +1,4 @@
+import { directoryOf } from "../core/formats/mirror-address.ts";
 import { stat } from "node:fs/promises";
 import { EXIT, ERROR_KINDS, PullError, toPullError } from "../core/errors.ts";
 import { describePosition, positionOf, readManifest } from "../core/formats/manifest.ts";
@@ -62,7 +63,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const place = mirrorPlace(address);
   const settings = await settingsFor(place.text, options);
   const mirror = mirrorAt(place, settings);
-  const directory = place.kind === "directory" ? place.directory : null;
+  const directory = directoryOf(place);
   const packing = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();

@@ -1,5 +1,7 @@
 import { existsSync, realpathSync } from "node:fs";
 import type { ClosureFetch, FetchProgress, Log, Mirror } from "../core/ports.ts";
+import { PullError } from "../core/errors.ts";
+import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/systemd/activator.ts";
 import { deadlineOf } from "../effects/systemd/deadline.ts";
@@ -48,11 +50,19 @@ export function mirrorsOf(
 ): Mirror[] {
   const { limits, credentials } = settings;
   const pacer = new Pacer(limits.maxRate);
-  return settings.mirrors.map((address) =>
-    new URL(address).protocol === "file:"
-      ? new DirectoryMirror(address, limits)
-      : new HttpMirror(address, { limits, transport, pacer, credential: credentials[address] }),
-  );
+  return settings.mirrors.map((text) => {
+    const address = parseMirrorAddress(text);
+    switch (address?.kind) {
+      case "directory":
+        return new DirectoryMirror(text, limits);
+      case "web":
+        return new HttpMirror(text, { limits, transport, pacer, credential: credentials[text] });
+      case undefined:
+        throw new PullError("CONFIG_INVALID", `mirrors: expected ${MIRROR_ADDRESS_RULE}`);
+      default:
+        return address satisfies never;
+    }
+  });
 }
 
 export interface ComposeOptions {

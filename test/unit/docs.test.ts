@@ -168,6 +168,29 @@ describe("JSON Schemas agree with the parsers", () => {
   });
 });
 
+/** The names of all keys that a JSON Schema knows, at any depth. */
+function keysOf(schema: unknown): string[] {
+  if (typeof schema !== "object" || schema === null) return [];
+  return Object.entries(schema).flatMap(([name, value]) =>
+    name === "properties" && typeof value === "object" && value !== null
+      ? [...Object.keys(value), ...Object.values(value).flatMap(keysOf)]
+      : keysOf(value),
+  );
+}
+
+test.each(["manifest", "archive-index", "envelope"])(
+  "formats.md describes every key of the %s",
+  async (name) => {
+    const text = await read("agent/docs/formats.md");
+    const keys = new Set(keysOf(JSON.parse(await read(`agent/docs/schema/${name}.schema.json`))));
+    expect(keys.size).toBeGreaterThan(2);
+    for (const key of keys) {
+      const isNamed = new RegExp(`\`[^\`]*\\b${key}\\b[^\`]*\``).test(text);
+      expect(isNamed, `formats.md does not describe ${key}`).toBe(true);
+    }
+  },
+);
+
 describe("examples are true", () => {
   test("the configurations in configuration.md are accepted", async () => {
     const text = await read("agent/docs/configuration.md");

@@ -42,6 +42,17 @@ describe("examples for monitoring", () => {
     },
   );
 
+  it("fleet.md names every metric of a host and of the fleet, and no other", async () => {
+    const text = await readFile(join(EXAMPLES, "../fleet.md"), "utf8");
+    const short = [...text.matchAll(/`…(_[a-z_]+)`/g)].map(([, name = ""]) => name);
+    const named = new Set(text.match(/nixos_pull_[a-z_]+/g));
+    for (const name of metricNames()) {
+      const isNamed = named.has(name) || short.some((end) => `nixos_pull_fleet${end}` === name);
+      expect(isNamed, `fleet.md does not name ${name}`).toBe(true);
+    }
+    expect([...named].filter((it) => !metricNames().has(it))).toEqual([]);
+  });
+
   it("the dashboard is JSON whose panels have numbers of their own", async () => {
     const json = await readFile(join(EXAMPLES, "grafana-dashboard.json"), "utf8");
     const { panels } = JSON.parse(json) as { panels: { id: number }[] };

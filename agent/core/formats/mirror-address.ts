@@ -26,6 +26,32 @@ export function parseMirrorAddress(text: string): MirrorAddress | null {
   return url.protocol === "https:" || url.protocol === "http:" ? { text, kind: "web", url } : null;
 }
 
+/**
+ * The directory that a mirror is, or null for a mirror that is reached by a network. A further
+ * kind of mirror does not compile before it says here which of the two it is.
+ */
+export function directoryOf(address: MirrorAddress): string | null {
+  switch (address.kind) {
+    case "directory":
+      return address.directory;
+    case "web":
+      return null;
+    default:
+      return address satisfies never;
+  }
+}
+
+/** The mirrors among these that are directories, in their order: sticks and disks. */
+export function directoriesAmong(
+  mirrors: readonly string[],
+): { readonly address: string; readonly directory: string }[] {
+  return mirrors.flatMap((address) => {
+    const parsed = parseMirrorAddress(address);
+    const directory = parsed && directoryOf(parsed);
+    return directory === null ? [] : [{ address, directory }];
+  });
+}
+
 /** The address of a mirror in a directory, which is given by its absolute path. */
 export function directoryAddress(directory: string): MirrorAddress {
   return { text: pathToFileURL(directory).href, kind: "directory", directory };

@@ -1,7 +1,7 @@
 import { stat } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { setTimeout as sleep } from "node:timers/promises";
+import { directoriesAmong } from "../../core/formats/mirror-address.ts";
 import type { StickWatch } from "../../core/ports.ts";
 
 /** A look that takes longer is not waited for: the file system may be a dead server's. */
@@ -25,13 +25,11 @@ export class DirectoryStickWatch implements StickWatch {
   readonly #watched: readonly Watched[];
 
   constructor(mirrors: readonly string[], channel: string) {
-    this.#watched = mirrors
-      .filter((address) => address.startsWith("file:"))
-      .map((address) => ({
-        address,
-        manifest: join(fileURLToPath(address), "channels", channel, "manifest.json"),
-        ...{ seen: null, changed: false, looking: null },
-      }));
+    this.#watched = directoriesAmong(mirrors).map(({ address, directory }) => ({
+      address,
+      manifest: join(directory, "channels", channel, "manifest.json"),
+      ...{ seen: null, changed: false, looking: null },
+    }));
   }
 
   /** True where there is nothing to watch. */

@@ -1,4 +1,5 @@
 import { toPullError } from "../../core/errors.ts";
+import { directoriesAmong } from "../../core/formats/mirror-address.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { signedReport, type SignedReportTools } from "./host-report.ts";
 
@@ -11,10 +12,10 @@ export type StickReportTools = SignedReportTools & Pick<AgentTools, "outlets" | 
  */
 export async function handReport(tools: StickReportTools): Promise<void> {
   const { settings, outlets, log } = tools;
-  const sticks = settings.mirrors.filter((address) => address.startsWith("file:"));
+  const sticks = directoriesAmong(settings.mirrors);
   if (!settings.sticks.reports || sticks.length === 0) return;
   let envelope: string | null = null;
-  for (const address of sticks) {
+  for (const { address } of sticks) {
     try {
       envelope ??= (await signedReport(tools)).envelope;
       await outlets.leaveOnStick(address, envelope);
