@@ -3,7 +3,8 @@
 //
 //   node scripts/test-suites.mjs [quick]
 //
-// Ctrl-C, SIGTERM and SIGHUP end every process that a suite has started.
+// Ctrl-C, SIGTERM and SIGHUP end every process that a suite has started; a second one does not
+// wait until the suites have cleaned up.
 import { spawn } from "node:child_process";
 import {
   closeSync,
@@ -78,6 +79,7 @@ const waiting = chosen.filter((suite) => !suite.leftOut);
 const running = new Set();
 const finished = [];
 let interrupted = false;
+let isInHurry = false;
 
 rmSync(LOGS, { recursive: true, force: true });
 mkdirSync(LOGS, { recursive: true });
@@ -165,7 +167,10 @@ function duration(ms) {
  * and SIGKILL to whatever is left of all that it had started, in whichever process group.
  */
 async function stop() {
-  if (interrupted) return;
+  if (interrupted) {
+    isInHurry = true;
+    return;
+  }
   interrupted = true;
   console.error("interrupted: ending what runs");
   const started = new Map();
@@ -180,7 +185,7 @@ async function stop() {
   for (const { child } of running) signal(-child.pid, "SIGINT");
   for (const [step, grace] of GRACE_MS.entries()) {
     const end = performance.now() + grace;
-    while (left().length > 0 && performance.now() < end) await delay(100);
+    while (left().length > 0 && performance.now() < end && !isInHurry) await delay(100);
     for (const [pid] of left()) signal(pid, step === 0 ? "SIGTERM" : "SIGKILL");
   }
   process.exit(130);

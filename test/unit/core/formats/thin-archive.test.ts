@@ -6,6 +6,7 @@ import {
   placeInThin,
   type ThinHeader,
 } from "../../../../agent/core/formats/thin-archive.ts";
+import { failureOf } from "../../../support/failure.ts";
 
 const HEADER: ThinHeader = {
   size: 5_000,
@@ -62,4 +63,61 @@ test.each([
 ])("%s is refused", (_, line) => {
   const parse = (): unknown => parseThinHeader(line, "a");
   expect(parse).toThrow(expect.objectContaining({ code: "ARCHIVE_CORRUPT" }) as PullError);
+});
+
+test("a header may name no range, the whole archive, or ranges with one byte between them", () => {
+  const ranges = [
+    [],
+    [[0, 10]],
+    [
+      [0, 1],
+      [2, 10],
+    ],
+    [[9, 10]],
+  ] as [number, number][][];
+  for (const some of ranges) {
+    const header = parseThinHeader(lineOf({ formatVersion: 1, size: 10, ranges: some }), "a");
+    expect(header).toEqual({ size: 10, ranges: some.map(([from, to]) => ({ from, to })) });
+  }
+});
+
+test.each([
+  [
+    "ranges that touch",
+    {
+      ranges: [
+        [0, 4],
+        [4, 6],
+      ],
+    },
+  ],
+  ["a range that ends before it begins", { ranges: [[4, 2]] }],
+  ["a range before the archive", { ranges: [[-1, 2]] }],
+  ["a range of halves", { ranges: [[0.5, 2]] }],
+  ["a range of three numbers", { ranges: [[0, 1, 2]] }],
+  ["a size of nothing", { size: 0 }],
+  ["a size of halves", { size: 1.5 }],
+])("%s is refused", (_, changes) => {
+  const line = lineOf({ formatVersion: 1, size: 10, ranges: [], ...changes });
+  expect(failureOf(() => parseThinHeader(line, "a")).code).toBe("ARCHIVE_CORRUPT");
+});
+
+test("a refusal names the file, and what is wrong in it", () => {
+  const noJson = failureOf(() => parseThinHeader(Buffer.from("{"), "x.thin"));
+  expect(noJson.message).toBe("x.thin: expected a line of JSON first");
+  expect(noJson.cause).toBeInstanceOf(SyntaxError);
+  const beyond = lineOf({ formatVersion: 1, size: 10, ranges: [[0, 11]] });
+  expect(failureOf(() => parseThinHeader(beyond, "x.thin")).message).toMatch(
+    /^x\.thin: top level: expected ascending ranges within the archive, found \{/,
+  );
+});
+
+test("a place is counted over every range before it", () => {
+  const header: ThinHeader = {
+    ...{ size: 100 },
+    ranges: [0, 20, 40].map((from) => ({ from, to: from + 5 })),
+  };
+  expect(placeInThin(header, { from: 41, to: 45 })).toBe(11);
+  expect(placeInThin(header, { from: 0, to: 5 })).toBe(0);
+  expect(placeInThin(header, { from: 10, to: 12 })).toBeNull();
 });
