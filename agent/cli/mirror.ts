@@ -6,11 +6,8 @@ import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
-import {
-  copyMirror,
-  type CopiedChannel,
-  type CopiedMirror,
-} from "../operator/mirror/copy-mirror.ts";
+import { copyMirror } from "../operator/mirror/copy-mirror.ts";
+import type { CopiedChannel, CopiedMirror } from "../operator/mirror/copy-options.ts";
 import {
   bringReports,
   readReport,

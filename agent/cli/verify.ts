@@ -8,7 +8,7 @@ import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { readStickContents } from "../effects/report/stick-contents-file.ts";
-import { channelsIn } from "../operator/mirror/known-systems.ts";
+import { channelsIn } from "../operator/mirror/channels.ts";
 import { readSignedFile } from "../operator/channel/sign-release.ts";
 import {
   verifyMirror,
@@ -64,7 +64,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const settings = await settingsFor(place.text, options);
   const mirror = mirrorAt(place, settings);
   const directory = directoryOf(place);
-  const packing = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
+  const contents = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();
   const found: { channel: string; verified?: VerifiedMirror; error?: PullError }[] = [];
@@ -75,7 +75,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
         trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
         storeKeys: settings.storeKeys,
         hostname: options.host,
-        packing,
+        contents,
         now: systemClock.now(),
         signal,
         onHost: (hostname) => {

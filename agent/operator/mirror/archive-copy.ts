@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { constants } from "node:fs";
 import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
@@ -16,26 +15,27 @@ import type { ArchiveNeed } from "../../core/transfer/stick-plan.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
 import { encodeThinHeader } from "../../core/formats/thin-archive.ts";
 import { syncDirectory } from "../../effects/files/durable-file.ts";
+import { readBytes } from "../../effects/files/file-bytes.ts";
 import { ThinFile } from "../../effects/mirror/thin-file.ts";
 import type { MirrorWriter } from "./mirror-writer.ts";
-import { verifyMembers } from "./verify-members.ts";
+import { expectHash, verifyMembers } from "./verify-members.ts";
 
-/** How often a copy that got nowhere is tried again before it is given up. */
+/** Attempts without any progress before a copy fails. */
 const ATTEMPTS = 3;
 const RETRY_MS = 1_000;
 
-/** What is copied: an archive, or a part of it. */
-export interface ArchiveOrder extends ArchiveNeed {
-  /** The indexes in it that hosts' releases pin, and that a part has to have. */
+/** An archive, or a part of it, that is copied. */
+export interface WantedArchive extends ArchiveNeed {
+  /** The indexes in it that releases pin. A part has to have them. */
   readonly indexes: readonly ArchiveReference["index"][];
   /** What the destination has of it already. */
   readonly held: readonly ByteRange[];
 }
 
 /**
- * Copies archives from a mirror into a directory. What is under way lies in
- * `.publish/incoming`, where the next copy goes on with it; an archive has its name only
- * once every byte that was asked for was verified and is on disk.
+ * Copies archives from a mirror into a directory. Unfinished archives lie in `.publish/incoming`,
+ * and the next copy continues them. An archive gets its name only when every byte that was asked
+ * for is verified and on disk.
  */
 export class ArchiveCopy {
   readonly #source: Mirror;
@@ -56,43 +56,42 @@ export class ArchiveCopy {
     this.#signal = options.signal;
   }
 
-  /** Makes the working directory and removes what is under way of other archives. */
-  async prepare(orders: readonly ArchiveOrder[]): Promise<void> {
+  /** Makes the working directory, and removes unfinished archives that are not wanted any more. */
+  async prepare(archives: readonly WantedArchive[]): Promise<void> {
     await mkdir(this.#incoming, { recursive: true });
-    const wanted = new Set(orders.map(fileOf));
+    const wanted = new Set(archives.map(fileOf));
     for (const name of await readdir(this.#incoming)) {
       if (!wanted.has(name)) await rm(join(this.#incoming, name), { recursive: true, force: true });
     }
   }
 
-  /** Bytes of these archives that earlier copies have brought already. */
-  async resumable(orders: readonly ArchiveOrder[]): Promise<number> {
+  /** Bytes of these archives that earlier copies left. */
+  async resumable(archives: readonly WantedArchive[]): Promise<number> {
     let bytes = 0;
-    for (const order of orders) {
-      const found = await stat(join(this.#incoming, fileOf(order))).catch(() => null);
-      bytes += found?.isFile() ? Math.min(found.size, order.size) : 0;
+    for (const archive of archives) {
+      const found = await stat(join(this.#incoming, fileOf(archive))).catch(() => null);
+      bytes += found?.isFile() ? Math.min(found.size, archive.size) : 0;
     }
     return bytes;
   }
 
-  /** Brings one archive to its place. Throws the MIRROR_ and ARCHIVE_ errors, INTERRUPTED, …. */
-  async bring(order: ArchiveOrder): Promise<void> {
-    const resumed = await this.#bringOnce(order);
-    // What was there from before may have been damaged by a power cut; nothing else was.
-    if (resumed === "damaged") await this.#bringOnce(order);
+  /** Copies one archive to its place. Throws the MIRROR_ and ARCHIVE_ errors, INTERRUPTED. */
+  async copy(archive: WantedArchive): Promise<void> {
+    // A power cut may have damaged what an earlier copy left; then it is copied from the start.
+    if ((await this.#copyOnce(archive)) === "damaged") await this.#copyOnce(archive);
   }
 
-  /** Gives "damaged" where what an earlier copy left was not what it should be. */
-  async #bringOnce(order: ArchiveOrder): Promise<"done" | "damaged"> {
-    const path = join(this.#incoming, fileOf(order));
-    const layout = layoutOf(order);
+  /** Gives "damaged" if the bytes that an earlier copy left were not right. */
+  async #copyOnce(archive: WantedArchive): Promise<"done" | "damaged"> {
+    const path = join(this.#incoming, fileOf(archive));
+    const layout = layoutOf(archive);
     const file = await openOwn(path);
     let from: number;
     try {
       from = await begin(file, layout);
-      await this.#fill(file, order, layout, from);
+      await this.#fill(file, archive, layout, from);
       try {
-        await this.#verify(file, path, order);
+        await this.#verify(file, path, archive);
       } catch (thrown) {
         const { code } = toPullError(thrown);
         if (code === "INTERRUPTED") throw thrown;
@@ -104,23 +103,23 @@ export class ArchiveCopy {
     } finally {
       await file.close();
     }
-    const { sha256 } = order;
-    if (order.ranges === null) {
+    const { sha256 } = archive;
+    if (archive.ranges === null) {
       await this.#writer.placeArchive(path, sha256);
       await rm(this.#writer.thinPath(sha256), { force: true });
     } else {
       await rename(path, this.#writer.thinPath(sha256));
-      // Of a wrong size, or it would have been taken for what was asked.
+      // An archive of this name has the wrong size, or the part would not be wanted.
       await rm(this.#writer.archivePath(sha256), { force: true });
     }
     await syncDirectory(join(this.#writer.directory, "archives"));
     return "done";
   }
 
-  /** Writes what is missing behind byte `from`; a mirror that falters is asked again. */
+  /** Writes the bytes from `from` on. A mirror that fails for a moment is asked again. */
   async #fill(
     file: FileHandle,
-    order: ArchiveOrder,
+    archive: WantedArchive,
     { header, ranges, size }: Layout,
     from: number,
   ): Promise<void> {
@@ -128,10 +127,10 @@ export class ArchiveCopy {
     for (let failures = 0; at < size;) {
       const before = at;
       try {
-        for (const piece of remaining(ranges, at - header.length, order.held)) {
+        for (const piece of remaining(ranges, at - header.length, archive.held)) {
           const source = piece.inside ? this.#writer.asMirror() : this.#source;
           let left = piece.to - piece.from;
-          for await (const bytes of source.readArchive(order.sha256, piece, this.#signal)) {
+          for await (const bytes of source.readArchive(archive.sha256, piece, this.#signal)) {
             await writeAll(file, bytes, at);
             at += bytes.length;
             left -= bytes.length;
@@ -140,7 +139,7 @@ export class ArchiveCopy {
           if (left > 0) {
             throw new PullError(
               "ARCHIVE_TRUNCATED",
-              `${this.#source.address}: archive ${order.sha256} ends ${left} bytes before byte ${piece.to}`,
+              `${this.#source.address}: archive ${archive.sha256} ends ${left} bytes before byte ${piece.to}`,
             );
           }
         }
@@ -157,37 +156,30 @@ export class ArchiveCopy {
     }
   }
 
-  async #verify(file: FileHandle, path: string, order: ArchiveOrder): Promise<void> {
-    if (order.ranges === null) {
-      const hash = createHash("sha256");
-      for await (const bytes of file.createReadStream({ start: 0, autoClose: false })) {
-        if (this.#signal?.aborted) throw new PullError("INTERRUPTED", "stopped while verifying");
-        hash.update(bytes as Buffer);
-      }
-      expectSha256(hash.digest("hex"), order.sha256, `archive ${order.sha256}`);
+  async #verify(file: FileHandle, path: string, archive: WantedArchive): Promise<void> {
+    if (archive.ranges === null) {
+      const whole = readBytes(file, { from: 0, to: Infinity }, this.#signal);
+      await expectHash(whole, archive.sha256, `archive ${archive.sha256}`);
       return;
     }
     const thin = await ThinFile.from(file, path);
-    for (const index of order.indexes) {
-      const hash = createHash("sha256");
-      const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
-      for await (const bytes of thin.read(range, this.#signal)) hash.update(bytes);
-      expectSha256(hash.digest("hex"), index.sha256, `the index of archive ${order.sha256}`);
+    for (const index of archive.indexes) {
+      const bytes = thin.read({ from: TAR_BLOCK, to: TAR_BLOCK + index.size }, this.#signal);
+      await expectHash(bytes, index.sha256, `the index of archive ${archive.sha256}`);
     }
-    await verifyMembers(order.sha256, order.members, order.deltas, (range) =>
-      thin.read(range, this.#signal),
-    );
+    const { sha256, members: nars, deltas } = archive;
+    await verifyMembers({ sha256, nars, deltas }, (range) => thin.read(range, this.#signal));
   }
 }
 
-/** What passes by itself; what a mirror does wrong otherwise is wrong the next time too. */
+/** Errors that may pass by themselves. All others would come again. */
 const MAY_PASS: ReadonlySet<string> = new Set([
   "MIRROR_UNREACHABLE",
   "MIRROR_STALLED",
   "MIRROR_SLOW",
 ]);
 
-/** Name of the file under way. */
+/** Name of the unfinished file. */
 function fileOf({ sha256, ranges }: ArchiveNeed): string {
   return ranges === null ? `${sha256}.tar` : `${sha256}.thin`;
 }
@@ -199,21 +191,21 @@ interface Layout {
   readonly size: number;
 }
 
-function layoutOf({ size, ranges, held }: ArchiveOrder): Layout {
+function layoutOf({ size, ranges, held }: WantedArchive): Layout {
   if (ranges === null) return { header: Buffer.alloc(0), ranges: [{ from: 0, to: size }], size };
-  // What other hosts need of it stays.
+  // Keep what the destination has already: other hosts need it.
   const all = joinRanges([...ranges, ...held]);
   const header = encodeThinHeader({ size, ranges: all });
   return { header, ranges: all, size: header.length + bytesInRanges(all) };
 }
 
-/** Whatever had this name and is no plain file of ours goes; nothing is followed. */
+/** Opens the unfinished file. A link is not followed, and a FIFO does not block. */
 async function openOwn(path: string): Promise<FileHandle> {
   const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
   return open(path, flags, 0o644);
 }
 
-/** Looks what an earlier copy has left; gives the byte to go on with. */
+/** Looks at what an earlier copy left; gives the byte to continue with. */
 async function begin(file: FileHandle, { header, size }: Layout): Promise<number> {
   const found = (await file.stat()).size;
   const start = Buffer.alloc(header.length);
@@ -244,9 +236,4 @@ async function writeAll(file: FileHandle, bytes: Uint8Array, at: number): Promis
     const { bytesWritten } = await file.write(bytes, written, bytes.length - written, at + written);
     written += bytesWritten;
   }
-}
-
-function expectSha256(found: string, expected: string, what: string): void {
-  if (found === expected) return;
-  throw new PullError("ARCHIVE_CORRUPT", `${what}: expected sha256 ${expected}, found ${found}`);
 }

@@ -1,21 +1,14 @@
-import { readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { readIndex } from "../../core/formats/archive-index.ts";
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { toPullError } from "../../core/errors.ts";
-import {
-  channelSchema,
-  systemsOf,
-  type HostEntry,
-  type ReleasedSystem,
-} from "../../core/formats/manifest.ts";
+import { systemsOf, type HostEntry, type ReleasedSystem } from "../../core/formats/manifest.ts";
 import type { Mirror } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
 import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
-import { isNotFound } from "../../effects/files/durable-file.ts";
 import { RetainedReleases } from "./retained-releases.ts";
 
-/** Systems of which a mirror can still tell what they are made of, by toplevel. */
+/** Systems whose closures a mirror can still tell, by toplevel. */
 export class KnownSystems {
   readonly #mirror: Mirror;
   readonly #entries = new Map<string, ReleasedSystem>();
@@ -25,13 +18,17 @@ export class KnownSystems {
     this.#mirror = mirror;
   }
 
+  /** Adds the systems of these entries. */
   add(hosts: Iterable<HostEntry>): void {
     for (const system of [...hosts].flatMap(systemsOf)) {
       this.#entries.set(system.toplevel, system);
     }
   }
 
-  /** Adds what a mirror's directory retains of all its channels, if these keys signed it. */
+  /**
+   * Adds the systems of all releases that a mirror's directory retains and these keys signed.
+   * Without the others, hosts just get more than they need.
+   */
   async addRetained(directory: string, trust: TrustPolicy): Promise<void> {
     const retained = new RetainedReleases(join(directory, ".publish"));
     for (const channel of await retained.channels()) {
@@ -42,8 +39,8 @@ export class KnownSystems {
   }
 
   /**
-   * Base names of the store paths that a host has by its report, or null where none of its
-   * systems is known. All of these systems have garbage collector roots on the host.
+   * Base names of the store paths that a host has by its report, or null if none of its systems
+   * is known. The host has garbage collector roots for all of these systems.
    */
   async heldBy(report: Report, signal?: AbortSignal): Promise<Set<string> | null> {
     const { release, profile, running, booted } = report;
@@ -69,20 +66,9 @@ export class KnownSystems {
       return readIndex(compressed, entry, null).index.paths.map(({ path }) => path);
     } catch (thrown) {
       const error = toPullError(thrown);
-      // Pruned, or damaged: a system that is not known.
+      // The archive is pruned or damaged: the system is not known.
       if (/^(MIRROR_NOT_FOUND|ARCHIVE_|INDEX_)/.test(error.code)) return null;
       throw error;
     }
-  }
-}
-
-/** Names of the channels in a mirror's directory. */
-export async function channelsIn(directory: string): Promise<string[]> {
-  try {
-    const names = await readdir(join(directory, "channels"));
-    return names.filter((name) => channelSchema.safeParse(name).success).sort();
-  } catch (error) {
-    if (isNotFound(error)) return [];
-    throw error;
   }
 }

@@ -3,7 +3,7 @@ import { PullError } from "../../core/errors.ts";
 import type { ReleasedSystem } from "../../core/formats/manifest.ts";
 import type { Mirror } from "../../core/ports.ts";
 
-/** No archive of index patches is longer: they are made in memory, and none saves that much. */
+/** Longest archive of index patches that is read: no release saves as much by patches. */
 const MAX_BYTES = 64 * 1024 ** 2;
 
 /** The archives that have patches for the indexes of these systems, each once. */
@@ -16,7 +16,7 @@ export function patchArchivesOf(systems: Iterable<ReleasedSystem>): Set<string> 
 }
 
 /**
- * An archive of index patches, whole. Its size stands nowhere, its hash does. Throws the
+ * Reads an archive of index patches, whole. Manifests name its hash but not its size. Throws the
  * MIRROR_ errors and ARCHIVE_CORRUPT.
  */
 export async function readPatchArchive(

@@ -11,24 +11,26 @@ import {
 } from "../../core/formats/manifest.ts";
 import { packedHosts, type StickContents } from "../../core/formats/stick-contents.ts";
 import type { Clock } from "../../core/ports.ts";
-import { isNotFound, syncDirectory } from "../../effects/files/durable-file.ts";
+import { syncDirectory } from "../../effects/files/durable-file.ts";
+import { ifMissing } from "../../effects/files/missing-file.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { digestIn, manifestIn } from "./retained-releases.ts";
 
 export interface PruneOptions {
   /** Directory of the mirror. */
   readonly mirror: string;
-  /** Releases of each channel that are retained, the one in force included. */
+  /** How many releases of each channel stay, the one in force included. */
   readonly keep: number;
   /** Say what would be removed, and remove nothing. */
   readonly dryRun: boolean;
   readonly clock: Clock;
 }
 
+/** What was removed, or would be. */
 export interface Pruned {
   /** Releases that are no longer retained. */
   readonly releases: readonly { readonly channel: string; readonly sequence: number }[];
-  /** Archives that nothing needs any more. */
+  /** Archives that no release needs any more, by sha256. */
   readonly archives: readonly string[];
   readonly bytes: number;
   /** Archives that are left. */
@@ -36,11 +38,11 @@ export interface Pruned {
 }
 
 /**
- * Removes the archives that no retained release names: of each channel the one in force
- * and those before it, `keep` in all, and drafts that can still come into force. What
- * the mirror holds besides is not touched. Releases are forgotten first, so that one that
- * is known has its archives, whenever this is stopped. Throws PUBLISH_LOCKED, and
- * PUBLISH_FAILED where it cannot be known what a release needs.
+ * Removes the archives that no retained release names. Of each channel the release in force and
+ * those before it stay, `keep` in all, and drafts that may still come into force. Other files of
+ * the mirror are not touched. Releases are forgotten before their archives are removed, so a
+ * known release has its archives, whenever this is stopped. Throws PUBLISH_LOCKED, and
+ * PUBLISH_FAILED if the needs of a release cannot be told.
  */
 export async function pruneMirror(options: PruneOptions): Promise<Pruned> {
   const writer = await MirrorWriter.open(options.mirror);
@@ -51,44 +53,116 @@ export async function pruneMirror(options: PruneOptions): Promise<Pruned> {
   }
 }
 
-/** The same in a mirror that is taken for writing already. */
+/** The same, in a mirror that is taken for writing already. */
 export async function pruneOpened(
   writer: MirrorWriter,
-  options: Omit<PruneOptions, "mirror">,
+  { keep, dryRun, clock }: Omit<PruneOptions, "mirror">,
 ): Promise<Pruned> {
-  const packing = await writer.stickContents();
-  const needs: Needs = { archives: new Set(), read: new Set() };
-  const needed = needs.archives;
-  const forgotten: { channel: string; sequence: number; file: string }[] = [];
+  const needs = new ArchiveNeeds(writer, await writer.stickContents());
   const inForce = await currentManifests(writer);
-  for (const { manifest, digest } of inForce.values()) {
-    const hosts = packedHosts(packing, digest);
-    await need(writer, manifest, hosts, needs, "in force");
+  for (const release of inForce.values()) await needs.add(release, "in force");
+  const forgotten = [
+    ...(await olderReleases(writer, inForce, needs, keep)),
+    ...(await pastDrafts(writer, inForce, needs, clock)),
+  ];
+  const { unneeded, bytes, keptArchives } = await sortArchives(writer, needs.archives);
+  if (!dryRun) {
+    for (const { file } of forgotten) await writer.retained.forget(file);
+    for (const { file } of unneeded) await rm(file, { force: true });
+    await syncDirectory(join(writer.directory, "archives"));
   }
+  const releases = forgotten.map(({ channel, sequence }) => ({ channel, sequence }));
+  const archives = unneeded.map(({ sha256 }) => sha256).sort();
+  return { releases, archives, bytes, keptArchives };
+}
 
+/** A release in force, or a draft, with what names it. */
+interface NamedRelease {
+  readonly manifest: Manifest;
+  readonly digest: string;
+}
+
+/** A release that is retained no longer. */
+interface ForgottenRelease {
+  readonly channel: string;
+  readonly sequence: number;
+  readonly file: string;
+}
+
+/** The manifest in force of every channel of the mirror. Throws PUBLISH_FAILED. */
+async function currentManifests(writer: MirrorWriter): Promise<Map<string, NamedRelease>> {
+  const manifests = new Map<string, NamedRelease>();
+  const channels = await ifMissing(readdir(join(writer.directory, "channels")), []);
+  for (const channel of channels) {
+    const envelope = await writer.readEnvelope(channel);
+    if (!envelope) continue;
+    try {
+      manifests.set(channel, { manifest: manifestIn(envelope), digest: digestIn(envelope) });
+    } catch (cause) {
+      throw new PullError(
+        "PUBLISH_FAILED",
+        `nothing was removed: ${writer.manifestPath(channel)} cannot be read, so nobody can ` +
+          `tell which archives it needs (${(cause as Error).message})`,
+        { cause },
+      );
+    }
+  }
+  return manifests;
+}
+
+/** The releases beyond the newest `keep` of each channel, and incomplete ones. */
+async function olderReleases(
+  writer: MirrorWriter,
+  inForce: ReadonlyMap<string, NamedRelease>,
+  needs: ArchiveNeeds,
+  keep: number,
+): Promise<ForgottenRelease[]> {
+  const forgotten: ForgottenRelease[] = [];
   for (const channel of new Set([...inForce.keys(), ...(await writer.retained.channels())])) {
     const current = inForce.get(channel)?.manifest;
     const older = (await writer.retained.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
-    const places = options.keep - (current ? 1 : 0);
+    const places = keep - (current ? 1 : 0);
     for (const [at, { envelope, position, file }] of older.entries()) {
-      const kept = at < places && (await isComplete(writer, envelope, packing, needed));
-      if (!kept) forgotten.push({ channel, sequence: position.sequence, file });
+      const isKept = at < places && (await needs.addIfComplete(envelope));
+      if (!isKept) forgotten.push({ channel, sequence: position.sequence, file });
     }
   }
-  for (const { manifest, file } of await writer.retained.drafts()) {
-    const current = inForce.get(manifest.channel)?.manifest;
-    const isPast =
-      Date.parse(manifest.expiresAt) <= options.clock.now().getTime() ||
-      (current && comparePositions(positionOf(manifest), positionOf(current)) <= 0);
-    if (isPast) forgotten.push({ channel: manifest.channel, sequence: manifest.sequence, file });
-    else await need(writer, manifest, null, needs, "a draft");
-  }
+  return forgotten;
+}
 
+/** Drafts that cannot come into force any more. What the others need is added to `needs`. */
+async function pastDrafts(
+  writer: MirrorWriter,
+  inForce: ReadonlyMap<string, NamedRelease>,
+  needs: ArchiveNeeds,
+  clock: Clock,
+): Promise<ForgottenRelease[]> {
+  const past: ForgottenRelease[] = [];
+  for (const { manifest, file } of await writer.retained.drafts()) {
+    const { channel, sequence, expiresAt } = manifest;
+    const current = inForce.get(channel)?.manifest;
+    const isPast =
+      Date.parse(expiresAt) <= clock.now().getTime() ||
+      (current && comparePositions(positionOf(manifest), positionOf(current)) <= 0);
+    if (isPast) past.push({ channel, sequence, file });
+    else await needs.add({ manifest, digest: null }, "a draft");
+  }
+  return past;
+}
+
+/** The archives of the mirror, divided into those that are needed and those that are not. */
+async function sortArchives(
+  writer: MirrorWriter,
+  needed: ReadonlySet<string>,
+): Promise<{
+  unneeded: { sha256: string; file: string }[];
+  bytes: number;
+  keptArchives: number;
+}> {
   const directory = join(writer.directory, "archives");
-  const unneeded: string[] = [];
-  const files: string[] = [];
+  const unneeded: { sha256: string; file: string }[] = [];
   let bytes = 0;
   let keptArchives = 0;
   for (const name of await readdir(directory)) {
@@ -98,107 +172,86 @@ export async function pruneOpened(
       keptArchives++;
       continue;
     }
-    unneeded.push(sha256);
-    files.push(join(directory, name));
-    bytes += (await stat(join(directory, name))).size;
+    const file = join(directory, name);
+    unneeded.push({ sha256, file });
+    bytes += (await stat(file)).size;
   }
-  if (!options.dryRun) {
-    for (const { file } of forgotten) await writer.retained.forget(file);
-    for (const file of files) await rm(file, { force: true });
-    await syncDirectory(directory);
-  }
-  const releases = forgotten.map(({ channel, sequence }) => ({ channel, sequence }));
-  return { releases, archives: unneeded.sort(), bytes, keptArchives };
+  return { unneeded, bytes, keptArchives };
 }
 
-/** What is needed so far. */
-interface Needs {
-  readonly archives: Set<string>;
-  /** Those whose index was read: one that another host has NARs in names others itself. */
-  readonly read: Set<string>;
-}
+/** Gathers which archives releases need. */
+class ArchiveNeeds {
+  readonly #writer: MirrorWriter;
+  readonly #contents: StickContents;
+  readonly #archives = new Set<string>();
+  /** Apart from `#archives`: an archive may be needed before its own index is read. */
+  readonly #read = new Set<string>();
 
-/** The manifest in force of every channel of the mirror. */
-async function currentManifests(
-  writer: MirrorWriter,
-): Promise<Map<string, { manifest: Manifest; digest: string }>> {
-  const manifests = new Map<string, { manifest: Manifest; digest: string }>();
-  const channels = await readdir(join(writer.directory, "channels")).catch((error: unknown) => {
-    if (isNotFound(error)) return [];
-    throw error;
-  });
-  for (const channel of channels) {
-    const envelope = await writer.readEnvelope(channel);
-    if (!envelope) continue;
-    try {
-      manifests.set(channel, { manifest: manifestIn(envelope), digest: digestIn(envelope) });
-    } catch (cause) {
-      throw new PullError(
-        "PUBLISH_FAILED",
-        `nothing was removed: what ${writer.manifestPath(channel)} needs cannot be told ` +
-          `(${(cause as Error).message})`,
-        { cause },
-      );
-    }
+  constructor(writer: MirrorWriter, contents: StickContents) {
+    this.#writer = writer;
+    this.#contents = contents;
   }
-  return manifests;
-}
 
-/** Adds the archives of all hosts of a release, or of those packed. Throws PUBLISH_FAILED where they cannot be told. */
-async function need(
-  writer: MirrorWriter,
-  manifest: Manifest,
-  packed: ReadonlyMap<string, unknown> | null,
-  needs: Needs,
-  what: string,
-): Promise<void> {
-  for (const { hostname, system } of systemsIn(manifest)) {
-    for (const { archive } of system.archive.index.patches ?? []) needs.archives.add(archive);
-    if (packed?.has(hostname) === false || needs.read.has(system.archive.sha256)) continue;
-    try {
-      for (const sha256 of await archivesOf(writer, system)) needs.archives.add(sha256);
-      needs.read.add(system.archive.sha256);
-    } catch (cause) {
-      throw new PullError(
-        "PUBLISH_FAILED",
-        `nothing was removed: the index of ${hostname}, release ${manifest.sequence} of ` +
-          `${manifest.channel} (${what}), cannot be read: ${(cause as Error).message}`,
-        { cause },
-      );
-    }
+  /** By sha256. */
+  get archives(): ReadonlySet<string> {
+    return this.#archives;
   }
-}
 
-/** Whether an older release can still be served, and then what it needs. */
-async function isComplete(
-  writer: MirrorWriter,
-  envelope: Uint8Array,
-  packing: StickContents,
-  needed: Set<string>,
-): Promise<boolean> {
-  const archives = new Set<string>();
-  const patches = new Set<string>();
-  try {
-    const manifest = manifestIn(envelope);
-    const packed = packedHosts(packing, digestIn(envelope));
+  /**
+   * Adds the archives of all hosts of a release, or of those that the stick was filled for. A
+   * draft has no digest. Throws PUBLISH_FAILED if they cannot be told.
+   */
+  async add(
+    { manifest, digest }: { manifest: Manifest; digest: string | null },
+    what: string,
+  ): Promise<void> {
+    const packed = digest === null ? null : packedHosts(this.#contents, digest);
     for (const { hostname, system } of systemsIn(manifest)) {
-      if (packed?.has(hostname) === false) continue;
-      // Kept, but not asked for: without a patch an index is read whole.
-      for (const { archive } of system.archive.index.patches ?? []) patches.add(archive);
-      for (const sha256 of await archivesOf(writer, system)) archives.add(sha256);
+      for (const { archive } of system.archive.index.patches ?? []) this.#archives.add(archive);
+      if (packed?.has(hostname) === false || this.#read.has(system.archive.sha256)) continue;
+      try {
+        for (const sha256 of await this.#archivesOf(system)) this.#archives.add(sha256);
+        this.#read.add(system.archive.sha256);
+      } catch (cause) {
+        throw new PullError(
+          "PUBLISH_FAILED",
+          `nothing was removed: the index of ${hostname}, release ${manifest.sequence} of ` +
+            `${manifest.channel} (${what}), cannot be read: ${(cause as Error).message}`,
+          { cause },
+        );
+      }
     }
-    for (const sha256 of archives) {
-      await stat(writer.archivePath(sha256)).catch(() => stat(writer.thinPath(sha256)));
-    }
-  } catch {
-    return false;
   }
-  for (const sha256 of [...archives, ...patches]) needed.add(sha256);
-  return true;
-}
 
-/** The archive of a system and those that its index names. */
-async function archivesOf(writer: MirrorWriter, system: ReleasedSystem): Promise<string[]> {
-  const contents = readIndex(await writer.readIndex(system.archive), system, null);
-  return [contents.sha256, ...contents.elsewhere.map(({ archive }) => archive.sha256)];
+  /** Whether an older release can still be served. If so, adds what it needs. */
+  async addIfComplete(envelope: Uint8Array): Promise<boolean> {
+    const archives = new Set<string>();
+    const patches = new Set<string>();
+    try {
+      const manifest = manifestIn(envelope);
+      const packed = packedHosts(this.#contents, digestIn(envelope));
+      for (const { hostname, system } of systemsIn(manifest)) {
+        if (packed?.has(hostname) === false) continue;
+        // Patches are kept but not required: without them hosts read the whole index.
+        for (const { archive } of system.archive.index.patches ?? []) patches.add(archive);
+        for (const sha256 of await this.#archivesOf(system)) archives.add(sha256);
+      }
+      for (const sha256 of archives) {
+        await stat(this.#writer.archivePath(sha256)).catch(() =>
+          stat(this.#writer.thinPath(sha256)),
+        );
+      }
+    } catch {
+      return false;
+    }
+    for (const sha256 of [...archives, ...patches]) this.#archives.add(sha256);
+    return true;
+  }
+
+  /** The archive of a system and those that its index names. */
+  async #archivesOf(system: ReleasedSystem): Promise<string[]> {
+    const compressed = await this.#writer.readIndex(system.archive);
+    const contents = readIndex(compressed, system, null);
+    return [contents.sha256, ...contents.elsewhere.map(({ archive }) => archive.sha256)];
+  }
 }

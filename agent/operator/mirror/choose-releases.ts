@@ -1,0 +1,94 @@
+import { PullError } from "../../core/errors.ts";
+import type { Report } from "../../core/formats/report.ts";
+import type { SignedManifest } from "../../core/formats/manifest.ts";
+import {
+  EMPTY_STICK_CONTENTS,
+  packedHosts,
+  type StickContents,
+} from "../../core/formats/stick-contents.ts";
+import { readChannel } from "../../core/release/read-channel.ts";
+import { readStickContents } from "../../effects/report/stick-contents-file.ts";
+import { channelsIn } from "./channels.ts";
+import type { CopyOptions } from "./copy-options.ts";
+
+/** One channel's release that is copied, and the hosts for which it is. */
+export interface ChosenRelease {
+  readonly channel: string;
+  readonly envelope: Uint8Array;
+  readonly signed: SignedManifest;
+  /** Null for all that the release names. */
+  readonly hosts: readonly string[] | null;
+}
+
+/** What is copied, and the hosts that asked for something and get nothing. */
+export interface ChosenReleases {
+  readonly releases: readonly ChosenRelease[];
+  /** Hosts that reported, but that no release of their channel names. */
+  readonly strangers: readonly string[];
+}
+
+/**
+ * Reads and verifies the manifests of a mirror's channels, and settles for which hosts each is
+ * copied. Throws the MIRROR_ errors, the trust errors, and HOST_NOT_IN_RELEASE if an operator
+ * named a host that no release names.
+ */
+export async function chooseReleases(options: CopyOptions): Promise<ChosenReleases> {
+  const { source, sourceDirectory, reports, trust, signal } = options;
+  const channels = await channelsToCopy(options);
+  // Reading a channel tells why there is none.
+  if (channels.length === 0) await source.readManifest("stable", { signal });
+  const contents =
+    sourceDirectory === null ? EMPTY_STICK_CONTENTS : await readStickContents(sourceDirectory);
+  const releases: ChosenRelease[] = [];
+  for (const channel of channels) {
+    const { envelope, signed } = await readChannel(source, channel, trust, signal);
+    const hosts = chooseHosts(signed, contents, options);
+    if (hosts?.length === 0 && options.channels === null) continue;
+    releases.push({ channel, envelope, signed, hosts });
+  }
+  const unknown = (options.hosts ?? []).filter(
+    (hostname) => !releases.some(({ signed }) => hasHost(signed, hostname)),
+  );
+  if (unknown.length > 0) {
+    throw new PullError(
+      "HOST_NOT_IN_RELEASE",
+      `no release of ${channels.join(", ")} names ${unknown.join(", ")}`,
+    );
+  }
+  const isStranger = ({ hostname, channel }: Report): boolean =>
+    !releases.some((one) => one.channel === channel && hasHost(one.signed, hostname));
+  return { releases, strangers: reports.filter(isStranger).map(({ hostname }) => hostname) };
+}
+
+/** The channels that were named, else those of the reports, else all that the source lists. */
+async function channelsToCopy({
+  channels,
+  hosts,
+  reports,
+  sourceDirectory,
+}: CopyOptions): Promise<readonly string[]> {
+  if (channels !== null) return channels;
+  if (reports.length > 0 && hosts === null) {
+    return [...new Set(reports.map(({ channel }) => channel))].sort();
+  }
+  return sourceDirectory === null ? ["stable"] : channelsIn(sourceDirectory);
+}
+
+function hasHost({ manifest }: SignedManifest, hostname: string): boolean {
+  return Object.hasOwn(manifest.hosts, hostname);
+}
+
+/** The hosts of a channel for which archives are copied; null for all. */
+function chooseHosts(
+  signed: SignedManifest,
+  contents: StickContents,
+  { hosts, reports }: CopyOptions,
+): string[] | null {
+  const packed = packedHosts(contents, signed.digest);
+  if (hosts === null && reports.length === 0) {
+    return packed && [...packed.keys()].filter((hostname) => hasHost(signed, hostname));
+  }
+  const reported = reports.filter(({ channel }) => channel === signed.manifest.channel);
+  const names = new Set([...(hosts ?? []), ...reported.map(({ hostname }) => hostname)]);
+  return [...names].filter((hostname) => hasHost(signed, hostname)).sort();
+}
