@@ -136,7 +136,7 @@ async function readFleet(
     now,
   );
   if (options.memory !== undefined) await writeFleetMemory(options.memory, believed.memory);
-  for (const { host, key } of believed.pinned) note(`pinned the key of ${host}: ${key.text}`);
+  for (const { hostname, key } of believed.pinned) note(`pinned the key of ${hostname}: ${key.text}`);
   for (const distrust of believed.refused) note(describeDistrust(distrust));
   const lastSeen = new Map(
     Object.entries(memory.hosts).flatMap(([host, { at }]) => (at === null ? [] : [[host, at]])),

@@ -15,7 +15,7 @@ export interface BelievedReports {
   /** Every report that was not believed, those of hosts with a good one elsewhere too. */
   readonly refused: readonly Distrust[];
   /** Hosts whose keys were pinned now. */
-  readonly pinned: readonly { readonly host: string; readonly key: PublicKey }[];
+  readonly pinned: readonly { readonly hostname: string; readonly key: PublicKey }[];
   readonly memory: FleetMemory;
 }
 
@@ -29,36 +29,36 @@ export function believeReports(
   const refused: Distrust[] = [];
   const pins = new Map<string, PublicKey>();
   for (const item of found) {
-    const { host } = item;
+    const { hostname } = item;
     if ("unreadable" in item) {
-      refused.push({ host, reason: "REPORT_UNREADABLE", message: item.unreadable });
+      refused.push({ hostname, reason: "REPORT_UNREADABLE", message: item.unreadable });
       continue;
     }
-    const remembered = rememberedHost(trust.memory, host);
-    const pinned = pins.get(host) ?? (remembered?.key && parsePublicKey(remembered.key));
+    const remembered = rememberedHost(trust.memory, hostname);
+    const pinned = pins.get(hostname) ?? (remembered?.key && parsePublicKey(remembered.key));
     // What an operator wrote down counts before what was once believed at first sight.
-    const keys = trust.keys.get(host) ?? (pinned ? [pinned] : []);
+    const keys = trust.keys.get(hostname) ?? (pinned ? [pinned] : []);
     const belief = believeReport(
-      host,
+      hostname,
       item.bytes,
       { keys, at: remembered?.at ?? null },
       trust.trustNew,
     );
     if (belief.kind === "distrusted") {
-      refused.push({ host, reason: belief.reason, message: belief.message });
+      refused.push({ hostname, reason: belief.reason, message: belief.message });
       continue;
     }
-    if (keys.length === 0) pins.set(host, belief.key);
-    const before = newest.get(host);
+    if (keys.length === 0) pins.set(hostname, belief.key);
+    const before = newest.get(hostname);
     if (!before || Date.parse(belief.report.at) > Date.parse(before.at)) {
-      newest.set(host, belief.report);
+      newest.set(hostname, belief.report);
     }
   }
   return {
     reports: [...newest.values()],
-    distrusted: refused.filter(({ host }) => !newest.has(host)),
+    distrusted: refused.filter(({ hostname }) => !newest.has(hostname)),
     refused,
-    pinned: [...pins].map(([host, key]) => ({ host, key })),
+    pinned: [...pins].map(([hostname, key]) => ({ hostname, key })),
     memory: remember(trust.memory, newest, pins, now),
   };
 }

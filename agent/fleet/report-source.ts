@@ -1,45 +1,56 @@
-import { constants } from "node:fs";
-import { open, readdir, stat } from "node:fs/promises";
+import { readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { request } from "undici";
 import { PullError, toPullError } from "../core/errors.ts";
 import { MAX_HOSTS, hostnameSchema } from "../core/formats/manifest.ts";
+import {
+  MIRROR_ADDRESS_RULE,
+  looksLikeAddress,
+  parseMirrorAddress,
+} from "../core/formats/mirror-address.ts";
 import { MAX_REPORT_BYTES } from "../core/formats/report.ts";
 import type { MirrorCredential } from "../core/settings.ts";
+import { readBounded } from "../effects/files/bounded-read.ts";
+import { readRegularFile } from "../effects/files/regular-file.ts";
 import { networkError } from "../effects/mirror/http-mirror.ts";
 import { authorizationOf, type Transport } from "../effects/mirror/transport.ts";
+import { parallelMap } from "../effects/process/parallel-map.ts";
 
 /** What a place holds in a host's name: bytes that anybody may have written, or why not. */
-export type FoundReport = { readonly host: string } & (
+export type FoundReport = { readonly hostname: string } & (
   { readonly bytes: Buffer } | { readonly unreadable: string }
 );
 
 /** How a web server is talked to. */
 export interface ReportAccess {
   readonly transport: Transport;
-  /** Who we are to the place; never to where it redirects, which is not followed. */
+  /** Sent to the place, but never to where it redirects, since redirects are not followed. */
   readonly credential?: MirrorCredential | undefined;
 }
 
 const GET_TIMEOUT_MS = 30_000;
-/** Requests at a time. */
-const PARALLEL = 8;
+/** Requests, or open files, at a time. */
+const AT_ONCE = 8;
 
 /**
- * Reads every report of a place: a directory of `HOST.json` files, or one with such a
- * directory `reports` in it, or an address as in the setting `reports.url`. A web server
- * tells nobody what it has, so there `hosts` are asked for by name. Throws where the place
- * itself cannot be read.
+ * Reads every report of a place. A place is a directory of `HOST.json` files, a directory with
+ * such a directory `reports` in it, or an address as in the setting `reports.url`. A web server
+ * has no list of its reports, so it is asked for those of `hostnames`. Throws if the place itself
+ * cannot be read.
  */
 export async function readReportSource(
   place: string,
-  hosts: ReadonlySet<string>,
+  hostnames: ReadonlySet<string>,
   access: ReportAccess,
   signal?: AbortSignal,
 ): Promise<FoundReport[]> {
-  if (/^https?:\/\//.test(place)) return readAddress(place, hosts, access, signal);
-  return readDirectory(place.startsWith("file://") ? fileURLToPath(place) : place);
+  const address = parseMirrorAddress(place);
+  if (!address && looksLikeAddress(place)) {
+    // The place is not repeated: it may have a password in it.
+    throw new PullError("USAGE", `expected a directory with reports, or ${MIRROR_ADDRESS_RULE}`);
+  }
+  if (address?.kind === "web") return readAddress(address.url, hostnames, access, signal);
+  return readDirectory(address?.directory ?? place);
 }
 
 async function readDirectory(place: string): Promise<FoundReport[]> {
@@ -49,58 +60,50 @@ async function readDirectory(place: string): Promise<FoundReport[]> {
     () => false,
   );
   const directory = isThere ? below : place;
-  const hosts = (await readdir(directory)).flatMap((name) => {
-    const host = name.endsWith(".json") ? name.slice(0, -".json".length) : "";
-    return hostnameSchema.safeParse(host).success ? [host] : [];
+  const hostnames = (await readdir(directory)).flatMap((name) => {
+    const hostname = name.endsWith(".json") ? name.slice(0, -".json".length) : "";
+    return hostnameSchema.safeParse(hostname).success ? [hostname] : [];
   });
-  if (hosts.length > MAX_HOSTS) {
+  if (hostnames.length > MAX_HOSTS) {
     throw new PullError(
       "REPORT_INVALID",
-      `${directory}: expected at most ${MAX_HOSTS} reports, found ${hosts.length}`,
+      `${directory}: expected at most ${MAX_HOSTS} reports, found ${hostnames.length}`,
     );
   }
-  return eachOf(hosts.sort(), (host) => readReportFile(host, join(directory, `${host}.json`)));
+  return parallelMap(
+    hostnames.sort(),
+    (hostname) => readReportFile(hostname, join(directory, `${hostname}.json`)),
+    { atOnce: AT_ONCE },
+  );
 }
 
-async function readReportFile(host: string, path: string): Promise<FoundReport> {
+async function readReportFile(hostname: string, path: string): Promise<FoundReport> {
   try {
-    // A link could lead to any file, and a FIFO would be waited for.
-    const flags = constants.O_RDONLY | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-    const file = await open(path, flags);
-    try {
-      if (!(await file.stat()).isFile()) return { host, unreadable: `${path} is no regular file` };
-      const buffer = Buffer.alloc(MAX_REPORT_BYTES + 1);
-      let size = 0;
-      for (;;) {
-        const { bytesRead } = await file.read(buffer, size, buffer.length - size, size);
-        size += bytesRead;
-        if (bytesRead === 0 || size === buffer.length) break;
-      }
-      return bounded(host, path, buffer.subarray(0, size));
-    } finally {
-      await file.close();
-    }
+    const limits = { code: "REPORT_INVALID", maxBytes: MAX_REPORT_BYTES } as const;
+    return { hostname, bytes: await readRegularFile(path, limits) };
   } catch (error) {
-    return { host, unreadable: toPullError(error).message };
+    return { hostname, unreadable: toPullError(error).message };
   }
 }
 
 async function readAddress(
-  address: string,
-  hosts: ReadonlySet<string>,
+  url: URL,
+  hostnames: ReadonlySet<string>,
   access: ReportAccess,
   signal: AbortSignal | undefined,
 ): Promise<FoundReport[]> {
-  const base = new URL(address.endsWith("/") ? address : `${address}/`);
-  const found = await eachOf([...hosts].sort(), (host) =>
-    get(host, new URL(`${host}.json`, base), access, signal),
+  const base = new URL(url.href.endsWith("/") ? url : `${url.href}/`);
+  const found = await parallelMap(
+    [...hostnames].sort(),
+    (hostname) => get(hostname, new URL(`${hostname}.json`, base), access, signal),
+    { atOnce: AT_ONCE },
   );
   return found.flatMap((it) => it ?? []);
 }
 
-/** One report, or null where the server has none. Throws where there is no server. */
+/** One report, or null if the server has none. Throws if there is no server. */
 async function get(
-  host: string,
+  hostname: string,
   url: URL,
   { transport, credential }: ReportAccess,
   signal: AbortSignal | undefined,
@@ -113,40 +116,17 @@ async function get(
       dispatcher: await transport.dispatcher({ identified: true }),
       signal: signal ? AbortSignal.any([signal, timeout]) : timeout,
     });
-    const chunks: Buffer[] = [];
-    let size = 0;
-    for await (const chunk of body as AsyncIterable<Buffer>) {
-      size += chunk.length;
-      if (size > MAX_REPORT_BYTES) break;
-      chunks.push(chunk);
-    }
+    const bytes = await readBounded(body as AsyncIterable<Buffer>, MAX_REPORT_BYTES);
     if (statusCode === 404 || statusCode === 410) return null;
     if (statusCode !== 200) {
-      return { host, unreadable: `${url.href}: expected HTTP 200, found ${statusCode}` };
+      return { hostname, unreadable: `${url.href}: expected HTTP 200, found ${statusCode}` };
     }
-    if (size > MAX_REPORT_BYTES) return tooLong(host, url.href);
-    return { host, bytes: Buffer.concat(chunks) };
+    if (bytes !== null) return { hostname, bytes };
+    return {
+      hostname,
+      unreadable: `${url.href}: expected at most ${MAX_REPORT_BYTES} bytes, found more`,
+    };
   } catch (cause) {
     throw networkError(url, cause, signal);
   }
-}
-
-function bounded(host: string, where: string, bytes: Buffer): FoundReport {
-  return bytes.length > MAX_REPORT_BYTES ? tooLong(host, where) : { host, bytes };
-}
-
-function tooLong(host: string, where: string): FoundReport {
-  return { host, unreadable: `${where}: expected at most ${MAX_REPORT_BYTES} bytes` };
-}
-
-/** `work` for all items, a few at a time, in their order. */
-async function eachOf<T, R>(
-  items: readonly T[],
-  work: (item: T) => Promise<R>,
-): Promise<Awaited<R>[]> {
-  const results: Awaited<R>[] = [];
-  for (let at = 0; at < items.length; at += PARALLEL) {
-    results.push(...(await Promise.all(items.slice(at, at + PARALLEL).map(work))));
-  }
-  return results;
 }

@@ -36,7 +36,7 @@ export function fleetTable(
 function row(host: FleetHost, now: Date): string[] {
   const { disk } = host;
   return [
-    sanitize(host.host),
+    sanitize(host.hostname),
     host.release === null ? "-" : String(host.release),
     host.standing,
     host.code ?? "-",
@@ -58,7 +58,7 @@ function detailsOf({ standing, note, failure }: FleetHost): string[] {
 }
 
 /** A report that was not believed, as a line; a changed key is shouted. */
-export function describeDistrust({ host, reason, message }: Distrust): string {
+export function describeDistrust({ hostname, reason, message }: Distrust): string {
   const shout = reason === "KEY_CHANGED" ? "KEY CHANGED! " : "";
-  return sanitize(`${shout}${host}: ${reason}: ${message}`, 600);
+  return sanitize(`${shout}${hostname}: ${reason}: ${message}`, 600);
 }

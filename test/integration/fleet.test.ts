@@ -195,7 +195,7 @@ describe("the fleet", () => {
     await put("web8", '{"payload": "\u001b[2J"}');
     const { stdout, stderr } = await nixosPull([...args, "--trust-new"]);
     const codes = Object.fromEntries(
-      JSON.parse(stdout).hosts.map((it: any) => [it.host, it.code ?? it.standing]),
+      JSON.parse(stdout).hosts.map((it: any) => [it.hostname, it.code ?? it.standing]),
     );
     expect(codes).toEqual({
       web1: "REPORT_REPLAYED",
@@ -279,7 +279,7 @@ describe("reports on a server that asks who is there", () => {
   }
 
   const standingsOf = ({ stdout }: { stdout: string }): unknown =>
-    JSON.parse(stdout).hosts.map((it: any) => [it.host, it.code ?? it.standing]);
+    JSON.parse(stdout).hosts.map((it: any) => [it.hostname, it.code ?? it.standing]);
 
   test("are read with a password, an authority and a client certificate out of files", async () => {
     const { fleet, tls, password } = await privateInbox();

@@ -64,7 +64,7 @@ export type DistrustReason = (typeof DISTRUST_REASONS)[number];
 
 /** A report that was not believed. `message` may hold words of whoever wrote it. */
 export interface Distrust {
-  readonly host: string;
+  readonly hostname: string;
   readonly reason: DistrustReason;
   readonly message: string;
 }
@@ -88,7 +88,7 @@ export interface FleetOptions {
 
 /** One host. Null stands for what is not known. */
 export interface FleetHost {
-  readonly host: string;
+  readonly hostname: string;
   readonly channel: string | null;
   readonly standing: Standing;
   /** Why, for people. */
@@ -138,25 +138,25 @@ export interface Fleet {
 /** Puts everything that is known of the fleet together. */
 export function fleetView(input: FleetInput, options: FleetOptions): Fleet {
   const reports = new Map(input.reports.map((report) => [report.hostname, report]));
-  const distrusted = new Map(input.distrusted.map((it) => [it.host, it]));
+  const distrusted = new Map(input.distrusted.map((it) => [it.hostname, it]));
   const manifests = new Map(input.manifests.map((it) => [it.manifest.channel, it.manifest]));
   const newest = newestAccepted(input.reports);
   const named = input.manifests.flatMap(({ manifest }) =>
-    Object.keys(manifest.hosts).map((host) => [host, manifest.channel] as const),
+    Object.keys(manifest.hosts).map((hostname) => [hostname, manifest.channel] as const),
   );
   const channels = new Map(named);
   const names = new Set([...channels.keys(), ...reports.keys(), ...distrusted.keys()]);
   const hosts = [...names]
-    .map((host): FleetHost => {
-      const report = reports.get(host) ?? null;
+    .map((hostname): FleetHost => {
+      const report = reports.get(hostname) ?? null;
       // Whoever moves a host to another channel does so on the host: its word counts.
-      const channel = report?.channel ?? channels.get(host) ?? null;
+      const channel = report?.channel ?? channels.get(hostname) ?? null;
       const manifest = channel === null ? undefined : manifests.get(channel);
-      return describeHost(host, {
+      return describeHost(hostname, {
         ...{ report, channel, manifest, options },
-        distrust: distrusted.get(host) ?? null,
+        distrust: distrusted.get(hostname) ?? null,
         newest: channel === null ? null : (newest.get(channel) ?? null),
-        lastSeen: input.lastSeen?.get(host) ?? null,
+        lastSeen: input.lastSeen?.get(hostname) ?? null,
       });
     })
     .sort(byStanding);
@@ -181,12 +181,12 @@ interface Known {
   readonly options: FleetOptions;
 }
 
-function describeHost(host: string, known: Known): FleetHost {
+function describeHost(hostname: string, known: Known): FleetHost {
   const { report, channel, lastSeen } = known;
-  const onTarget = isOnTarget(host, known);
-  const { standing, note, code } = judge(known, host, onTarget);
+  const onTarget = isOnTarget(hostname, known);
+  const { standing, note, code } = judge(known, hostname, onTarget);
   return {
-    ...{ host, channel, standing, note, code, onTarget },
+    ...{ hostname, channel, standing, note, code, onTarget },
     release: report?.release?.sequence ?? null,
     state: report?.state ?? null,
     lastSeen: report?.at ?? lastSeen,
@@ -201,9 +201,9 @@ function describeHost(host: string, known: Known): FleetHost {
 }
 
 /** A refresh of a release changes its digest; what counts is the system. */
-function isOnTarget(host: string, { report, manifest, newest }: Known): boolean | null {
+function isOnTarget(hostname: string, { report, manifest, newest }: Known): boolean | null {
   if (manifest) {
-    const entry = Object.hasOwn(manifest.hosts, host) ? manifest.hosts[host] : undefined;
+    const entry = Object.hasOwn(manifest.hosts, hostname) ? manifest.hosts[hostname] : undefined;
     if (!entry) return null;
     return report?.release?.toplevel === entry.toplevel && report.drift === undefined;
   }
@@ -213,7 +213,7 @@ function isOnTarget(host: string, { report, manifest, newest }: Known): boolean 
 
 function judge(
   known: Known,
-  host: string,
+  hostname: string,
   onTarget: boolean | null,
 ): Pick<FleetHost, "standing" | "note" | "code"> {
   const { report, distrust, manifest, options, lastSeen } = known;
@@ -248,7 +248,7 @@ function judge(
     return say("reboot", report.pendingReboot?.message ?? "a reboot is needed");
   }
   if (!report.release) return say("behind", "no release applied yet");
-  if (manifest && !Object.hasOwn(manifest.hosts, host)) {
+  if (manifest && !Object.hasOwn(manifest.hosts, hostname)) {
     return say("current", `release ${manifest.sequence} of ${manifest.channel} does not name it`);
   }
   return say("current");
@@ -314,7 +314,7 @@ const RANKS = new Map<Standing, number>(STANDINGS.map((standing, at) => [standin
 
 function byStanding(a: FleetHost, b: FleetHost): number {
   const worse = (RANKS.get(a.standing) ?? 0) - (RANKS.get(b.standing) ?? 0);
-  return worse || (a.host < b.host ? -1 : a.host > b.host ? 1 : 0);
+  return worse || (a.hostname < b.hostname ? -1 : a.hostname > b.hostname ? 1 : 0);
 }
 
 /** `47 of 50 hosts run release 12 of stable`, for each channel. */

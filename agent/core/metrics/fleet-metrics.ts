@@ -15,7 +15,7 @@ export function fleetMetrics(fleet: Fleet): string {
     ...{ name, help, type: "gauge" },
     samples: hosts.flatMap((host): Sample[] => {
       const found = value(host);
-      return found === null ? [] : [{ labels: { host: host.host }, value: found }];
+      return found === null ? [] : [{ labels: { host: host.hostname }, value: found }];
     }),
   });
   const perTarget = (
@@ -60,8 +60,8 @@ export function fleetMetrics(fleet: Fleet): string {
       name: "nixos_pull_fleet_host_info",
       type: "gauge",
       help: "A host's channel, how it is doing and its reason code, if any; always 1.",
-      samples: hosts.map(({ host, channel, standing, code }) => ({
-        labels: { host, channel: channel ?? "", standing, code: code ?? "" },
+      samples: hosts.map(({ hostname, channel, standing, code }) => ({
+        labels: { host: hostname, channel: channel ?? "", standing, code: code ?? "" },
         value: 1,
       })),
     },

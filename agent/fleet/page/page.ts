@@ -159,13 +159,13 @@ function troubleCard(host: FleetHost, now: Date): Markup {
   // The report's reason may have moved on; then both are told.
   const earlier = failure?.message && failure.message !== note && !note?.includes(failure.message);
   return markup`<article class="trouble ${standing}">
-<div class="head"><h3>${host.host}</h3><span class="badge is-${standing}"><span class="code">${code}</span></span></div>
+<div class="head"><h3>${host.hostname}</h3><span class="badge is-${standing}"><span class="code">${code}</span></span></div>
 <p class="facts">${release === null ? "no release yet" : `on release ${release}`} · seen ${timeText(lastSeen, now)}</p>
 <p class="note">${note}</p>
 ${earlier && markup`<p class="note">${failure.code}: ${failure.message}</p>`}
 ${
   lines.length > 0 &&
-  markup`<div class="log" tabindex="0" role="group" aria-label="Last lines of the update of ${host.host}"><pre class="code">${lines.map(
+  markup`<div class="log" tabindex="0" role="group" aria-label="Last lines of the update of ${host.hostname}"><pre class="code">${lines.map(
     (line, at) => markup`${at > 0 && NEWLINE}${line}`,
   )}</pre></div>`
 }
@@ -191,7 +191,7 @@ ${hosts.map((host) => hostRow(host, now))}
 function hostRow(host: FleetHost, now: Date): Markup {
   const { standing, release, code, note, lastSeen, disk } = host;
   const free = disk && disk.total > 0 ? disk.free / disk.total : null;
-  return markup`<tr data-standing="${standing}"><td class="host">${host.host}</td><td class="standing" data-key="${STANDINGS.indexOf(standing)}"><span class="badge is-${standing}"><span class="dot"></span>${standing}</span></td><td class="release number">${release}</td><td class="why">${code !== null && markup`<span class="code">${code}</span>`}${note !== null && markup`<span class="clip" title="${note}">${note}</span>`}</td><td class="seen" data-key="${lastSeen === null ? "" : Date.parse(lastSeen)}">${timeText(lastSeen, now)}</td><td class="flags">${flagsOf(host)}</td><td class="disk${free !== null && free < LOW_DISK && " low"}" data-key="${free === null ? "" : round(free * 1000)}">${disk && free !== null && diskText(disk, free)}</td></tr>
+  return markup`<tr data-standing="${standing}"><td class="host">${host.hostname}</td><td class="standing" data-key="${STANDINGS.indexOf(standing)}"><span class="badge is-${standing}"><span class="dot"></span>${standing}</span></td><td class="release number">${release}</td><td class="why">${code !== null && markup`<span class="code">${code}</span>`}${note !== null && markup`<span class="clip" title="${note}">${note}</span>`}</td><td class="seen" data-key="${lastSeen === null ? "" : Date.parse(lastSeen)}">${timeText(lastSeen, now)}</td><td class="flags">${flagsOf(host)}</td><td class="disk${free !== null && free < LOW_DISK && " low"}" data-key="${free === null ? "" : round(free * 1000)}">${disk && free !== null && diskText(disk, free)}</td></tr>
 `;
 }
 

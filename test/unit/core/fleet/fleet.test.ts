@@ -40,7 +40,7 @@ describe("fleetView", () => {
   it("has one row for each host, worst first, whether it reported or not", () => {
     const { names, input } = sampleFleet(200);
     const { hosts, counts } = fleetView(input, options);
-    expect(hosts.map(({ host }) => host).sort()).toEqual([...names].sort());
+    expect(hosts.map(({ hostname }) => hostname).sort()).toEqual([...names].sort());
     const ranks = hosts.map(({ standing }) => STANDINGS.indexOf(standing));
     expect(ranks).toEqual([...ranks].sort((a, b) => a - b));
     expect(counts.missing).toBe(names.length - input.reports.length);
@@ -77,7 +77,7 @@ describe("fleetView", () => {
     const reports = [sampleReport("web1"), sampleReport("web2", { release: old })];
     const { targets, hosts } = fleetView({ reports, manifests: [], distrusted: [] }, options);
     expect(targets.map(describeTarget)).toEqual(["1 of 2 hosts run release 12 of stable"]);
-    expect(hosts.map(({ host, standing }) => `${host} ${standing}`)).toEqual([
+    expect(hosts.map(({ hostname, standing }) => `${hostname} ${standing}`)).toEqual([
       "web2 behind",
       "web1 current",
     ]);
@@ -103,7 +103,7 @@ describe("fleetView", () => {
     const manifests = [{ manifest: sampleManifest(["web1"]), digest: "" }];
     const reports = [sampleReport("constructor")];
     const { hosts } = fleetView({ reports, manifests, distrusted: [] }, options);
-    expect(hosts.find(({ host }) => host === "constructor")).toMatchObject({ onTarget: null });
+    expect(hosts.find(({ hostname }) => hostname === "constructor")).toMatchObject({ onTarget: null });
   });
 });
 

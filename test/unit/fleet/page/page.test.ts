@@ -37,7 +37,7 @@ function hostileView(text: string): Fleet {
       ...{ message: `${text}!`, lastLines: [text] },
     },
   });
-  const distrusted = [{ host: "web2", reason: "REPORT_INVALID" as const, message: text }];
+  const distrusted = [{ hostname: "web2", reason: "REPORT_INVALID" as const, message: text }];
   return fleetView({ reports: [report], manifests: [], distrusted }, options);
 }
 
