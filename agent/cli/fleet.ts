@@ -5,12 +5,15 @@ import { Option } from "@commander-js/extra-typings";
 import { EXIT, PullError } from "../core/errors.ts";
 import { TROUBLED, fleetView, type Fleet } from "../core/fleet/fleet.ts";
 import { fleetMetrics } from "../core/metrics/fleet-metrics.ts";
+import type { TrustPolicy } from "../core/formats/envelope.ts";
 import { readManifest, type SignedManifest } from "../core/formats/manifest.ts";
-import { parseSettings, trustPolicyOf, type Settings } from "../core/settings.ts";
-import { parseUrl } from "../core/formats/web-address.ts";
+import { readChannel } from "../core/release/read-channel.ts";
+import { parseNetworkSettings, trustPolicyOf, type NetworkSettings } from "../core/settings.ts";
+import { parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { writeDurably } from "../effects/files/durable-file.ts";
 import { Transport } from "../effects/mirror/transport.ts";
+import { parallelMap } from "../effects/process/parallel-map.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { EMPTY_MEMORY, readFleetMemory, writeFleetMemory } from "../fleet/memory.ts";
 import { fleetPage } from "../fleet/page/page.ts";
@@ -136,7 +139,8 @@ async function readFleet(
     now,
   );
   if (options.memory !== undefined) await writeFleetMemory(options.memory, believed.memory);
-  for (const { hostname, key } of believed.pinned) note(`pinned the key of ${hostname}: ${key.text}`);
+  for (const { hostname, key } of believed.pinned)
+    note(`pinned the key of ${hostname}: ${key.text}`);
   for (const distrust of believed.refused) note(describeDistrust(distrust));
   const lastSeen = new Map(
     Object.entries(memory.hosts).flatMap(([host, { at }]) => (at === null ? [] : [[host, at]])),
@@ -165,52 +169,45 @@ async function show(view: Fleet, options: Options): Promise<void> {
 /** The manifests of the channels, verified; an expired one still says what hosts should be. */
 async function readManifests(
   options: Options,
-  network: Network,
+  network: NetworkSettings,
   signal: AbortSignal,
 ): Promise<SignedManifest[]> {
-  const { manifest: places, threshold } = options;
+  if (options.manifest.length === 0) return [];
+  const settings = await settingsFor("file:///", { ...options, storeKey: [] });
+  const threshold = options.threshold ?? settings.threshold;
+  const trust = { ...trustPolicyOf(settings), threshold };
   const manifests = new Map<string, SignedManifest>();
-  for (const place of places) {
-    const settings = await settingsFor("file:///", { ...options, storeKey: [] });
-    const trust = { ...trustPolicyOf(settings), threshold: threshold ?? settings.threshold };
-    for (const bytes of await manifestBytes(place, network, options, signal)) {
-      const signed = readManifest(bytes, trust);
+  for (const place of options.manifest) {
+    for (const signed of await manifestsAt(place, { trust, network, signal }, options)) {
       manifests.set(signed.manifest.channel, signed);
     }
   }
   return [...manifests.values()];
 }
 
-async function manifestBytes(
+/** The manifest that a file is, or those of a mirror's channels. */
+async function manifestsAt(
   place: string,
-  network: Network,
+  { trust, network, signal }: { trust: TrustPolicy; network: NetworkSettings; signal: AbortSignal },
   { channel }: Options,
-  signal: AbortSignal,
-): Promise<Uint8Array[]> {
+): Promise<SignedManifest[]> {
   const isFile = await stat(place).then(
     (found) => found.isFile(),
     () => false,
   );
-  if (isFile) return [(await readSignedFile(place)).bytes];
+  if (isFile) return [readManifest((await readSignedFile(place)).bytes, trust)];
   const mirror = mirrorAt(mirrorPlace(place), network);
-  const channels = channel.length > 0 ? channel : ["stable"];
-  return Promise.all(
-    channels.map(async (name) => {
-      const answer = await mirror.readManifest(name, { signal });
-      if (answer.kind === "read") return answer.bytes;
-      throw new PullError("MIRROR_STATUS", `${mirror.address}: "not modified" without being asked`);
-    }),
+  const read = await parallelMap(channel.length > 0 ? channel : ["stable"], (name) =>
+    readChannel(mirror, name, trust, signal),
   );
+  return read.map(({ signed }) => signed);
 }
 
-/** How servers are talked to. */
-type Network = Pick<Settings, "limits" | "tls" | "credentials">;
-
 /**
- * Limits, TLS and credentials: of the command line, or of a configuration that was named, or of
- * a host that sets none. A secret is for one server. Throws USAGE, CONFIG_INVALID.
+ * Limits, TLS and credentials: from the command line, from a configuration, or else the defaults.
+ * A secret is for one server. Throws USAGE, CONFIG_INVALID.
  */
-async function networkFor(places: readonly string[], options: Options): Promise<Network> {
+async function networkFor(places: readonly string[], options: Options): Promise<NetworkSettings> {
   const { ca: caFile, cert: certFile, certKey: keyFile, userFile, tokenFile } = options;
   if (userFile !== undefined && tokenFile !== undefined) {
     throw new PullError("USAGE", "expected --user-file or --token-file, found both");
@@ -218,29 +215,25 @@ async function networkFor(places: readonly string[], options: Options): Promise<
   const isOwn = [caFile, certFile, keyFile, userFile, tokenFile].some((it) => it !== undefined);
   const readsConfig = options.manifest.length > 0 && options.publicKey.length === 0;
   if (!isOwn && (options.config !== undefined || readsConfig)) return loadSettings(options.config);
-  const addresses = [...places, ...options.manifest].filter((it) => /^https?:\/\//.test(it));
+  const servers = [...places, ...options.manifest]
+    .map(parseMirrorAddress)
+    .filter((address) => address?.kind === "web");
   const file = userFile ?? tokenFile;
-  const origins = new Set(addresses.map((address) => parseUrl(address)?.origin ?? address));
+  const origins = new Set(servers.map(({ url }) => url.origin));
   if (file !== undefined && origins.size !== 1) {
     throw new PullError(
       "USAGE",
       `a password or token is for one server, found ${origins.size}: ${[...origins].join(", ")}`,
     );
   }
-  const credential = { type: userFile === undefined ? "bearer" : "basic", file };
-  const anyKey = `none:${Buffer.alloc(32).toString("base64")}`;
+  const type = userFile === undefined ? "bearer" : "basic";
   const pathOf = (path: string | undefined): string | undefined => path && resolve(path);
-  return parseSettings(
-    {
-      publicKeys: [anyKey],
-      mirrors: addresses.length > 0 ? [...new Set(addresses)] : ["file:///"],
-      tls: { caFile: pathOf(caFile), certFile: pathOf(certFile), keyFile: pathOf(keyFile) },
-      ...(file !== undefined && {
-        credentials: Object.fromEntries(
-          addresses.map((address) => [address, { ...credential, file: resolve(file) }]),
-        ),
-      }),
-    },
-    "fleet",
-  );
+  return parseNetworkSettings({
+    tls: { caFile: pathOf(caFile), certFile: pathOf(certFile), keyFile: pathOf(keyFile) },
+    ...(file !== undefined && {
+      credentials: Object.fromEntries(
+        servers.map(({ text }) => [text, { type, file: resolve(file) }]),
+      ),
+    }),
+  });
 }

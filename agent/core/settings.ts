@@ -69,6 +69,9 @@ export const settingsSchema = z
       .describe("How many distinct keys must have signed a release."),
     credentials: z
       .record(mirrorSchema, credentialSchema)
+      .refine((credentials) => Object.keys(credentials).every(keepsSecrets), {
+        error: "expected https:// mirrors: a secret would go over the network in the clear",
+      })
       .default({})
       .describe("How this host identifies itself to a mirror, by the mirror's address."),
     tls: tlsSchema,
@@ -129,10 +132,6 @@ export const settingsSchema = z
     ({ credentials, mirrors }) => Object.keys(credentials).every((it) => mirrors.includes(it)),
     { error: "expected addresses that stand in mirrors", path: ["credentials"] },
   )
-  .refine(({ credentials }) => Object.keys(credentials).every(keepsSecrets), {
-    error: "expected https:// mirrors: a secret would go over the network in the clear",
-    path: ["credentials"],
-  })
   .refine(
     ({ threshold, publicKeys, revokedKeys }) =>
       threshold <= distinctKeys(withoutRevoked(publicKeys, revokedKeys)),
@@ -197,6 +196,25 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
     },
     poll: pollSettingsOf(poll),
   };
+}
+
+/** How web servers are talked to. Commands that follow no channel need nothing else. */
+export type NetworkSettings = Pick<Settings, "limits" | "tls" | "credentials">;
+
+const networkSchema = z.strictObject({
+  limits: settingsSchema.shape.limits,
+  tls: settingsSchema.shape.tls,
+  credentials: settingsSchema.shape.credentials,
+});
+
+/**
+ * Parses those settings alone, with their defaults: no key and no mirror has to be given. Throws
+ * CONFIG_INVALID.
+ */
+export function parseNetworkSettings(json: z.input<typeof networkSchema>): NetworkSettings {
+  const parsed = networkSchema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  throw new PullError("CONFIG_INVALID", describeIssues(parsed.error, json));
 }
 
 /** Whose signatures make a release acceptable on this host. */

@@ -1,5 +1,10 @@
 import { describe, expect, test } from "vitest";
-import { parseSettings, trustPolicyOf, type Settings } from "../../../agent/core/settings.ts";
+import {
+  parseNetworkSettings,
+  parseSettings,
+  trustPolicyOf,
+  type Settings,
+} from "../../../agent/core/settings.ts";
 import { failureOf } from "../../support/failure.ts";
 import { secretKeyText, testKey } from "../../support/test-key.ts";
 
@@ -403,5 +408,29 @@ describe("the host's own rules", () => {
     [{ activation: { confirm: true } }, "activation.confirm"],
   ])("are refused by their key: %j", (settings, key) => {
     expect(refusal(settings)).toContain(key);
+  });
+});
+
+describe("the settings for web servers alone", () => {
+  const CREDENTIAL = { type: "bearer", file: "/run/token" } as const;
+
+  test("need neither a key nor a mirror, and have the same defaults", () => {
+    const { limits, tls, credentials } = parse();
+    expect(parseNetworkSettings({})).toEqual({ limits, tls, credentials });
+  });
+
+  test("keep what is given", () => {
+    const credentials = { "https://reports.example.org/in": CREDENTIAL };
+    const tls = { caFile: "/etc/ca.pem", certFile: undefined, keyFile: undefined };
+    expect(parseNetworkSettings({ tls, credentials })).toMatchObject({
+      ...{ credentials, tls: { caFile: "/etc/ca.pem" } },
+    });
+  });
+
+  test("send no secret in the clear", () => {
+    const credentials = { "http://reports.example.org/in": CREDENTIAL };
+    const failure = failureOf(() => parseNetworkSettings({ credentials }));
+    expect(failure.code).toBe("CONFIG_INVALID");
+    expect(failure.message).toMatch(/^credentials: expected https:/);
   });
 });
