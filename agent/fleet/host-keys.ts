@@ -4,16 +4,16 @@ import { PullError, toPullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
 
-/** The keys that count for each host. */
+/** The trusted keys of each host. */
 export type HostKeys = ReadonlyMap<string, readonly PublicKey[]>;
 
 const SUFFIX = ".public";
 
 /**
- * Reads the keys of hosts: from files with lines `HOST KEY`, or `KEY` alone where it is named
- * `host-HOST`, as hosts print it; from directories with a file `HOST.public` for each; and as
- * they are, `given` on the command line. A host may have several while its key changes. Throws
- * KEY_INVALID, naming file and line.
+ * Reads the keys of hosts: from files, from directories, and those `given` on the command line.
+ * A file has lines `HOST KEY`, or `KEY` alone if the key is named `host-HOST`, as hosts print it.
+ * A directory has a file `HOST.public` for each host. A host may have several keys while its key
+ * is being replaced. Throws KEY_INVALID, naming file and line.
  */
 export async function readHostKeys(
   paths: readonly string[],
@@ -44,7 +44,7 @@ interface KeyEntry {
   readonly text: string;
 }
 
-/** A key that says itself whose it is. */
+/** A key whose name says whose it is. */
 function ownEntry(where: string, text: string): KeyEntry {
   const host = /^host-([^:]+):/.exec(text)?.[1];
   if (host !== undefined) return { where, host, text };

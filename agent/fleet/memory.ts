@@ -4,15 +4,15 @@ import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { readChecked, writeChecked } from "../effects/files/checked-file.ts";
 
-/** What is remembered from one reading of the fleet to the next. */
+/** What `fleet` remembers from one run to the next. */
 const memorySchema = z.strictObject({
   formatVersion: z.literal(1),
   hosts: z.record(
     hostnameSchema,
     z.strictObject({
-      /** When its newest report was made: older ones are replays. */
+      /** When its newest report was made. An older report is a replay. */
       at: z.iso.datetime().nullable(),
-      /** The key that was pinned at first sight, `NAME:BASE64`. */
+      /** The key that was pinned with its first report, `NAME:BASE64`. */
       key: z
         .string()
         .refine((text) => isKey(text), { error: "expected a public key" })
@@ -25,21 +25,21 @@ export type FleetMemory = z.infer<typeof memorySchema>;
 export const EMPTY_MEMORY: FleetMemory = { formatVersion: 1, hosts: {} };
 
 /**
- * Reads the memory file; none is an empty memory. Throws STATE_CORRUPT: going on without
- * it would pin whatever key comes next.
+ * Reads the memory file. If there is none, the memory is empty. Throws STATE_CORRUPT if it is
+ * damaged: to continue without it would pin whatever key comes next.
  */
 export async function readFleetMemory(path: string): Promise<FleetMemory> {
   const found = await readChecked(path, memorySchema);
   if (found.kind === "damaged") {
     throw new PullError(
       "STATE_CORRUPT",
-      `expected a memory of the fleet: ${found.why}; take it from a backup, or remove it and pin anew`,
+      `expected the memory of a fleet: ${found.why}; restore it from a backup, or remove it to pin all keys again`,
     );
   }
   return found.kind === "read" ? found.value : EMPTY_MEMORY;
 }
 
-/** Writes it, durably. */
+/** Writes the memory file durably. */
 export async function writeFleetMemory(path: string, memory: FleetMemory): Promise<void> {
   await writeChecked(path, memory);
 }

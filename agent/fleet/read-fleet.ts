@@ -6,13 +6,13 @@ import type { HostKeys } from "./host-keys.ts";
 import type { FleetMemory } from "./memory.ts";
 import type { FoundReport } from "./report-source.ts";
 
-/** What the reports of a fleet came to. */
+/** Which reports of a fleet are believed. */
 export interface BelievedReports {
   /** The newest believed report of each host. */
   readonly reports: readonly Report[];
-  /** Hosts of which no report is believed, and why. */
+  /** Hosts without a believed report, and why. */
   readonly distrusted: readonly Distrust[];
-  /** Every report that was not believed, those of hosts with a good one elsewhere too. */
+  /** Every report that was not believed, also of hosts with a good one elsewhere. */
   readonly refused: readonly Distrust[];
   /** Hosts whose keys were pinned now. */
   readonly pinned: readonly { readonly hostname: string; readonly key: PublicKey }[];
@@ -36,7 +36,7 @@ export function believeReports(
     }
     const remembered = rememberedHost(trust.memory, hostname);
     const pinned = pins.get(hostname) ?? (remembered?.key && parsePublicKey(remembered.key));
-    // What an operator wrote down counts before what was once believed at first sight.
+    // Keys that an operator wrote down come before a key that was pinned.
     const keys = trust.keys.get(hostname) ?? (pinned ? [pinned] : []);
     const belief = believeReport(
       hostname,
@@ -72,14 +72,14 @@ function remember(
   const hosts: FleetMemory["hosts"] = { ...before.hosts };
   for (const [host, { at }] of newest) {
     const key = pins.get(host)?.text ?? rememberedHost(before, host)?.key;
-    // A clock that was ahead once must not make everything later a replay.
+    // A clock that was ahead once must not turn all later reports into replays.
     const seen = Date.parse(at) > now.getTime() ? now.toISOString() : at;
     hosts[host] = { at: seen, ...(key !== undefined && { key }) };
   }
   return { ...before, hosts };
 }
 
-/** A host may be called `constructor`. */
+/** Own properties only: a host may be named `constructor`. */
 function rememberedHost({ hosts }: FleetMemory, host: string): FleetMemory["hosts"][string] | null {
   return Object.hasOwn(hosts, host) ? (hosts[host] ?? null) : null;
 }

@@ -8,13 +8,13 @@ import {
 import { sanitize } from "../core/text/sanitize.ts";
 import { describeAge } from "../core/text/time-span.ts";
 
-/** Last lines of a failed update that the table shows below a failing host. */
+/** How many of a failed update's last lines the table shows. */
 const SHOWN_LINES = 3;
 const MAX_NOTE = 160;
 
 const HEAD = ["HOST", "RELEASE", "STANDING", "CODE", "SEEN", "REBOOT", "DRIFT", "DISK FREE"];
 
-/** The fleet for a terminal: one line for each host, the failing ones first, then the sums. */
+/** The fleet for a terminal: one line for each host, failing hosts first, then totals. */
 export function fleetTable(
   fleet: Fleet,
   formatTable: (rows: readonly (readonly string[])[]) => string,
@@ -47,7 +47,7 @@ function row(host: FleetHost, now: Date): string[] {
   ];
 }
 
-/** Why a host is not as it should be, and what its failed switch said last. */
+/** Why a host is not as it should be, and the last lines of its failed update. */
 function detailsOf({ standing, note, failure }: FleetHost): string[] {
   if (note === null || standing === "current") return [];
   const lines = standing === "failing" ? (failure?.lastLines ?? []) : [];
@@ -57,8 +57,8 @@ function detailsOf({ standing, note, failure }: FleetHost): string[] {
   ];
 }
 
-/** A report that was not believed, as a line; a changed key is shouted. */
+/** A report that was not believed, as one line. A changed key is marked in capitals. */
 export function describeDistrust({ hostname, reason, message }: Distrust): string {
-  const shout = reason === "KEY_CHANGED" ? "KEY CHANGED! " : "";
-  return sanitize(`${shout}${hostname}: ${reason}: ${message}`, 600);
+  const alarm = reason === "KEY_CHANGED" ? "KEY CHANGED! " : "";
+  return sanitize(`${alarm}${hostname}: ${reason}: ${message}`, 600);
 }

@@ -110,7 +110,7 @@ describe("the script", () => {
       env: { PATH: "/nowhere" },
       encoding: "utf8",
     });
-    expect(bare).toMatchObject({ status: 1, stderr: expect.stringContaining("not on this image") });
+    expect(bare).toMatchObject({ status: 1, stderr: expect.stringContaining("this image has no nixos-pull") });
   });
 });
 

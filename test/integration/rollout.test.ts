@@ -350,7 +350,7 @@ test("what cannot be changed is told, and nothing is", async () => {
     ],
     [["publish", ...change, ...host, "--canary", "@nobody", "--over", "1d"], 10, /in group nobody/],
     [["publish", ...change, ...host, "--canary", "web9", "--over", "1d"], 10, /names no host web9/],
-    [["publish", ...change, ...host, "--canary", "web1"], 2, /USAGE: .*when do others go/],
+    [["publish", ...change, ...host, "--canary", "web1"], 2, /USAGE: .*when the other hosts go/],
     [
       ["publish", ...change, ...host, "--group", "web9=a"],
       2,

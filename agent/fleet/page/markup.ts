@@ -1,6 +1,6 @@
 import { sanitize } from "../../core/text/sanitize.ts";
 
-/** A piece of HTML that may stand in a page as it is. */
+/** HTML that is put into a page unescaped. */
 export class Markup {
   readonly text: string;
 
@@ -12,8 +12,8 @@ export class Markup {
 type Value = Markup | string | number | null | false | undefined | readonly Value[];
 
 /**
- * A template of HTML. What is filled in is text, whoever wrote it, unless it was made by
- * `markup` itself; null, false and undefined are nothing.
+ * A template of HTML. Values are escaped, unless they are Markup. Null, false and undefined become
+ * nothing.
  */
 export function markup(parts: TemplateStringsArray, ...values: Value[]): Markup {
   const filled = parts.map((part, at) => (at === 0 ? part : `${rendered(values[at - 1])}${part}`));
@@ -37,7 +37,7 @@ const ENTITIES: Readonly<Record<string, string>> = {
   "`": "&#96;",
 };
 
-/** Text for an element or a quoted attribute. */
+/** Escapes text for an element or a quoted attribute. */
 function escapeText(text: string): string {
   return sanitize(text, Infinity).replace(/[&<>"'`]/g, (found) => ENTITIES[found] ?? "");
 }

@@ -71,7 +71,7 @@ button.chip:hover { border-color: var(--quiet); }
 .trouble .head { display: flex; flex-wrap: wrap; gap: 2px 12px; align-items: baseline; justify-content: space-between; }
 .trouble .facts { font-size: 13px; color: var(--quiet); margin-top: 2px; }
 .trouble .note { margin-top: 6px; overflow-wrap: anywhere; }
-/* Reversed, so that it is scrolled to its end, where the reason mostly stands. */
+/* Reversed, so that it starts scrolled to its end, where the reason usually is. */
 .log { display: flex; flex-direction: column-reverse; margin-top: 8px; background: var(--log); border-radius: 6px; padding: 8px 10px; max-height: 190px; overflow-y: auto; }
 .log pre { margin: 0; font-size: 12.5px; line-height: 1.45; white-space: pre-wrap; overflow-wrap: anywhere; }
 summary { cursor: pointer; color: var(--accent); margin-top: 8px; }

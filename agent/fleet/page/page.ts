@@ -13,18 +13,18 @@ import { PAGE_SCRIPT } from "./page-script.ts";
 import { PAGE_STYLE } from "./page-style.ts";
 import { ago, progressChart, stampText } from "./progress-chart.ts";
 
-/** Cards of failing hosts that are open; the rest is one click away. */
+/** How many failing hosts have an open card. The other cards are one click away. */
 const OPEN_CARDS = 12;
-/** Cards beyond these are left to the table. */
+/** Most cards of failing hosts. Further hosts are only in the table. */
 const MAX_CARDS = 300;
 const NEWLINE = new Markup("\n");
-/** Below this share of free space a disk is marked. */
+/** A disk is marked if less than this share of it is free. */
 const LOW_DISK = 0.1;
 
 /**
- * The fleet as one page: no other file, no network, and nothing of what hosts say is ever
- * code. The policy in its head allows this style and this script by their hashes and
- * forbids everything else.
+ * The fleet as one HTML page that needs no other file and no network. Nothing that hosts report
+ * is ever run: the content security policy allows this style and this script by their hashes, and
+ * nothing else.
  */
 export function fleetPage(fleet: Fleet, options: { refreshSeconds?: number } = {}): string {
   const now = new Date(fleet.at);
@@ -90,7 +90,7 @@ function targetCard(target: FleetTarget, now: Date): Markup {
             ? markup`<span class="warn">expired ${timeText(expiresAt, now)}</span>`
             : markup`good until ${stampText(expiresAt ?? "")}`
         }`
-      : "the newest that any host accepted; no manifest was given"
+      : "the newest release that any host accepted; no manifest was given"
   }</p>
 ${progressChart(target, now)}
 </section>`;
@@ -116,12 +116,12 @@ function standingsCard({ hosts, counts }: Fleet): Markup {
 }
 
 const MEANINGS: Readonly<Record<Standing, string>> = {
-  distrusted: "What claims to be its report is not to be believed",
-  failing: "It says that something is wrong",
+  distrusted: "Its report cannot be trusted",
+  failing: "It reports that something is wrong",
   silent: "Its last report is too old",
   missing: "The release names it, but it never reported",
   drifted: "Somebody changed it by hand",
-  reboot: "Only a reboot makes the release complete",
+  reboot: "It has to reboot to complete the release",
   waiting: "The release waits for a window, its wave or a person",
   behind: "It is on its way to the release",
   current: "It runs what it should",
@@ -156,7 +156,7 @@ ${
 function troubleCard(host: FleetHost, now: Date): Markup {
   const { standing, code, note, release, failure, lastSeen } = host;
   const lines = failure?.lastLines ?? [];
-  // The report's reason may have moved on; then both are told.
+  // The report may have another reason by now: then show both.
   const earlier = failure?.message && failure.message !== note && !note?.includes(failure.message);
   return markup`<article class="trouble ${standing}">
 <div class="head"><h3>${host.hostname}</h3><span class="badge is-${standing}"><span class="code">${code}</span></span></div>

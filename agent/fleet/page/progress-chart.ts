@@ -4,22 +4,22 @@ import { markup, type Markup } from "./markup.ts";
 
 const WIDTH = 1000;
 const HEIGHT = 240;
-/** Points of the line at most; with more hosts some are left out. */
+/** Most points of the line. With more hosts, some are left out. */
 const MAX_POINTS = 400;
 
 /**
- * A rollout's progress as a curve: how many hosts had become the release at each time.
- * Labels are HTML beside the drawing, so that they stay legible on a phone.
+ * A rollout's progress as a curve: how many hosts ran the release at each time. Labels are HTML
+ * beside the drawing, so that they can be read on a phone.
  */
 export function progressChart(target: FleetTarget, now: Date): Markup {
   const stamps = target.committed.map((stamp) => Date.parse(stamp));
   const first = stamps[0];
   const last = stamps.at(-1);
   if (first === undefined || last === undefined) {
-    return markup`<p class="quiet">No host has said when it became this release.</p>`;
+    return markup`<p class="quiet">No host has reported when it switched to this release.</p>`;
   }
   const start = Math.min(first, target.createdAt === null ? first : Date.parse(target.createdAt));
-  // Once everybody has arrived, the rest of the time tells nothing.
+  // Once all hosts run the release, later times show nothing new.
   const arrived = target.onTarget >= target.hosts;
   const end = Math.max(arrived ? last + (last - start) * 0.08 : now.getTime(), start + 60_000);
   const x = (time: number): number =>

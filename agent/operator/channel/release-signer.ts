@@ -7,7 +7,7 @@ import {
 } from "../../core/formats/signing-key.ts";
 import { describeFailure, runProcess } from "../../effects/process/subprocess.ts";
 
-/** Whatever can sign a release: a key file, or a program that reaches a token or a KMS. */
+/** Signs releases: with a key file, or by a program that reaches a token or a KMS. */
 export interface ReleaseSigner {
   readonly publicKey: PublicKey;
   /** The Ed25519 signature of `message`, 64 bytes. Throws SIGNER_FAILED. */
@@ -19,16 +19,16 @@ export function keySigner(key: SecretKey): ReleaseSigner {
   return { publicKey: key.publicKey, sign: async (message) => signBytes(key, message) };
 }
 
-/** A person may have to touch a token or type a PIN; longer than this nobody is there. */
+/** A person may have to touch a token or type a PIN. After this time nobody will. */
 const SIGNER_TIMEOUT_MS = 5 * 60 * 1000;
 
-/** A base64 signature has 88 characters; what is longer is something else. */
+/** A base64 signature has 88 characters. A longer answer is something else. */
 const MAX_ANSWER_BYTES = 4 * 1024;
 
 /**
- * Signs by way of a program: `argv` is run as it is, without a shell; it gets the bytes
- * to be signed (DSSE's pre-authentication encoding) on standard input and prints the
- * signature in base64. What it prints is believed only after it was verified.
+ * Signs with a program. `argv` is run without a shell. It gets the bytes that are signed (DSSE's
+ * pre-authentication encoding) on standard input, and prints the signature in base64. The
+ * signature is verified before it is used.
  */
 export function commandSigner(
   argv: readonly [string, ...string[]],

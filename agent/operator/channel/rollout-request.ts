@@ -11,16 +11,16 @@ import {
 import { newSalt } from "../../core/release/rollout.ts";
 import { describeIssues } from "../../core/text/schema-issues.ts";
 
-/** What an operator says of a rollout; what is left out stays as it is. */
+/** What an operator asks of a rollout. What is left out stays as it is. */
 export interface RolloutRequest {
   /** UTC time. */
   readonly notBefore?: string | undefined;
   readonly waves?: readonly Wave[] | undefined;
-  /** The reason why nobody shall begin yet. */
+  /** The reason why no host may begin yet. */
   readonly paused?: string | undefined;
 }
 
-/** Whom a wave has: `web1`, `@canary` or `10%`. Throws USAGE. */
+/** Reads which hosts a wave has: `web1`, `@canary` or `10%`. Throws USAGE. */
 function parseWho(text: string, option: string): Pick<Wave, "hosts" | "groups" | "share"> {
   const percent = /^(\d{1,3}(?:\.\d{1,6})?)%$/.exec(text)?.[1];
   if (percent !== undefined) return { share: Number(percent) / 100 };
@@ -46,8 +46,8 @@ function join(parts: readonly Pick<Wave, "hosts" | "groups" | "share">[]): Omit<
 }
 
 /**
- * Reads `WHO=AFTER,…`: WHO is hosts, `@GROUP`s and a share, joined by `+`; AFTER a duration
- * since the start, or `AFTER+OVER` where the turns are spread. Throws USAGE.
+ * Reads waves, `WHO=AFTER,…`. WHO is hosts, `@GROUP`s and a share, joined by `+`. AFTER is a
+ * duration since the rollout's start; `AFTER+OVER` spreads the turns over a time. Throws USAGE.
  */
 export function parseWaves(text: string): Wave[] {
   return text.split(",").map((part) => {
@@ -64,8 +64,9 @@ export function parseWaves(text: string): Wave[] {
 }
 
 /**
- * Puts the waves of the options together: canaries at the start, the waves, and with `over`
- * all others evenly from the last wave on. Undefined where none are given. Throws USAGE.
+ * Puts the waves of the options together: canaries at the start, then the waves. With `over`, the
+ * turns of all other hosts are spread evenly from the last wave on. Undefined if no option is
+ * given. Throws USAGE.
  */
 export function wavesOf(options: {
   readonly canary: readonly string[];
@@ -76,7 +77,10 @@ export function wavesOf(options: {
   const waves = options.waves === undefined ? [] : parseWaves(options.waves);
   if (canary.length > 0) {
     if (waves.length === 0 && over === undefined) {
-      throw new PullError("USAGE", "expected --waves or --over with --canary: when do others go?");
+      throw new PullError(
+        "USAGE",
+        "expected --waves or --over with --canary, to say when the other hosts go",
+      );
     }
     waves.unshift({ ...join(canary.map((who) => parseWho(who, "--canary"))), after: "0s" });
   }
@@ -88,8 +92,8 @@ export function wavesOf(options: {
 }
 
 /**
- * The rollout of the release that is made now, from what is asked for and what was there;
- * undefined where every host goes at once.
+ * The rollout of a new release: what is asked for, and the rest as `before`. Undefined if every
+ * host goes at once.
  */
 export function rolloutFor(
   request: RolloutRequest,
@@ -109,7 +113,7 @@ export function rolloutFor(
   };
 }
 
-/** A wave that has nobody was meant for somebody. Throws PUBLISH_FAILED. */
+/** Throws PUBLISH_FAILED if a wave names a host or group that the release does not have. */
 export function checkWaves(
   waves: readonly Wave[] | undefined,
   hosts: Readonly<Record<string, { readonly groups?: readonly string[] | undefined }>>,
@@ -151,7 +155,7 @@ export function parseGroups(texts: readonly string[]): Map<string, string[]> {
   return found;
 }
 
-/** What of a host's entry goes on into a release with another system: it is held still. */
+/** What an entry keeps when the host gets another system: a hold, but not "now". */
 export function carriedOn(before: HostEntry | undefined): Pick<HostEntry, "turn"> {
   return typeof before?.turn === "object" ? { turn: before.turn } : {};
 }

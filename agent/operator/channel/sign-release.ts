@@ -14,22 +14,22 @@ import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 
-/** Envelopes are read whole; a manifest of 100,000 hosts has about 60 MB. */
+/** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
 const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
 
-/** What was signed, for the person who did. */
+/** What was signed, for the person who signed it. */
 export interface SignedRelease {
   readonly file: string;
   readonly manifest: Manifest;
-  /** sha256 of the payload: signers at several places compare it. */
+  /** sha256 of the payload, which signers at several places compare. */
   readonly digest: string;
   /** Names of the keys whose signatures were added now. */
   readonly added: readonly string[];
-  /** Names that all signatures claim; only those just added were verified here. */
+  /** Names that all signatures claim. Only the signatures just added were verified here. */
   readonly claimed: readonly string[];
 }
 
-/** Reads a file with an envelope without believing it. Throws USAGE, ENVELOPE_INVALID. */
+/** Reads a file with an envelope. Signatures are not verified. Throws USAGE, ENVELOPE_INVALID. */
 export async function readSignedFile(path: string): Promise<{ bytes: Buffer; envelope: Envelope }> {
   const file = await open(path, "r").catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
@@ -50,7 +50,10 @@ export async function readSignedFile(path: string): Promise<{ bytes: Buffer; env
   }
 }
 
-/** Reads a release's envelope likewise. Throws also PAYLOAD_TYPE_WRONG, MANIFEST_INVALID. */
+/**
+ * Reads a file with a release's envelope. Signatures are not verified. Throws USAGE,
+ * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, MANIFEST_INVALID.
+ */
 export async function readEnvelopeFile(
   path: string,
 ): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
@@ -64,7 +67,7 @@ export async function readEnvelopeFile(
   return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
 }
 
-/** The envelope with the signature of each signer. Throws SIGNER_FAILED. */
+/** The envelope with the signature of each signer added. Throws SIGNER_FAILED. */
 export async function signEnvelope(
   envelope: Envelope,
   signers: readonly ReleaseSigner[],
@@ -78,10 +81,10 @@ export async function signEnvelope(
 }
 
 /**
- * Adds signatures to a release: to a file, or to a channel's release in force where
- * `target` is a mirror's directory. The payload stays byte for byte, so hosts see the
- * same release; a payload that is no valid manifest is not signed. The file is replaced
- * by rename. Throws USAGE, the trust errors, SIGNER_FAILED, PUBLISH_LOCKED.
+ * Adds signatures to a release: to the file `target`, or, if `target` is a mirror's directory, to
+ * the channel's release in force. The payload stays the same byte for byte, so hosts see the same
+ * release. A payload that is no valid manifest is not signed. The file is replaced by rename.
+ * Throws USAGE, the trust errors, SIGNER_FAILED, PUBLISH_LOCKED.
  */
 export async function signRelease(
   target: string,

@@ -16,7 +16,7 @@ import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
 /** Where reports lie on a mirror or stick. */
 export const REPORTS_DIRECTORY = "reports";
 
-/** The keys that count for each host; several while one is changed. */
+/** The trusted keys of each host: several while a key is being replaced. */
 export type ReportKeys = ReadonlyMap<string, readonly PublicKey[]>;
 
 /** A report with its envelope. */
@@ -26,9 +26,9 @@ export interface ReadReport {
 }
 
 /**
- * Reads a report, signed by the key of the host that it names; without any keys, by
- * whomever: for those who only carry it. Throws SIGNATURE_THRESHOLD, ENVELOPE_INVALID,
- * PAYLOAD_TYPE_WRONG, REPORT_INVALID, USAGE.
+ * Reads a report that is signed by a key of the host that it names. If `keys` is null, signatures
+ * are not checked: that is for those who only carry it. Throws SIGNATURE_THRESHOLD,
+ * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, REPORT_INVALID, USAGE.
  */
 export async function readReport(path: string, keys: ReportKeys | null): Promise<ReadReport> {
   const bytes = await readSmallFile(path);
@@ -93,11 +93,11 @@ export async function reportFiles(path: string): Promise<string[]> {
   return names.map((name) => join(path, name));
 }
 
-/** What came home. */
+/** What became of the reports on a stick. */
 export interface BroughtReports {
-  /** Hosts of which a newer report was brought. */
+  /** Hosts whose newer report was copied. */
   readonly brought: readonly string[];
-  /** Hosts of which the destination has one as new. */
+  /** Hosts whose report in the destination is as new or newer. */
   readonly known: readonly string[];
   readonly refused: readonly {
     readonly file: string;
@@ -106,7 +106,7 @@ export interface BroughtReports {
   }[];
 }
 
-/** Brings reports from a stick's directory to a mirror's; a newer one replaces an older one only. */
+/** Copies reports from a stick's directory to a mirror's. Only a newer report replaces an older one. */
 export async function bringReports(
   source: string,
   destination: string,
@@ -126,11 +126,17 @@ export async function bringReports(
       const { report, bytes } = await readReport(file, keys);
       const { hostname } = report;
       if (join(from, `${hostname}.json`) !== file) {
-        throw new PullError("REPORT_INVALID", `it is a report of ${hostname}`);
+        throw new PullError(
+          "REPORT_INVALID",
+          `expected the report of the host that the file is named after, found that of ${hostname}`,
+        );
       }
-      // One from the future would keep all others away until then.
+      // A report from the future would keep all others out until then.
       if (Date.parse(report.at) > now.getTime() + CLOCK_TOLERANCE_MS) {
-        throw new PullError("REPORT_INVALID", `it is of ${report.at}, in the future`);
+        throw new PullError(
+          "REPORT_INVALID",
+          `it was made at ${report.at}, which is in the future`,
+        );
       }
       const target = join(into, `${hostname}.json`);
       if (await isAsNew(target, report, keys)) {
@@ -144,7 +150,7 @@ export async function bringReports(
       brought.push(hostname);
     } catch (thrown) {
       const { code, message, exitCode } = toPullError(thrown);
-      // What is wrong with this machine's own disk is no report's fault.
+      // An error of this machine's own disk is not the report's fault.
       if (exitCode !== 4) throw thrown;
       refused.push({ file, code, message });
     }
@@ -152,7 +158,7 @@ export async function bringReports(
   return { brought, known, refused };
 }
 
-/** Whether the report that is there is not older. One that cannot be believed is replaced. */
+/** Whether the report in place is as new or newer. One that cannot be trusted is replaced. */
 async function isAsNew(target: string, report: Report, keys: ReportKeys | null): Promise<boolean> {
   try {
     const there = await readReport(target, keys);

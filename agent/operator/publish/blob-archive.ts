@@ -4,7 +4,7 @@ import type { OtherArchive } from "../../core/formats/archive-index.ts";
 import { TAR_TRAILER, paddedSize, tarHeader } from "../../core/formats/tar-layout.ts";
 
 /**
- * Makes an archive of one member at `path`, a new file, out of the file `blob`. Its
+ * Makes an archive of one member from the file `blob`, at `path`, a new file. The member's
  * contents begin after one tar block.
  */
 export async function packBlob(member: string, blob: string, path: string): Promise<OtherArchive> {

@@ -10,7 +10,7 @@ import {
 import { describeIssues } from "../../core/text/schema-issues.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME } from "../../core/formats/store-path.ts";
 
-/** What is to be published for a host: where its toplevel comes from. */
+/** Where a host's system comes from. */
 export type SystemSource =
   /** A store path that exists already. */
   | { readonly kind: "storePath"; readonly path: string }
@@ -21,14 +21,15 @@ export type SystemSource =
   /** A derivation that was instantiated already. */
   | { readonly kind: "derivation"; readonly path: string };
 
+/** A host that is published. */
 export interface HostSpec {
   readonly hostname: string;
   readonly source: SystemSource;
-  /** What is asked of this host apart from the release's defaults. */
+  /** How this host activates the release, if not by the release's defaults. */
   readonly activation?: HostActivation | undefined;
-  /** The one machine that may take this entry, as `nixos-pull status` shows it there. */
+  /** The one machine that may use this entry: the id that `nixos-pull status` shows there. */
   readonly machineId?: string | undefined;
-  /** What a rollout may call this host by. */
+  /** Groups by which a rollout may name this host. */
   readonly groups?: readonly string[] | undefined;
 }
 

@@ -18,7 +18,7 @@ import { parallelMap } from "../../effects/process/parallel-map.ts";
 /** Name of the one member of an archive of index patches. */
 const MEMBER = "index-patches";
 
-/** An index is small enough for the best that zstd has without `--ultra`. */
+/** The highest level without `--ultra`: indexes are small. */
 const LEVEL = 19;
 
 const TIMEOUT_MS = 600_000;
@@ -26,10 +26,9 @@ const TIMEOUT_MS = 600_000;
 type Entries = Readonly<Record<string, Pick<HostEntry, "archive">>>;
 
 /**
- * Describes the indexes of these hosts by those that they had in the newest `bases`
- * releases. Gives each host's archive with its patches; without any where all hosts
- * together would read more of the longer manifest than they save. The archives'
- * own patches, from an earlier release, are not kept.
+ * Makes patches that lead from the indexes that these hosts had in the newest `releases` to their
+ * new ones. Gives each host's archive with its patches. No archive gets any if hosts would spend
+ * more on the longer manifest than they save. Patches from an earlier release are dropped.
  */
 export async function packIndexPatches(
   writer: MirrorWriter,
@@ -84,7 +83,7 @@ function withoutPatches({ sha256, size, index }: ArchiveReference): ArchiveRefer
 /** Bytes that one patch, and the hash of the result, take in the manifest. */
 const MANIFEST_BYTES = 330;
 
-/** Every host reads the whole manifest, and at most one patch in place of its index. */
+/** Whether patches save more than they cost: every host reads the whole manifest, but one patch. */
 function isWorthIt(
   hosts: readonly { archive: ArchiveReference; patches: readonly MadePatch[] }[],
 ): boolean {
@@ -131,7 +130,7 @@ class PatchMaker {
     this.#signal = signal;
   }
 
-  /** Null where they are the same index, one cannot be read, or nothing is saved. */
+  /** Null if both are the same index, one cannot be read, or a patch saves nothing. */
   make(base: ArchiveReference, target: ArchiveReference): Promise<MadePatch | null> {
     const key = `${base.index.sha256} ${target.index.sha256}`;
     const patch = this.#patches.get(key) ?? this.#make(base, target, String(this.#patches.size));

@@ -17,34 +17,34 @@ import { withNar } from "../../effects/nix/nar-dump.ts";
 import { ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
 
-/** How NARs are compressed; the level is the program's own default where absent. */
+/** How NARs are compressed. Without a level, the program takes its own default. */
 export interface CompressionChoice {
   readonly compression: Compression;
   readonly level?: number | undefined;
 }
 
-/** What a compression tells, and asks, while it goes on. */
+/** What a compression tells and asks on the way. */
 export interface CompressionContext {
   readonly signal?: AbortSignal | undefined;
   readonly onPath: (done: number) => void;
-  /** Whether a path with these private keys may go into the cache. */
+  /** Decides whether a path with these private keys may go into the cache. */
   readonly permits: (storePath: string, found: readonly FoundSecret[]) => boolean;
 }
 
-/** Longest time for one NAR; this only ends what is stuck. */
+/** Longest time for one NAR. Only a program that hangs takes so long. */
 const NAR_TIMEOUT_MS = 4 * 3600 * 1000;
 
-/** Levels that each program takes. */
+/** Levels that each program accepts. */
 export const COMPRESSION_LEVELS = {
   zstd: { min: 1, max: 19 },
   xz: { min: 0, max: 9 },
 } as const;
 
 /**
- * Puts the NARs of these paths into a binary cache directory, several at a time. What
- * is there already, compressed in this way, is left. A path that is not permitted does
- * not come into the cache, so that the next publish looks at it again. Throws PUBLISH_FAILED,
- * TOOL_MISSING, INTERRUPTED.
+ * Puts the NARs of these paths into a binary cache directory, several at a time. A path that the
+ * cache has already, compressed in this way, is left alone. A path that is not permitted does not
+ * get into the cache, so the next publish checks it again. Throws PUBLISH_FAILED, TOOL_MISSING,
+ * INTERRUPTED.
  */
 export async function compressPaths(
   paths: readonly StorePathInfo[],
@@ -54,7 +54,7 @@ export async function compressPaths(
 ): Promise<void> {
   await mkdir(join(cache, "nar"), { recursive: true });
   await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
-  // The largest first, so that none of them is left for the end.
+  // The largest first, so that no core works alone on a large one at the end.
   const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);
   let done = 0;
   await parallelMap(largestFirst, async (info) => {
@@ -126,7 +126,7 @@ async function compressPath(
       throw new PullError(
         "PUBLISH_FAILED",
         `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
-          `found ${narHash}; nix-store --verify-path tells more`,
+          `found ${narHash}; check it with nix-store --verify-path`,
       );
     }
     if (scan.found.length > 0 && !permits(info.storePath, scan.found)) {
@@ -136,7 +136,7 @@ async function compressPath(
     const fileSha256 = hashed.file.digest("hex");
     await rename(temporary, join(cache, narFileName(fileSha256, compression)));
     const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
-    // Not made to last: what a power cut tears is of another size, and is compressed again.
+    // Without fsync: after a power cut a torn file has another size, and is compressed again.
     await writeFile(temporary, narInfo, { mode: 0o644, flag: "wx" });
     await rename(temporary, join(cache, narInfoFileName(info.storePath)));
   } catch (error) {

@@ -16,7 +16,7 @@ import { parsePathInfos } from "./store-closure.ts";
 /** Nix's new command line and flakes, whatever the operator's settings are. */
 export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
 
-/** A NixOS build may compile for as long as it likes; this only ends what is stuck. */
+/** Longest time for a build. Only a program that hangs takes so long. */
 const BUILD_TIMEOUT_MS = 24 * 3600 * 1000;
 
 /** How a build is stopped, and who hears of it. */
@@ -96,7 +96,7 @@ async function expectSystem(hostname: string, toplevel: string): Promise<void> {
   });
 }
 
-/** Builds derivations, or fetches store paths; gives the outputs by what was asked for. */
+/** Builds derivations, or fetches store paths; gives the outputs by derivation or path. */
 async function realise(
   paths: readonly string[],
   directory: string,

@@ -3,15 +3,15 @@ import type { FoundSecret } from "../../core/publish/secret-scan.ts";
 import { STORE_DIRECTORY, STORE_PATH_NAME, storePathName } from "../../core/formats/store-path.ts";
 
 /**
- * A place where a private key may lie: the name of a store path without its hash, which
- * changes with every build, and a file or directory in it; all of it where empty.
+ * A place that may hold a private key: the name of a store path without its hash, which changes
+ * with every build, and a file or directory in it. An empty `file` stands for the whole path.
  */
 export interface AllowedSecret {
   readonly name: string;
   readonly file: string;
 }
 
-/** Files that a message lists. */
+/** Most files that a message lists. */
 const MAX_LISTED = 20;
 
 const ALLOWED = /^(?<name>[0-9a-zA-Z+_?=-][0-9a-zA-Z+._?=-]{0,210})(?:\/(?<file>[^/].*))?$/s;
@@ -34,7 +34,7 @@ export function parseAllowedSecret(text: string): AllowedSecret {
   return { name: STORE_PATH_NAME.test(name) ? withoutHash(name) : name, file };
 }
 
-/** Private keys found in what is being published, and what becomes of it. */
+/** Decides which store paths with private keys may be published. */
 export class SecretGuard {
   readonly #allowed: readonly AllowedSecret[];
   readonly #onWarning: (message: string) => void;
@@ -46,9 +46,9 @@ export class SecretGuard {
   }
 
   /**
-   * Whether a path may be published. A package, a directory whose name has a version, may:
-   * many bring keys for their tests, and a warning is given. Everything else is made of a
-   * configuration, where a key in the clear is a mistake.
+   * Whether a path with these private keys may be published. A package (a directory whose name
+   * has a version) may, with a warning: many packages have keys for their tests. Other paths come
+   * from a configuration, and there a readable key is a mistake.
    */
   permits(storePath: string, found: readonly FoundSecret[]): boolean {
     const name = withoutHash(storePathName(storePath));
@@ -59,22 +59,20 @@ export class SecretGuard {
     const refused = open.some(({ file }) => !isPackage(name, file));
     if (refused) this.#refused.push(...described);
     else if (described.length > 0) {
-      this.#onWarning(
-        `a package with private keys of its own, it seems: ${listed(described, ", ")}`,
-      );
+      this.#onWarning(`these look like a package's own private keys: ${listed(described, ", ")}`);
     }
     return !refused;
   }
 
-  /** Throws SECRET_IN_CLOSURE where a path was not permitted, naming every file. */
+  /** Throws SECRET_IN_CLOSURE if a path was not permitted, naming every file. */
   check(): void {
     if (this.#refused.length === 0) return;
     throw new PullError(
       "SECRET_IN_CLOSURE",
-      `everybody who reads the mirror, and every user of a host, could read:\n` +
+      `expected no private keys, but everybody who reads the mirror, and every user of a host, could read:\n` +
         `  ${listed(this.#refused, "\n  ")}\n` +
-        "Keep it encrypted in the closure (agent/docs/publishing.md, Secrets); where it is no " +
-        "secret, name it with --allow-secrets NAME/FILE, the store path without its hash",
+        "Keep it encrypted in the closure (agent/docs/publishing.md, Secrets). If it is no secret, " +
+        "name it with --allow-secrets NAME/FILE: the store path without its hash",
     );
   }
 }
@@ -95,12 +93,12 @@ function covers(allowed: AllowedSecret, name: string, file: string): boolean {
   return allowed.file === "" || file === allowed.file || file.startsWith(`${allowed.file}/`);
 }
 
-/** NAME-VERSION, and no single file: a key that was copied is one, whatever it is called. */
+/** NAME-VERSION, and a directory: a single file may be a copied key, whatever its name is. */
 function isPackage(name: string, file: string): boolean {
   return file !== "" && /-\d/.test(name) && !name.startsWith("nixos-system-");
 }
 
-/** A path from outside may have anything in its name. */
+/** Names of files in a store path may hold any bytes. */
 function describePlace(storePath: string, file: string): string {
   const path = `${STORE_DIRECTORY}/${storePathName(storePath)}${file === "" ? "" : `/${file}`}`;
   return /^[\x20-\x7e]*$/.test(path) ? path : JSON.stringify(path);

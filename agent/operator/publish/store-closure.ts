@@ -3,7 +3,7 @@ import { PullError } from "../../core/errors.ts";
 import { CONTENT_ADDRESS, NAR_HASH, type StorePathInfo } from "../../core/formats/narinfo.ts";
 import { encodeBase32, storePathName, storePathSchema } from "../../core/formats/store-path.ts";
 
-/** What `nix path-info --json` says of a path; newer ones add to it and key it by path. */
+/** What `nix path-info --json` says of a path. Newer versions of Nix say more. */
 const pathInfoSchema = z.object({
   narHash: z.string(),
   narSize: z.int().positive(),
@@ -30,16 +30,13 @@ export function parsePathInfos(text: string): Map<string, StorePathInfo> {
     ? list.data
     : Object.entries(map?.data ?? {}).map(([path, info]) => ({ path, ...info }));
   if (infos.length === 0) {
-    throw new PullError("PUBLISH_FAILED", "nix path-info printed something else than paths");
+    throw new PullError("PUBLISH_FAILED", "expected store paths from nix path-info, found none");
   }
   return new Map(
     infos.map(({ path, narHash, narSize, references, ca }): [string, StorePathInfo] => {
       const storePath = storePathName(path);
       if (typeof ca === "string" && !CONTENT_ADDRESS.test(ca)) {
-        throw new PullError(
-          "PUBLISH_FAILED",
-          `${path}: the content address ${ca} is of no known form`,
-        );
+        throw new PullError("PUBLISH_FAILED", `${path}: expected a content address, found ${ca}`);
       }
       return [
         storePath,
@@ -55,7 +52,7 @@ export function parsePathInfos(text: string): Map<string, StorePathInfo> {
   );
 }
 
-/** `sha256:BASE32` of that or of an SRI hash. */
+/** A hash as `sha256:BASE32`, from that form or from an SRI hash. */
 function base32Hash(text: string, path: string): string {
   if (NAR_HASH.test(text)) return text;
   const bytes = Buffer.from(/^sha256-([A-Za-z0-9+/]{43}=)$/.exec(text)?.[1] ?? "", "base64");

@@ -1,10 +1,10 @@
-/** How a fresh host comes to its first release. Everything in it is public. */
+/** How a new host gets its first release. Everything in it is public. */
 export interface Bootstrap {
   /** The agent's configuration file, as JSON text. */
   readonly config: string;
   /** A shell script that root runs once. */
   readonly script: string;
-  /** The same for cloud-init: YAML, of which JSON is a part. */
+  /** The same for cloud-init, as JSON, which is YAML too. */
   readonly userData: string;
 }
 
@@ -12,7 +12,7 @@ export interface Bootstrap {
 const DIRECTORY = "/var/lib/nixos-pull-bootstrap";
 const SCRIPT_FILE = `${DIRECTORY}/bootstrap`;
 
-/** The bootstrap of one host; `settings` are those of its configuration file, checked. */
+/** The bootstrap of one host. `settings` are those of its configuration file, parsed before. */
 export function bootstrapOf(settings: Readonly<Record<string, unknown>>): Bootstrap {
   const config = `${JSON.stringify(settings, null, 2)}\n`;
   const script = SCRIPT.replace("CONFIG_TEXT\n", () => config);
@@ -24,11 +24,11 @@ export function bootstrapOf(settings: Readonly<Record<string, unknown>>): Bootst
 }
 
 /**
- * No line of JSON is the mark that ends the configuration. A switch may end whatever
- * started this, cloud-init for one, so under systemd it goes on in a unit of its own.
+ * JSON has no line that is END_OF_CONFIG. A switch may stop the unit that started this script,
+ * such as cloud-init, so under systemd the script continues in a unit of its own.
  */
 const SCRIPT = `#!/bin/sh
-# Made by \`nixos-pull bootstrap\`: brings this host to its first release. It may be repeated.
+# Made by \`nixos-pull bootstrap\`: updates this host to its first release. May be run again.
 set -eu
 
 directory=\${NIXOS_PULL_BOOTSTRAP:-${DIRECTORY}}
@@ -41,7 +41,7 @@ if [ -d /run/systemd/system ] && [ -f "$0" ] && [ "\${1-}" != --here ]; then
 fi
 
 if ! command -v nixos-pull >/dev/null; then
-  echo "nixos-pull is not on this image; its README says how it gets there" >&2
+  echo "this image has no nixos-pull; the README of nixos-pull says how to add it" >&2
   exit 1
 fi
 
@@ -52,7 +52,7 @@ END_OF_CONFIG
 mv "$directory/config.json.tmp" "$directory/config.json"
 nixos-pull config --config "$directory/config.json"
 
-# The network and the clock may need a while after the first boot.
+# After the first boot, the network and the clock may not be ready yet.
 tries=\${NIXOS_PULL_BOOTSTRAP_TRIES:-60}
 while :; do
   status=0

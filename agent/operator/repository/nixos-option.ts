@@ -22,10 +22,10 @@ const optionSchema = z.strictObject({
   value: json,
   type: z.string().optional(),
   default: json.optional(),
-  /** The text that documents the default, where it is an expression. */
+  /** The text that documents the default, if the default is an expression. */
   defaultText: z.string().optional(),
   description: z.string().optional(),
-  /** Where it is given a value, and which. */
+  /** Files that give it a value, each with the value. */
   definitions: z.array(definitionSchema),
   declarations: z.array(z.string()),
 });
@@ -35,7 +35,7 @@ const answerSchema = z.discriminatedUnion("kind", [
   optionSchema,
   /** It exists, but nothing gives it a value. */
   z.strictObject({ kind: z.literal("undefined"), type: z.string().optional() }),
-  /** A name on the way does not exist; `names` do. */
+  /** A name in the path does not exist; `names` exist in its place. */
   z.strictObject({
     kind: z.literal("unknown"),
     depth: z.int().nonnegative(),
@@ -50,8 +50,8 @@ const answersSchema = z.union([
 ]);
 
 /**
- * Looks an option up in a host's own configuration, as systems are built from it. Names
- * and paths are data there, never Nix text.
+ * Looks an option up in a host's own configuration, the one from which its system is built. Names
+ * and paths get there as strings, never as Nix text.
  */
 const EXPRESSION = `
 { file, flake, hostname, path }:
@@ -75,7 +75,7 @@ let
   optional = name: value: if value == null then { } else { \${name} = value; };
   discard = builtins.unsafeDiscardStringContext;
 
-  # As JSON: derivations by their store path, what has no form in JSON by what it is.
+  # As JSON: a derivation becomes its store path, and what JSON cannot say becomes its kind.
   show = value:
     let
       tried = builtins.tryEval value;
@@ -95,7 +95,7 @@ let
     else if it ? __toString then discard (toString it)
     else builtins.mapAttrs (_: show) (builtins.removeAttrs it [ "_module" ]);
 
-  # Within the value of an option, where its type is a set of something.
+  # Goes on within the value of an option, if its type is a set of something.
   inside = depth: value:
     if depth == length names then { found = value; }
     else if builtins.isAttrs value && builtins.hasAttr (at depth) value then
@@ -115,7 +115,7 @@ let
       defined = (option.isDefined or true) && (builtins.tryEval value).success;
       reached = inside depth value;
       whole = depth == length names;
-      # Older ones know the files alone.
+      # Older versions of nixpkgs know only the files.
       definitions = map (
         definition:
         { file = toString definition.file; }
@@ -159,13 +159,14 @@ else { hosts = builtins.mapAttrs (_: host: walk host.options host.config 0) chos
 export interface OptionQuery {
   readonly source: ConfigurationSource;
   readonly names: readonly string[];
-  /** One host; all of them where absent. */
+  /** One host; all of them if absent. */
   readonly hostname?: string | undefined;
 }
 
 /**
- * Evaluates an option. A configuration of one host alone has the hostname "". Throws
- * OPTION_UNKNOWN with what may have been meant, OPTION_UNDEFINED, BUILD_FAILED.
+ * Evaluates an option; gives its value by hostname. The hostname is "" if the configuration is
+ * that of a single host. Throws OPTION_UNKNOWN with names that may be meant, OPTION_UNDEFINED,
+ * USAGE, BUILD_FAILED.
  */
 export async function evaluateOption(
   { source, names, hostname }: OptionQuery,
@@ -190,7 +191,7 @@ export async function evaluateOption(
   if (!parsed.success) {
     throw new PullError(
       "BUILD_FAILED",
-      `Nix gave something else than an option: ${describeIssues(parsed.error, {})}`,
+      `expected an option from Nix, found something else: ${describeIssues(parsed.error, {})}`,
     );
   }
   const answers = parsed.data;
@@ -209,7 +210,7 @@ export async function evaluateOption(
   return results;
 }
 
-/** A directory is named whole; other references are the operator's own. */
+/** Makes a directory's path absolute. Other references stay as they are. */
 function flakeReference(reference: string): string {
   return /^(?:\.|\/)/.test(reference) ? resolve(reference) : reference;
 }

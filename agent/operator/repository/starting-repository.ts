@@ -59,7 +59,7 @@ export function startingFiles(repository: StartingRepository): StartingFile[] {
   ];
 }
 
-/** What the templates leave open, quoted for where it stands. */
+/** The values of the placeholders, each quoted for the language of its template. */
 function placeholdersOf({ hosts, mirrors, flake }: StartingRepository): Record<string, string> {
   const [hostname = ""] = hosts;
   const host = nixName(hostname);

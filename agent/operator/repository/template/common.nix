@@ -1,4 +1,4 @@
-# What all hosts are.
+# The configuration of all hosts.
 { lib, ... }:
 {
   services.nixos-pull = {
@@ -7,7 +7,7 @@
       mirrors = [
         @mirrors@
       ];
-      # Every public key in keys/. A host trusts these and nothing else.
+      # Every public key in keys/. A host trusts these keys and no others.
       publicKeys = map (file: lib.removeSuffix "\n" (builtins.readFile (./keys + "/${file}"))) (
         builtins.filter (lib.hasSuffix ".public") (builtins.attrNames (builtins.readDir ./keys))
       );

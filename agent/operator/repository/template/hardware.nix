@@ -1,5 +1,5 @@
-# Replace this by what `nixos-generate-config --show-hardware-config` prints on the host, and
-# keep the boot loader.
+# Replace this file by what `nixos-generate-config --show-hardware-config` prints on the host. Keep
+# the lines about the boot loader.
 {
   nixpkgs.hostPlatform = "x86_64-linux";
 

@@ -1,10 +1,10 @@
-# What @hostname@ alone is.
+# The configuration of @hostname@ alone.
 { pkgs, ... }:
 {
   imports = [ ../hardware/@hostname@.nix ];
 
   environment.systemPackages = [ pkgs.curl ];
 
-  # The NixOS release that this host was first installed with. It stays when nixpkgs moves on.
+  # The NixOS release that this host was installed with. Do not change it when you update nixpkgs.
   system.stateVersion = "25.05";
 }

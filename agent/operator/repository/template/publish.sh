@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Publishes every host from a clean checkout: ./publish KEY_FILE [further options of publish].
-# The mirror is the directory $MIRROR, ./mirror where that is not set.
+# The mirror is the directory $MIRROR, or ./mirror if that is not set.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -12,10 +12,10 @@ key=$1
 shift
 mirror=${MIRROR:-mirror}
 
-# What is published can be found again: it is a commit, and nothing else.
+# Only a commit is published, so that every release can be built again.
 changes=$(git status --porcelain)
 if [ -n "$changes" ]; then
-  printf 'not a clean checkout; commit this first:\n%s\n' "$changes" >&2
+  printf 'expected a clean checkout; commit these files first:\n%s\n' "$changes" >&2
   exit 1
 fi
 unset NIX_PATH

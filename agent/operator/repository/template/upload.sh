@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Brings a mirror directory to where it is served, so that hosts see the old release or the new
-# one and never half of one: archives first, then the manifests, and only then what was pruned.
+# Uploads a mirror directory to the server. Hosts see the old release or the new one, never half of
+# one: archives go first, then manifests, and pruned archives are removed last.
 #   ./upload rsync web@releases.example.org:/srv/mirror
 #   ./upload rclone REMOTE:BUCKET/PATH
-# The mirror is the directory $MIRROR, ./mirror where that is not set.
+# The mirror is the directory $MIRROR, or ./mirror if that is not set.
 set -euo pipefail
 cd "$(dirname "$0")"
 
@@ -14,7 +14,7 @@ fi
 mirror=${MIRROR:-mirror}
 destination=${2%/}
 
-# Without releases the last step would empty the destination.
+# The last step would empty the destination if the mirror had no releases.
 for part in archives channels; do
   if [ ! -d "$mirror/$part" ]; then
     echo "expected a mirror with $part/ at $mirror" >&2
@@ -32,7 +32,7 @@ case $1 in
       "$mirror/archives" "$destination/"
     ;;
   rclone)
-    # An archive's name is its hash: it never changes, and may be cached for ever.
+    # An archive is named by its hash, so it never changes and may be cached for ever.
     rclone copy --size-only --header-upload "Cache-Control: public, max-age=31536000, immutable" \
       "$mirror/archives" "$destination/archives"
     rclone copy --ignore-times --header-upload "Cache-Control: no-cache" \

@@ -58,7 +58,7 @@ describe("the options together", () => {
   });
 
   test.each([
-    [{ canary: ["web1"] }, "when do others go?"],
+    [{ canary: ["web1"] }, "when the other hosts go"],
     [{ canary: ["@"], over: "1d" }, "--canary: expected a hostname"],
     [{ canary: [], waves: "100%=1h", over: "1d" }, "each with a greater share"],
     [{ canary: [], waves: "10%=2h,20%=1h" }, "in the order of `after`"],

@@ -4,14 +4,14 @@
   inputs = {
     # The branch that `nix flake update` follows; flake.lock pins a commit of it.
     nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.05";
-    # Where your nixos-pull comes from.
+    # The repository from which you take nixos-pull.
     nixos-pull.url = "git+https://git.example.org/nixos-pull";
   };
 
   outputs =
     { nixpkgs, nixos-pull, ... }:
     let
-      # Of nixos-pull's dependencies. The first build fails and says what belongs here.
+      # Hash of nixos-pull's dependencies. The first build fails and prints the right one.
       nodeModulesHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
       hosts = builtins.listToAttrs (
@@ -29,7 +29,7 @@
             (
               { lib, pkgs, ... }:
               {
-                # Releases name the host in full; the machine's own name has no dots.
+                # Releases use the full hostname. The machine's own name has no dots.
                 services.nixos-pull.settings.hostname = lib.mkDefault hostname;
                 networking.hostName = lib.mkDefault (builtins.head (builtins.match "([^.]*).*" hostname));
                 services.nixos-pull.package = lib.mkDefault (

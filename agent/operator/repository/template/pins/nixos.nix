@@ -1,8 +1,8 @@
 # The systems of all hosts: `nix-build nixos.nix -A web1.system`.
 #
-# All of it comes from this directory and what is pinned in pins/. NIX_PATH, channels and the
-# environment have no say, so every machine builds the same. `pkgs` comes from the module
-# system: a module that wants it is a function, `{ pkgs, ... }: { … }`.
+# Everything comes from this directory and from the sources that pins/ pins. NIX_PATH, channels and
+# the environment are not read, so every machine builds the same systems. A module gets `pkgs` from
+# the module system if it is a function, `{ pkgs, ... }: { … }`.
 let
   fetch =
     name:
@@ -17,7 +17,7 @@ let
   nixpkgs = fetch "nixpkgs";
   nixos-pull = fetch "nixos-pull";
 
-  # Of nixos-pull's dependencies. The first build fails and says what belongs here.
+  # Hash of nixos-pull's dependencies. The first build fails and prints the right one.
   nodeModulesHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
 
   hosts = builtins.listToAttrs (
@@ -31,7 +31,7 @@ let
     hostname: configuration:
     let
       nixos = import "${nixpkgs}/nixos/lib/eval-config.nix" {
-        # The host says what machine it is (nixpkgs.hostPlatform), not the one that builds.
+        # The host's nixpkgs.hostPlatform says what machine it is, not the machine that builds.
         system = null;
         # The default reads an environment variable.
         extraModules = [ ];
@@ -40,7 +40,7 @@ let
           (
             { lib, pkgs, ... }:
             {
-              # Releases name the host in full; the machine's own name has no dots.
+              # Releases use the full hostname. The machine's own name has no dots.
               services.nixos-pull.settings.hostname = lib.mkDefault hostname;
               networking.hostName = lib.mkDefault (builtins.head (builtins.match "([^.]*).*" hostname));
               services.nixos-pull.package = lib.mkDefault (

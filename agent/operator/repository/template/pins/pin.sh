@@ -1,5 +1,5 @@
 #!/bin/sh
-# Pins what nixos.nix is built from: downloads the archive once, writes address and hash.
+# Pins a source of nixos.nix: downloads the archive once, and writes its address and hash.
 #   ./pin nixpkgs https://github.com/NixOS/nixpkgs/archive/COMMIT.tar.gz
 set -eu
 
