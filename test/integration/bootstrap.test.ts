@@ -110,7 +110,10 @@ describe("the script", () => {
       env: { PATH: "/nowhere" },
       encoding: "utf8",
     });
-    expect(bare).toMatchObject({ status: 1, stderr: expect.stringContaining("this image has no nixos-pull") });
+    expect(bare).toMatchObject({
+      status: 1,
+      stderr: expect.stringContaining("this image has no nixos-pull"),
+    });
   });
 });
 

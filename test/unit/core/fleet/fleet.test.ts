@@ -103,7 +103,9 @@ describe("fleetView", () => {
     const manifests = [{ manifest: sampleManifest(["web1"]), digest: "" }];
     const reports = [sampleReport("constructor")];
     const { hosts } = fleetView({ reports, manifests, distrusted: [] }, options);
-    expect(hosts.find(({ hostname }) => hostname === "constructor")).toMatchObject({ onTarget: null });
+    expect(hosts.find(({ hostname }) => hostname === "constructor")).toMatchObject({
+      onTarget: null,
+    });
   });
 });
 
