@@ -137,7 +137,7 @@ describe("a host", () => {
   test("that runs what it should is shown with all that it reported", () => {
     const report = sampleReport("web1");
     expect(web1()).toEqual({
-      ...{ host: "web1", channel: "stable", standing: "current", note: null, code: null },
+      ...{ hostname: "web1", channel: "stable", standing: "current", note: null, code: null },
       ...{ release: 12, onTarget: true, state: "Idle", lastSeen: report.at },
       ...{ rebootNeeded: false, drifted: false, disk: report.disk, waits: [], failure: null },
       ...{ committedAt: report.release?.committedAt, agentVersion: "0.1.0" },
@@ -147,7 +147,7 @@ describe("a host", () => {
   test("that never reported is shown with nothing but its name", () => {
     const manifests = [inForce(sampleManifest(["web1"]))];
     const nothing = {
-      ...{ host: "web1", channel: "stable", standing: "missing", code: null, release: null },
+      ...{ hostname: "web1", channel: "stable", standing: "missing", code: null, release: null },
       ...{ onTarget: false, state: null, rebootNeeded: false, drifted: false, disk: null },
       ...{ committedAt: null, waits: [], failure: null, agentVersion: null },
     };
@@ -165,12 +165,14 @@ describe("a host", () => {
   });
 
   test("whose report is not believed is distrusted, whatever an older one said", () => {
-    const distrusted = [{ host: "web1", reason: "KEY_CHANGED" as const, message: "another key" }];
+    const distrusted = [
+      { hostname: "web1", reason: "KEY_CHANGED" as const, message: "another key" },
+    ];
     const reports = [sampleReport("web1", { code: "DISK_FULL" })];
     expect(view({ reports, distrusted }).hosts).toMatchObject([
       { standing: "distrusted", note: "another key", code: "KEY_CHANGED" },
     ]);
-    expect(view({ distrusted }).hosts).toMatchObject([{ host: "web1", channel: null }]);
+    expect(view({ distrusted }).hosts).toMatchObject([{ hostname: "web1", channel: null }]);
   });
 
   test("is silent from the first moment after the limit", () => {
@@ -240,7 +242,7 @@ describe("a host", () => {
     const manifests = [inForce(sampleManifest(["web1"]))];
     const stranger = (changes: Partial<Report>): FleetHost =>
       view({ reports: [sampleReport("web9", changes)], manifests }).hosts.find(
-        ({ host }) => host === "web9",
+        ({ hostname }) => hostname === "web9",
       )!;
     expect(stranger({})).toMatchObject({
       ...{ standing: "current", onTarget: null, note: "release 12 of stable does not name it" },
@@ -337,7 +339,7 @@ describe("the fleet", () => {
       failing("d", "HOOK_FAILED"),
       sampleReport("e"),
     ];
-    const distrusted = [{ host: "f", reason: "KEY_UNKNOWN" as const, message: "" }];
+    const distrusted = [{ hostname: "f", reason: "KEY_UNKNOWN" as const, message: "" }];
     const { at, counts, codes, hosts } = view({ reports, distrusted });
     expect(at).toBe(FLEET_NOW.toISOString());
     expect(counts).toEqual({
@@ -351,7 +353,7 @@ describe("the fleet", () => {
       { code: "HOOK_FAILED", hosts: 1 },
       { code: "KEY_UNKNOWN", hosts: 1 },
     ]);
-    expect(hosts.map(({ host }) => host).join("")).toBe("fabcde");
+    expect(hosts.map(({ hostname }) => hostname).join("")).toBe("fabcde");
   });
 
   test("wants a person for these standings", () => {

@@ -74,7 +74,7 @@ test("a host that no release names has no channel to follow and no target", () =
 });
 
 test("without a manifest no expiry is known, and of a host without a report no channel", () => {
-  const distrusted = [{ host: "web9", reason: "KEY_UNKNOWN" as const, message: "no key" }];
+  const distrusted = [{ hostname: "web9", reason: "KEY_UNKNOWN" as const, message: "no key" }];
   const input = { reports: [sampleReport("web1")], manifests: [], distrusted };
   const view = fleetView(input, { now: FLEET_NOW, silentAfter: 86_400_000 });
   const samples = samplesOf(fleetMetrics(view));
