@@ -141,6 +141,71 @@ export function sampleArchive(
   return { index, compressed, bytes, release, nars };
 }
 
+/** Where a delta of a sample lies, and what it is based on. */
+export interface SampleDelta {
+  /** The path's position in the index. */
+  readonly at: number;
+  readonly bytes: Uint8Array;
+}
+
+/** A sample with deltas: one archive with their bytes, and for each path its only base. */
+export interface SampleWithDeltas extends SampleArchive {
+  readonly deltaArchive: { readonly sha256: string; readonly bytes: Buffer };
+  /** Absolute base paths, in the order of the deltas. */
+  readonly bases: readonly string[];
+  /** Offsets of the deltas in their archive, in the same order. */
+  readonly offsets: readonly number[];
+}
+
+/** The same archive, whose index offers deltas that lie so many bytes apart. */
+export function withDeltas(
+  archive: SampleArchive,
+  deltas: readonly SampleDelta[],
+  gap = 512,
+): SampleWithDeltas {
+  const pieces: Buffer[] = [];
+  const offsets: number[] = [];
+  let size = 0;
+  for (const { bytes } of deltas) {
+    offsets.push(size + gap);
+    pieces.push(Buffer.alloc(gap), Buffer.from(bytes));
+    size += gap + bytes.length;
+  }
+  const bytes = Buffer.concat(pieces);
+  const deltaArchive = { sha256: sha256(bytes).toString("hex"), bytes };
+  const digits = deltas.map(({ at }) =>
+    encodeBase32(sha256(Buffer.from(`base of ${at}`)).subarray(0, 20)),
+  );
+  const paths = archive.index.paths.map((entry, position): IndexedPath => {
+    const one = deltas.findIndex(({ at }) => at === position);
+    const delta = deltas[one];
+    if (!delta) return entry;
+    return {
+      ...entry,
+      was: [digits[one] ?? ""],
+      deltas: [
+        {
+          ...{ base: 0, archive: 0, offset: offsets[one] ?? 0, size: delta.bytes.length },
+          sha256: sha256(delta.bytes).toString("hex"),
+        },
+      ],
+    };
+  });
+  const archives = [{ sha256: deltaArchive.sha256, size: bytes.length }];
+  const index: ArchiveIndex = { ...archive.index, archives, paths };
+  const compressed = compressIndex(index);
+  const after = archive.bytes.subarray(512 + Math.ceil(archive.compressed.length / 512) * 512);
+  const whole = Buffer.concat([member("index.json.gz", compressed), after]);
+  const release = releaseOfIndex(index, compressed, after.length, sha256(whole).toString("hex"));
+  return {
+    ...{ index, compressed, bytes: whole, release, nars: archive.nars, deltaArchive, offsets },
+    bases: deltas.map(
+      ({ at }, one) =>
+        `${STORE_DIRECTORY}/${digits[one] ?? ""}${archive.index.paths[at]?.path.slice(32) ?? ""}`,
+    ),
+  };
+}
+
 const samplePathArbitrary = fc.record({
   name: fc.stringMatching(/^[a-zA-Z0-9+._?=-]{1,40}$/),
   // Some are alike, so that paths share a NAR.

@@ -31,11 +31,22 @@ export async function makeNars(
   const { reader, imports, tools } = context;
   const limit = tools.settings.limits.deltaNarBytes;
   const making = new Set<Promise<void>>();
+  const failures: unknown[] = [];
   let bytes = 0;
   const fits = (next: PlannedDelta): boolean =>
     making.size < tools.deltas.atOnce &&
     bytes + next.narInfo.narSize <= limit &&
     imports.hasRoom(roomFor(next));
+  const begin = (next: PlannedDelta, delta: Buffer): void => {
+    bytes += next.narInfo.narSize;
+    const one = make(next, delta, context)
+      .catch((error: unknown) => failures.push(error))
+      .then(() => {
+        making.delete(one);
+        bytes -= next.narInfo.narSize;
+      });
+    making.add(one);
+  };
   try {
     for (const next of planned) {
       const delta = await reader.take(next.delta).catch(toPullError);
@@ -46,20 +57,15 @@ export async function makeNars(
       }
       // Only NARs that are being made can give back room that no import gives back.
       while (making.size > 0 && !fits(next)) await Promise.race(making);
+      if (failures.length > 0) break;
       await imports.reserve(roomFor(next));
-      bytes += next.narInfo.narSize;
-      const one = make(next, delta, context).finally(() => {
-        making.delete(one);
-        bytes -= next.narInfo.narSize;
-      });
-      // A failure is thrown to whoever waits next.
-      one.catch(() => undefined);
-      making.add(one);
+      begin(next, delta);
     }
-    await Promise.all(making);
   } finally {
-    await Promise.allSettled(making);
+    await Promise.all(making);
   }
+  // It may have come at any moment, also while nobody waited for it.
+  if (failures.length > 0) throw failures[0];
 }
 
 async function make(
