@@ -94,9 +94,10 @@ export interface ManifestCache {
   save(): Promise<void>;
 }
 
-/** How far a fetch is, in bytes. */
+/** How far a download is, in bytes of NARs and deltas. */
 export interface FetchProgress {
   readonly received: number;
+  /** Grows if a delta turns out to be useless and a whole NAR comes in its place. */
   readonly total: number;
 }
 
@@ -105,7 +106,7 @@ export interface FetchSummary {
   readonly paths: number;
   /** Paths that the store lacked. */
   readonly newPaths: number;
-  /** Bytes of NARs that were downloaded. */
+  /** Bytes of NARs and deltas that were downloaded. */
   readonly bytesReceived: number;
   /** Paths that were made out of older ones. */
   readonly deltasUsed: number;

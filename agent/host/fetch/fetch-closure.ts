@@ -1,22 +1,14 @@
 import { toPullError, type ErrorCode, type PullError } from "../../core/errors.ts";
 import type { Release } from "../../core/formats/manifest.ts";
-import type { Staging } from "../../core/ports.ts";
+import type { FetchSummary, Staging } from "../../core/ports.ts";
 import { requireSpace, stagingBudget } from "./disk-space.ts";
 import { mendImported, releaseImported } from "./imported-paths.ts";
 import { importStreamOf } from "./imports.ts";
 import type { ImportStream } from "./import-stream.ts";
 import { planFetch } from "./plan.ts";
 import { readIndex, type CheckedIndex } from "./read-index.ts";
-import { readNars, type ReadSummary } from "./read-nars.ts";
+import { readNars } from "./read-nars.ts";
 import type { FetchTools } from "./tools.ts";
-
-/** What a fetch moved. */
-export interface FetchSummary extends ReadSummary {
-  /** Paths of the closure. */
-  readonly paths: number;
-  /** Paths that the store lacked. */
-  readonly newPaths: number;
-}
 
 /**
  * Brings a release's closure into the store: reads the index, asks the store what it lacks,

@@ -1,18 +1,10 @@
 import type { Release } from "../../core/formats/manifest.ts";
+import type { FetchPreview } from "../../core/ports.ts";
 import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
 import { requireSpace, stagingBudget, storeBytes } from "./disk-space.ts";
-import type { FetchSummary } from "./fetch-closure.ts";
 import { planFetch } from "./plan.ts";
 import { readIndex } from "./read-index.ts";
 import type { FetchTools } from "./tools.ts";
-
-/** What bringing in a release would take. */
-export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
-  /** Bytes to download, with nothing staged yet. */
-  readonly downloadBytes: number;
-  /** Bytes by which the store would grow. */
-  readonly storeBytes: number;
-}
 
 /**
  * Says what `fetchClosure` would move; writes nothing. Throws as `fetchClosure` does before

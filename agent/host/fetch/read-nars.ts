@@ -1,5 +1,5 @@
 import type { NarMember } from "../../core/formats/archive-index.ts";
-import type { Mirror, Staging } from "../../core/ports.ts";
+import type { FetchSummary, Mirror, Staging } from "../../core/ports.ts";
 import { DEFAULT_GAP, planRuns, wantedBytesOf, type Run } from "../../core/transfer/fetch-plan.ts";
 import { readRun } from "../../core/transfer/run-reader.ts";
 import { withFailover } from "../poll/mirror-failover.ts";
@@ -10,14 +10,7 @@ import { portionsOf, type FetchPlan, type PlannedDelta, type Portion } from "./p
 import type { FetchTools } from "./tools.ts";
 
 /** What was read. */
-export interface ReadSummary {
-  /** Bytes of NARs and deltas that were downloaded. */
-  readonly bytesReceived: number;
-  /** Paths that were made out of older ones. */
-  readonly deltasUsed: number;
-  /** Deltas that did not give what was signed, so that the NAR was downloaded whole. */
-  readonly deltasFailed: number;
-}
+export type ReadSummary = Pick<FetchSummary, "bytesReceived" | "deltasUsed" | "deltasFailed">;
 
 /** Where NARs are read to. */
 export interface ReadContext {

@@ -2,6 +2,7 @@ import type {
   ApplyIndexPatch,
   DeltaMaker,
   Disk,
+  FetchProgress,
   GcRoots,
   IndexCache,
   Log,
@@ -10,13 +11,6 @@ import type {
 } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import type { FailoverTools } from "../poll/mirror-failover.ts";
-
-/** How far a download is, in bytes of NARs and deltas. */
-export interface FetchProgress {
-  readonly received: number;
-  /** Grows when a delta turns out to be useless and a whole NAR comes in its place. */
-  readonly total: number;
-}
 
 /** Everything outside that a fetch uses. */
 export interface FetchTools extends FailoverTools {

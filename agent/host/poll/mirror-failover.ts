@@ -1,13 +1,12 @@
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
-import type { Log, Mirror } from "../../core/ports.ts";
+import type { ArchiveListener, Log, Mirror } from "../../core/ports.ts";
 
 /** What fail-over needs. */
 export interface FailoverTools {
   /** In the order in which they are tried. */
   readonly mirrors: readonly Mirror[];
   readonly log: Pick<Log, "warn">;
-  /** Hears how each mirror served an archive: null if it served what was asked. */
-  readonly onArchiveRead?: ((mirror: string, error: PullError | null) => void) | undefined;
+  readonly onArchiveRead?: ArchiveListener | undefined;
 }
 
 /** Whether another mirror may do better. Everything else would fail there too. */
