@@ -1,7 +1,7 @@
 import { readlink, realpath, type FileHandle } from "node:fs/promises";
 import { join, sep } from "node:path";
-import { fileURLToPath } from "node:url";
 import type { ByteRange } from "../../core/formats/byte-ranges.ts";
+import { parseMirrorAddress } from "../../core/formats/mirror-address.ts";
 import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
@@ -10,7 +10,7 @@ import { exists, isNotFound } from "../files/missing-file.ts";
 import { openRegularFile, readOpenFile } from "../files/regular-file.ts";
 import { ThinFile } from "./thin-file.ts";
 
-/** A mirror in a directory: a USB stick, a network file system, a local copy. */
+/** A mirror in a directory, given by its file:/// address: a stick, a network file system. */
 export class DirectoryMirror implements Mirror {
   readonly address: string;
   readonly ranges = true;
@@ -19,7 +19,9 @@ export class DirectoryMirror implements Mirror {
 
   constructor(address: string, limits: Pick<Settings["limits"], "manifestBytes">) {
     this.address = address;
-    this.#directory = fileURLToPath(address);
+    const parsed = parseMirrorAddress(address);
+    if (parsed?.kind !== "directory") throw new Error(`expected a file:/// address: ${address}`);
+    this.#directory = parsed.directory;
     this.#limits = limits;
   }
 

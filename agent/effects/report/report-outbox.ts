@@ -7,42 +7,46 @@ import { writeDurably } from "../files/durable-file.ts";
 import { networkError } from "../mirror/http-mirror.ts";
 import { authorizationOf, type Transport } from "../mirror/transport.ts";
 
-/** A report has about 2 kB; whoever needs longer than this to take it does not want it. */
+/** Time to deliver a report, which has about 2 kB. */
 const PUT_TIMEOUT_MS = 30_000;
 
+/** What a delivery takes. */
+export interface Delivery {
+  readonly settings: Pick<Settings, "hostname" | "reports" | "credentials">;
+  readonly transport: Transport;
+  readonly signal?: AbortSignal | undefined;
+}
+
 /**
- * Delivers a report to one place that the settings name: into a directory, or by PUT to an
- * address, `HOSTNAME.json` in both. A redirect is not followed. Throws MIRROR_STATUS,
- * MIRROR_UNREACHABLE, … and the operating system's errors.
+ * Delivers a report to one place that the settings name: as `HOSTNAME.json` into a directory, or
+ * by PUT below an address. A redirect is not followed. Throws MIRROR_STATUS, MIRROR_UNREACHABLE, …
+ * and the operating system's errors.
  */
 export async function deliverReport(
   target: ReportTarget,
   envelope: string,
-  settings: Pick<Settings, "hostname" | "reports" | "credentials">,
-  transport: Transport,
-  signal?: AbortSignal,
+  delivery: Delivery,
 ): Promise<void> {
+  const { settings } = delivery;
   const { directory, url } = settings.reports;
   const file = `${settings.hostname}.json`;
   if (target === "directory" && directory !== undefined) {
-    // Never made here: below the mount point of a stick that is elsewhere it would lie on the
-    // host's own disk, and nobody would find the report.
+    // The directory is not made here: below the mount point of a stick that is not plugged in,
+    // the report would lie on the host's own disk, and nobody would find it.
     await writeDurably(join(directory, file), envelope, 0o644);
   }
   if (target === "url" && url !== undefined) {
     const address = new URL(file, url.endsWith("/") ? url : `${url}/`);
-    await put(address, envelope, settings, transport, signal);
+    await put(address, envelope, delivery);
   }
 }
 
 async function put(
   target: URL,
   envelope: string,
-  settings: Pick<Settings, "credentials">,
-  transport: Transport,
-  signal: AbortSignal | undefined,
+  { settings, transport, signal }: Delivery,
 ): Promise<void> {
-  // The inbox of a mirror is entered like the mirror itself.
+  // An inbox on a mirror's server has the mirror's credentials.
   const credential = Object.entries(settings.credentials).find(
     ([mirror]) => new URL(mirror).origin === target.origin,
   )?.[1];
@@ -68,9 +72,13 @@ async function put(
     }
   } catch (cause) {
     if (timeout.aborted) {
-      throw new PullError("MIRROR_STALLED", `${target.href}: the report was not taken in time`, {
-        cause,
-      });
+      throw new PullError(
+        "MIRROR_STALLED",
+        `${target.href}: the server did not take the report within ${PUT_TIMEOUT_MS / 1000} s`,
+        {
+          cause,
+        },
+      );
     }
     throw networkError(target, cause, signal);
   }
