@@ -4,7 +4,7 @@ import { PullError } from "../../core/errors.ts";
 
 const READ_SIZE = 256 * 1024;
 
-/** Bytes of an open file in pieces; fewer where it ends early. Throws INTERRUPTED. */
+/** A range of an open file, in pieces; less if the file ends early. Throws INTERRUPTED. */
 export async function* readBytes(
   file: FileHandle,
   { from, to }: ByteRange,

@@ -14,9 +14,9 @@ export interface FleetLockSettings {
 const TIMEOUT_MS = 30_000;
 
 /**
- * Client of the FleetLock protocol, version 1: `pre-reboot` takes a slot (recursively:
- * asking again while holding one succeeds), `steady-state` gives it back. Both are a
- * POST of the client's group and id, and answer 200 where they succeed.
+ * Client of the FleetLock protocol, version 1: `pre-reboot` takes a slot (also again while holding
+ * one), `steady-state` gives it back. Both are a POST of the client's group and id, and the answer
+ * is 200 if they succeed. The calls throw REBOOT_REFUSED.
  */
 export function fleetLock(
   settings: FleetLockSettings,

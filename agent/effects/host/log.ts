@@ -14,7 +14,7 @@ const SHOWN_FIELDS = ["component", "code"];
 
 export type LogStyle = "json" | "terminal" | "journal";
 
-/** The style that fits where standard error goes. */
+/** The style that fits the destination of standard error. */
 export function logStyle(format: Settings["log"]["format"], isTerminal: boolean): LogStyle {
   if (format === "json") return "json";
   // systemd sets this for units whose output goes to the journal (systemd.exec(5)).
@@ -24,8 +24,8 @@ export function logStyle(format: Settings["log"]["format"], isTerminal: boolean)
 }
 
 /**
- * Logs to `write`, standard error by default. JSON lines carry their time; the journal
- * stamps its lines itself, so those have a priority instead.
+ * Logs to `write`, standard error by default. JSON lines have their time. Lines for the journal
+ * have a priority instead, because the journal records the time itself.
  */
 export function createLog(
   settings: Settings["log"],
@@ -66,7 +66,7 @@ function readable(line: string, style: "terminal" | "journal"): string {
   const shown = SHOWN_FIELDS.flatMap((name) =>
     typeof entry[name] === "string" ? [`[${entry[name]}] `] : [],
   ).join("");
-  // One entry is one line, whatever a program or a mirror put into it.
+  // One entry is one line, whatever a program or a mirror wrote into it.
   const message = entry.msg.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
   return `${prefix}${shown}${message}\n`;
 }

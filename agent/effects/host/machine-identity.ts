@@ -1,12 +1,12 @@
 import { readFile } from "node:fs/promises";
 import { hashMachineId } from "../../core/machine-id.ts";
 
-/** The hashed identity in a machine-id file; null where there is none that can be read. */
+/** The hashed identity in a machine-id file; null if there is none that can be read. */
 export async function readMachineId(path: string): Promise<string | null> {
   try {
     return hashMachineId(await readFile(path, "utf8"));
   } catch {
-    // An absent identity fits no binding; a host without bindings does not need one.
+    // A host without an identity matches no binding, and one without bindings needs no identity.
     return null;
   }
 }

@@ -11,16 +11,16 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 type Response = Dispatcher.ResponseData;
 
-/** What the mirrors of one host share, and what is this mirror's own. */
+/** What the mirrors of one host share, and the credential of this one. */
 export interface HttpMirrorOptions {
   readonly limits: Settings["limits"];
   readonly transport: Transport;
-  /** Shared by all mirrors: the bound is the host's. */
+  /** Shared by all mirrors, because the limit is the host's. */
   readonly pacer: Pacer;
   readonly credential?: MirrorCredential | undefined;
 }
 
-/** A mirror that any static file server gives. */
+/** A mirror on any static file server. */
 export class HttpMirror implements Mirror {
   readonly address: string;
   ranges = true;
@@ -116,7 +116,7 @@ export class HttpMirror implements Mirror {
     }
   }
 
-  /** GET with bounded redirects, never from https to anything weaker. */
+  /** GET that follows a few redirects, but none from https to anything weaker. */
   async #get(
     first: URL,
     headers: Record<string, string>,
@@ -143,7 +143,7 @@ export class HttpMirror implements Mirror {
           `${url.href}: refused the redirect to ${next.protocol}//${next.host}`,
         );
       }
-      // Nor may a redirect make up a user for us.
+      // A redirect must not choose a user name for us either.
       next.username = next.password = "";
       url = next;
     }
@@ -154,7 +154,7 @@ export class HttpMirror implements Mirror {
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
   ): Promise<Response> {
-    // Secrets and the client certificate are the mirror's own, never another origin's.
+    // Secrets and the client certificate are for the mirror itself, never for another origin.
     const identified = url.origin === this.#base.origin;
     const { credential, transport } = this.#options;
     const secret =
@@ -215,10 +215,10 @@ function header(response: Response, name: string): string | undefined {
   return Array.isArray(value) ? value[0] : value;
 }
 
-/** Longest unwanted body that is read to its end so that its connection can be used again. */
+/** An unwanted body up to this length is read, so that its connection can be used again. */
 const DROP_BYTES = 16 * 1024;
 
-/** Ends a response whose rest nobody wants. */
+/** Ends a response whose body is not needed. */
 async function drop(response: Response): Promise<void> {
   response.body.on("error", () => undefined);
   await response.body.dump({ limit: DROP_BYTES }).catch(() => undefined);
@@ -226,11 +226,11 @@ async function drop(response: Response): Promise<void> {
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 
-/** Codes of OpenSSL and Node for a certificate or handshake that is not right. */
+/** Codes of OpenSSL and Node for a bad certificate or handshake. */
 const TLS_TROUBLE =
   /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
 
-/** Connection trouble in words; the cause is kept. */
+/** The error for a failed request. It keeps the cause. */
 export function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
   if (cause instanceof PullError) return cause;
   if (signal?.aborted || (cause instanceof Error && cause.name === "AbortError")) {

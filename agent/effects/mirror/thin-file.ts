@@ -11,7 +11,7 @@ import { readBytes } from "../files/file-bytes.ts";
 
 const LINE_STEP = 64 * 1024;
 
-/** An open `archives/SHA256.thin`: a part of an archive. Whoever opens the file closes it. */
+/** An open `archives/SHA256.thin`: a part of an archive. The caller opens and closes the file. */
 export class ThinFile {
   readonly header: ThinHeader;
   readonly #file: FileHandle;
@@ -49,7 +49,7 @@ export class ThinFile {
     );
   }
 
-  /** Bytes of the archive, in pieces. Throws ARCHIVE_PARTIAL where they are not here. */
+  /** Bytes of the archive, in pieces. Throws ARCHIVE_PARTIAL if the file does not have them. */
   async *read(range: ByteRange, signal?: AbortSignal): AsyncGenerator<Buffer> {
     const place = placeInThin(this.header, range);
     if (place === null) {

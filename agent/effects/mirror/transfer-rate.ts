@@ -2,10 +2,10 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { PullError } from "../../core/errors.ts";
 
 /**
- * Passes a stream on as long as it comes faster than `minRate` bytes a second, taken
- * over windows of `windowMs`. Only the time spent waiting for the source counts, so a
- * slow reader or a pause of ours is never held against a mirror. Throws MIRROR_SLOW.
- * (TUF: slow retrieval attack; the time without any byte is the stall timer's affair.)
+ * Passes a stream on as long as it comes at `minRate` bytes a second or faster, measured over
+ * windows of `windowMs`. Only the time spent waiting for the source counts, so that our own
+ * pauses are not held against a mirror. Throws MIRROR_SLOW. (TUF: slow retrieval attack. A source
+ * that sends nothing at all meets the stall timer instead.)
  */
 export async function* withRateFloor(
   source: AsyncIterable<Buffer>,
@@ -40,13 +40,13 @@ export async function* withRateFloor(
   }
 }
 
-/** Keeps all streams that pass through it together below a rate. */
+/** Keeps all streams that pass through it below one rate together. */
 export class Pacer {
   readonly #maxRate: number;
-  /** When the bytes that passed so far were due, in the time of `performance.now()`. */
+  /** When the bytes that passed so far were due at the maximum rate, by `performance.now()`. */
   #due = 0;
 
-  /** `maxRate` is in bytes a second; 0 sets no bound. */
+  /** `maxRate` is in bytes a second; 0 means no limit. */
   constructor(maxRate: number) {
     this.#maxRate = maxRate;
   }

@@ -6,28 +6,28 @@ import { EnvHttpProxyAgent, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { MirrorCredential, Settings } from "../../core/settings.ts";
 
-/** Response headers longer than this are no static file server's (undici's own default). */
+/** No static file server sends longer response headers (undici's own default). */
 const MAX_HEADER_BYTES = 16 * 1024;
 
 /** Where NixOS and Debian keep the system's certificate authorities. */
 const SYSTEM_AUTHORITIES = "/etc/ssl/certs/ca-certificates.crt";
 
-/** Where systemd keeps the credentials of the agent's unit while that runs (systemd.exec(5)). */
+/** Credentials of the agent's unit while it runs (systemd.exec(5)). */
 const UNIT_CREDENTIALS = "/run/credentials/nixos-pull.service";
 
-/** Paths of PEM files, or what is in them. */
+/** Paths of PEM files, or their contents. */
 type TlsFiles = Partial<Record<"ca" | "cert" | "key", string>>;
 
 /**
- * Connections to mirrors: proxies as HTTP_PROXY, HTTPS_PROXY and NO_PROXY say, TLS as
- * the settings say. There are two pools: one that shows our client certificate, for
- * mirrors as configured, and one that does not, for wherever they redirect to.
+ * Connections to mirrors, by the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY and with the TLS
+ * settings. There are two pools: one with our client certificate, for mirrors as configured, and
+ * one without, for the servers to which they redirect.
  */
 export class Transport {
   readonly #limits: Settings["limits"];
   readonly #tls: Settings["tls"];
   #pools: Pools | null = null;
-  /** Ends when nobody is making pools: requests that begin together share them. */
+  /** Ends when no pools are being made. Requests that begin together wait for it and share them. */
   #queue: Promise<unknown> = Promise.resolve();
 
   constructor({ limits, tls }: Pick<Settings, "limits" | "tls">) {
@@ -46,7 +46,7 @@ export class Transport {
     return options.identified ? identified : anonymous;
   }
 
-  /** Ends every connection. */
+  /** Closes every connection at once. */
   async close(): Promise<void> {
     const pools = this.#pools;
     this.#pools = null;
@@ -67,7 +67,7 @@ export class Transport {
       identified: this.#pool({ ...authorities, ...identity }, authorities),
       anonymous: this.#pool(authorities, authorities),
     };
-    // Requests under way are answered; then the connections of the old certificate end.
+    // Requests in progress are still answered; then the connections of the old certificate end.
     for (const pool of [before?.identified, before?.anonymous]) {
       pool?.close().catch(() => undefined);
     }
@@ -75,15 +75,15 @@ export class Transport {
   }
 
   #pool(mirrorTls: object, proxyTls: object): Dispatcher {
-    // Said here, so that NODE_TLS_REJECT_UNAUTHORIZED of whoever starts us has no effect.
+    // Set here, so that NODE_TLS_REJECT_UNAUTHORIZED in our environment has no effect.
     const common = { timeout: this.#limits.connectTimeout, rejectUnauthorized: true };
     return new EnvHttpProxyAgent({
       connect: { ...common, ...mirrorTls },
       requestTls: { ...common, ...mirrorTls },
-      // A proxy is not the mirror: it does not see who we are.
+      // A proxy is not the mirror, and does not get our certificate.
       proxyTls: { ...common, ...proxyTls },
       headersTimeout: this.#limits.stallTimeout,
-      // undici measures the time between two pieces of a body, not the whole.
+      // undici measures the time between two pieces of a body, not the time of the whole.
       bodyTimeout: this.#limits.stallTimeout,
       maxHeaderSize: MAX_HEADER_BYTES,
     });
@@ -101,13 +101,13 @@ export class Transport {
 }
 
 interface Pools {
-  /** Changes with the files that they were made of. */
+  /** Differs as soon as one of the files changes. */
   readonly version: string;
   readonly identified: Dispatcher;
   readonly anonymous: Dispatcher;
 }
 
-/** OpenSSL passes over authorities that it cannot read, and then no certificate is right. */
+/** OpenSSL ignores authorities that it cannot read, and then refuses every certificate. */
 function checkPem({
   files,
   ca,
@@ -133,7 +133,7 @@ function checkPem({
   }
 }
 
-/** The system's own authorities; without any, Node's built-in ones are used. */
+/** The system's own authorities. If there are none, Node uses its built-in ones. */
 async function systemAuthorities(): Promise<string | undefined> {
   const named = process.env["NIX_SSL_CERT_FILE"] ?? process.env["SSL_CERT_FILE"];
   for (const path of [named, SYSTEM_AUTHORITIES]) {
@@ -167,8 +167,8 @@ async function readAll(files: TlsFiles): Promise<TlsFiles> {
 }
 
 /**
- * The Authorization header of a credential (RFC 7617, RFC 6750), read anew each time.
- * The secret goes nowhere else. Throws CREDENTIAL_UNREADABLE.
+ * The Authorization header of a credential (RFC 7617, RFC 6750). The file is read each time, and
+ * the secret is used for nothing else. Throws CREDENTIAL_UNREADABLE.
  */
 export async function authorizationOf(credential: MirrorCredential): Promise<string> {
   const secret = (await readSecret(credentialPath(credential))).trim();
@@ -185,7 +185,7 @@ export async function authorizationOf(credential: MirrorCredential): Promise<str
 
 function credentialPath({ file, credential }: MirrorCredential): string {
   if (file !== undefined) return file;
-  // A person who runs a command as root sees what the unit was given, while it runs.
+  // A command that a person runs as root finds the unit's credentials while the unit runs.
   return join(process.env["CREDENTIALS_DIRECTORY"] ?? UNIT_CREDENTIALS, credential ?? "");
 }
 
@@ -202,7 +202,7 @@ function unreadable(path: string, cause: unknown): PullError {
   return new PullError(
     "CREDENTIAL_UNREADABLE",
     (cause as Error).message +
-      (isCredential ? "; the unit has to load it (LoadCredential=) and to run" : ""),
+      (isCredential ? "; expected that the unit loads it (LoadCredential=) and runs" : ""),
     { cause },
   );
 }

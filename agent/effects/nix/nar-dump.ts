@@ -1,13 +1,13 @@
 import { lstatSync, readFileSync, readdirSync, readlinkSync } from "node:fs";
 import { streamProcess, type StreamOptions } from "../process/subprocess.ts";
 
-/** A NAR of at most so many bytes is sooner read here than by a process of its own. */
+/** Up to this size, reading a NAR here is faster than starting a process. */
 const SMALL_BYTES = 1024 * 1024;
 
 /**
- * Gives `consume` the NAR of a file, link or directory, as it is now. What is small is read
- * at once; the rest comes from `nix-store --dump`. Throws as `streamProcess`, and what the
- * file system throws.
+ * Gives `consume` the NAR of a file, link or directory, as it is now. A small NAR is read at once;
+ * a larger one comes from `nix-store --dump`. Throws what `streamProcess` throws, and the operating
+ * system's errors.
  */
 export async function withNar<T>(
   path: string,
@@ -25,9 +25,8 @@ export async function withNar<T>(
 
 /**
  * The NAR of a file, link or directory, as `nix-store --dump` writes it (Nix manual, "Nix
- * Archive (NAR) format"), or null where it is larger than `limit` bytes. It is held in
- * memory; whoever calls compares its hash with what Nix has recorded. Throws what the file
- * system throws.
+ * Archive (NAR) format"), or null if it is larger than `limit` bytes. It is held in memory. The
+ * caller compares its hash with the one that Nix recorded. Throws the operating system's errors.
  */
 export function dumpNar(path: string, limit: number): Buffer | null {
   const dump = new Dump(limit);
@@ -57,7 +56,7 @@ class Dump {
     }
   }
 
-  /** Names and targets are bytes: on Linux they need not be text. */
+  /** Names and link targets are bytes: on Linux they need not be UTF-8. */
   addNode(path: Buffer): void {
     const found = lstatSync(path);
     this.add(OPEN, TYPE);
@@ -74,10 +73,10 @@ class Dump {
       this.add(SYMLINK, TARGET, word(readlinkSync(path, { encoding: "buffer" })));
     } else if (found.isFile()) {
       this.add(REGULAR);
-      // For the owner, whatever the others may do (S_IXUSR).
+      // Nix looks at the owner's bit alone (S_IXUSR).
       if (found.mode & 0o100) this.add(EXECUTABLE, word(""));
       this.add(CONTENTS);
-      // Not read for nothing.
+      // A file above the limit is not read at all.
       if (found.size > this.#left) this.#left = -1;
       else this.add(word(readFileSync(path)));
     } else {
@@ -89,7 +88,7 @@ class Dump {
 
 const LENGTH = 8;
 
-/** A string with its length before it, padded to a multiple of 8 bytes. */
+/** A string of the format: its length, its bytes, and zeros up to a multiple of 8 bytes. */
 function word(contents: string | Buffer): Buffer {
   const bytes = Buffer.from(contents);
   const padding = (LENGTH - (bytes.length % LENGTH)) % LENGTH;

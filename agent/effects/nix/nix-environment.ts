@@ -1,7 +1,7 @@
-/** Store paths given to one call of Nix stay well below the kernel's limit (execve(2), ARG_MAX). */
+/** Store paths for one call of Nix: well below the kernel's limit (execve(2), ARG_MAX). */
 export const PATHS_PER_CALL = 2_000;
 
-/** Variables of the agent's own environment that the programs it runs may see. */
+/** Variables of the agent's own environment that are passed on to child processes. */
 const PASSED_ON = [
   "PATH",
   "HOME",
@@ -12,8 +12,8 @@ const PASSED_ON = [
 ];
 
 /**
- * The environment of child processes: nothing but what is named here, so that no
- * variable of whoever started the agent (`LD_PRELOAD`, `NIX_CONFIG`, …) has an effect.
+ * The environment of child processes: only what is named here. So no other variable of the agent's
+ * environment (`LD_PRELOAD`, `NIX_CONFIG`, …) can change what they do.
  */
 export function childEnvironment(
   extra: Readonly<Record<string, string>> = {},
@@ -26,7 +26,7 @@ export function childEnvironment(
   return { ...env, ...extra };
 }
 
-/** Options of every call: the new command line, and never a substituter on the network. */
+/** Options of every call: allow the new command line, and never use a substituter. */
 export const NIX_OPTIONS = [
   "--extra-experimental-features",
   "nix-command",
@@ -37,7 +37,7 @@ export const NIX_OPTIONS = [
 
 /**
  * The directory in which a chroot store keeps its files (`local?root=DIR`, or a plain
- * path; Nix manual, "Local Store"), or null for stores whose paths are real.
+ * path; Nix manual, "Local Store"), or null for a store whose paths are the real ones.
  */
 export function storeRoot(uri: string | undefined): string | null {
   if (uri === undefined) return null;

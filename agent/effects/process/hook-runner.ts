@@ -3,7 +3,7 @@ import type { HookRunner } from "../../core/ports.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess } from "./subprocess.ts";
 
-/** Runs a hook as the agent's own user; at its time limit its whole process group is ended. */
+/** Runs a hook as the agent's own user. At its time limit, its whole process group is ended. */
 export const systemHookRunner: HookRunner = async ({ command, variables, timeoutMs }, signal) => {
   const [program = "", ...args] = command;
   let failure: string;

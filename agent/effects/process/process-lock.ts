@@ -5,15 +5,16 @@ import type { LockName, Locks } from "../../core/ports.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess } from "./subprocess.ts";
 
-/** A lock that the kernel gives up when its holder dies. */
+/** A lock that the kernel releases when its holder dies. */
 export interface ProcessLock {
   release(): Promise<void>;
 }
 
 /**
  * Takes an exclusive flock(2) on a file, or gives null if another process holds it.
- * Node has no flock, so util-linux's `flock` locks the descriptor that it inherits;
- * the lock belongs to the open file description, which this process keeps.
+ * Node has no flock, so util-linux's `flock` locks a descriptor that it inherits. The lock
+ * belongs to the open file description, which this process keeps. Throws TOOL_MISSING and the
+ * operating system's errors.
  */
 export async function tryLock(path: string): Promise<ProcessLock | null> {
   const file = await open(path, "a+", 0o600);
@@ -31,7 +32,7 @@ export async function tryLock(path: string): Promise<ProcessLock | null> {
   return null;
 }
 
-/** The locks of a state directory, which must be there. Throws TOOL_MISSING and IO errors. */
+/** The locks of a state directory, which must exist. Throws TOOL_MISSING and IO errors. */
 export function locksIn(stateDirectory: string): Locks {
   const fileOf = (name: LockName): string => join(stateDirectory, `${name}.lock`);
   return {

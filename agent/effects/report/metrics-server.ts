@@ -1,14 +1,15 @@
 import { createServer, type RequestListener } from "node:http";
 import { EXPOSITION_CONTENT_TYPE } from "../../core/metrics/prometheus.ts";
 
-/** Clients beyond these are turned away; each has this long, whatever it does. */
+/** Further clients are turned away. */
 const MAX_CLIENTS = 8;
+/** A client is cut off after this time. */
 const CLIENT_TIMEOUT_MS = 5_000;
 const MAX_HEADER_BYTES = 8 * 1024;
 
 /**
- * Answers `GET /metrics` with what `metrics` gives, and nothing else. `address` is
- * HOST:PORT. Gives what ends it. Throws the operating system's errors.
+ * Answers `GET /metrics` with what `metrics` gives, and nothing else. `address` is HOST:PORT. Gives
+ * a function that ends the service. Throws the operating system's errors.
  */
 export async function serveMetrics(
   address: string,
@@ -50,7 +51,7 @@ export async function serveMetrics(
   const { hostname, port } = new URL(`http://${address}`);
   await new Promise<void>((resolve, reject) => {
     server.once("error", reject);
-    // Port 80 is no port to a URL.
+    // A URL has no port if it is 80.
     server.listen(Number(port || 80), hostname.replace(/^\[|\]$/g, ""), resolve);
   });
   server.on("error", () => undefined);

@@ -9,16 +9,16 @@ import { ifMissing, readIfExists } from "../files/missing-file.ts";
 const FILE = "history.jsonl";
 const OLDER = "history.older.jsonl";
 
-/** At this size the file becomes the older one; the one before that is dropped. */
+/** At this size, the file is renamed to the older one, which it replaces. */
 const MAX_BYTES = 1024 * 1024;
 
-/** Read at a time from the end: a few hundred entries. */
+/** Bytes read at a time from the end: a few hundred entries. */
 const BLOCK_BYTES = 64 * 1024;
 
-/** Of a file that somebody else made longer than rotation lets it become no more is read. */
+/** Read at most this much, even if something else let the file grow. */
 const MAX_READ_BYTES = 2 * MAX_BYTES;
 
-/** The append-only record of what happened, for people and for recovery. */
+/** The append-only list of what happened, for people and for recovery. */
 export class History implements HistoryStore {
   readonly #directory: string;
 
@@ -34,7 +34,7 @@ export class History implements HistoryStore {
     let size: number;
     try {
       before = (await file.stat()).size;
-      // A line that a power cut left without its end must not swallow this one.
+      // If a power cut left a line without its end, this entry begins a new line.
       const last = Buffer.alloc(1);
       if (before > 0) await file.read(last, 0, 1, before - 1);
       const start = before > 0 && last.toString() !== "\n" ? "\n" : "";
@@ -48,7 +48,7 @@ export class History implements HistoryStore {
     if (size > MAX_BYTES) await this.#rotate(path);
   }
 
-  /** Begins a new file with what must not be lost with the oldest one. */
+  /** Begins a new file, with what must not be lost with the oldest one. */
   async #rotate(path: string): Promise<void> {
     const entries = await this.read();
     const trust = mergeMemories(entries.flatMap((entry) => entry.trust ?? []));
@@ -60,7 +60,7 @@ export class History implements HistoryStore {
     }
   }
 
-  /** Entries, oldest first. A line that a power cut tore is left out. */
+  /** All entries, oldest first, without lines that a power cut tore. */
   async read(): Promise<HistoryEntry[]> {
     const texts = await Promise.all(
       [OLDER, FILE].map((name) => readIfExists(join(this.#directory, name))),
@@ -71,11 +71,11 @@ export class History implements HistoryStore {
       .flatMap((line) => entryIn(line) ?? []);
   }
 
-  /** The newest entry of an event, or null. Reads from the end, and no more than is needed. */
+  /** The newest entry of an event, or null. Reads from the end, and only as much as is needed. */
   async findLast(event: string): Promise<HistoryEntry | null> {
     for (const name of [FILE, OLDER]) {
       for await (const line of linesBackwards(join(this.#directory, name))) {
-        // Most lines are told apart without being parsed.
+        // Parsing is slow, and most lines do not have the event's name at all.
         const entry = line.includes(JSON.stringify(event)) ? entryIn(line) : null;
         if (entry?.event === event) return entry;
       }
@@ -83,7 +83,7 @@ export class History implements HistoryStore {
     return null;
   }
 
-  /** Whether there are files for it. */
+  /** Whether there is a file, even an empty one. */
   async exists(): Promise<boolean> {
     return (await this.#sizes()).some((size) => size !== null);
   }
@@ -106,7 +106,7 @@ export class History implements HistoryStore {
   }
 }
 
-/** The entry of a line; null where a power cut tore it. */
+/** The entry of a line; null if a power cut tore it. */
 function entryIn(line: string): HistoryEntry | null {
   try {
     const parsed = historyEntrySchema.safeParse(JSON.parse(line));
@@ -116,14 +116,14 @@ function entryIn(line: string): HistoryEntry | null {
   }
 }
 
-/** The lines of a file, last first; none where there is no file. */
+/** The lines of a file, last first; none if there is no file. */
 async function* linesBackwards(path: string): AsyncGenerator<string> {
   const file = await ifMissing(open(path, "r"), null);
   if (!file) return;
   try {
     const { size } = await file.stat();
     const first = Math.max(0, size - MAX_READ_BYTES);
-    /** What was read of a line whose beginning lies further ahead, as bytes: it may split a character. */
+    /** The end of a line whose beginning is not read yet. As bytes: a block may split a character. */
     let rest = Buffer.alloc(0);
     for (let to = size; to > first;) {
       const from = Math.max(first, to - BLOCK_BYTES);

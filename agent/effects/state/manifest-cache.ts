@@ -6,15 +6,15 @@ import { readChecked, writeChecked } from "../files/checked-file.ts";
 const entrySchema = z.strictObject({
   etag: z.string().optional(),
   lastModified: z.string().optional(),
-  /** The envelope as it was read, base64; verified again whenever it is used. */
+  /** The envelope as it was read, base64. It is verified again whenever it is used. */
   envelope: z.string(),
 });
 
 const cacheSchema = z.record(z.string(), entrySchema);
 
 /**
- * What each mirror answered last, so that an unchanged manifest costs a 304. Losing
- * the file costs one full read; it holds nothing that is believed unverified.
+ * The last manifest of each mirror, so that an unchanged one costs only an answer of HTTP 304. If
+ * the file is lost, manifests are read whole once. Nothing in it is trusted without verification.
  */
 export class ManifestCacheFile implements ManifestCache {
   readonly #path: string;
@@ -48,7 +48,7 @@ export class ManifestCacheFile implements ManifestCache {
     if ((await this.#load()).delete(cacheKey(mirror, channel))) this.#dirty = true;
   }
 
-  /** Writes what changed. */
+  /** Writes the file if something changed. Throws the operating system's errors. */
   async save(): Promise<void> {
     if (!this.#dirty || !this.#entries) return;
     await writeChecked(this.#path, Object.fromEntries(this.#entries));

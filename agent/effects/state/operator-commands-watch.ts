@@ -9,7 +9,7 @@ import { HOLD_FILE } from "./hold-file.ts";
 /** The files of the state directory that hold what people decided about this host. */
 const COMMAND_FILES: readonly string[] = [HOLD_FILE, CONFIRMATION_FILE];
 
-/** So often is looked where the kernel tells nothing: no inotify, or no watch left. */
+/** Time between two looks if the kernel reports nothing: no inotify, or no watch left. */
 const LOOK_MS = 15_000;
 
 interface Options {
@@ -19,8 +19,8 @@ interface Options {
 }
 
 /**
- * Tells when somebody held, released or confirmed. Only who may write to the state directory
- * can, as ever: the agent listens to nothing else.
+ * Notices when an operator holds, unholds or confirms. Only users who may write to the state
+ * directory can do that; the agent listens to nothing else.
  */
 export class DirectoryCommandsWatch implements OperatorCommandsWatch {
   readonly #directory: string;
@@ -37,7 +37,7 @@ export class DirectoryCommandsWatch implements OperatorCommandsWatch {
     this.#watchDirectory = watchDirectory;
   }
 
-  /** Takes what was commanded until now for known; whatever comes later is news. */
+  /** Marks the present commands as known. Later ones are news. */
   async look(): Promise<void> {
     this.#seen = await this.#found();
   }
@@ -45,7 +45,7 @@ export class DirectoryCommandsWatch implements OperatorCommandsWatch {
   /** Waits for news and gives true; gives false once `signal` is aborted. */
   async untilNews(signal: AbortSignal): Promise<boolean> {
     let heard = (): void => undefined;
-    // Before the first look, so that nothing comes between the two.
+    // The watch begins before the first look, so that nothing is missed in between.
     const watcher = this.#listen(() => {
       heard();
     });
@@ -65,7 +65,7 @@ export class DirectoryCommandsWatch implements OperatorCommandsWatch {
     }
   }
 
-  /** Null where the directory cannot be watched; then it is only looked at. */
+  /** Null if the directory cannot be watched; then it is only looked at from time to time. */
   #listen(heard: () => void): FSWatcher | null {
     try {
       return this.#watchDirectory(this.#directory, (_, name) => {

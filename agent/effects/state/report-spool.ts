@@ -7,8 +7,8 @@ import { readChecked, writeChecked } from "../files/checked-file.ts";
 const FILE = "report.pending.json";
 
 /**
- * Keeps the newest report on disk for as long as somebody has not taken it. Older ones say
- * nothing that it does not say, so there is never more than one.
+ * Keeps the newest report on disk until it is delivered everywhere. It replaces older ones, so
+ * there is never more than one.
  */
 export class ReportSpoolFile implements ReportSpool {
   readonly #path: string;
@@ -17,13 +17,13 @@ export class ReportSpoolFile implements ReportSpool {
     this.#path = join(stateDirectory, FILE);
   }
 
-  /** What has to be delivered still; a damaged file is as good as none. */
+  /** The report that is not delivered everywhere yet, or null, also if the file is damaged. */
   async read(): Promise<PendingReport | null> {
     const found = await readChecked(this.#path, pendingReportSchema);
     return found.kind === "read" ? found.value : null;
   }
 
-  /** Replaces it; one that got everywhere is removed. */
+  /** Replaces the report, and removes it if it was delivered everywhere. */
   async write(pending: PendingReport): Promise<void> {
     if (pending.targets.length > 0) await writeChecked(this.#path, pending);
     else await rm(this.#path, { force: true });

@@ -14,11 +14,11 @@ import { ifMissing } from "../files/missing-file.ts";
 import type { History } from "./history.ts";
 
 /**
- * The agent's record on disk. The highest accepted sequence is kept in the record, in a
- * file of its own, in the history and, where a place for it is given, once more outside
- * of the state directory, so that no single loss lets a mirror replay an old release. A
- * copy of the record lies outside of the directory: what is lost in the middle of an
- * activation would else make the unproven system look like the one to go back to.
+ * The agent's record on disk. The highest accepted sequence is kept in the record, in a file of its
+ * own, in the history and, if the settings name a place, once more outside of the state directory,
+ * so that no single loss lets a mirror replay an old release. A copy of the record lies outside of
+ * the directory. Without it, a loss in the middle of an activation would make the unproven system
+ * look like the one to go back to.
  */
 export class StateFile implements StateStore {
   readonly #recordPath: string;
@@ -28,7 +28,7 @@ export class StateFile implements StateStore {
   readonly #copyPath: string;
   readonly #history: History;
   readonly #log: Log;
-  /** What `recall` found in each of the memories' files. */
+  /** The memories that `recall` found in each of their files. */
   #trustOnDisk: (TrustMemories | null)[] = [];
   #alarms: readonly PullError[] = [];
 
@@ -56,7 +56,7 @@ export class StateFile implements StateStore {
     await chmod(this.#directory, 0o700);
   }
 
-  /** Removes files that were never finished; only for who holds the lock. */
+  /** Removes unfinished files of agents that were killed. The caller holds the update lock. */
   async removeUnfinished(): Promise<void> {
     for (const directory of [this.#directory, this.#copyDirectory]) {
       const names = await ifMissing(readdir(directory), []);
@@ -67,8 +67,8 @@ export class StateFile implements StateStore {
   }
 
   /**
-   * Reads the record; what is damaged or missing is put together again from the other
-   * copies. Throws only the operating system's errors.
+   * Reads the record. If something is damaged or missing, it is rebuilt from the other copies.
+   * Throws only the operating system's errors.
    */
   async recall(): Promise<Recollection> {
     const [record, ...trust] = await Promise.all([
@@ -85,7 +85,7 @@ export class StateFile implements StateStore {
       if (memories.length > 0 && trust[0]?.kind === "missing") {
         this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
       }
-      // Its first line comes after the first record, and before the second.
+      // Between the first record and the second, the first line of the history is written.
       const hasPast = record.value.state.name !== "Idle" || record.value.committed !== null;
       if (hasPast && (await this.#history.isEmpty())) {
         this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
@@ -122,8 +122,8 @@ export class StateFile implements StateStore {
   }
 
   /**
-   * Reads the record, with an alarm for all that is wrong; when nothing is left of a host
-   * that had a history, throws STATE_CORRUPT or STATE_LOST unless `acceptLoss`.
+   * Reads the record, and logs an error for everything that is wrong. If nothing is left of a
+   * host that had a history, it throws STATE_CORRUPT or STATE_LOST, unless `acceptLoss`.
    */
   async load({ acceptLoss = false } = {}): Promise<AgentRecord> {
     const { record, alarms } = await this.recall();
@@ -136,7 +136,7 @@ export class StateFile implements StateStore {
     return record ?? EMPTY_RECORD;
   }
 
-  /** After `load`: writes again what was damaged or missing, and notes it in the history. */
+  /** After `load`: writes what was damaged or missing again, and notes that in the history. */
   async mend(record: AgentRecord, now: Date): Promise<void> {
     const alarms = this.#alarms;
     if (alarms.length > 0) await writeChecked(this.#recordPath, record);
@@ -150,14 +150,14 @@ export class StateFile implements StateStore {
     }
   }
 
-  /** Writes the record, durably, before whatever it announces is done. */
+  /** Writes the record durably. The caller does what it announces only afterwards. */
   async save(record: AgentRecord): Promise<void> {
     await this.#saveTrust(record);
     await this.#saveCopy(record);
     await writeChecked(this.#recordPath, record);
   }
 
-  /** The copy comes first, so that it is never behind. Without it the record still counts. */
+  /** The copy is written first, so that it is never older. If it cannot be, the record counts. */
   async #saveCopy(record: AgentRecord): Promise<void> {
     try {
       await mkdir(this.#copyDirectory, { recursive: true, mode: 0o700 });
@@ -177,7 +177,7 @@ export class StateFile implements StateStore {
         this.#trustOnDisk[at] = trust;
       } catch (error) {
         if (at === 0) throw error;
-        // The state directory has it; a host must not stop for want of one more copy.
+        // The state directory has it: a host must not stop because one more copy is missing.
         const { code, message } = toPullError(error);
         this.#log.error(`state: no copy outside of the state directory: ${message}`, { code });
       }

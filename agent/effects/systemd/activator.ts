@@ -7,7 +7,7 @@ import { SwitchOutput } from "../../core/update/switch-output.ts";
 import { runProcess } from "../process/subprocess.ts";
 import { isSwitchLocked } from "./switch-lock.ts";
 
-/** Below a toplevel. */
+/** Path of the program in a toplevel. */
 export const SWITCH_PROGRAM = "bin/switch-to-configuration";
 
 const USAGE_TIMEOUT_MS = 10_000;
@@ -29,9 +29,8 @@ export async function usageKnowsCheck(
 export const UNCHECKED = { NIXOS_NO_CHECK: "1" };
 
 /**
- * Runs switch-to-configuration as a child of the agent: for sandboxes and hosts
- * without systemd. It is never stopped by the agent's own signals: half an activation
- * is worse than a late shutdown.
+ * Runs switch-to-configuration as a child of the agent, for sandboxes and hosts without systemd.
+ * The agent's own signals do not stop it: half an activation is worse than a late shutdown.
  */
 export function childActivator(
   settings: Pick<Settings, "store" | "activation">,
@@ -39,7 +38,7 @@ export function childActivator(
   log: Log,
 ): Activator {
   const root = storeRoot(settings.store);
-  // In a sandbox the system's files lie below the root, and only it can tell where.
+  // The switch program of a sandbox finds the system's files below this root.
   const env = childEnvironment(root === null ? {} : { NIXOS_PULL_SANDBOX_ROOT: root });
   const program = (toplevel: string): string => join(store.realPath(toplevel), SWITCH_PROGRAM);
   return {

@@ -5,12 +5,12 @@ import type { Settings } from "../../core/settings.ts";
 import { writeDurably } from "../files/durable-file.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 
-/** The program that the NixOS module's `nixos-pull-boot.timer` runs, where it is there. */
+/** The NixOS module's `nixos-pull-boot.timer` runs this program, if it exists. */
 const BOOT_PROGRAM = "boot-deadline";
 
 /**
- * Deadlines that run this very agent, `ownProgram`, with the configuration as it has it:
- * the new system's program and configuration may be what is wrong.
+ * Deadlines that run this agent, `ownProgram`, with its present configuration. Those of the new
+ * system may be what is broken.
  */
 export function deadlineOf(settings: Settings, ownProgram: readonly string[]): Deadline {
   const bootProgram = join(settings.paths.state, BOOT_PROGRAM);

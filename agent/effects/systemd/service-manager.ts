@@ -15,7 +15,7 @@ async function readBootId(): Promise<string> {
   return (await readFile("/proc/sys/kernel/random/boot_id", "utf8")).trim();
 }
 
-/** The agent's own transient units are judged by their results. */
+/** The agent judges its own transient units by their results. */
 function isNotOurs(unit: string): boolean {
   return unit !== SWITCH_UNIT && !unit.startsWith(`${DEADLINE}.`);
 }
@@ -64,7 +64,7 @@ export const systemdManager: ServiceManager = {
 
   async unitTroubles() {
     const [listed, shown] = await Promise.all([
-      // A service that is restarted for ever is never failed (systemd.service(5), Restart=).
+      // A service that systemd restarts again and again never fails (systemd.service(5), Restart=).
       systemdOrThrow(
         "systemctl",
         "list-units",
@@ -118,7 +118,7 @@ export const systemdManager: ServiceManager = {
       "--timer-property=AccuracySec=1s",
       "--no-ask-password",
       "--quiet",
-      // It has to succeed: where it cannot, it is tried again until it does.
+      // The way back has to succeed: if it fails, systemd tries again until it does.
       "--property=Restart=on-failure",
       "--property=RestartSec=30s",
       "--property=StartLimitIntervalSec=0",
@@ -153,7 +153,7 @@ export const systemdManager: ServiceManager = {
   },
 };
 
-/** A sandbox: it has boots like everything on the machine, but no units of its own. */
+/** A sandbox shares the boots of its machine, but has no units of its own. */
 export const sandboxManager: ServiceManager = {
   bootId: readBootId,
   unitTroubles: () => Promise.resolve(null),
@@ -166,5 +166,5 @@ export const sandboxManager: ServiceManager = {
   startAgent: () => Promise.resolve(),
   restartAgent: () => Promise.resolve(),
   reboot: () =>
-    Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox does not reboot its machine")),
+    Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox cannot reboot its machine")),
 };

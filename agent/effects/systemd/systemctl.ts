@@ -2,7 +2,7 @@ import { PullError } from "../../core/errors.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../process/subprocess.ts";
 
-/** systemd's own default for a job is 90 seconds; what takes longer is stuck. */
+/** systemd's own default for a job is 90 seconds; a program that takes longer is stuck. */
 const TIMEOUT_MS = 120_000;
 
 /** Runs a program of systemd; gives the result whatever the exit code. */
@@ -17,7 +17,7 @@ export function systemd(
   });
 }
 
-/** The same; throws where it fails. */
+/** The same. Throws TOOL_TIMEOUT or IO_FAILED unless it succeeds. */
 export async function systemdOrThrow(
   program: "systemctl" | "systemd-run",
   ...args: readonly string[]
@@ -29,7 +29,7 @@ export async function systemdOrThrow(
   return result;
 }
 
-/** Properties of a unit (`systemctl show`), or null where systemd does not answer. */
+/** Properties of a unit (`systemctl show`), or null if systemd does not answer. */
 export async function unitProperties(
   unit: string,
   ...names: readonly string[]

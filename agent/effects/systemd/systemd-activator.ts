@@ -15,7 +15,7 @@ import { isSwitchLocked } from "./switch-lock.ts";
 export const SWITCH_UNIT = "nixos-pull-switch.service";
 
 const POLL_MS = 250;
-/** Reading the journal of one switch takes moments; more is a journal that is ill. */
+/** Reading the journal of one switch takes moments, unless the journal is damaged. */
 const JOURNAL_MS = 60_000;
 /** systemd re-executes itself in some switches and does not answer for a while. */
 const SILENCE_MS = 5 * 60_000;
@@ -23,9 +23,9 @@ const SILENCE_MS = 5 * 60_000;
 const KILL_GRACE_MS = 3 * 60_000;
 
 /**
- * Runs switch-to-configuration in a transient unit of its own, so that it outlives the
- * agent, whose unit the switch may stop, restart or remove. systemd keeps the result
- * until it was read (`RemainAfterExit`), so an agent that comes later finds it.
+ * Runs switch-to-configuration in a transient unit of its own, so that it outlives the agent: the
+ * switch may stop, restart or remove the agent's unit. systemd keeps the result until it was read
+ * (`RemainAfterExit`), so that a later agent finds it.
  */
 export function systemdActivator(settings: Pick<Settings, "activation">, log: Log): Activator {
   const program = (toplevel: string): string => join(toplevel, SWITCH_PROGRAM);
@@ -44,7 +44,7 @@ export function systemdActivator(settings: Pick<Settings, "activation">, log: Lo
       if (isOurs) {
         log.info(`${SWITCH_UNIT} was started before; waiting for its end`);
       } else {
-        // Whatever else has the name is a leftover: no two switches may run at once.
+        // Any other unit of this name is a leftover: no two switches may run at once.
         await clearUnit(SWITCH_UNIT);
         const { timeout } = settings.activation;
         await start(description, [program(toplevel), action], { timeout, unchecked });
@@ -74,9 +74,9 @@ async function start(
     "--service-type=exec",
     "--property=RemainAfterExit=yes",
     `--property=RuntimeMaxSec=${Math.ceil(timeout / 1000)}s`,
-    // A switch that leaves something running must not lose it when its unit is cleared.
+    // If a switch leaves a program running, that must survive when the unit is removed.
     "--property=KillMode=mixed",
-    // What it prints is evidence: none of it may be dropped for being much.
+    // Its output is evidence: the journal must not drop lines because there are many.
     "--property=LogRateLimitIntervalSec=0",
     ...Object.entries(variables).map(([name, value]) => `--setenv=${name}=${value}`),
     "--",
@@ -85,8 +85,8 @@ async function start(
 }
 
 /**
- * Waits until the unit is through; gives what systemd recorded. The switch may be what
- * stops this agent and waits for its end, so that a signal ends the waiting at once.
+ * Waits until the unit has ended; gives what systemd recorded. A signal ends the waiting at once,
+ * because the switch itself may be stopping this agent, and then waits for its end.
  */
 async function ended(timeoutMs: number, signal?: AbortSignal): Promise<ActivationResult> {
   const limit = performance.now() + timeoutMs + KILL_GRACE_MS;
@@ -108,7 +108,10 @@ async function ended(timeoutMs: number, signal?: AbortSignal): Promise<Activatio
       active === "failed" || active === "inactive" || unit?.get("SubState") === "exited";
     if (unit && through) return resultOf(unit);
     if (performance.now() - heard > SILENCE_MS || performance.now() > limit) {
-      throw new PullError("TOOL_TIMEOUT", `${SWITCH_UNIT}: systemd does not say how it ended`);
+      throw new PullError(
+        "TOOL_TIMEOUT",
+        `${SWITCH_UNIT}: expected that systemd reports its end, found no answer`,
+      );
     }
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
