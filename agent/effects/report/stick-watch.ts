@@ -4,22 +4,22 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { directoriesAmong } from "../../core/formats/mirror-address.ts";
 import type { StickWatch } from "../../core/ports.ts";
 
-/** A look that takes longer is not waited for: the file system may be a dead server's. */
+/** A longer look is not waited for: the file system may be that of a server that is down. */
 const LOOK_MS = 1_000;
 
 interface Watched {
   readonly address: string;
   readonly manifest: string;
-  /** Null where there is none. */
+  /** Identity of the manifest at the last look; null if there was none. */
   seen: string | null;
   changed: boolean;
-  /** A look that has not come back yet; never more than one. */
+  /** A look that is not finished yet. There is never more than one. */
   looking: Promise<void> | null;
 }
 
 /**
- * Tells when a mirror in a directory has news: it came, such as a stick that was plugged
- * in, or its manifest was replaced. It asks for one file's state and opens nothing.
+ * Notices when a mirror in a directory appears, such as a stick that is plugged in, and when its
+ * manifest is replaced. It asks for the state of one file and opens nothing.
  */
 export class DirectoryStickWatch implements StickWatch {
   readonly #watched: readonly Watched[];
@@ -32,12 +32,12 @@ export class DirectoryStickWatch implements StickWatch {
     }));
   }
 
-  /** True where there is nothing to watch. */
+  /** Whether there is nothing to watch. */
   get isIdle(): boolean {
     return this.#watched.length === 0;
   }
 
-  /** Addresses of the mirrors that came or changed since the last look. */
+  /** Addresses of the mirrors that appeared or changed since the last look. */
   async look(): Promise<string[]> {
     const limit = new AbortController();
     const looks = this.#watched.map((one) => {
