@@ -1,5 +1,6 @@
 import { CommanderError } from "@commander-js/extra-typings";
-import { describeError, errorJson, printJson } from "./cli/display/output.ts";
+import { errorDocumentSchema, errorJson, printJson } from "./cli/display/json.ts";
+import { describeError } from "./cli/display/output.ts";
 import { createProgram } from "./cli/program.ts";
 import { EXIT, toPullError } from "./core/errors.ts";
 
@@ -34,7 +35,7 @@ async function main(argv: readonly string[]): Promise<number> {
       return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
     const error = toPullError(thrown);
-    if (asksForJson(argv)) printJson({ error: errorJson(error) });
+    if (asksForJson(argv)) printJson(errorDocumentSchema, { error: errorJson(error) });
     process.stderr.write(`${describeError(error)}\n`);
     if (error.code === "INTERNAL") process.stderr.write(`${error.stack ?? ""}\n`);
     return error.exitCode;

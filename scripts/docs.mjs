@@ -17,6 +17,8 @@ const repository = fileURLToPath(new URL("..", import.meta.url));
 
 const SOURCES = `
 export { createProgram } from "./agent/cli/program.ts";
+export { errorDocumentSchema } from "./agent/cli/display/json.ts";
+export { outputSchemaOf } from "./agent/cli/options/json.ts";
 export { archiveIndexSchema } from "./agent/core/formats/archive-index.ts";
 export { durationSchema } from "./agent/core/text/duration.ts";
 export { envelopeSchema } from "./agent/core/formats/envelope.ts";
@@ -53,10 +55,13 @@ const DURATION = "^([0-9]+[smhd])+$";
 const MIRROR = "^(https?://[^/?#\\s][^?#\\s]*|file:///[^?#\\s]*)$";
 const PUBLIC_KEY = "^[^\\s:]{1,200}:[A-Za-z0-9+/]{43}=$";
 
+function storePathPattern({ STORE_DIRECTORY, STORE_PATH_NAME }) {
+  return `^${STORE_DIRECTORY}/${STORE_PATH_NAME.source.slice(1)}`;
+}
+
 /** The JSON Schemas by file name, as objects. */
 function jsonSchemas(agent) {
-  const { z, durationSchema, storePathSchema, STORE_DIRECTORY, STORE_PATH_NAME } = agent;
-  const storePath = `^${STORE_DIRECTORY}/${STORE_PATH_NAME.source.slice(1)}`;
+  const { z, durationSchema, storePathSchema } = agent;
 
   // What zod cannot say in JSON Schema by itself: transforms and refinements.
   const settings = {
@@ -82,7 +87,7 @@ function jsonSchemas(agent) {
       override: ({ zodSchema, jsonSchema, path }) => {
         const { def } = zodSchema._zod;
         if (def.type === "pipe" && def.in === durationSchema.def.in) jsonSchema.pattern = DURATION;
-        if (zodSchema === storePathSchema) jsonSchema.pattern = storePath;
+        if (zodSchema === storePathSchema) jsonSchema.pattern = storePathPattern(agent);
         const where = path.join("/");
         Object.assign(jsonSchema, additions[where]);
         unused.delete(where);
@@ -183,16 +188,41 @@ function errorTable({ ERROR_KINDS }) {
   return table(["code", "exit code", "transient", "meaning"], rows);
 }
 
-function commandHelp({ createProgram }) {
-  const program = createProgram({ signal: null, finish: () => undefined });
-  const withSubcommands = (command, title) => [
-    { command, title },
-    ...command.commands.flatMap((it) => withSubcommands(it, `${title} ${it.name()}`)),
-  ];
-  return withSubcommands(program, "nixos-pull")
+/** All commands and their subcommands, each with its whole name. */
+function allCommands(command, title = "nixos-pull") {
+  const below = command.commands.flatMap((it) => allCommands(it, `${title} ${it.name()}`));
+  return [{ command, title }, ...below];
+}
+
+/** The file that describes what a command prints for `--json`, below agent/docs. */
+function outputFile(title) {
+  return `schema/output/${title.replace("nixos-pull ", "").replaceAll(" ", "-")}.schema.json`;
+}
+
+/** What each command prints for `--json`: its own document, or that of an error. */
+function outputSchemas({ z, outputSchemaOf, errorDocumentSchema, ...agent }, commands) {
+  return commands.flatMap(({ command, title }) => {
+    const schema = outputSchemaOf(command.options);
+    if (schema === null) return [];
+    const { $schema, ...rest } = z.toJSONSchema(z.union([schema, errorDocumentSchema]), {
+      io: "output",
+      reused: "ref",
+      override: ({ zodSchema, jsonSchema }) => {
+        if (zodSchema === agent.storePathSchema) jsonSchema.pattern = storePathPattern(agent);
+      },
+    });
+    return [[outputFile(title), { $schema, title: `${title} --json`, ...rest }]];
+  });
+}
+
+function commandHelp({ outputSchemaOf }, commands) {
+  return commands
     .map(({ command, title }) => {
       command.configureOutput({ getOutHelpWidth: () => 80, getOutHasColors: () => false });
-      return `## ${title}\n\n\`\`\`text\n${command.helpInformation().trimEnd()}\n\`\`\``;
+      const help = `## ${title}\n\n\`\`\`text\n${command.helpInformation().trimEnd()}\n\`\`\``;
+      if (outputSchemaOf(command.options) === null) return help;
+      const file = outputFile(title);
+      return `${help}\n\nWhat \`--json\` prints: [${file.replace("schema/", "")}](${file}).`;
     })
     .join("\n\n");
 }
@@ -216,25 +246,27 @@ const DOCUMENTS = ["agent/docs/commands.md", "agent/docs/configuration.md", "age
 async function generate(directory) {
   const agent = await loadAgent();
   const options = (await prettier.resolveConfig(join(repository, "package.json"))) ?? {};
+  const program = agent.createProgram({ signal: null, finish: () => undefined });
+  const commands = allCommands(program);
   const schemas = jsonSchemas(agent);
   const parts = {
     settings: settingsTable(Object.fromEntries(schemas).settings),
     "exit-codes": table(["exit code", "where to look"], exitMeanings(agent)),
     "error-codes": errorTable(agent),
-    commands: commandHelp(agent),
+    commands: commandHelp(agent, commands),
   };
-  const program = agent.createProgram({ signal: null, finish: () => undefined });
   const files = new Map([
     ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],
   ]);
   const optionsDocument = await moduleOptions();
   if (optionsDocument !== null) files.set(MODULE_OPTIONS, optionsDocument);
-  for (const [name, schema] of schemas) {
+  const named = schemas.map(([name, schema]) => [`schema/${name}.schema.json`, schema]);
+  for (const [file, schema] of [...named, ...outputSchemas(agent, commands)]) {
     const text = await prettier.format(JSON.stringify(schema, null, 2), {
       ...options,
       parser: "json",
     });
-    files.set(`agent/docs/schema/${name}.schema.json`, text);
+    files.set(`agent/docs/${file}`, text);
   }
   for (const file of DOCUMENTS) {
     const text = fill(await readFile(join(directory, file), "utf8"), parts, file);

@@ -1,18 +1,32 @@
+import * as z from "zod";
 import { composeTools } from "../host/compose.ts";
 import { tick } from "../host/tick.ts";
 import { writeMetricsFile } from "../host/report/metrics.ts";
 import { handReport } from "../host/report/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { recordSchema } from "../core/update/record.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
-import { describeFinding, findingJson, releaseName } from "./display/finding.ts";
-import { ProgressLine, formatBytes, printJson, printLine } from "./display/output.ts";
+import { describeFinding, findingJson, findingShape, releaseName } from "./display/finding.ts";
+import { printJson } from "./display/json.ts";
+import { ProgressLine, formatBytes, printLine } from "./display/output.ts";
+
+/** What `apply --json` prints. */
+const applySchema = z.strictObject({
+  hostname: hostnameSchema,
+  updated: z.boolean().describe("whether the host was switched to the release now"),
+  ...findingShape,
+  state: recordSchema.shape.state,
+  committed: recordSchema.shape.committed,
+  pendingReboot: recordSchema.shape.pendingReboot,
+});
 
 function definition() {
   return hostCommand("apply", "poll once and apply the release now")
-    .addOption(jsonOption())
+    .addOption(jsonOption(applySchema))
     .option("--again", "also apply what failed here before, or was changed by hand")
     .option("--accept-state-loss", "start with a new state if the state directory is damaged");
 }
@@ -46,7 +60,7 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
   await handReport(tools);
   const { release, next, updated, error, record } = outcome;
   if (options.json) {
-    printJson({
+    printJson(applySchema, {
       hostname: settings.hostname,
       updated,
       ...findingJson(outcome),

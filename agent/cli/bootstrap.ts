@@ -1,5 +1,6 @@
 import { readFile } from "node:fs/promises";
 import { Option } from "@commander-js/extra-typings";
+import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parseSettings } from "../core/settings.ts";
@@ -11,12 +12,20 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { printJson } from "./display/output.ts";
+import { printJson } from "./display/json.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive, repeatable } from "./options/values.ts";
 
 /** What is printed: a script, or user data for cloud-init. */
 const FORMATS = ["cloud-init", "script"] as const;
+
+/** What `bootstrap --json` prints: texts only, as Terraform's external data source reads them. */
+const bootstrapSchema = z.strictObject({
+  hostname: hostnameSchema,
+  config: z.string(),
+  script: z.string(),
+  user_data: z.string(),
+});
 
 function definition() {
   return operatorCommand("bootstrap", "print what a fresh host needs to get its first release")
@@ -31,7 +40,9 @@ function definition() {
         .choices(FORMATS)
         .default("cloud-init" as const),
     )
-    .addOption(jsonOption("print all of it as a flat JSON object, as Terraform reads it"));
+    .addOption(
+      jsonOption(bootstrapSchema, "print all of it as a flat JSON object, as Terraform reads it"),
+    );
 }
 
 export const bootstrapCommand: CommandMaker = ({ finish }) =>
@@ -63,7 +74,7 @@ async function bootstrap(options: OptionsOf<typeof definition>): CommandResult {
   // Refuses what the agent would refuse later, on the host.
   parseSettings(settings, hostname);
   const { config, script, userData } = bootstrapOf(settings);
-  if (options.json) printJson({ hostname, config, script, user_data: userData });
+  if (options.json) printJson(bootstrapSchema, { hostname, config, script, user_data: userData });
   else process.stdout.write(format === "script" ? script : userData);
   return EXIT.ok;
 }

@@ -1,18 +1,40 @@
+import * as z from "zod";
 import { check as checkHost } from "../host/check.ts";
 import { composeTools } from "../host/compose.ts";
-import { describeDrift } from "../core/update/drift.ts";
+import { describeDrift, driftSchema } from "../core/update/drift.ts";
+import { stateSchema } from "../core/update/states.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
 import { EXIT } from "../core/errors.ts";
-import { describeHold } from "../core/schedule/hold.ts";
+import { describeHold, holdReadSchema } from "../core/schedule/hold.ts";
 import { silentLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
-import { describeFinding, describeVerdict, findingJson } from "./display/finding.ts";
-import { describeError, formatBytes, note, printJson, printLine } from "./display/output.ts";
+import { describeFinding, describeVerdict, findingJson, findingShape } from "./display/finding.ts";
+import { countSchema, bytesSchema, printJson } from "./display/json.ts";
+import { counted, describeError, formatBytes, note, printLine } from "./display/output.ts";
+
+/** What `check --json` prints. */
+const checkSchema = z.strictObject({
+  hostname: hostnameSchema,
+  ...findingShape,
+  preview: z
+    .strictObject({
+      paths: countSchema,
+      newPaths: countSchema,
+      downloadBytes: bytesSchema,
+      storeBytes: bytesSchema,
+    })
+    .nullable()
+    .describe("what the update would bring; null if there is none"),
+  state: stateSchema,
+  drift: driftSchema.nullable(),
+  hold: holdReadSchema,
+});
 
 function definition() {
   return hostCommand("check", "say what would happen now, and why not")
-    .addOption(jsonOption())
+    .addOption(jsonOption(checkSchema))
     .option("--exit-code", "exit with 20 if an update would be applied");
 }
 
@@ -29,7 +51,10 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
   const { preview, error, record, verdicts, drift, hold } = found;
   if (options.json) {
     const { hostname } = settings;
-    printJson({ hostname, ...findingJson(found), preview, state: record.state, drift, hold });
+    printJson(checkSchema, {
+      ...{ hostname, ...findingJson(found) },
+      ...{ preview, state: record.state, drift, hold },
+    });
   } else {
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
     if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
@@ -38,7 +63,7 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
     printLine(describeFinding(found));
     if (preview) {
       printLine(
-        `It brings ${preview.newPaths} of ${preview.paths} paths: ` +
+        `It would bring ${preview.newPaths} of ${counted(preview.paths, "path")}: ` +
           `${formatBytes(preview.downloadBytes)} to download, ${formatBytes(preview.storeBytes)} in the store.`,
       );
     } else if (found.decision?.kind === "update" && error) {

@@ -1,16 +1,23 @@
+import * as z from "zod";
 import { composeTools } from "../host/compose.ts";
 import { confirmRelease } from "../host/operator-commands.ts";
 import { EXIT } from "../core/errors.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { confirmationSchema } from "../core/schedule/confirmation.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
-import { printJson, printLine } from "./display/output.ts";
+import { printJson } from "./display/json.ts";
+import { printLine } from "./display/output.ts";
+
+/** What `confirm --json` prints: which release is confirmed, and since when. */
+const confirmSchema = z.strictObject({ hostname: hostnameSchema, ...confirmationSchema.shape });
 
 function definition() {
   return hostCommand("confirm", "allow the release that waits to be activated on this host")
     .argument("[release]", "its sequence number or the start of its digest; refuses any other")
-    .addOption(jsonOption());
+    .addOption(jsonOption(confirmSchema));
 }
 
 export const confirmCommand: CommandMaker = ({ finish }) =>
@@ -26,7 +33,7 @@ async function confirm(
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
   const confirmed = await confirmRelease(tools, release);
-  if (options.json) printJson(confirmed);
+  if (options.json) printJson(confirmSchema, { hostname: settings.hostname, ...confirmed });
   else {
     printLine(
       `Confirmed release ${confirmed.sequence}: ${confirmed.mode} ${confirmed.toplevel}\n` +

@@ -2,14 +2,27 @@ import { stat } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
-import { EXIT, PullError } from "../core/errors.ts";
-import { TROUBLED, fleetView, type Fleet } from "../core/fleet/fleet.ts";
+import * as z from "zod";
+import { ERROR_CODES, EXIT, PullError } from "../core/errors.ts";
+import {
+  DISTRUST_REASONS,
+  STANDINGS,
+  TROUBLED,
+  fleetView,
+  type Fleet,
+} from "../core/fleet/fleet.ts";
 import { fleetMetrics } from "../core/metrics/fleet-metrics.ts";
 import type { TrustPolicy } from "../core/formats/envelope.ts";
-import { readManifest, type SignedManifest } from "../core/formats/manifest.ts";
+import {
+  channelSchema,
+  hostnameSchema,
+  readManifest,
+  type SignedManifest,
+} from "../core/formats/manifest.ts";
 import { readChannel } from "../core/release/read-channel.ts";
 import { parseNetworkSettings, trustPolicyOf, type NetworkSettings } from "../core/settings.ts";
 import { parseMirrorAddress } from "../core/formats/mirror-address.ts";
+import { reportSchema } from "../core/formats/report.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { writeDurably } from "../effects/files/durable-file.ts";
 import { Transport } from "../effects/mirror/transport.ts";
@@ -28,12 +41,55 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { configOption, loadSettings } from "./options/configuration.ts";
-import { formatTable, note, printJson, printLine } from "./display/output.ts";
+import { bytesSchema, countSchema, printJson, timeSchema } from "./display/json.ts";
+import { formatTable, note, printLine } from "./display/output.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import { settingsFor, thresholdOption } from "./options/trust.ts";
 import { duration, repeatable } from "./options/values.ts";
+
+const positionSchema = z.strictObject({ epoch: countSchema, sequence: z.int().positive() });
+
+/** What `fleet --json` prints: hosts worst first, then by name. Null stands for what is not known. */
+const fleetSchema = z.strictObject({
+  at: timeSchema,
+  hosts: z.array(
+    z.strictObject({
+      hostname: hostnameSchema,
+      channel: channelSchema.nullable(),
+      standing: z.enum(STANDINGS),
+      note: z.string().nullable().describe("why, for people"),
+      code: z.enum([...ERROR_CODES, ...DISTRUST_REASONS]).nullable(),
+      release: z.int().positive().nullable().describe("the release that it last switched to"),
+      onTarget: z.boolean().nullable(),
+      state: z.string().nullable(),
+      lastSeen: timeSchema.nullable(),
+      rebootNeeded: z.boolean(),
+      drifted: z.boolean(),
+      disk: z.strictObject({ free: bytesSchema, total: bytesSchema }).nullable(),
+      committedAt: timeSchema.nullable(),
+      waits: reportSchema.shape.waits.unwrap(),
+      failure: reportSchema.shape.failure.unwrap().nullable(),
+      agentVersion: z.string().nullable(),
+    }),
+  ),
+  targets: z.array(
+    z.strictObject({
+      channel: channelSchema,
+      position: positionSchema,
+      signed: z.boolean().describe("false if no manifest says so, only hosts do"),
+      createdAt: timeSchema.nullable(),
+      expiresAt: timeSchema.nullable(),
+      expired: z.boolean(),
+      hosts: countSchema,
+      onTarget: countSchema,
+      committed: z.array(timeSchema).describe("when each of those switched to it, oldest first"),
+    }),
+  ),
+  counts: z.record(z.enum(STANDINGS), countSchema),
+  codes: z.array(z.strictObject({ code: z.string(), hosts: countSchema })),
+});
 
 function definition() {
   return operatorCommand("fleet", "show what all hosts report, beside what they should be")
@@ -67,7 +123,7 @@ function definition() {
         .argParser(duration)
         .default(duration("1d"), "1d"),
     )
-    .addOption(jsonOption())
+    .addOption(jsonOption(fleetSchema))
     .option("--html <file>", "write a page as well")
     .option("--prometheus <file>", "write metrics as well, for a textfile collector")
     .option("--exit-code", "exit with 21 if a person should look at a host")
@@ -159,7 +215,7 @@ async function show(view: Fleet, options: Options): Promise<void> {
     await writeDurably(html, fleetPage(view, refresh), 0o644);
   }
   if (prometheus !== undefined) await writeDurably(prometheus, fleetMetrics(view), 0o644);
-  if (json) printJson(view);
+  if (json) printJson(fleetSchema, view);
   else {
     if (watch !== undefined && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
     printLine(fleetTable(view, formatTable));

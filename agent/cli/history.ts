@@ -1,14 +1,24 @@
+import * as z from "zod";
 import { EXIT } from "../core/errors.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { historyEntrySchema } from "../core/update/history-entry.ts";
 import { History } from "../effects/state/history.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
-import { formatTable, printJson, printLine } from "./display/output.ts";
+import { printJson } from "./display/json.ts";
+import { formatTable, printLine } from "./display/output.ts";
+
+/** What `history --json` prints: the entries, oldest first. */
+const historySchema = z.strictObject({
+  hostname: hostnameSchema,
+  entries: z.array(historyEntrySchema),
+});
 
 function definition() {
   return hostCommand("history", "show what happened on this host")
-    .addOption(jsonOption())
+    .addOption(jsonOption(historySchema))
     .option("-n, --lines <count>", "show this many entries, the newest last", positive, 50);
 }
 
@@ -22,7 +32,7 @@ async function history(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const entries = (await new History(settings.paths.state).read()).slice(-options.lines);
   if (options.json) {
-    printJson(entries);
+    printJson(historySchema, { hostname: settings.hostname, entries });
     return EXIT.ok;
   }
   if (entries.length === 0) {

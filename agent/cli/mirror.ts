@@ -1,5 +1,6 @@
+import * as z from "zod";
 import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
-import { describePosition, positionOf } from "../core/formats/manifest.ts";
+import { describePosition, hostnameSchema, positionOf } from "../core/formats/manifest.ts";
 import { directoryOf, type MirrorAddress } from "../core/formats/mirror-address.ts";
 import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
@@ -20,14 +21,16 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
+import { bytesSchema, countSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
 import {
   ProgressLine,
+  counted,
   formatBytes,
   formatTable,
   note,
-  printJson,
   printLine,
 } from "./display/output.ts";
+import { prunedJson, prunedSchema } from "./prune.ts";
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
@@ -39,6 +42,42 @@ import {
   trustedStoreKeyOption,
 } from "./options/trust.ts";
 import { positive, repeatable } from "./options/values.ts";
+
+/** What `mirror --json` prints of releases that were copied. */
+const copiedSchema = z.strictObject({
+  channels: z.array(
+    z.strictObject({
+      ...releaseShape,
+      expired: z.boolean(),
+      isNews: z.boolean().describe("false if the destination had this very release"),
+      hosts: z.array(
+        z.strictObject({
+          hostname: hostnameSchema,
+          members: countSchema.nullable().describe("NARs and deltas for it; null: all it needs"),
+          note: z.string().optional().describe("why it got everything although it reported"),
+        }),
+      ),
+    }),
+  ),
+  strangers: z.array(z.string()).describe("hosts that reported, but that no release names"),
+  copied: z.strictObject({
+    archives: countSchema,
+    bytes: bytesSchema,
+    patches: countSchema.describe("archives of index patches, beside those"),
+    present: countSchema.describe("archives that were there already"),
+  }),
+  pruned: prunedSchema.nullable(),
+  dryRun: z.boolean(),
+});
+
+/** What `mirror --reports --json` prints: hosts by name, and files that were refused. */
+const broughtSchema = z.strictObject({
+  brought: z.array(z.string()),
+  known: z.array(z.string()).describe("hosts of which the destination has a report as new"),
+  refused: z.array(z.strictObject({ file: z.string(), code: z.string(), message: z.string() })),
+  verified: z.boolean().describe("false if no keys were given to verify signatures with"),
+  dryRun: z.boolean(),
+});
 
 function definition() {
   return operatorCommand(
@@ -70,7 +109,7 @@ function definition() {
     .addOption(thresholdOption())
     .addOption(configOption("keys, credentials and limits from here"))
     .option("--dry-run", "only say what would be copied")
-    .addOption(jsonOption());
+    .addOption(jsonOption(z.union([copiedSchema, broughtSchema])));
 }
 
 type Options = OptionsOf<typeof definition>;
@@ -116,12 +155,12 @@ async function bringHome({ source, destination, keys }: Journey, options: Option
   const now = systemClock.now();
   const result = await bringReports(source.directory, destination, { keys, now, dryRun });
   const { brought, known, refused } = result;
-  if (options.json) printJson({ ...result, verified: keys !== null, dryRun });
+  if (options.json) printJson(broughtSchema, { ...result, verified: keys !== null, dryRun });
   else {
     printLine(
-      `${dryRun ? "Would bring" : "Brought"} ${brought.length} reports` +
-        `${brought.length > 0 ? ` (${brought.join(", ")})` : ""}; ${known.length} are known already.` +
-        (keys === null ? " Nobody's signature was looked at." : ""),
+      `${dryRun ? "Would bring" : "Brought"} ${counted(brought.length, "report")}` +
+        `${brought.length > 0 ? ` (${brought.join(", ")})` : ""}; already known: ${known.length}.` +
+        (keys === null ? " Signatures were not checked." : ""),
     );
     for (const { file, code, message } of refused) printLine(`${file}  ${code}  ${message}`);
   }
@@ -159,7 +198,7 @@ async function copy(
   } finally {
     progress.clear();
   }
-  if (options.json) printJson(jsonOf(copied, dryRun));
+  if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
   else printCopied(copied, destination, dryRun);
   return EXIT.ok;
 }
@@ -190,19 +229,16 @@ async function reportsFrom(places: readonly string[], keys: ReportKeys | null): 
   return reports;
 }
 
-function jsonOf(copied: CopiedMirror, dryRun: boolean): Record<string, unknown> {
+function jsonOf({ channels, strangers, archives, pruned }: CopiedMirror, dryRun: boolean) {
+  const { copied, ...others } = archives;
   return {
-    channels: copied.channels.map(({ channel, signed, expired, isNews, hosts }) => {
-      const { epoch, sequence, createdAt, expiresAt } = signed.manifest;
-      const { digest, signedBy } = signed;
-      return {
-        ...{ channel, epoch, sequence, digest, createdAt, expiresAt, expired, signedBy },
-        ...{ isNews, hosts },
-      };
-    }),
-    strangers: copied.strangers,
-    archives: copied.archives,
-    pruned: copied.pruned,
+    channels: channels.map(({ signed, expired, isNews, hosts }) => ({
+      ...releaseJson(signed),
+      ...{ expired, isNews, hosts },
+    })),
+    strangers,
+    copied: { archives: copied, ...others },
+    pruned: pruned && prunedJson(pruned),
     dryRun,
   };
 }
@@ -215,17 +251,21 @@ function printCopied(copied: CopiedMirror, destination: string, dryRun: boolean)
       .filter(({ members, note: why }) => members !== null || why !== undefined)
       .map(({ hostname, members, note: why }) => [
         hostname,
-        members === null ? "everything" : `${members} NARs and deltas`,
+        members === null
+          ? "everything"
+          : counted(members, "NAR or delta").replace("NAR or deltas", "NARs and deltas"),
         why ?? "",
       ]),
   );
   if (rows.length > 0) printLine(formatTable(rows));
   printLine(
-    `${dryRun ? "Would copy" : "Copied"} ${archives.copied} archives, ${formatBytes(archives.bytes)}, ` +
-      `to ${destination}; ${archives.present} were there.`,
+    `${dryRun ? "Would copy" : "Copied"} ${counted(archives.copied, "archive")}, ${formatBytes(archives.bytes)}, ` +
+      `to ${destination}; already there: ${archives.present}.`,
   );
   if (pruned) {
-    printLine(`Removed ${pruned.archives.length} archives of ${formatBytes(pruned.bytes)}.`);
+    printLine(
+      `Removed ${counted(pruned.archives.length, "archive")} of ${formatBytes(pruned.bytes)}.`,
+    );
   }
   for (const hostname of strangers)
     note(`nixos-pull: no release names ${hostname}, which reported`);
@@ -239,6 +279,6 @@ function describeChannel({ channel, signed, isNews, hosts }: CopiedChannel): str
   return (
     `Release ${position} of ${channel}, signed by ${signed.signedBy.join(", ")}, ` +
     `${isNews ? "" : "there already, "}for ${hosts.length} of ` +
-    `${Object.keys(signed.manifest.hosts).length} hosts`
+    counted(Object.keys(signed.manifest.hosts).length, "host")
   );
 }

@@ -1,4 +1,6 @@
+import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
 import { nixText } from "../core/publish/nix-text.ts";
 import { parseOptionPath } from "../core/publish/option-path.ts";
 import {
@@ -12,10 +14,28 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { ProgressLine, printJson, printLine } from "./display/output.ts";
+import { printJson } from "./display/json.ts";
+import { ProgressLine, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 
 const DEFAULT_FILE = "nixos.nix";
+
+/** What `option --json` prints. */
+const optionSchema = z.strictObject({
+  path: z.string(),
+  hosts: z.array(
+    z.strictObject({
+      hostname: hostnameSchema.nullable().describe("null if the file is of one host alone"),
+      value: z.unknown(),
+      definitions: z.array(z.strictObject({ file: z.string(), value: z.unknown().optional() })),
+      type: z.string().optional(),
+      default: z.unknown().optional(),
+      defaultText: z.string().optional(),
+      description: z.string().optional(),
+      declarations: z.array(z.string()),
+    }),
+  ),
+});
 
 function definition() {
   return operatorCommand(
@@ -26,7 +46,7 @@ function definition() {
     .option("--host <name>", "of this host only")
     .option("--file <file>", `Nix file with the hosts' configurations (default: ${DEFAULT_FILE})`)
     .option("--flake <reference>", "flake with nixosConfigurations instead")
-    .addOption(jsonOption());
+    .addOption(jsonOption(optionSchema));
 }
 
 export const optionCommand: CommandMaker = ({ signal, finish }) =>
@@ -57,8 +77,13 @@ async function option(
   };
   const hosts = await evaluateOption({ source, names, hostname: options.host }, context);
   progress.clear();
-  if (options.json) printJson(hosts);
-  else printOption(path, hosts);
+  if (options.json) {
+    const shown = Object.entries(hosts).map(([hostname, facts]) => ({
+      hostname: hostname === "" ? null : hostname,
+      ...facts,
+    }));
+    printJson(optionSchema, { path, hosts: shown });
+  } else printOption(path, hosts);
   return EXIT.ok;
 }
 

@@ -1,16 +1,37 @@
+import * as z from "zod";
 import { resolve } from "node:path";
 import { EXIT } from "../core/errors.ts";
 import { systemClock } from "../effects/host/clock.ts";
-import { pruneMirror } from "../operator/mirror/prune-mirror.ts";
+import { channelSchema, sha256Schema } from "../core/formats/manifest.ts";
+import { pruneMirror, type Pruned } from "../operator/mirror/prune-mirror.ts";
 import {
   operatorCommand,
   type CommandMaker,
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { formatBytes, printJson, printLine } from "./display/output.ts";
+import { bytesSchema, countSchema, printJson } from "./display/json.ts";
+import { counted, formatBytes, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
+
+/** What was removed from a mirror, or would be. */
+export const prunedSchema = z.strictObject({
+  releases: z
+    .array(z.strictObject({ channel: channelSchema, sequence: z.int().positive() }))
+    .describe("those that are no longer retained"),
+  archives: z.array(z.strictObject({ sha256: sha256Schema })),
+  bytes: bytesSchema,
+  keptArchives: countSchema,
+});
+
+/** The same for `--json`. */
+export function prunedJson({ archives, ...pruned }: Pruned) {
+  return { ...pruned, archives: archives.map((sha256) => ({ sha256 })) };
+}
+
+/** What `prune --json` prints. */
+const pruneSchema = prunedSchema.extend({ dryRun: z.boolean() });
 
 function definition() {
   return operatorCommand("prune", "remove archives that no retained release needs")
@@ -22,7 +43,7 @@ function definition() {
       3,
     )
     .option("--dry-run", "only say what would be removed")
-    .addOption(jsonOption());
+    .addOption(jsonOption(pruneSchema));
 }
 
 export const pruneCommand: CommandMaker = ({ finish }) =>
@@ -40,13 +61,13 @@ async function prune(mirror: string, options: OptionsOf<typeof definition>): Com
     clock: systemClock,
   });
   if (options.json) {
-    printJson({ ...pruned, dryRun });
+    printJson(pruneSchema, { ...prunedJson(pruned), dryRun });
     return EXIT.ok;
   }
   const { releases, archives, bytes, keptArchives } = pruned;
   printLine(
-    `${dryRun ? "Would remove" : "Removed"} ${archives.length} archives of ${formatBytes(bytes)}; ` +
-      `${keptArchives} are needed.`,
+    `${dryRun ? "Would remove" : "Removed"} ${counted(archives.length, "archive")} of ${formatBytes(bytes)}; ` +
+      `${counted(keptArchives, "archive")} stay.`,
   );
   for (const { channel, sequence } of releases) {
     printLine(`release ${sequence} of ${channel} ${dryRun ? "would be" : "is"} no longer retained`);

@@ -20,7 +20,7 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { ProgressLine, formatBytes, note } from "./display/output.ts";
-import { printPublished } from "./display/published.ts";
+import { printPublished, publishedSchema } from "./display/published.ts";
 import { expiresOption } from "./options/change.ts";
 import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
@@ -33,7 +33,7 @@ function definition() {
     .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
     .option("--from-draft <file>", "verify a signed draft and put it into force")
     .option("--threshold <count>", "how many keys must have signed the draft", positive)
-    .addOption(jsonOption());
+    .addOption(jsonOption(publishedSchema));
 }
 
 /** The options before those of the rollout. */

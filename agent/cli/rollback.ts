@@ -1,16 +1,27 @@
+import * as z from "zod";
 import { composeTools } from "../host/compose.ts";
 import { rollBackByHand } from "../host/roll-back.ts";
 import { EXIT } from "../core/errors.ts";
+import { hostnameSchema } from "../core/formats/manifest.ts";
+import { storePathSchema } from "../core/formats/store-path.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
-import { printJson, printLine } from "./display/output.ts";
+import { printJson } from "./display/json.ts";
+import { printLine } from "./display/output.ts";
+
+/** What `rollback --json` prints: what the host went back to. */
+const rollbackSchema = z.strictObject({
+  hostname: hostnameSchema,
+  generation: z.int().positive(),
+  toplevel: storePathSchema,
+});
 
 function definition() {
   return hostCommand("rollback", "go back to the previous generation, and stay there")
-    .addOption(jsonOption())
+    .addOption(jsonOption(rollbackSchema))
     .option("-g, --generation <number>", "go to this generation instead", positive);
 }
 
@@ -24,7 +35,7 @@ async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, createLog(settings.log));
   const target = await rollBackByHand(tools, options.generation ?? null);
-  if (options.json) printJson(target);
+  if (options.json) printJson(rollbackSchema, { hostname: settings.hostname, ...target });
   else printLine(`Back at generation ${target.generation}: ${target.toplevel}`);
   return EXIT.ok;
 }

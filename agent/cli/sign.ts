@@ -1,5 +1,6 @@
+import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
-import { describePosition, positionOf } from "../core/formats/manifest.ts";
+import { activationOf, describePosition, positionOf } from "../core/formats/manifest.ts";
 import { signRelease } from "../operator/channel/sign-release.ts";
 import {
   operatorCommand,
@@ -7,10 +8,20 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { formatTable, printJson, printLine } from "./display/output.ts";
+import { hostSystemSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
+import { counted, formatTable, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 import { signerKeyOption, signerOption, signersOf } from "./options/signers.ts";
 import { repeatable } from "./options/values.ts";
+
+/** What `sign --json` prints. */
+const signSchema = z.strictObject({
+  ...releaseShape,
+  signedBy: releaseShape.signedBy.describe("names that its signatures claim; `added` are verified"),
+  added: z.array(z.string()).describe("names of the keys whose signatures were added now"),
+  file: z.string().describe("the file that was signed"),
+  hosts: z.array(hostSystemSchema),
+});
 
 function definition() {
   return operatorCommand("sign", "add a signature to a release")
@@ -19,7 +30,7 @@ function definition() {
     .addOption(signerOption())
     .addOption(signerKeyOption())
     .option("--channel <name>", "the channel, if a mirror is given", "stable")
-    .addOption(jsonOption());
+    .addOption(jsonOption(signSchema));
 }
 
 export const signCommand: CommandMaker = ({ signal, finish }) =>
@@ -40,14 +51,16 @@ async function sign(
     options.channel,
     signers,
   );
-  const { channel, epoch, sequence, createdAt, expiresAt, hosts } = manifest;
+  const { channel, epoch, createdAt, expiresAt } = manifest;
+  const hosts = Object.entries(manifest.hosts).map(([hostname, entry]) => ({
+    ...{ hostname, toplevel: entry.toplevel, mode: activationOf(manifest, entry).mode },
+  }));
   if (options.json) {
-    const release = { channel, epoch, sequence, digest, createdAt, expiresAt, hosts };
-    printJson({ file, ...release, added, signatures: claimed });
+    const release = releaseJson({ manifest, digest, signedBy: claimed });
+    printJson(signSchema, { ...release, added, file, hosts });
     return EXIT.ok;
   }
   const position = describePosition(positionOf(manifest));
-  const count = Object.keys(hosts).length;
   printLine(
     added.length > 0
       ? `Signed release ${position} of ${channel} with ${added.join(", ")}; signatures now: ${claimed.join(", ")}.`
@@ -55,17 +68,7 @@ async function sign(
   );
   printLine(`Digest ${digest}`);
   if (epoch) printLine(`Epoch ${epoch.number}, begun because: ${epoch.reason}`);
-  printLine(
-    `Created ${createdAt}, good until ${expiresAt}, for ${count} host${count === 1 ? "" : "s"}:`,
-  );
-  printLine(
-    formatTable(
-      Object.entries(hosts).map(([name, { toplevel, activation }]) => [
-        name,
-        activation?.mode ?? manifest.defaults.activation.mode,
-        toplevel,
-      ]),
-    ),
-  );
+  printLine(`Created ${createdAt}, good until ${expiresAt}, for ${counted(hosts.length, "host")}:`);
+  printLine(formatTable(hosts.map(({ hostname, mode, toplevel }) => [hostname, mode, toplevel])));
   return EXIT.ok;
 }

@@ -1,6 +1,7 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { composeTools } from "../host/compose.ts";
-import { readStatus, statusJson, type HostStatus } from "../host/report/host-status.ts";
+import { readStatus, type HostStatus } from "../host/report/host-status.ts";
+import { statusJson, statusSchema } from "../host/report/status-json.ts";
 import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold } from "../core/schedule/hold.ts";
@@ -12,14 +13,15 @@ import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } fr
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeVerdict } from "./display/finding.ts";
-import { formatTable, printLine } from "./display/output.ts";
+import { encodeJson } from "./display/json.ts";
+import { counted, formatTable, printLine } from "./display/output.ts";
 
 /** How often `--watch` looks again. */
 const WATCH_MS = 1_000;
 
 function definition() {
   return hostCommand("status", "show what this host is and what the agent does")
-    .addOption(jsonOption())
+    .addOption(jsonOption(statusSchema))
     .option("-w, --watch", "show it again whenever it changes");
 }
 
@@ -35,7 +37,7 @@ async function status(options: OptionsOf<typeof definition>, signal: AbortSignal
   let shown = "";
   do {
     const now = await readStatus(tools);
-    const text = options.json ? JSON.stringify(statusJson(now), null, 2) : describeStatus(now);
+    const text = options.json ? encodeJson(statusJson(now)) : describeStatus(now);
     if (text !== shown) {
       const redraw = options.watch && !options.json && process.stdout.isTTY;
       if (redraw) process.stdout.write("\u001b[2J\u001b[H");
@@ -95,7 +97,9 @@ function describeStatus(status: HostStatus): string {
   }
   if (status.lastImport) {
     const { at, sequence, deltas } = status.lastImport;
-    const by = deltas ? `, ${deltas.used} paths by deltas, ${deltas.failed} deltas of no use` : "";
+    const by = deltas
+      ? `, ${counted(deltas.used, "path")} by deltas, ${counted(deltas.failed, "delta")} without use`
+      : "";
     rows.push(["imported", `release ${sequence}, ${at}${by}`]);
   }
   for (const { toplevel, reason, at } of denied.slice(-3)) {

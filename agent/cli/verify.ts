@@ -1,10 +1,24 @@
 import { directoryOf } from "../core/formats/mirror-address.ts";
 import { stat } from "node:fs/promises";
+import * as z from "zod";
 import { EXIT, ERROR_KINDS, PullError, toPullError } from "../core/errors.ts";
-import { describePosition, positionOf, readManifest } from "../core/formats/manifest.ts";
+import {
+  channelSchema,
+  describePosition,
+  hostnameSchema,
+  positionOf,
+  readManifest,
+  sha256Schema,
+} from "../core/formats/manifest.ts";
 import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
-import { REPORT_PAYLOAD_TYPE, openReport, type Report } from "../core/formats/report.ts";
+import {
+  REPORT_PAYLOAD_TYPE,
+  openReport,
+  reportSchema,
+  type Report,
+} from "../core/formats/report.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
+import { storePathSchema } from "../core/formats/store-path.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { readStickContents } from "../effects/report/stick-contents-file.ts";
@@ -21,7 +35,15 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { ProgressLine, formatTable, printJson, printLine } from "./display/output.ts";
+import {
+  countSchema,
+  errorJson,
+  errorSchema,
+  printJson,
+  releaseJson,
+  releaseShape,
+} from "./display/json.ts";
+import { counted, ProgressLine, formatTable, printLine } from "./display/output.ts";
 import { configOption } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
@@ -31,6 +53,34 @@ import {
   trustedKeyOption,
   trustedStoreKeyOption,
 } from "./options/trust.ts";
+
+/** What `verify --json` prints of a mirror. */
+const verifiedSchema = z.strictObject({
+  channels: z.array(
+    z.union([
+      z.strictObject({
+        ...releaseShape,
+        expired: z.boolean(),
+        hosts: z.array(
+          z.strictObject({
+            hostname: hostnameSchema,
+            toplevel: storePathSchema,
+            archive: z.strictObject({ sha256: sha256Schema }),
+            paths: countSchema.nullable(),
+            leftOut: z.boolean().optional().describe("true if a stick was packed without it"),
+            missing: countSchema.optional().describe("NARs that the host must have already"),
+            code: errorSchema.shape.code.optional().describe("absent if everything is right"),
+            message: z.string().optional(),
+          }),
+        ),
+      }),
+      z.strictObject({ channel: channelSchema, error: errorSchema }),
+    ]),
+  ),
+});
+
+/** What it prints of a draft. */
+const draftSchema = z.strictObject(releaseShape);
 
 function definition() {
   return operatorCommand(
@@ -44,7 +94,7 @@ function definition() {
     .option("--channel <name>", "the channel (default: all of a directory, or the configuration's)")
     .option("--host <name>", "verify this host's archive only")
     .addOption(configOption("keys from here"))
-    .addOption(jsonOption());
+    .addOption(jsonOption(z.union([verifiedSchema, draftSchema, reportSchema])));
 }
 
 type Options = OptionsOf<typeof definition>;
@@ -100,11 +150,12 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const [first] = found;
   if (proved.length === 0 && first?.error) throw first.error;
   if (options.json) {
-    printJson({
-      channels: meant.map(({ channel, verified, error }) =>
-        verified
-          ? channelJson(verified)
-          : { channel, error: { code: error?.code, message: error?.message } },
+    printJson(verifiedSchema, {
+      channels: meant.flatMap<z.infer<typeof verifiedSchema>["channels"][number]>(
+        ({ channel, verified, error }) => {
+          if (verified) return [channelJson(verified)];
+          return error ? [{ channel, error: errorJson(error) }] : [];
+        },
       ),
     });
   } else {
@@ -130,10 +181,12 @@ async function channelsOf(
   return channels.length > 0 ? channels : [configured];
 }
 
-function channelJson({ signed, expired, hosts }: VerifiedMirror): Record<string, unknown> {
-  const { channel, epoch, sequence, createdAt, expiresAt } = signed.manifest;
-  const { digest, signedBy } = signed;
-  return { channel, epoch, sequence, digest, createdAt, expiresAt, expired, signedBy, hosts };
+function channelJson({ signed, expired, hosts }: VerifiedMirror) {
+  const { signedBy, ...release } = releaseJson(signed);
+  return {
+    ...{ ...release, signedBy: [...signedBy], expired },
+    hosts: hosts.map(({ archive, ...host }) => ({ ...host, archive: { sha256: archive } })),
+  };
 }
 
 function printChannel({ signed, expired, hosts }: VerifiedMirror): void {
@@ -149,8 +202,12 @@ function describeHost(host: VerifiedHost): string[] {
   const { hostname, toplevel, paths, code, message, leftOut, missing } = host;
   if (code !== undefined) return [hostname, code, message ?? ""];
   if (leftOut) return [hostname, "left out", toplevel];
-  if (missing === undefined) return [hostname, "ok", `${paths} paths  ${toplevel}`];
-  return [hostname, "ok", `${paths} paths, ${missing} NARs left to what it has  ${toplevel}`];
+  if (missing === undefined) return [hostname, "ok", `${counted(paths ?? 0, "path")}  ${toplevel}`];
+  return [
+    hostname,
+    "ok",
+    `${counted(paths ?? 0, "path")}, of which it must have ${counted(missing, "NAR")}  ${toplevel}`,
+  ];
 }
 
 function exitOf({ expired, hosts }: VerifiedMirror): number {
@@ -178,25 +235,23 @@ async function verifyFile(file: string, options: Options): CommandResult {
       );
     }
     const report = openReport(bytes, key);
-    if (options.json) printJson(report);
+    if (options.json) printJson(reportSchema, report);
     else printLine(describeReport(report));
     return EXIT.ok;
   }
   const settings = await settingsFor("file:///", options);
   const threshold = options.threshold ?? settings.threshold;
-  const { manifest, digest, signedBy } = readManifest(bytes, {
-    ...trustPolicyOf(settings),
-    threshold,
-  });
-  const { channel, epoch, sequence, createdAt, expiresAt } = manifest;
+  const signed = readManifest(bytes, { ...trustPolicyOf(settings), threshold });
+  const { manifest, digest, signedBy } = signed;
+  const { channel, createdAt, expiresAt } = manifest;
   if (options.json) {
-    printJson({ channel, epoch, sequence, digest, createdAt, expiresAt, signedBy });
+    printJson(draftSchema, releaseJson(signed));
   } else {
     const position = describePosition(positionOf(manifest));
     printLine(
       `Release ${position} of ${channel}, signed by ${signedBy.join(", ")}, created ${createdAt}, good until ${expiresAt}`,
     );
-    printLine(`Digest ${digest}; archives were not looked at`);
+    printLine(`Digest ${digest}; archives were not checked`);
   }
   return EXIT.ok;
 }

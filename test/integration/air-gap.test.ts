@@ -19,6 +19,7 @@ import { buildSystem } from "../support/closure.ts";
 import { serveMirror, type MirrorServer } from "../support/mirror-server.ts";
 import { nixosPull, startCommand, type CommandOutput } from "../support/nixos-pull.ts";
 import { createHost, createOperator, type Operator, type SandboxHost } from "../support/sandbox.ts";
+import { publishedHosts } from "../support/published.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 const PART = 300_000;
@@ -120,7 +121,7 @@ describe("mirror copies a release", () => {
     const copied = await mirrored(operator, server.url, fromServer);
     expect(copied).toMatchObject({
       channels: [{ channel: "stable", sequence: 1, isNews: true, expired: false }],
-      archives: { copied: 3, present: 0 },
+      copied: { archives: 3, present: 0 },
     });
     const both = await mirrored(operator, operator.mirror, fromDirectory);
     expect(both.channels.map((it: any) => it.channel)).toEqual(["canary", "stable"]);
@@ -143,13 +144,13 @@ describe("mirror copies a release", () => {
     const next = await mirrored(operator, server.url, fromServer);
     // The host's own archive; what did not change is on the stick.
     expect(next.archives).toMatchObject({ copied: 1, present: 2 });
-    expect(next.archives.bytes).toBeLessThan(PART);
+    expect(next.copied.bytes).toBeLessThan(PART);
     expect(server.requests.length - from).toBeLessThan(6);
     expect((await proved(operator, fromServer)).exitCode).toBe(0);
     const again = await mirrored(operator, server.url, fromServer);
     expect(again).toMatchObject({
       channels: [{ isNews: false }],
-      archives: { copied: 0, bytes: 0 },
+      copied: { archives: 0, bytes: 0 },
     });
   });
 
@@ -277,7 +278,7 @@ describe("mirror is interrupted without harm", () => {
   test("and what a power cut left damaged is copied anew", async () => {
     const operator = await createOperator();
     const { stdout } = await operator.publish({ web1: await buildSystem() }, "--json");
-    const { sha256 } = JSON.parse(stdout).hosts.web1.archive;
+    const { sha256 } = publishedHosts(stdout)["web1"]!.archive;
     const stick = await newStick();
     await mkdir(join(stick, ".publish/incoming"), { recursive: true });
     await writeFile(join(stick, ".publish/incoming", `${sha256}.tar`), Buffer.alloc(5_000, 1));
@@ -290,7 +291,7 @@ describe("mirror refuses, and publishes nothing:", () => {
   test("an archive that was tampered with", async () => {
     const operator = await createOperator();
     const { stdout } = await operator.publish({ web1: await systemOf("web1") }, "--json");
-    const { sha256, size } = JSON.parse(stdout).hosts.web1.archive;
+    const { sha256, size } = publishedHosts(stdout)["web1"]!.archive;
     const file = join(operator.mirror, "archives", `${sha256}.tar`);
     const bytes = await readFile(file);
     bytes[size - PART] = (bytes[size - PART] ?? 0) ^ 1;

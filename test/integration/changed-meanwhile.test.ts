@@ -63,8 +63,8 @@ interface Status {
   readonly state: { readonly name: string };
   readonly lastPoll: {
     readonly decision: string;
-    readonly code: string | null;
-    readonly waiting?: { readonly waits: readonly { readonly reason: string }[] };
+    readonly error: { readonly code: string } | null;
+    readonly waits: readonly { readonly reason: string }[];
   };
 }
 
@@ -87,8 +87,9 @@ describe("while its closure is fetched, a release that is", () => {
       state: { name: "Imported" },
       lastPoll: {
         decision: "waiting",
-        code: null,
-        waiting: { release: { sequence: 3 }, waits: [{ reason: "ROLLOUT_PAUSED" }] },
+        error: null,
+        release: { sequence: 3 },
+        waits: [{ reason: "ROLLOUT_PAUSED" }],
       },
     });
     expect((await rootsOf(host))["pending"]).toBe(series.toplevels[2]);
@@ -118,7 +119,7 @@ describe("while its closure is fetched, a release that is", () => {
     expect(await jsonOf<Status>(host, "status")).toMatchObject({
       state: { name: "Idle" },
       committed: { sequence: 3, toplevel: series.toplevels[1] },
-      lastPoll: { decision: "adopt", code: null },
+      lastPoll: { decision: "adopt", error: null },
     });
     expect(await host.stagingIsClean()).toBe(true);
   });

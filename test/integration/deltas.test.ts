@@ -50,7 +50,8 @@ function bytesAsked({ requests }: MirrorServer): number {
 /** What the history says of deltas. */
 async function deltasOf(host: SandboxHost): Promise<unknown> {
   const { value } = await host.json("history");
-  return (value as { deltas?: unknown }[]).findLast(({ deltas }) => deltas !== undefined)?.deltas;
+  return (value.entries as { deltas?: unknown }[]).findLast(({ deltas }) => deltas !== undefined)
+    ?.deltas;
 }
 
 describe("a mass rebuild", () => {

@@ -632,8 +632,8 @@ describe("a switch to release 2 that", () => {
       onTwo('if [ ! -e "$root/tried" ]; then touch "$root/tried"; exit 11; fi'),
     );
     await expectRecovery(host);
-    const past = await jsonOf<{ event: string }[]>(host, "history");
-    expect(past.map(({ event }) => event)).not.toContain("ActivationRejected");
+    const past = await jsonOf<{ entries: { event: string }[] }>(host, "history");
+    expect(past.entries.map(({ event }) => event)).not.toContain("ActivationRejected");
   });
 });
 

@@ -72,17 +72,15 @@ interface Status {
   readonly alarms: readonly { readonly code: string; readonly message: string }[];
   readonly lastPoll: {
     readonly decision: string;
-    readonly waiting?: {
-      readonly release: { readonly sequence: number; readonly digest: string };
-      readonly waits: readonly { readonly reason: string; readonly until: string | null }[];
-    };
+    readonly release: { readonly sequence: number; readonly digest?: string } | null;
+    readonly waits: readonly { readonly reason: string; readonly until: string | null }[];
   };
 }
 
 const statusOf = (host: SandboxHost): Promise<Status> => jsonOf<Status>(host, "status");
 
 const waitsOf = async (host: SandboxHost): Promise<string[]> =>
-  ((await statusOf(host)).lastPoll.waiting?.waits ?? []).map(({ reason }) => reason);
+  (await statusOf(host)).lastPoll.waits.map(({ reason }) => reason);
 
 /** What a host reports about itself, without its envelope. */
 async function reportOf(host: SandboxHost): Promise<Record<string, unknown>> {
@@ -183,7 +181,7 @@ describe("a held host", () => {
     expect(status.hold).toMatchObject({ kind: "held", hold: { reason: "the fair is open" } });
     expect(status.lastPoll).toMatchObject({
       decision: "waiting",
-      waiting: { release: { sequence: 2 } },
+      release: { sequence: 2 },
     });
     expect(await reportOf(host)).toMatchObject({
       hold: { until: null, reason: "the fair is open" },
@@ -300,7 +298,7 @@ describe("a host that asks for a confirmation", () => {
     expect(wrong.exitCode).toBe(8);
     expect(wrong.stderr).toMatch(/NOTHING_TO_CONFIRM: expected the release that waits, 2 /);
     expect(await snapshotOf(host)).toEqual(before);
-    const digest = (await statusOf(host)).lastPoll.waiting?.release.digest ?? "";
+    const digest = (await statusOf(host)).lastPoll.release?.digest ?? "";
     const confirmed = await host.run("confirm", digest.slice(0, 12));
     expect(confirmed.stdout).toContain(`Confirmed release 2: switch ${series.toplevels[2]}`);
     await agent.sees("release 2 is active");
@@ -467,7 +465,7 @@ describe("a host that was changed by hand", () => {
     await serveUntil(host, "release 2 is active");
     expect(await host.profileToplevel()).toBe(series.toplevels[2]);
     const { drift, lastPoll } = await statusOf(host);
-    expect({ drift, waiting: lastPoll.waiting }).toEqual({ drift: null, waiting: undefined });
+    expect({ drift, waits: lastPoll.waits }).toEqual({ drift: null, waits: [] });
   });
 
   test("keeps the system that was chosen in the boot menu, whatever the policy", async () => {

@@ -178,9 +178,9 @@ describe("a mirror that was copied", () => {
 
   test("has the patches too, and hosts of it read no whole index", async () => {
     const { copy, mirror, output, verify, updated, patch, patched } = await copied();
-    expect(JSON.parse(output.stdout)).toMatchObject({ archives: { patches: 1 } });
+    expect(JSON.parse(output.stdout)).toMatchObject({ copied: { patches: 1 } });
     expect((await verify()).exitCode).toBe(0);
-    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ archives: { patches: 0 } });
+    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ copied: { patches: 0 } });
     expect((await mirror("--keep", "1")).exitCode).toBe(0);
     expect(await readdir(join(copy, "archives"))).toContain(`${patch.archive}.tar`);
     await updated();
@@ -202,7 +202,7 @@ describe("a mirror that was copied", () => {
       expect((await verify()).exitCode).toBe(0);
     }
     await writeFile(file, bytes);
-    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ archives: { patches: 1 } });
+    expect(JSON.parse((await mirror()).stdout)).toMatchObject({ copied: { patches: 1 } });
     expect(await readFile(fileOf(copy, patch.archive))).toEqual(bytes);
   });
 

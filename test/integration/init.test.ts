@@ -253,7 +253,10 @@ describe("nixos-pull option", () => {
 
   test("shows one host, as JSON", async () => {
     const { stdout } = await ask(PORTS, "--host", "db1", "--json");
-    expect(JSON.parse(stdout)).toEqual({ db1: expect.objectContaining({ value: [5432] }) });
+    expect(JSON.parse(stdout)).toEqual({
+      path: PORTS,
+      hosts: [expect.objectContaining({ hostname: "db1", value: [5432] })],
+    });
   });
 
   test("looks into the value of an option", async () => {

@@ -9,20 +9,18 @@ import { SYSTEM_FILE, buildSystem } from "../support/closure.ts";
 import { nixosPull, startCommand, type CommandOutput } from "../support/nixos-pull.ts";
 import { nix, runNix } from "../support/real-nix.ts";
 import { createHost, createOperator, type Operator } from "../support/sandbox.ts";
+import { publishedHosts, type PublishedHost } from "../support/published.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 /** What `publish --json` printed. */
 interface Release {
   readonly sequence: number;
-  readonly hosts: Record<
-    string,
-    { toplevel: string; mode: string; reused: boolean; archive: { sha256: string; size: number } }
-  >;
+  readonly hosts: Record<string, PublishedHost>;
   readonly dropped: string[];
 }
 
 function releaseOf({ stdout }: CommandOutput): Release {
-  return JSON.parse(stdout) as Release;
+  return { ...(JSON.parse(stdout) as Release), hosts: publishedHosts(stdout) };
 }
 
 /** The manifest in force, unsigned. */
@@ -408,7 +406,8 @@ test("the same systems and key give the same archives; --json tells everything; 
 
   const sha256 = expect.stringMatching(/^[0-9a-f]{64}$/);
   const time = expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/);
-  const host = (toplevel: string): object => ({
+  const host = (hostname: string, toplevel: string): object => ({
+    hostname,
     toplevel,
     mode: "switch",
     closureSize: expect.any(Number),
@@ -426,7 +425,7 @@ test("the same systems and key give the same archives; --json tells everything; 
     expiresAt: time,
     manifest: join(operator.mirror, "channels/stable/manifest.json"),
     signedBy: ["test-1"],
-    hosts: { web1: host(a), web2: host(b) },
+    hosts: { web1: host("web1", a), web2: host("web2", b) },
     dropped: [],
   });
 });

@@ -174,14 +174,17 @@ describe("prune", () => {
 
     // Release 3 has most of its paths in release 1's archive, which therefore stays.
     const planned = JSON.parse((await prune(operator, "--keep", "2", "--dry-run")).stdout) as {
-      archives: string[];
+      archives: { sha256: string }[];
     };
     expect((await archivesOf(operator)).size).toBe(5);
     const first = await prune(operator, "--keep", "2");
     expect(first.exitCode, first.stderr).toBe(0);
-    const pruned = JSON.parse(first.stdout) as { archives: string[]; releases: unknown[] };
-    const ofPaths = ({ archives }: { archives: string[] }): string[] =>
-      archives.filter((sha256) => before.has(`${sha256}.tar`));
+    const pruned = JSON.parse(first.stdout) as {
+      archives: { sha256: string }[];
+      releases: unknown[];
+    };
+    const ofPaths = ({ archives }: { archives: { sha256: string }[] }): unknown[] =>
+      archives.filter(({ sha256 }) => before.has(`${sha256}.tar`));
     expect(pruned.archives).toEqual(planned.archives);
     expect(pruned.releases).toHaveLength(2);
     expect(ofPaths(pruned)).toHaveLength(1);
@@ -190,7 +193,7 @@ describe("prune", () => {
     expect((await verifies(operator)).exitCode).toBe(0);
 
     const last = JSON.parse((await prune(operator, "--keep", "1")).stdout) as {
-      archives: string[];
+      archives: { sha256: string }[];
     };
     // What all four have in common still lies in the first one's archive.
     expect(ofPaths(last)).toHaveLength(1);

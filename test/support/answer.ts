@@ -39,10 +39,9 @@ export async function answerOf(
   return jsonOf<Answer>(host, command, ...args);
 }
 
-/** The same for commands that print something else; an array is given as it is. */
+/** The same for commands that print something else. */
 export async function jsonOf<T>(host: SandboxHost, command: string, ...args: string[]): Promise<T> {
   const { exitCode, stdout, stderr } = await host.run(command, "--json", ...args);
   if (stdout === "") throw new Error(`${command} printed nothing: ${stderr}`);
-  const value = JSON.parse(stdout) as T;
-  return Array.isArray(value) ? value : { ...value, exitCode };
+  return { ...(JSON.parse(stdout) as T), exitCode };
 }

@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { fileURLToPath } from "node:url";
 import { onTestFinished } from "vitest";
+import { expectDocumentedJson } from "./output-schema.ts";
 
 const BUNDLE = fileURLToPath(new URL("../../dist/nixos-pull.cjs", import.meta.url));
 
@@ -17,6 +18,7 @@ export interface RunningCommand {
   stderr(): string;
   /** Waits until standard error holds `text`; rejects where the process ends first. */
   sees(text: string): Promise<void>;
+  /** Rejects if it printed JSON that is not as its schema says. */
   readonly ended: Promise<CommandOutput>;
 }
 
@@ -49,19 +51,24 @@ export function startCommand(
     stderr += text;
     for (const watcher of watchers) watcher();
   });
-  const ended = new Promise<CommandOutput>((resolve) => {
+  const closed = new Promise<CommandOutput>((resolve) => {
     child.once("close", (exitCode) => {
       resolve({ exitCode, stdout, stderr });
     });
   });
   onTestFinished(async () => {
     child.kill("SIGKILL");
-    await ended;
+    await closed;
   });
   return {
     child,
     stderr: () => stderr,
-    ended,
+    get ended() {
+      return closed.then((output) => {
+        expectDocumentedJson(args, output);
+        return output;
+      });
+    },
     sees: (text) =>
       new Promise((resolve, reject) => {
         const look = (): void => {
@@ -70,7 +77,7 @@ export function startCommand(
           resolve();
         };
         watchers.add(look);
-        void ended.then(() => {
+        void closed.then(() => {
           reject(new Error(`ended without ${JSON.stringify(text)}:\n${stderr}`));
         });
         look();

@@ -1,9 +1,12 @@
-import { errorJson } from "./output.ts";
+import * as z from "zod";
+import { errorJson, errorSchema } from "./json.ts";
 import { EXIT } from "../../core/errors.ts";
 import type { Finding } from "../../host/poll/finding.ts";
-import type { MirrorVerdict } from "../../host/poll/poll.ts";
-import { describePosition, type Release } from "../../core/formats/manifest.ts";
-import { endOf } from "../../core/schedule/waiting.ts";
+import { verdictSchema, type MirrorVerdict } from "../../host/poll/poll.ts";
+import { describePosition, releaseSchema, type Release } from "../../core/formats/manifest.ts";
+import { storePathSchema } from "../../core/formats/store-path.ts";
+import { endOf, waitSchema } from "../../core/schedule/waiting.ts";
+import { reasonSchema } from "../../core/update/states.ts";
 
 /** One sentence about what a poll found and what follows from it. */
 export function describeFinding(finding: Finding): string {
@@ -61,19 +64,40 @@ export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequen
   return `release ${sequence} of ${channel}${epoch === 0 ? "" : `, epoch ${epoch}`}`;
 }
 
+/** What a poll found, and what follows from it: the part that `check` and `apply` share. */
+export const findingShape = {
+  decision: z
+    .enum(["active", "adopt", "drifted", "denied", "backoff", "waiting", "update"])
+    .nullable()
+    .describe("null if no release was accepted for this host"),
+  reason: reasonSchema.optional().describe("why the system is denied, or failed last"),
+  until: z.iso
+    .datetime()
+    .nullable()
+    .optional()
+    .describe("when it is tried, or may go; null: not by itself"),
+  waits: z.array(waitSchema).optional(),
+  found: storePathSchema.nullable().optional().describe("what the host was changed to by hand"),
+  error: errorSchema.nullable(),
+  release: releaseSchema.nullable(),
+  next: releaseSchema.optional().describe("the release that comes after this one"),
+  mirrors: z.array(verdictSchema),
+};
+type FindingJson = z.infer<z.ZodObject<typeof findingShape>>;
+
 /** A finding for `--json`. */
-export function findingJson({ release, next, decision, error, verdicts }: Finding): object {
+export function findingJson({ release, next, decision, error, verdicts }: Finding): FindingJson {
   return {
     decision: decision?.kind ?? null,
     ...(decision && "reason" in decision ? { reason: decision.reason } : {}),
     ...(decision?.kind === "backoff" ? { until: decision.until } : {}),
     ...(decision?.kind === "waiting"
-      ? { waits: decision.waits, until: endOf(decision.waits) }
+      ? { waits: [...decision.waits], until: endOf(decision.waits) }
       : {}),
     ...(decision?.kind === "drifted" ? { found: decision.found } : {}),
     error: error ? errorJson(error) : null,
     release,
     ...(next && { next }),
-    mirrors: verdicts,
+    mirrors: [...verdicts],
   };
 }

@@ -1,15 +1,11 @@
-import type { ErrorCode, PullError } from "../../core/errors.ts";
+import type { PullError } from "../../core/errors.ts";
 
 /** Results go to standard output, everything else to standard error. */
 export function printLine(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** A result for machines: one JSON document. */
-export function printJson(value: unknown): void {
-  printLine(JSON.stringify(value, null, 2));
-}
-
+/** A line on standard error, for a person: progress and warnings. */
 export function note(line: string): void {
   process.stderr.write(`${line}\n`);
 }
@@ -19,17 +15,17 @@ export function describeError(error: PullError): string {
   return `nixos-pull: ${error.code}: ${error.message}`;
 }
 
-/** An error as `--json` has it. */
-export function errorJson({ code, message }: PullError): { code: ErrorCode; message: string } {
-  return { code, message };
-}
-
 /** Bytes with a binary unit: `512 B`, `1.6 GiB`. */
 export function formatBytes(bytes: number): string {
   const units = ["B", "KiB", "MiB", "GiB", "TiB"];
   const step = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
   const value = bytes / 1024 ** step;
   return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
+}
+
+/** A number with its noun: `1 path`, `2 paths`. */
+export function counted(count: number, noun: string): string {
+  return `${count} ${noun}${count === 1 ? "" : "s"}`;
 }
 
 /** Rows as aligned columns, two spaces apart. */

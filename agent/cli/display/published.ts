@@ -1,5 +1,27 @@
+import * as z from "zod";
+import { releaseSchema } from "../../core/formats/manifest.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
-import { formatBytes, formatTable, note, printJson, printLine } from "./output.ts";
+import { bytesSchema, countSchema, hostSystemSchema, printJson, releaseShape } from "./json.ts";
+import { counted, formatBytes, formatTable, note, printLine } from "./output.ts";
+
+/** What `publish` and the commands of `release` that change one print for `--json`. */
+export const publishedSchema = z.strictObject({
+  ...releaseShape,
+  manifest: z.string().describe("the file that was written"),
+  draft: z.boolean().describe("true if the release is not in force yet"),
+  dropped: z.array(z.string()).describe("hosts that the release no longer names"),
+  hosts: z
+    .array(
+      z.strictObject({
+        ...hostSystemSchema.shape,
+        paths: countSchema,
+        closureSize: bytesSchema,
+        archive: releaseSchema.shape.archive,
+        reused: z.boolean().describe("true if the mirror had the archive already"),
+      }),
+    )
+    .describe("what was packed; empty if the systems are those of an earlier release"),
+});
 
 /** Says what was published or drafted. */
 export function printPublished(
@@ -7,7 +29,9 @@ export function printPublished(
   options: { readonly json?: true },
 ): void {
   if (options.json) {
-    printJson(published);
+    const { hosts, ...release } = published;
+    const packed = Object.entries(hosts).map(([hostname, host]) => ({ hostname, ...host }));
+    printJson(publishedSchema, { ...release, hosts: packed });
     return;
   }
   const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
@@ -24,7 +48,7 @@ export function printPublished(
         hosts.map(([hostname, host]) => [
           hostname,
           host.mode,
-          `${host.paths} paths`,
+          counted(host.paths, "path"),
           `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
           host.toplevel,
         ]),

@@ -1,26 +1,28 @@
 import { resolve } from "node:path";
 import { Command, Option } from "@commander-js/extra-typings";
+import type * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
 import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
+import { publishedSchema } from "../display/published.ts";
 import { jsonOption } from "./json.ts";
 import { signerKeyOption, signerOption, signersOf, type SignerOptions } from "./signers.ts";
 import { duration, repeatable } from "./values.ts";
 
-/** A `release` command that reads the release in force. */
-export function releaseCommand(name: string, summary: string) {
+/** A `release` command that reads the release in force; `--json` prints what `output` describes. */
+export function releaseCommand(name: string, summary: string, output: z.ZodType) {
   return new Command(name)
     .description(summary)
     .requiredOption("-m, --mirror <directory>", "the mirror's directory")
     .addOption(repeatable("-p, --public-key <key>", "a key of the current release"))
-    .addOption(jsonOption());
+    .addOption(jsonOption(output));
 }
 
 /** A `release` command that makes the next release out of one that is there, without building. */
 export function changeCommand(name: string, summary: string) {
-  return releaseCommand(name, summary)
+  return releaseCommand(name, summary, publishedSchema)
     .addOption(repeatable("-k, --key <file>", "secret key"))
     .addOption(signerOption())
     .addOption(signerKeyOption())

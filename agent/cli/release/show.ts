@@ -1,28 +1,59 @@
 import { join, resolve } from "node:path";
+import * as z from "zod";
 import { EXIT } from "../../core/errors.ts";
 import { openEnvelope } from "../../core/formats/envelope.ts";
 import {
   activationOf,
   describePosition,
+  manifestSchema,
   positionOf,
+  rolloutSchema,
   type HostEntry,
   type Manifest,
 } from "../../core/formats/manifest.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import { turnOf } from "../../core/release/rollout.ts";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
 import { readEnvelopeFile } from "../../operator/channel/sign-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
-import { formatTable, printJson, printLine } from "../display/output.ts";
+import {
+  hostSystemSchema,
+  printJson,
+  releaseShape,
+  timeSchema,
+  releaseJson,
+} from "../display/json.ts";
+import { formatTable, printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 
 /** When a host's turn is: at a time, or not until somebody does something. */
 type Turn = { readonly at: string } | { readonly waits: string };
 
+/** What `release show --json` prints. */
+const showSchema = z.strictObject({
+  ...releaseShape,
+  signedBy: releaseShape.signedBy.nullable().describe("null if no key was given to verify it with"),
+  epochReason: z.string().nullable().describe("why the numbering was restarted last"),
+  barrier: manifestSchema.shape.barrier.unwrap().nullable(),
+  rollout: rolloutSchema.nullable(),
+  hosts: z.array(
+    z.strictObject({
+      ...hostSystemSchema.shape,
+      groups: z.array(z.string()),
+      turn: z
+        .union([z.strictObject({ at: timeSchema }), z.strictObject({ waits: z.string() })])
+        .describe("when the host may begin, or what it waits for"),
+    }),
+  ),
+});
+
 function definition() {
-  return releaseCommand("show", "show the release in force, and when whose turn comes").addOption(
-    channelOption(),
-  );
+  return releaseCommand(
+    "show",
+    "show the release in force, and when whose turn comes",
+    showSchema,
+  ).addOption(channelOption());
 }
 
 export const showCommand: CommandMaker = ({ finish }) =>
@@ -34,6 +65,7 @@ export const showCommand: CommandMaker = ({ finish }) =>
 async function show(options: OptionsOf<typeof definition>): CommandResult {
   const file = join(resolve(options.mirror), "channels", options.channel, "manifest.json");
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
+  const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
   const publicKeys = options.publicKey.map(parsePublicKey);
   // Without a key nothing is verified, and the output says so.
   const signedBy =
@@ -44,10 +76,16 @@ async function show(options: OptionsOf<typeof definition>): CommandResult {
   );
   const come = turns.filter(([, , turn]) => "at" in turn && Date.parse(turn.at) <= now.getTime());
   if (options.json) {
-    printJson({
-      ...manifest,
-      signedBy,
-      turns: Object.fromEntries(turns.map(([hostname, , turn]) => [hostname, turn])),
+    const { signedBy: _, ...release } = releaseJson({ manifest, digest, signedBy: [] });
+    printJson(showSchema, {
+      ...{ ...release, signedBy },
+      epochReason: manifest.epoch?.reason ?? null,
+      barrier: manifest.barrier ?? null,
+      rollout: manifest.rollout ?? null,
+      hosts: turns.map(([hostname, entry, turn]) => ({
+        ...{ hostname, toplevel: entry.toplevel, mode: activationOf(manifest, entry).mode },
+        ...{ groups: entry.groups ?? [], turn },
+      })),
     });
     return EXIT.ok;
   }

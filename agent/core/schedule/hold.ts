@@ -14,10 +14,12 @@ export const holdSchema = z.strictObject({
 export type Hold = Readonly<z.infer<typeof holdSchema>>;
 
 /** What is known of a hold. A file that cannot be read counts as a hold without an end. */
-export type HoldRead =
-  | { readonly kind: "none" }
-  | { readonly kind: "held"; readonly hold: Hold }
-  | { readonly kind: "damaged"; readonly why: string };
+export const holdReadSchema = z.discriminatedUnion("kind", [
+  z.strictObject({ kind: z.literal("none") }),
+  z.strictObject({ kind: z.literal("held"), hold: holdSchema }),
+  z.strictObject({ kind: z.literal("damaged"), why: z.string() }),
+]);
+export type HoldRead = Readonly<z.infer<typeof holdReadSchema>>;
 
 /** Whether the host is held at a time: up to and not including the hold's end. */
 export function isHeld(read: HoldRead, now: Date): boolean {

@@ -14,6 +14,15 @@ import type { AgentTools } from "../agent-tools.ts";
 import type { TickOutcome } from "./finding.ts";
 import { verdictSchema } from "./poll.ts";
 
+/** How a mirror last served an archive. */
+export const archiveVerdictSchema = z.strictObject({
+  mirror: z.string(),
+  at: z.iso.datetime(),
+  /** Absent if it served what was asked. */
+  code: z.enum(ERROR_CODES).optional(),
+  message: z.string().optional(),
+});
+
 /** What the last poll found, as it lies in the state directory. */
 export const pollReportSchema = z.strictObject({
   at: z.iso.datetime(),
@@ -34,21 +43,10 @@ export const pollReportSchema = z.strictObject({
       waits: z.array(waitSchema),
     })
     .optional(),
-  /** How each mirror last served an archive. */
-  archives: z
-    .array(
-      z.strictObject({
-        mirror: z.string(),
-        at: z.iso.datetime(),
-        /** Absent if it served what was asked. */
-        code: z.enum(ERROR_CODES).optional(),
-        message: z.string().optional(),
-      }),
-    )
-    .optional(),
+  archives: z.array(archiveVerdictSchema).optional(),
 });
 export type PollReport = z.infer<typeof pollReportSchema>;
-type ArchiveVerdict = NonNullable<PollReport["archives"]>[number];
+type ArchiveVerdict = z.infer<typeof archiveVerdictSchema>;
 
 const POLL_REPORT = "poll.json";
 const COUNTERS = "counters.json";

@@ -71,9 +71,3 @@ export function holdAlarms(hold: HoldRead): Reason[] {
     ? [{ code: "STATE_CORRUPT", message: `hold: ${hold.why}; the host counts as held` }]
     : [];
 }
-
-/** The status as `status --json` prints it. */
-export function statusJson({ record, ...rest }: HostStatus): object {
-  const { formatVersion: _, ...parts } = record;
-  return { ...rest, ...parts };
-}

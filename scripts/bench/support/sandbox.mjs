@@ -44,7 +44,9 @@ export async function createOperator({ directory: parent, bundle }) {
       const command = ["publish", "--mirror", mirror, "--key", `${key}.secret`, "--json"];
       const all = programArguments(bundle, [...command, ...hosts, ...args]);
       const run = await runChecked(process.execPath, all, { env });
-      return { ...run, release: JSON.parse(run.stdout) };
+      const { hosts: published, ...release } = JSON.parse(run.stdout);
+      const byName = Object.fromEntries(published.map((host) => [host.hostname, host]));
+      return { ...run, release: { ...release, hosts: byName } };
     },
   };
 }
