@@ -4,6 +4,7 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   MAX_INDEX_BYTES,
+  archiveIndexSchema,
   archiveSize,
   encodeIndex,
   endOfIndex,
@@ -13,6 +14,7 @@ import {
   narMembersOf,
   ownNarInfosOf,
   readIndex,
+  readPatchedIndex,
   type ArchiveIndex,
 } from "../../../../agent/core/formats/archive-index.ts";
 import type { Release } from "../../../../agent/core/formats/manifest.ts";
@@ -27,6 +29,7 @@ import {
   type SampleArchive,
 } from "../../../support/sample-archive.ts";
 import { samplePath } from "../../../support/sample-release.ts";
+import { takesAt } from "../../../support/schema-bounds.ts";
 import { testKey } from "../../../support/test-key.ts";
 
 const TRUSTED = [SAMPLE_KEY.publicKey];
@@ -400,6 +403,142 @@ describe("an index is refused", () => {
       }),
     );
   });
+});
+
+describe("every place of an index is bounded", () => {
+  const SHA = "a".repeat(64);
+  const times = (count: number, value: unknown): unknown[] => Array<unknown>(count).fill(value);
+  const delta = { base: 0, archive: 0, offset: 0, size: 1, sha256: SHA };
+  const hash32 = "0".repeat(32);
+  const [first] = chainArchive().index.paths;
+  const full = {
+    ...{ formatVersion: 1, compression: "zstd", archives: [{ sha256: SHA, size: 1 }] },
+    paths: [
+      {
+        ...{ ...must(first), ca: "fixed:r:sha256:0", was: [hash32], deltas: [delta] },
+        nar: { archive: 0, offset: 0, size: 1, sha256: SHA },
+      },
+    ],
+  };
+  const signature = must(must(first).signatures[0]);
+  const takes = (path: string, value: unknown): boolean =>
+    takesAt(archiveIndexSchema, full, path, value);
+
+  test("it may have every key, and none more in any place", () => {
+    expect(archiveIndexSchema.parse(full)).toEqual(full);
+    for (const place of ["archives.0", "paths.0", "paths.0.nar", "paths.0.deltas.0"]) {
+      expect(takes(`${place}.more`, 1), place).toBe(false);
+    }
+    expect(takes("more", 1)).toBe(false);
+  });
+
+  test.each(["archives", "paths.0.ca", "paths.0.was", "paths.0.deltas", "paths.0.nar.archive"])(
+    "%s may be absent",
+    (path) => {
+      expect(takes(path, undefined)).toBe(true);
+    },
+  );
+
+  test.each([
+    ...["formatVersion", "compression", "paths", "archives.0.sha256", "archives.0.size"],
+    ...["path", "narHash", "narSize", "references", "signatures", "nar"].map(
+      (it) => `paths.0.${it}`,
+    ),
+    ...["offset", "size", "sha256"].map((it) => `paths.0.nar.${it}`),
+    ...Object.keys(delta).map((it) => `paths.0.deltas.0.${it}`),
+  ])("%s may not", (path) => {
+    expect(takes(path, undefined)).toBe(false);
+  });
+
+  test.each<[path: string, good: unknown[], bad: unknown[]]>([
+    ["compression", ["zstd", "xz", "none"], ["", "gzip"]],
+    ["archives", [[], times(10_000, { sha256: SHA, size: 1 })], []],
+    ["archives", [], [times(10_001, { sha256: SHA, size: 1 })]],
+    ["archives.0.size", [1], [0, 0.5]],
+    ["archives.0.sha256", [SHA], ["a"]],
+    ["paths.0.narSize", [1], [0, 0.5]],
+    ["paths.0.signatures", [[], times(32, signature)], [times(33, signature), ["a:b"]]],
+    ["paths.0.ca", ["text:sha256:0", "fixed:git:sha1:0"], ["", "text", "text:sha256:0 ", "x:y"]],
+    ["paths.0.was", [[], times(16, ""), [`${hash32}-a`]], [times(17, ""), ["-a"], [`${hash32}-`]]],
+    ["paths.0.was", [[`${hash32}-${"a".repeat(211)}`]], [[`${hash32}-${"a".repeat(212)}`]]],
+    ["paths.0.was", [[hash32]], [[`x${hash32}`], [`${hash32}x`], [`${hash32.slice(1)}e`]]],
+    ["paths.0.deltas", [[], times(16, delta)], [times(17, delta)]],
+    ["paths.0.deltas.0.base", [0, 3], [-1, 0.5]],
+    ["paths.0.deltas.0.archive", [0, 3], [-1, 0.5]],
+    ["paths.0.deltas.0.offset", [0, 3], [-1, 0.5]],
+    ["paths.0.deltas.0.size", [1], [0, 0.5]],
+    ["paths.0.deltas.0.sha256", [SHA], ["a"]],
+    ["paths.0.nar.archive", [0, 3], [-1, 0.5]],
+    ["paths.0.nar.offset", [0, 3], [-1, 0.5]],
+    ["paths.0.references", [[], [0]], [[-1], [0.5], 0]],
+  ])("%s", (path, good, bad) => {
+    for (const value of good) expect(takes(path, value), JSON.stringify(value)).toBe(true);
+    for (const value of bad) expect(takes(path, value), JSON.stringify(value)).toBe(false);
+  });
+});
+
+describe("an index that was made by a patch", () => {
+  const { release, index, bytes, compressed } = chainArchive();
+  const json = Buffer.from(JSON.stringify(index));
+
+  test("is checked by the hash of its JSON", () => {
+    const archive = { ...release.archive, index: { ...release.archive.index, json: hash(json) } };
+    const contents = readPatchedIndex(json, { ...release, archive }, TRUSTED);
+    expect(contents).toEqual(readIndex(compressed, release, TRUSTED));
+    expect(contents.size).toBe(bytes.length);
+    const changed = Buffer.from(`${json.toString()} `);
+    const failure = failureOf(() => readPatchedIndex(changed, { ...release, archive }, TRUSTED));
+    expect(failure.code).toBe("ARCHIVE_CORRUPT");
+    expect(failure.message).toContain("patched index: expected sha256 ");
+  });
+
+  test("is refused if the manifest says no hash of the JSON", () => {
+    const failure = failureOf(() => readPatchedIndex(json, release, TRUSTED));
+    expect(failure.code).toBe("ARCHIVE_CORRUPT");
+    expect(failure.message).toContain("expected sha256 none");
+  });
+});
+
+test("without keys signatures are not checked, but all else is", () => {
+  const { compressed, release, index } = chainArchive();
+  expect(readIndex(compressed, release, null).index).toEqual(index);
+  expect(failureOf(() => readIndex(compressed, release, [])).code).toBe("PATH_SIGNATURE");
+  expect(failureOf(() => readIndex(compressed, { ...release, closureSize: 1 }, null)).code).toBe(
+    "INDEX_INVALID",
+  );
+});
+
+describe("a delta", () => {
+  const other = { sha256: "ab".repeat(32), size: 1_000 };
+  const read = (offset: number, size: number, archive = 0) => {
+    const index = structuredClone(chainArchive().index);
+    index.archives = [other];
+    must(index.paths[0]).deltas = [{ base: 0, archive, offset, size, sha256: other.sha256 }];
+    const compressed = compressIndex(index);
+    const after = archiveSize(layOut(ownNarInfosOf(index), 0), 0) - endOfIndex(0);
+    return readIndex(compressed, releaseOfIndex(index, compressed, after), TRUSTED);
+  };
+
+  test("lies within an archive that the index names", () => {
+    expect(must(read(900, 100).index.paths[0]?.deltas)).toHaveLength(1);
+    for (const refused of [() => read(901, 100), () => read(0, 1_001), () => read(0, 1, 1)]) {
+      const failure = failureOf(refused);
+      expect(failure.code).toBe("INDEX_INVALID");
+      expect(failure.message).toContain("a delta lies in no archive");
+    }
+  });
+});
+
+test("an index that cannot be read keeps the reason", () => {
+  const archive = chainArchive();
+  for (const bytes of [Buffer.from("hello"), gzipSync("<html>")]) {
+    const failure = failureOf(() => readIndex(bytes, pinning(archive, bytes), TRUSTED));
+    expect(failure.cause).toBeInstanceOf(Error);
+  }
+  const newer = compressIndex({ formatVersion: 2 });
+  expect(failureOf(() => readIndex(newer, pinning(archive, newer), TRUSTED)).message).toBe(
+    "expected archive format 1, found 2; this host needs a newer nixos-pull",
+  );
 });
 
 function hash(bytes: Uint8Array): string {

@@ -3,10 +3,17 @@ import { describe, expect, test } from "vitest";
 import { sealEnvelope } from "../../../../agent/core/formats/envelope.ts";
 import {
   MAX_HOSTS,
+  activationOf,
+  comparePositions,
+  describePosition,
   encodeManifest,
   manifestSchema,
+  parseManifest,
+  positionOf,
   readManifest,
   releaseFor,
+  systemsIn,
+  systemsOf,
   type Manifest,
   type SignedManifest,
 } from "../../../../agent/core/formats/manifest.ts";
@@ -17,6 +24,7 @@ import {
   sampleManifest,
   samplePath,
 } from "../../../support/sample-release.ts";
+import { takesAt } from "../../../support/schema-bounds.ts";
 import { testKey } from "../../../support/test-key.ts";
 
 const KEY = testKey("fleet-1");
@@ -433,4 +441,214 @@ describe("a host's part of a release", () => {
     const { message } = failureOf(() => of(sampleManifest({ hosts }), "db1"));
     expect(message).toContain("it names 100: web0, web1, web2, web3, web4, …");
   });
+});
+
+describe("every place is bounded", () => {
+  const START = "2026-01-31T12:00:00.000Z";
+  const SHA = "a".repeat(64);
+  const times = (count: number, value: unknown): unknown[] => Array<unknown>(count).fill(value);
+  const patch = { base: SHA, archive: SHA, offset: 0, size: 1, sha256: SHA };
+  const check = { kind: "tcp" as const, name: "c", host: "h", port: 22, timeout: "10s" };
+  const index = { sha256: SHA, size: 1, json: SHA, patches: [patch] };
+  const host = sampleHost({ archive: { sha256: SHA, size: 1, index } });
+  /** A manifest with every key that there is. */
+  const full = sampleManifest({
+    epoch: { number: 2, reason: "a thief" },
+    barrier: { epoch: 1, sequence: 3 },
+    defaults: { activation: { mode: "switch", checks: [check] } },
+    rollout: {
+      ...{ start: START, salt: "s", paused: { reason: "disks", since: START } },
+      waves: [
+        { hosts: ["web1"], groups: ["a"], share: 0.5, after: "1h", over: "1h" },
+        { share: 1, after: "1h" },
+      ],
+    },
+    hosts: {
+      web1: {
+        ...{ ...host, groups: ["a"], turn: { held: "a reason" }, machineId: SHA },
+        activation: { mode: "boot", checks: [check] },
+        through: [{ ...host, epoch: 1, sequence: 3, digest: SHA, activation: { mode: "switch" } }],
+      },
+    },
+  });
+  const takes = (path: string, value: unknown): boolean =>
+    takesAt(manifestSchema, full, path, value);
+  const text = (length: number): string => "x".repeat(length);
+
+  test("a manifest may have every key, and none more in any place", () => {
+    expect(manifestSchema.parse(full)).toEqual(full);
+    for (const place of [
+      ...["epoch", "barrier", "rollout", "rollout.paused", "rollout.waves.0"],
+      ...["hosts.web1.turn", "hosts.web1.through.0", "hosts.web1.archive.index.patches.0"],
+      ...["hosts.web1.activation.checks.0", "hosts.web1.through.0.activation"],
+    ]) {
+      expect(takes(`${place}.more`, 1), place).toBe(false);
+    }
+  });
+
+  test.each([
+    ...["epoch", "barrier", "barrier.epoch", "rollout", "rollout.waves", "rollout.paused"],
+    ...["defaults.activation.checks", "hosts.web1.archive.index.json", "hosts.web1.groups"],
+    ...["hosts.web1.archive.index.patches", "hosts.web1.turn", "hosts.web1.through"],
+    ...["hosts.web1.through.0.epoch", "hosts.web1.machineId", "hosts.web1.activation"],
+    ...["hosts.web1.activation.mode", "hosts.web1.activation.checks"],
+    ...["rollout.waves.0.hosts", "rollout.waves.0.groups", "rollout.waves.0.over"],
+  ])("%s may be absent", (path) => {
+    expect(takes(path, undefined)).toBe(true);
+  });
+
+  test.each([
+    ...["epoch.number", "epoch.reason", "barrier.sequence", "rollout.start", "rollout.salt"],
+    ...["rollout.paused.reason", "rollout.paused.since", "rollout.waves.0.after"],
+    ...["rollout.waves.1.share", "hosts.web1.turn.held", "defaults.activation.mode"],
+    ...["hosts.web1.through.0.sequence", "hosts.web1.through.0.digest"],
+    ...["hosts.web1.through.0.activation", "hosts.web1.through.0.activation.mode"],
+    ...["hosts.web1.through.0.toplevel", "hosts.web1.archive.index.sha256"],
+    ...["base", "archive", "offset", "size", "sha256"].map(
+      (key) => `hosts.web1.archive.index.patches.0.${key}`,
+    ),
+  ])("%s may not", (path) => {
+    expect(takes(path, undefined)).toBe(false);
+  });
+
+  test.each<[path: string, good: unknown[], bad: unknown[]]>([
+    ["epoch.number", [1, 9], [0, -1, 1.5]],
+    ["epoch.reason", [text(500)], ["", text(501), "two\nlines"]],
+    ["barrier.epoch", [1], [0, 0.5]],
+    ["barrier.sequence", [1], [0, 0.5]],
+    ["rollout.start", [START], ["soon"]],
+    ["rollout.salt", [text(100)], ["", text(101), "a\n"]],
+    ["rollout.paused.reason", [text(500)], [text(501), "\u001b[31m"]],
+    ["rollout.paused.since", [START], ["yesterday"]],
+    ["rollout.waves", [times(64, { hosts: ["web1"], after: "1h" })], [[]]],
+    ["rollout.waves.0.hosts", [times(1_000, "web1")], [[], times(1_001, "web1"), ["a b"]]],
+    ["rollout.waves.0.groups", [times(32, "a")], [[], times(33, "a"), ["A"]]],
+    ["rollout.waves.1.share", [1, 0.51], [0.5, 0.4, 1.01]],
+    ["rollout.waves.0.share", [0.01], [0, -0.5, "0.5"]],
+    ["rollout.waves.0.after", ["0s", "1h", "59m59s"], ["", "1h ", "x1h", "1.5h", "61m"]],
+    ["rollout.waves.1.after", ["366d", "60m"], ["366d1s", "59m", `${"9".repeat(30)}d`]],
+    ["rollout.waves.0.over", ["0s", "366d"], ["367d", "later"]],
+    ["hosts.web1.groups", [[], times(32, "a"), [text(64)]], [times(33, "a"), [text(65)], [""]]],
+    ["hosts.web1.groups", [["0a"], ["a._-"]], [["-a"], [".a"], ["a b"], ["a\n"]]],
+    ["hosts.web1.turn", ["now", { held: text(500) }], ["", { held: "" }, { held: text(501) }]],
+    ["hosts.web1.machineId", [SHA], ["a", SHA.toUpperCase()]],
+    ["hosts.web1.through.0.epoch", [1], [0, 0.5]],
+    ["hosts.web1.through.0.sequence", [1], [0, 0.5]],
+    ["hosts.web1.through.0.digest", [SHA], ["a"]],
+    ["hosts.web1.through", [times(8, full.hosts["web1"]?.through?.[0])], []],
+    ["hosts.web1.archive.index.json", [SHA], ["a"]],
+    ["hosts.web1.archive.index.patches", [[], times(16, patch)], [times(17, patch)]],
+    ["hosts.web1.archive.index.patches.0.base", [SHA], ["a"]],
+    ["hosts.web1.archive.index.patches.0.archive", [SHA], ["a"]],
+    ["hosts.web1.archive.index.patches.0.sha256", [SHA], ["a"]],
+    ["hosts.web1.archive.index.patches.0.offset", [0, 7], [-1, 0.5]],
+    ["hosts.web1.archive.index.patches.0.size", [1], [0, 0.5]],
+    ["hosts.web1.activation.mode", ["switch", "boot", "test", "dry-activate"], ["", "reboot"]],
+    ["hosts.web1.activation.checks", [[], times(64, check)], [times(65, check)]],
+    ["defaults.activation.checks", [times(64, check)], [times(65, check), [7]]],
+    ["channel", [text(64), "0._-"], [text(65), "-a", ".a", ""]],
+    ["hosts", [{}, { [text(253)]: host, a: host, "A.b_c-9": host }], [{ a_: host }]],
+  ])("%s", (path, good, bad) => {
+    for (const value of good) expect(takes(path, value), JSON.stringify(value)).toBe(true);
+    for (const value of bad) expect(takes(path, value), JSON.stringify(value)).toBe(false);
+  });
+
+  test("a wave with a share counts on from the last one that had one, whatever lies between", () => {
+    const waves = (...list: unknown[]): boolean => takes("rollout.waves", list);
+    const named = { hosts: ["web1"], after: "1h" };
+    expect(waves({ share: 0.5, after: "1h" }, named, { share: 0.6, after: "1h" })).toBe(true);
+    expect(waves({ share: 0.5, after: "1h" }, named, { share: 0.5, after: "1h" })).toBe(false);
+    expect(waves(named, { share: 0.5, after: "59m" })).toBe(false);
+    expect(waves({ share: 0.5, after: "1h" }, { hosts: ["web1"], after: "59m" })).toBe(false);
+    expect(waves({ groups: ["a"], after: "0s" })).toBe(true);
+  });
+});
+
+describe("positions", () => {
+  const at = (epoch: number, sequence: number) => ({ epoch, sequence });
+
+  test("are ordered by epoch, then by sequence", () => {
+    expect(comparePositions(at(0, 9), at(1, 1))).toBeLessThan(0);
+    expect(comparePositions(at(1, 1), at(0, 9))).toBeGreaterThan(0);
+    expect(comparePositions(at(1, 2), at(1, 3))).toBeLessThan(0);
+    expect(comparePositions(at(1, 3), at(1, 2))).toBeGreaterThan(0);
+    expect(comparePositions(at(2, 2), at(2, 2))).toBe(0);
+  });
+
+  test("are those of a manifest, and told with the epoch if there is one", () => {
+    expect(positionOf({ sequence: 7 })).toEqual(at(0, 7));
+    expect(positionOf({ sequence: 7, epoch: { number: 2, reason: "r" } })).toEqual(at(2, 7));
+    expect(describePosition(at(0, 7))).toBe("7");
+    expect(describePosition(at(2, 7))).toBe("7 of epoch 2");
+  });
+});
+
+describe("the systems of a release", () => {
+  const stage = {
+    ...{ ...sampleHost({ toplevel: samplePath("old") }), sequence: 3, digest: "0".repeat(64) },
+    activation: { mode: "switch" as const },
+  };
+  const web1 = sampleHost({ through: [stage] });
+  const web2 = sampleHost({ toplevel: samplePath("other") });
+
+  test("are those on a host's way, then its own", () => {
+    expect(systemsOf(web1)).toEqual([stage, web1]);
+    expect(systemsOf(web2)).toEqual([web2]);
+    expect(systemsIn(sampleManifest({ hosts: { web1, web2 } }))).toEqual([
+      { hostname: "web1", system: stage },
+      { hostname: "web1", system: web1 },
+      { hostname: "web2", system: web2 },
+    ]);
+  });
+
+  test("are activated as the host says, or else as all are", () => {
+    const check = { kind: "tcp" as const, name: "c", host: "h", port: 22, timeout: "10s" };
+    const defaults = { activation: { mode: "boot" as const, checks: [check] } };
+    expect(activationOf({ defaults }, {})).toEqual({ mode: "boot", checks: [check] });
+    const own = { mode: "test" as const, checks: [] };
+    expect(activationOf({ defaults }, { activation: own })).toEqual(own);
+    const plain = { activation: { mode: "boot" as const } };
+    expect(activationOf({ defaults: plain }, {})).toEqual({ mode: "boot" });
+  });
+});
+
+describe("a host's part that is bound to a machine", () => {
+  const bound = "b".repeat(64);
+  const manifest = sampleManifest({
+    epoch: { number: 2, reason: "r" },
+    hosts: { web1: sampleHost({ machineId: bound }), web2: sampleHost() },
+  });
+  const of = (hostname: string, machineId?: string | null) =>
+    releaseFor({ manifest, digest: sampleDigest("m"), signedBy: [] }, hostname, machineId);
+
+  test("is for that machine alone, unless nobody asks", () => {
+    expect(of("web1", bound)).toMatchObject({ hostname: "web1", epoch: 2 });
+    expect(of("web1").hostname).toBe("web1");
+    expect(of("web2", "c".repeat(64)).hostname).toBe("web2");
+    expect(of("web2", null).hostname).toBe("web2");
+    const other = failureOf(() => of("web1", "c".repeat(64)));
+    expect(other.code).toBe("MACHINE_MISMATCH");
+    expect(other.message).toBe(
+      `release 7 gives web1 to the machine ${bound}, this one is ${"c".repeat(64)}`,
+    );
+    expect(failureOf(() => of("web1", null)).message).toContain("this one is without a machine-id");
+  });
+
+  test("is named among up to five, which are all of five", () => {
+    const hosts = Object.fromEntries([1, 2, 3, 4, 5].map((at) => [`web${at}`, sampleHost()]));
+    const five = { manifest: sampleManifest({ hosts }), digest: "", signedBy: [] };
+    expect(failureOf(() => releaseFor(five, "db1")).message).toBe(
+      'release 7 of channel stable names no host "db1"; it names 5: web1, web2, web3, web4, web5',
+    );
+  });
+});
+
+test("a payload that is not JSON keeps the reason", () => {
+  expect(failureOf(() => parseManifest(Buffer.from("{"))).cause).toBeInstanceOf(SyntaxError);
+  expect(failureOf(() => parseManifest(Buffer.from('{"hosts":{"__proto__":1}}'))).message).toBe(
+    'hosts: expected a hostname, found "__proto__"',
+  );
+  expect(failureOf(() => parseManifest(Buffer.from('{"formatVersion":2}'))).message).toBe(
+    "expected manifest format 1, found 2; this host needs a newer nixos-pull",
+  );
 });
