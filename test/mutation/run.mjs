@@ -78,14 +78,14 @@ function filesIn(path) {
 
 /** The tests that judge a file: its own, or those of the nearest folder that has tests. */
 function testsOf(file) {
-  if (file.startsWith("agent/host/") && !file.startsWith("agent/host/fetch/")) {
-    return "test/unit/host";
+  for (
+    let path = file.replace(/^agent/, "test/unit").replace(/\.ts$/, "");
+    ;
+    path = dirname(path)
+  ) {
+    if (existsSync(`${path}.test.ts`)) return `${path}.test.ts`;
+    if (existsSync(path)) return path;
   }
-  const own = file.replace(/^agent\/(.*)\.ts$/, "test/unit/$1.test.ts");
-  if (existsSync(own)) return own;
-  let folder = dirname(own);
-  while (!existsSync(folder)) folder = dirname(folder);
-  return folder;
 }
 
 async function mutate(files, tests) {
