@@ -6,7 +6,7 @@
 //   npm run test:mutation -- --concurrency 1 …      with one process instead of two
 //
 // A file is judged by the unit tests of its own (agent/core/text/x.ts by
-// test/unit/core/text/x.test.ts); a file that has none, by all unit tests of its folder. Files of
+// test/unit/core/text/x.test.ts); a file that has none, by those of its folder. Files of
 // agent/host are judged by all of its tests, since the scenarios play the whole agent. Prints
 // each survivor and a score for each file. Exits with 1 if core or host is below its goal.
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
@@ -76,16 +76,17 @@ function filesIn(path) {
     .filter((file) => file.endsWith(".ts"));
 }
 
-/** The tests that judge a file: its own, or those of the nearest folder that has tests. */
+/**
+ * The tests that judge a file: its own, or those of the nearest folder that has tests; in host/,
+ * other than its fetch/, all of host's.
+ */
 function testsOf(file) {
-  for (
-    let path = file.replace(/^agent/, "test/unit").replace(/\.ts$/, "");
-    ;
-    path = dirname(path)
-  ) {
-    if (existsSync(`${path}.test.ts`)) return `${path}.test.ts`;
-    if (existsSync(path)) return path;
+  if (file.startsWith("agent/host/") && !file.startsWith("agent/host/fetch/")) {
+    return "test/unit/host";
   }
+  let path = file.replace(/^agent/, "test/unit").replace(/\.ts$/, "");
+  while (!existsSync(`${path}.test.ts`) && !existsSync(path)) path = dirname(path);
+  return existsSync(`${path}.test.ts`) ? `${path}.test.ts` : path;
 }
 
 async function mutate(files, tests) {

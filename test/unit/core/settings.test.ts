@@ -1,11 +1,15 @@
 import { describe, expect, test } from "vitest";
+import * as z from "zod";
 import {
+  DEFAULT_CONFIG_FILE,
   parseNetworkSettings,
   parseSettings,
+  settingsSchema,
   trustPolicyOf,
   type Settings,
 } from "../../../agent/core/settings.ts";
 import { failureOf } from "../../support/failure.ts";
+import { takesAt } from "../../support/schema-bounds.ts";
 import { secretKeyText, testKey } from "../../support/test-key.ts";
 
 const KEY = testKey("fleet-1").publicKey.text;
@@ -433,4 +437,213 @@ describe("the settings for web servers alone", () => {
     expect(failure.code).toBe("CONFIG_INVALID");
     expect(failure.message).toMatch(/^credentials: expected https:/);
   });
+});
+
+describe("every key", () => {
+  /** The paths of all keys in a JSON schema, with their descriptions. */
+  function keysOf(schema: any, path = ""): [string, string][] {
+    const below = Object.entries<any>(schema.properties ?? {}).flatMap(([key, value]) => [
+      [`${path}${key}`, String(value.description ?? "")] as [string, string],
+      ...keysOf(value, `${path}${key}.`),
+    ]);
+    const items = schema.items ? keysOf(schema.items, `${path}[].`) : [];
+    return [...below, ...items];
+  }
+
+  test("says what it is for, in a sentence", () => {
+    const keys = keysOf(z.toJSONSchema(settingsSchema, { io: "input" }));
+    expect(keys.length).toBeGreaterThan(70);
+    const silent = keys.filter(([, text]) => !/^.{7,}\.$/.test(text)).map(([key]) => key);
+    // Health checks say the host and the port of a connection by their names alone.
+    expect(silent.filter((key) => !key.startsWith("health.checks"))).toEqual([]);
+  });
+
+  const ADDRESS = "https://mirror.example.org/nixos";
+  const times = (count: number, value: unknown): unknown[] => Array<unknown>(count).fill(value);
+  const long = (length: number): string => "x".repeat(length);
+  const full = {
+    ...MINIMAL,
+    ...{ storeKeys: [KEY], revokedKeys: [OTHER], clock: "ignore", store: "local?root=/x" },
+    credentials: { [ADDRESS]: { type: "basic", file: "/secret" } },
+    tls: { caFile: "/ca", certFile: "/cert", keyFile: "/key" },
+    reports: { directory: "/reports", url: "https://reports.example.org" },
+    sticks: { watch: "1s", reports: true },
+    statusSocket: { path: "/socket", group: "users" },
+    metrics: { textfile: "/m.prom", listen: "127.0.0.1:9184" },
+    activation: { attempts: 1, runner: "child", confirm: "required" },
+    reboot: {
+      ...{ policy: "now", grace: "0s", window: { cron: "0 2 * * *", duration: "1h" } },
+      fleetLock: { url: "https://lock.example.org", group: "a.b-9", id: "web1" },
+    },
+    maintenance: { windows: [{ cron: "0 2 * * *", duration: "1h" }], jitter: "0s" },
+    hooks: { preActivate: ["a"], postCommit: ["b"], postRollback: ["c"], timeout: "1h" },
+    generations: { keep: 2 },
+    paths: { runtime: "/run/x", machineId: "/etc/id" },
+    limits: { minRate: 0, maxRate: 0, rateWindow: "1s", stagingBytes: 0 },
+    log: { level: "error", format: "json" },
+  };
+  const takes = (path: string, value: unknown): boolean =>
+    takesAt(settingsSchema, full, path, value);
+
+  test("may be given", () => {
+    expect(settingsSchema.safeParse(full).error?.issues).toBeUndefined();
+    for (const place of [
+      ...["tls", "reports", "sticks", "statusSocket", "metrics", "maintenance", "hooks"],
+      ...["reboot.fleetLock"],
+    ]) {
+      expect(takes(`${place}.more`, 1), place).toBe(false);
+    }
+    expect(takes("credentials", { [ADDRESS]: { type: "basic", file: "/x", more: 1 } })).toBe(false);
+  });
+
+  test.each<[path: string, good: unknown[], bad: unknown[]]>([
+    ["mirrors", [[ADDRESS, ...times(15, "file:///a")]], [times(17, ADDRESS)]],
+    ["publicKeys", [times(32, KEY)], [times(33, KEY), []]],
+    ["storeKeys", [times(32, KEY)], [times(33, KEY), []]],
+    ["revokedKeys", [[], times(32, OTHER)], [times(33, OTHER)]],
+    ["clock", ["strict"], ["lax"]],
+    ["store", ["x"], ["", "a b", "a\n"]],
+    ["tls.caFile", ["/a"], ["a", "/"]],
+    ["tls.certFile", ["/b"], ["b", undefined]],
+    ["tls.keyFile", ["/b"], ["b", undefined]],
+    ["reports.directory", ["/r", undefined], ["r"]],
+    ["reports.url", ["http://127.0.0.1:80/", undefined], ["file:///reports", "ftp://a"]],
+    ["sticks.watch", ["0s", "1d"], ["soon"]],
+    ["sticks.reports", [false], ["yes"]],
+    ["statusSocket.path", ["/s"], ["s", undefined]],
+    ["statusSocket.group", [long(64), undefined], ["", long(65)]],
+    ["metrics.textfile", ["/a/b.prom"], ["/a/b.txt", "/a.prom.bak", "b.prom"]],
+    ["metrics.listen", ["127.1.20.255:1", "[::1]:65535", "localhost:80"], ["0.0.0.0:80"]],
+    ["metrics.listen", [], ["127.0.0.1:0", "127.0.0.1:65536", "127.0.0.1", "127.0.01.1:80"]],
+    ["metrics.listen", [], ["x127.0.0.1:80", "localhost:80x", "127.0.0:80", "127.0.0.1234:80"]],
+    ["activation.attempts", [1, 100], [0, 101, 1.5]],
+    ["activation.runner", ["auto", "systemd"], ["ssh"]],
+    ["activation.confirm", ["none"], ["yes"]],
+    ["activation.mode", ["switch", "test"], ["kexec"]],
+    ["reboot.policy", ["never", "window"], ["soon"]],
+    ["reboot.grace", ["0s", "1h"], ["-1s"]],
+    ["reboot.fleetLock.group", ["A"], ["", "a b", "a\n", "ä"]],
+    ["reboot.fleetLock.id", ["x", undefined], [""]],
+    ["reboot.fleetLock.url", ["http://127.0.0.1"], [undefined, "http://a:b@c"]],
+    ["maintenance.windows", [[], times(32, full.maintenance.windows[0])], []],
+    ["maintenance.windows", [], [times(33, full.maintenance.windows[0])]],
+    ["maintenance.jitter", ["1h"], ["x"]],
+    ["hooks.preActivate", [times(64, "a"), [long(4096)]], [times(65, "a"), [long(4097)], []]],
+    ["hooks.timeout", ["1s", "60m"], ["0s", "3601s"]],
+    ["generations.keep", [2, 9], [1, 2.5]],
+    ["paths.runtime", ["/run/y"], ["y"]],
+    ["paths.machineId", ["/id"], ["id"]],
+    ["limits.manifestBytes", [0, 1024 ** 3], [1024 ** 3 + 1]],
+    ["limits.redirects", [0, 20], [21, 0.5]],
+    ...["minRate", "maxRate", "stagingBytes", "deltaNarBytes", "reserveBytes"].map(
+      (key): [string, unknown[], unknown[]] => [`limits.${key}`, [0, 2 ** 40], [-1, 0.5]],
+    ),
+    ...["rateWindow", "deltaTimeout", "importTimeout", "retryBase", "retryMax"].map(
+      (key): [string, unknown[], unknown[]] => [`limits.${key}`, ["1s"], ["0s", "soon"]],
+    ),
+    ["log.level", ["debug", "info", "warn"], ["trace"]],
+    ["log.format", ["auto", "text"], ["xml"]],
+    ["drift", ["keep", "revert"], ["adopt"]],
+  ])("%s is bounded", (path, good, bad) => {
+    for (const value of good) expect(takes(path, value), JSON.stringify(value)).toBe(true);
+    for (const value of bad) expect(takes(path, value), JSON.stringify(value)).toBe(false);
+  });
+
+  test.each<[Record<string, unknown>, string]>([
+    [{ tls: { certFile: "/a" } }, "tls: expected certFile and keyFile together"],
+    [{ statusSocket: { group: "a" } }, "statusSocket: expected a path together with a group"],
+    [{ metrics: { textfile: "/a" } }, "metrics.textfile: expected a name that ends with .prom"],
+    [{ metrics: { textfile: "a.prom" } }, "metrics.textfile: expected an absolute path"],
+    [{ metrics: { listen: "x" } }, "expected a loopback address and a port, such as 127.0.0.1:"],
+    [
+      { metrics: { listen: "localhost:99999" } },
+      "metrics.listen: expected a port of at most 65535",
+    ],
+    [{ reports: { url: "file:///a" } }, "reports.url: expected https:// or http://"],
+    [{ hooks: { timeout: "2h" } }, "hooks.timeout: expected a duration of at most 1h"],
+    [{ revokedKeys: [KEY] }, "expected a threshold no greater than"],
+    [
+      { storeKeys: [OTHER], revokedKeys: [OTHER] },
+      "storeKeys: expected at least one key that is not revoked",
+    ],
+  ])("is refused in words: %j", (changes, words) => {
+    expect(refusal(changes)).toContain(words);
+  });
+});
+
+describe("credentials", () => {
+  const ADDRESS = MINIMAL.mirrors[0] ?? "";
+  const secret = { type: "bearer", file: "/secret" };
+  const refused = (mirror: string, credential: unknown, mirrors = [mirror]): string =>
+    refusal({ mirrors, credentials: { [mirror]: credential } });
+
+  test("are for mirrors that are configured, and are a file or a credential of systemd", () => {
+    const credentials = { [ADDRESS]: secret };
+    expect(parse({ credentials }).credentials).toEqual(credentials);
+    const named = { [ADDRESS]: { type: "basic", credential: `A.b_c:-${"9".repeat(93)}` } };
+    expect(parse({ credentials: named }).credentials).toEqual(named);
+    expect(refused("https://other.example.org", secret, [ADDRESS])).toContain(
+      "credentials: expected addresses that stand in mirrors",
+    );
+    for (const both of [{ type: "basic" }, { ...secret, credential: "x" }]) {
+      expect(refused(ADDRESS, both)).toContain("expected either a file or a credential");
+    }
+    for (const credential of ["", "a b", "9".repeat(101), "a/b", "x\n"]) {
+      expect(refused(ADDRESS, { type: "basic", credential })).toContain(
+        "credential: expected a credential's name",
+      );
+    }
+    expect(refused(ADDRESS, { type: "digest", file: "/x" })).toContain(".type: ");
+  });
+
+  test.each(["http://127.0.0.1/a", "http://127.20.3.4:80/", "http://[::1]:80", "http://localhost"])(
+    "may go to %s, which is no network",
+    (mirror) => {
+      expect(parse({ mirrors: [mirror], credentials: { [mirror]: secret } })).toBeDefined();
+    },
+  );
+
+  test.each([
+    ...["http://mirror.example.org", "http://128.0.0.1", "http://localhost.example.org"],
+    ...["http://127.0.0.1.example.org", "http://xlocalhost", "file:///mirror", "http://[::2]"],
+  ])("do not go to %s in the clear", (mirror) => {
+    expect(refused(mirror, secret)).toContain(
+      "credentials: expected https:// mirrors: a secret would go over the network in the clear",
+    );
+  });
+});
+
+describe("keys that count", () => {
+  test("for store paths are those of releases, unless there are others, without revoked ones", () => {
+    const names = (changes: Record<string, unknown>): string[] =>
+      parse(changes).storeKeys.map(({ name }) => name);
+    expect(names({ publicKeys: [KEY, OTHER] })).toEqual(["fleet-1", "fleet-2"]);
+    expect(names({ publicKeys: [KEY], storeKeys: [OTHER] })).toEqual(["fleet-2"]);
+    expect(names({ publicKeys: [KEY, OTHER], revokedKeys: [OTHER] })).toEqual(["fleet-1"]);
+    expect(names({ storeKeys: [KEY, OTHER], revokedKeys: [OTHER] })).toEqual(["fleet-1"]);
+  });
+
+  test("for releases are told with the revoked ones", () => {
+    const policy = trustPolicyOf(parse({ publicKeys: [KEY, OTHER], revokedKeys: [OTHER] }));
+    expect(policy.revokedKeys?.map(({ name }) => name)).toEqual(["fleet-2"]);
+    expect(refusal({ publicKeys: [KEY, OTHER], revokedKeys: [OTHER], threshold: 2 })).toContain(
+      "threshold: ",
+    );
+  });
+});
+
+test("the second copy of the state lies in /run, or beside a state directory of one's own", () => {
+  expect(parse().paths.runtime).toBe("/run/nixos-pull");
+  expect(parse({ paths: { state: "/srv/pull" } }).paths.runtime).toBe("/srv/pull.run");
+  expect(parse({ paths: { state: "/srv/pull", runtime: "/x" } }).paths.runtime).toBe("/x");
+  expect(parse().paths.machineId).toBe("/etc/machine-id");
+});
+
+test("the rest of what is not given", () => {
+  expect(parse()).toMatchObject({
+    ...{ revokedKeys: [], credentials: {}, tls: {}, reports: {}, statusSocket: {}, metrics: {} },
+    ...{ sticks: { watch: 5_000, reports: false }, clock: "strict", generations: {} },
+    limits: { minRate: 1024, rateWindow: 60_000, maxRate: 0 },
+  });
+  expect(DEFAULT_CONFIG_FILE).toBe("/etc/nixos-pull/config.json");
 });
