@@ -592,6 +592,44 @@ describe("a range of an archive", () => {
   });
 });
 
+/**
+ * A server that answers each request and then closes, as python's http.server and nginx with
+ * `keepalive_timeout 0` do. It sends `body` after `delay` milliseconds, so that the end of the
+ * connection meets a reader that is busy with what came before.
+ */
+function closingServer(body: Buffer, { delay, isFramed }: { delay: number; isFramed: boolean }) {
+  return createRawServer((socket) => {
+    socket.on("error", () => undefined);
+    socket.once("data", () => {
+      const length = isFramed ? `Content-Length: ${body.length}\r\n` : "";
+      socket.write(`HTTP/1.1 200 OK\r\n${length}Connection: close\r\n\r\n`);
+      setTimeout(() => {
+        socket.end(body);
+      }, delay);
+    });
+  });
+}
+
+describe("a server that closes the connection while the reader is slow", () => {
+  // undici 7.26 to 7.30 end the process with an assertion here, and so does 6.29.
+  const sizes = [1, 65_535, 65_536, 65_537, 131_072, 131_073, 262_144, 1_048_576];
+  const cases = sizes.flatMap((size) =>
+    [true, false].flatMap((isFramed) => [0, 20].map((delay) => ({ size, isFramed, delay }))),
+  );
+
+  test.each(cases)("$size bytes, framed: $isFramed, after $delay ms", async (answer) => {
+    const body = Buffer.alloc(answer.size, "nixos-pull");
+    const port = await listen(closingServer(body, answer));
+    const mirror = mirrorAt(`http://127.0.0.1:${port}`);
+    const pieces: Buffer[] = [];
+    for await (const piece of mirror.readArchive(SHA256, { from: 0, to: answer.size })) {
+      pieces.push(piece);
+      await sleep(5);
+    }
+    expect(Buffer.concat(pieces).equals(body)).toBe(true);
+  });
+});
+
 describe("an abort", () => {
   test("before the request is INTERRUPTED", async () => {
     const { mirror } = await staticMirror();
