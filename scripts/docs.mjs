@@ -1,6 +1,7 @@
 // Writes the parts of the documentation that the code decides: the JSON Schemas, and
 // between markers the tables of settings, error codes and exit codes and the commands'
-// help, the manual page, and the options of the NixOS module where Nix is there. With --check it writes nothing and exits with 1 where a file differs.
+// help, the manual page, and the options of the NixOS module if Nix is installed.
+// With --check it writes nothing and exits with 1 if a file differs.
 //
 //   node scripts/docs.mjs [--check] [DIRECTORY]     (default: this repository)
 import { mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
@@ -157,7 +158,7 @@ const EXIT_MEANINGS = {
   busy: "another nixos-pull is at work",
   publish: "the build or the mirror directory, on the operator's side",
   updateAvailable: "`check --exit-code` only: an update would be applied now",
-  fleetTroubled: "`fleet --exit-code` only: a host wants a person to look",
+  fleetTroubled: "`fleet --exit-code` only: a person should look at a host",
   interrupted: "stopped by a signal",
 };
 

@@ -54,7 +54,7 @@ export function manPage(program, exits, files) {
     ".SH DESCRIPTION",
     roff(
       "An operator publishes signed releases as plain files; every host polls for them, checks " +
-        "them, and becomes what they say, or goes back by itself.",
+        "them, and switches to its system in them, or goes back by itself.",
     ),
     ".SH COMMANDS",
     ...commands,

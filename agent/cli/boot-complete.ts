@@ -34,7 +34,10 @@ async function bootComplete(
       case "proven":
         return EXIT.ok;
       case "rejected":
-        throw new PullError("HEALTH_FAILED", "the system that was booted is being left");
+        throw new PullError(
+          "HEALTH_FAILED",
+          "the agent rejected the system that was booted, and leaves it",
+        );
       case "open":
         await sleep(LOOK_MS, undefined, { signal });
     }

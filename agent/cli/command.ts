@@ -15,9 +15,9 @@ export interface CommandContext {
 /** Gives one command with its arguments, options, help and action, for `program` to assemble. */
 export type CommandMaker = (context: CommandContext) => CommandUnknownOpts;
 
-/** The options that the command has that `declare` gives, as commander parses them. */
-export type OptionsOf<Declare extends () => unknown> =
-  ReturnType<Declare> extends Command<infer _Arguments, infer Options> ? Options : never;
+/** The options of the command that a function makes, as commander parses them. */
+export type OptionsOf<Definition extends () => unknown> =
+  ReturnType<Definition> extends Command<infer _Arguments, infer Options> ? Options : never;
 
 /** A command that runs on a host and reads the host's configuration. */
 export function hostCommand(name: string, summary: string) {

@@ -36,7 +36,7 @@ export function completionScript(shell: Shell, program: CommandUnknownOpts): str
   return WRITERS[shell]({ root, commands });
 }
 
-/** Of a command with commands of its own, theirs too: which one was chosen is not looked at. */
+/** The options of a command and of its subcommands: completion does not see which one was chosen. */
 export function optionsOf(command: CommandUnknownOpts): Option[] {
   const byFlags = new Map<string, Option>();
   for (const one of [command, ...command.commands]) {
@@ -78,7 +78,7 @@ interface DescribedProgram {
   readonly commands: readonly Described[];
 }
 
-/** Names in angle brackets behind which a file or directory stands. */
+/** Names in angle brackets that stand for a file or directory. */
 const FILE_NAMES = new Set(["file", "path", "directory", "program", "mirror", "release", "target"]);
 
 function describeOption(option: Option): Flag {

@@ -50,7 +50,7 @@ async function config(options: OptionsOf<typeof definition>): CommandResult {
     });
   } else {
     printLine(
-      `The configuration is right: ${settings.hostname} follows ${settings.channel} ` +
+      `The configuration is valid: ${settings.hostname} follows ${settings.channel} ` +
         `from ${settings.mirrors.join(", ")}.`,
     );
   }

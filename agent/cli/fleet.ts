@@ -95,12 +95,15 @@ function definition() {
   return operatorCommand("fleet", "show what all hosts report, beside what they should be")
     .argument(
       "<place...>",
-      "directories with reports (or with a directory reports), or addresses of them",
+      "directories or addresses with reports; a directory may have them in its directory reports",
     )
     .addOption(hostKeysOption())
     .addOption(reportKeyOption())
     .option("--memory <file>", "remember each host's newest report here, and refuse older ones")
-    .option("--trust-new", "pin the keys of hosts that are not known yet in the memory")
+    .option(
+      "--trust-new",
+      "trust hosts that the memory does not know yet, and pin their keys there",
+    )
     .addOption(
       repeatable(
         "-m, --manifest <place>",
@@ -141,7 +144,7 @@ export const fleetCommand: CommandMaker = ({ signal, finish }) =>
     finish(fleet(places, options, signal));
   });
 
-/** `nixos-pull fleet PLACE…`: what all hosts say that they are, beside what they should be. */
+/** `nixos-pull fleet PLACE…`: what all hosts report, beside what they should be. */
 async function fleet(
   places: readonly string[],
   options: Options,

@@ -251,9 +251,7 @@ function printCopied(copied: CopiedMirror, destination: string, dryRun: boolean)
       .filter(({ members, note: why }) => members !== null || why !== undefined)
       .map(({ hostname, members, note: why }) => [
         hostname,
-        members === null
-          ? "everything"
-          : counted(members, "NAR or delta").replace("NAR or deltas", "NARs and deltas"),
+        members === null ? "everything" : describeMembers(members),
         why ?? "",
       ]),
   );
@@ -272,6 +270,10 @@ function printCopied(copied: CopiedMirror, destination: string, dryRun: boolean)
   for (const { channel, expired, signed } of channels) {
     if (expired) note(`nixos-pull: ${channel} EXPIRED ${signed.manifest.expiresAt}`);
   }
+}
+
+function describeMembers(count: number): string {
+  return count === 1 ? "1 NAR or delta" : `${count} NARs and deltas`;
 }
 
 function describeChannel({ channel, signed, isNews, hosts }: CopiedChannel): string {

@@ -54,7 +54,7 @@ export const optionCommand: CommandMaker = ({ signal, finish }) =>
     finish(option(path, options, signal));
   });
 
-/** `nixos-pull option PATH`: what an option is in the very configuration that is published. */
+/** `nixos-pull option PATH`: an option's value in the configuration that is published. */
 async function option(
   path: string,
   options: OptionsOf<typeof definition>,

@@ -179,7 +179,7 @@ function levelOf({ compression, level }: Options): number | undefined {
   );
 }
 
-/** `publish --from-draft`: a release that was signed elsewhere comes into force. */
+/** `publish --from-draft`: puts a release into force that was signed elsewhere. */
 async function fromDraft(options: Options, draft: string): Promise<number> {
   const publicKeys = options.publicKey.map(parsePublicKey);
   if (publicKeys.length === 0) {
@@ -196,7 +196,7 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
   return EXIT.ok;
 }
 
-/** More are only counted. */
+/** Hosts beyond this number are only counted. */
 const MAX_NAMES = 3;
 
 function describeBuild({ hostnames, at, of }: PublishProgress & { phase: "build" }): string {

@@ -38,7 +38,7 @@ export const signCommand: CommandMaker = ({ signal, finish }) =>
     finish(sign(release, options, signal));
   });
 
-/** `nixos-pull sign ENVELOPE-or-MIRROR`: one more signature under a release. */
+/** `nixos-pull sign ENVELOPE-or-MIRROR`: adds a signature to a release. */
 async function sign(
   target: string,
   options: OptionsOf<typeof definition>,

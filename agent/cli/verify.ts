@@ -105,7 +105,7 @@ export const verifyCommand: CommandMaker = ({ signal, finish }) =>
   });
 
 /**
- * `nixos-pull verify TARGET`: proves a mirror or stick, every byte of it; or the signatures
+ * `nixos-pull verify TARGET`: verifies a mirror or stick, every byte of it; or the signatures
  * of a draft or a host's report.
  */
 async function verify(address: string, options: Options, signal: AbortSignal): CommandResult {
@@ -135,14 +135,14 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
       found.push({ channel, verified });
     } catch (thrown) {
       const error = toPullError(thrown);
-      // The others are proved all the same.
+      // The other channels are still verified.
       if (channels.length === 1 || error.code === "INTERRUPTED") throw thrown;
       found.push({ channel, error });
     }
   }
   progress.clear();
   const proved = found.filter(({ verified }) => verified);
-  // Of several channels, those that do not name the host are not meant.
+  // With --host, channels that do not name the host are left out.
   const meant =
     options.host === undefined || proved.length === 0
       ? found
@@ -170,7 +170,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   return exits.find((exit) => exit !== EXIT.ok) ?? EXIT.ok;
 }
 
-/** Without a name, all that a directory has: a stick is proved as a whole. */
+/** The named channel; else every channel of a directory, or the one that is configured. */
 async function channelsOf(
   directory: string | null,
   named: string | undefined,

@@ -462,7 +462,7 @@ test("config names the key, what was expected and what was found", async () => {
   const publicKeys = [generateKey("test-1").public];
   const good = { hostname: "web1", mirrors: ["https://mirror.test"], publicKeys };
   const rows: [config: object | string | null, exitCode: number, message: RegExp][] = [
-    [good, 0, /^The configuration is right: web1 follows stable from https:\/\/mirror\.test\.$/m],
+    [good, 0, /^The configuration is valid: web1 follows stable from https:\/\/mirror\.test\.$/m],
     [{ ...good, poll: { cron: "*/10 4-6 * * *", timezone: "Europe/Berlin" } }, 0, /is right/],
     [null, 3, /CONFIG_NOT_FOUND: .*bad\.json; .*--config/],
     ["{ nonsense", 3, /CONFIG_INVALID: .*bad\.json: expected JSON/],

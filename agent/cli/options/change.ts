@@ -31,7 +31,7 @@ export function changeCommand(name: string, summary: string) {
     .option("--unsigned <file>", "the same, signed by nobody");
 }
 
-/** `--channel`, of a command that reads or writes one. */
+/** `--channel`, of a command that reads or changes one channel. */
 export function channelOption() {
   return new Option("--channel <name>", "the channel").default("stable");
 }

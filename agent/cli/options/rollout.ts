@@ -53,7 +53,7 @@ export function barrierRequest({ barrier }: RolloutOptions): BarrierRequest {
   return barrier === false ? { kind: "drop" } : { kind: "add", sequence: barrier };
 }
 
-/** A time with a zone, in UTC: where the operator sits must not matter. Throws USAGE. */
+/** A time with its zone, as UTC: it must not depend on the operator's own time zone. Throws USAGE. */
 function utcTime(text: string, option: string): string {
   if (!z.iso.datetime({ offset: true }).safeParse(text).success) {
     throw new PullError(

@@ -5,7 +5,7 @@ import { printChanged } from "../display/published.ts";
 import { changeCommand, changeOptions, channelOption } from "../options/change.ts";
 
 function definition() {
-  return changeCommand("pause", "let no more hosts begin")
+  return changeCommand("pause", "stop the rollout: no more hosts begin")
     .addOption(channelOption())
     .argument("<reason>", "why, for people");
 }

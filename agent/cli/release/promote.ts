@@ -19,7 +19,7 @@ export const promoteCommand: CommandMaker = ({ signal, finish }) =>
     finish(promote(options, signal));
   });
 
-/** `nixos-pull release promote`: another channel's release as the next one of this channel. */
+/** `nixos-pull release promote`: makes another channel's release the next one of this channel. */
 async function promote(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const { from, to: channel, keepHosts = false } = options;
   const change = await changeOptions({ ...options, channel }, signal);

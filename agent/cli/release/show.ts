@@ -24,7 +24,7 @@ import {
   timeSchema,
   releaseJson,
 } from "../display/json.ts";
-import { formatTable, printLine } from "../display/output.ts";
+import { counted, formatTable, printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 
 /** When a host's turn is: at a time, or not until somebody does something. */
@@ -51,7 +51,7 @@ const showSchema = z.strictObject({
 function definition() {
   return releaseCommand(
     "show",
-    "show the release in force, and when whose turn comes",
+    "show the release in force, and when each host's turn comes",
     showSchema,
   ).addOption(channelOption());
 }
@@ -61,7 +61,7 @@ export const showCommand: CommandMaker = ({ finish }) =>
     finish(show(options));
   });
 
-/** `nixos-pull release show`: the release in force, and when whose turn comes. */
+/** `nixos-pull release show`: the release in force, and when each host's turn comes. */
 async function show(options: OptionsOf<typeof definition>): CommandResult {
   const file = join(resolve(options.mirror), "channels", options.channel, "manifest.json");
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
@@ -97,13 +97,13 @@ async function show(options: OptionsOf<typeof definition>): CommandResult {
       `created ${createdAt}, good until ${expiresAt}`,
   );
   if (epoch) printLine(`Epoch ${epoch.number}, begun because: ${epoch.reason}`);
-  if (barrier) printLine(`Hosts below release ${barrier.sequence} become that one first.`);
+  if (barrier) printLine(`Hosts below release ${barrier.sequence} must reach that one first.`);
   if (rollout?.paused) {
     printLine(`PAUSED since ${rollout.paused.since}: ${rollout.paused.reason}`);
   }
   if (rollout) {
     printLine(
-      `Rollout from ${rollout.start}: the turn of ${come.length} of ${turns.length} hosts has come.`,
+      `Rollout from ${rollout.start}: the turn of ${come.length} of ${counted(turns.length, "host")} has come.`,
     );
   }
   printLine(
