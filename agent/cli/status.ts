@@ -78,17 +78,17 @@ function describeStatus(status: HostStatus): string {
   if (status.drift) rows.push(["drift", describeDrift(status.drift)]);
   if (lastPoll) {
     const found =
-      lastPoll.code === null
-        ? `release ${lastPoll.sequence}: ${lastPoll.decision}`
-        : `${lastPoll.code}: ${lastPoll.message}`;
+      lastPoll.error === null
+        ? `release ${lastPoll.release?.sequence ?? "none"}: ${lastPoll.decision}`
+        : `${lastPoll.error.code}: ${lastPoll.error.message}`;
     rows.push(["last poll", `${lastPoll.at}, ${found}`]);
-    for (const { reason, message } of lastPoll.waiting?.waits ?? []) {
+    for (const { reason, message } of lastPoll.waits) {
       rows.push(["waits", `${reason}: ${message}`]);
     }
-    for (const verdict of lastPoll.verdicts) {
+    for (const verdict of lastPoll.mirrors) {
       rows.push(["mirror", `${verdict.mirror}: ${describeVerdict(verdict)}`]);
     }
-    for (const { mirror, at, code, message } of lastPoll.archives ?? []) {
+    for (const { mirror, at, code, message } of lastPoll.archives) {
       rows.push([
         "archives",
         `${mirror}: ${code === undefined ? "served" : `${code}: ${message}`}, ${at}`,

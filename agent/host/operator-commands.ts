@@ -72,8 +72,8 @@ async function waitingRelease({
   files,
   state,
 }: Pick<ConfirmTools, "files" | "state">): Promise<Confirmable | null> {
-  const { waiting } = (await readPollReport(files)) ?? {};
-  if (waiting) return waiting.release;
+  const poll = await readPollReport(files);
+  if (poll?.release && poll.waits.length > 0) return poll.release;
   const { record } = await state.recall();
   if (!record || isPastTheLine(record.state)) return null;
   return "release" in record.state ? record.state.release : null;

@@ -198,7 +198,7 @@ test("status and history tell what the host is and what happened; --watch ends o
       at: time,
       mirrors: [expect.objectContaining({ ...mirror, sequence: 2 })],
       decision: "update",
-      release: { sequence: 2 },
+      release: expect.objectContaining({ sequence: 2, toplevel: failing, mode: "switch" }),
       error: reason,
       waits: [],
       archives: [{ mirror: expect.stringContaining(operator.mirror), at: time }],
@@ -463,7 +463,7 @@ test("config names the key, what was expected and what was found", async () => {
   const good = { hostname: "web1", mirrors: ["https://mirror.test"], publicKeys };
   const rows: [config: object | string | null, exitCode: number, message: RegExp][] = [
     [good, 0, /^The configuration is valid: web1 follows stable from https:\/\/mirror\.test\.$/m],
-    [{ ...good, poll: { cron: "*/10 4-6 * * *", timezone: "Europe/Berlin" } }, 0, /is right/],
+    [{ ...good, poll: { cron: "*/10 4-6 * * *", timezone: "Europe/Berlin" } }, 0, /is valid/],
     [null, 3, /CONFIG_NOT_FOUND: .*bad\.json; .*--config/],
     ["{ nonsense", 3, /CONFIG_INVALID: .*bad\.json: expected JSON/],
     [{ ...good, mirors: [] }, 3, /bad\.json: top level: unknown key "mirors"/],

@@ -189,7 +189,7 @@ describe("a held host", () => {
     });
     expect((await host.run("status")).stdout).toMatch(/^hold +held since .*: the fair is open$/m);
 
-    expect((await host.run("unhold")).stdout).toBe("This host is held no longer.\n");
+    expect((await host.run("unhold")).stdout).toBe("This host is no longer held.\n");
     expect((await host.run("unhold")).stdout).toBe("This host was not held.\n");
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
     expect((await past(host)).map(({ event }) => event)).toEqual(

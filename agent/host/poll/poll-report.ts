@@ -1,7 +1,6 @@
 import * as z from "zod";
 import { ERROR_CODES } from "../../core/errors.ts";
-import { ACTIVATION_MODES, sha256Schema } from "../../core/formats/manifest.ts";
-import { storePathSchema } from "../../core/formats/store-path.ts";
+import { releaseSchema, type Release } from "../../core/formats/manifest.ts";
 import {
   countPoll,
   countersSchema,
@@ -10,6 +9,7 @@ import {
 } from "../../core/metrics/counters.ts";
 import type { ArchiveListener, CheckedFiles, Clock } from "../../core/ports.ts";
 import { waitSchema } from "../../core/schedule/waiting.ts";
+import { reasonSchema } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { TickOutcome } from "./finding.ts";
 import { verdictSchema } from "./poll.ts";
@@ -23,27 +23,20 @@ export const archiveVerdictSchema = z.strictObject({
   message: z.string().optional(),
 });
 
-/** What the last poll found, as it lies in the state directory. */
+/**
+ * What the last poll found, as it lies in the state directory and as `status --json` shows it:
+ * a finding with the names of `check --json`, of its release what identifies it.
+ */
 export const pollReportSchema = z.strictObject({
   at: z.iso.datetime(),
-  verdicts: z.array(verdictSchema),
-  decision: z.string().nullable(),
-  sequence: z.int().positive().nullable(),
-  code: z.enum(ERROR_CODES).nullable(),
-  message: z.string().nullable(),
-  /** The release that waits, and what for. */
-  waiting: z
-    .strictObject({
-      release: z.strictObject({
-        sequence: z.int().positive(),
-        digest: sha256Schema,
-        toplevel: storePathSchema,
-        mode: z.enum(ACTIVATION_MODES),
-      }),
-      waits: z.array(waitSchema),
-    })
-    .optional(),
-  archives: z.array(archiveVerdictSchema).optional(),
+  decision: z.string().nullable().describe("as `check` has it, or `applied`"),
+  error: reasonSchema.nullable(),
+  release: releaseSchema
+    .pick({ sequence: true, digest: true, toplevel: true, mode: true })
+    .nullable(),
+  waits: z.array(waitSchema).describe("what that release waits for"),
+  mirrors: z.array(verdictSchema),
+  archives: z.array(archiveVerdictSchema).describe("how each mirror last served an archive"),
 });
 export type PollReport = z.infer<typeof pollReportSchema>;
 type ArchiveVerdict = z.infer<typeof archiveVerdictSchema>;
@@ -96,41 +89,38 @@ export async function keepPollReport(
   const { settings, clock, files, history } = tools;
   const last = await readPollReport(files);
   const known = archives.after(last?.archives ?? []);
-  const waiting = waitingOf(outcome);
+  const { release, decision, error, updated } = outcome;
   const report: PollReport = {
     at: clock.now().toISOString(),
-    verdicts: [...outcome.verdicts],
-    decision: outcome.updated ? "applied" : (outcome.decision?.kind ?? null),
-    sequence: outcome.release?.sequence ?? null,
-    code: outcome.error?.code ?? null,
-    message: outcome.error?.message ?? null,
-    ...(waiting && { waiting }),
+    decision: updated ? "applied" : (decision?.kind ?? null),
+    error: error && { code: error.code, message: error.message },
+    release: release && identify(release),
+    waits: decision?.kind === "waiting" ? [...decision.waits] : [],
+    mirrors: [...outcome.verdicts],
     // In the configuration's order, without mirrors that it no longer names.
     archives: settings.mirrors.flatMap((mirror) => known.get(mirror) ?? []),
   };
   await files.write(POLL_REPORT, report);
-  if (waiting && identityOf(waiting) !== identityOf(last?.waiting)) {
-    const { sequence, toplevel, mode } = waiting.release;
-    const [first] = waiting.waits;
+  const [first] = report.waits;
+  if (first && report.release && waitOf(report) !== waitOf(last)) {
+    const { sequence, toplevel, mode } = report.release;
     await history.append({
       ...{ at: report.at, event: "ReleaseWaits", state: outcome.record.state.name },
-      ...{ sequence, toplevel, mode },
-      ...(first && { code: first.reason }),
-      message: waiting.waits.map(({ message }) => message).join("; "),
+      ...{ sequence, toplevel, mode, code: first.reason },
+      message: report.waits.map(({ message }) => message).join("; "),
     });
   }
-  const poll = { failed: outcome.error !== null, updated: outcome.updated };
+  const poll = { failed: error !== null, updated };
   await files.write(COUNTERS, countPoll(await readCounters(files), poll));
 }
 
-/** The release that a tick found to be waiting. */
-function waitingOf({ release, decision }: TickOutcome): PollReport["waiting"] {
-  if (!release || decision?.kind !== "waiting") return undefined;
-  const { sequence, digest, toplevel, mode } = release;
-  return { release: { sequence, digest, toplevel, mode }, waits: [...decision.waits] };
+/** What identifies a release. */
+function identify({ sequence, digest, toplevel, mode }: Release): PollReport["release"] {
+  return { sequence, digest, toplevel, mode };
 }
 
-/** Two polls that found the same of this have nothing new for the history. */
-function identityOf(waiting: PollReport["waiting"]): string {
-  return JSON.stringify(waiting && [waiting.release.digest, waiting.waits.map((it) => it.reason)]);
+/** What waits, and for what: if two polls found the same, the history gets no new line. */
+function waitOf(report: PollReport | null): string | null {
+  if (!report || report.waits.length === 0) return null;
+  return JSON.stringify([report.release?.digest, report.waits.map(({ reason }) => reason)]);
 }

@@ -39,7 +39,7 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
   const record = found ?? EMPTY_RECORD;
   const { committed } = record;
   const drift = isPastTheLine(record.state) ? null : driftOf(record, host);
-  const waits = (lastPoll?.waiting?.waits ?? [])
+  const waits = (lastPoll?.waits ?? [])
     .slice(0, MAX_REPORT_WAITS)
     .map(({ reason, message, until }) => ({
       ...{ reason, message: message.slice(0, MAX_REPORT_MESSAGE), until },
@@ -64,14 +64,18 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
     accepted: trust && { epoch: trust.epoch ?? 0, sequence: trust.sequence, digest: trust.digest },
     state: record.state.name,
     code: reason?.code ?? null,
-    message: reason?.message?.slice(0, MAX_REPORT_MESSAGE) ?? null,
+    message: reason?.message.slice(0, MAX_REPORT_MESSAGE) ?? null,
     ...{ profile: host.profile, running: host.running, booted: host.booted ?? null },
     ...(waits.length > 0 && { waits }),
     ...(hold.kind !== "none" && { hold: hold.kind === "held" ? hold.hold : UNREADABLE_HOLD }),
     ...(drift && { drift }),
     agentVersion: BUILD.version,
     ...(lastPoll && {
-      lastPoll: { at: lastPoll.at, decision: lastPoll.decision, sequence: lastPoll.sequence },
+      lastPoll: {
+        at: lastPoll.at,
+        decision: lastPoll.decision,
+        sequence: lastPoll.release?.sequence ?? null,
+      },
     }),
     ...(record.pendingReboot && { pendingReboot: rebootOf(record.pendingReboot, tools) }),
     ...(failure && { failure }),
@@ -80,17 +84,15 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
 }
 
 /** What is wrong with the last attempt, or else with the last poll. */
-function reasonOf(
-  record: AgentRecord,
-  lastPoll: PollReport | null,
-): Pick<PollReport, "code" | "message"> | null {
+function reasonOf(record: AgentRecord, lastPoll: PollReport | null): Reason | null {
   if ("reason" in record.state) return record.state.reason;
-  if (lastPoll?.decision === "denied" && lastPoll.code === null) return denialFor(record, lastPoll);
-  return lastPoll;
+  if (lastPoll?.decision === "denied" && !lastPoll.error) return denialFor(record, lastPoll);
+  return lastPoll?.error ?? null;
 }
 
 /** A release that failed here and is not tried again stays wrong, however often it is found. */
-function denialFor(record: AgentRecord, { sequence }: PollReport): Reason {
+function denialFor(record: AgentRecord, { release }: PollReport): Reason {
+  const sequence = release?.sequence;
   const denial = record.denied.findLast((it) => it.sequence === sequence) ?? record.denied.at(-1);
   const why = denial ? `${denial.reason.code}: ${denial.reason.message}` : "it failed before";
   return {
