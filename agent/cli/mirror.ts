@@ -6,15 +6,11 @@ import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
+import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror } from "../operator/mirror/copy-mirror.ts";
 import type { CopiedChannel, CopiedMirror } from "../operator/mirror/copy-options.ts";
-import {
-  bringReports,
-  readReport,
-  reportFiles,
-  type ReportKeys,
-} from "../operator/mirror/stick-reports.ts";
+import { bringReports, readReport, reportFiles } from "../operator/mirror/stick-reports.ts";
 import {
   operatorCommand,
   type CommandMaker,
@@ -141,7 +137,7 @@ async function mirror(
 interface Journey {
   readonly source: MirrorAddress;
   readonly destination: string;
-  readonly keys: ReportKeys | null;
+  readonly keys: HostKeys | null;
 }
 
 async function bringHome({ source, destination, keys }: Journey, options: Options): CommandResult {
@@ -203,7 +199,7 @@ async function copy(
   return EXIT.ok;
 }
 
-async function reportsFrom(places: readonly string[], keys: ReportKeys | null): Promise<Report[]> {
+async function reportsFrom(places: readonly string[], keys: HostKeys | null): Promise<Report[]> {
   if (places.length === 0) return [];
   if (keys === null) {
     throw new PullError(

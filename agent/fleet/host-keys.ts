@@ -1,11 +1,9 @@
 import { readFile, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError, toPullError } from "../core/errors.ts";
+import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
-
-/** The trusted keys of each host. */
-export type HostKeys = ReadonlyMap<string, readonly PublicKey[]>;
 
 const SUFFIX = ".public";
 

@@ -1,8 +1,7 @@
 import type { Distrust } from "../core/fleet/fleet.ts";
 import type { Report } from "../core/formats/report.ts";
-import { believeReport } from "../core/fleet/report-trust.ts";
+import { believeReport, type HostKeys } from "../core/fleet/report-trust.ts";
 import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
-import type { HostKeys } from "./host-keys.ts";
 import type { FleetMemory } from "./memory.ts";
 import type { FoundReport } from "./report-source.ts";
 

@@ -4,6 +4,9 @@ import type { DistrustReason } from "./fleet.ts";
 import { REPORT_PAYLOAD_TYPE, openReport, type Report } from "../formats/report.ts";
 import { keyMaterial, parsePublicKey, type PublicKey } from "../formats/signing-key.ts";
 
+/** The trusted keys of each host, by hostname: several while a key is being replaced. */
+export type HostKeys = ReadonlyMap<string, readonly PublicKey[]>;
+
 /** What is known of a host before its report is read. */
 export interface KnownHost {
   /** The keys that count for it: usually one, none if the host is new. */

@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import type { OtherArchive } from "../../core/formats/archive-index.ts";
 import { encodeEnvelope, unsignedEnvelope } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import {
   encodeManifest,
   parseManifest,
@@ -60,7 +60,7 @@ export async function signAndPlace(
           publicKeys: signers.map(({ publicKey }) => publicKey),
           threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
         });
-  const digest = createHash("sha256").update(payload).digest("hex");
+  const digest = sha256Hex(payload);
   if (draft === undefined) await placeRelease(writer, manifest, text);
   else {
     await writer.retained.keepDraft(manifest, digest, text);

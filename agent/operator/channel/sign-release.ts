@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { open, stat } from "node:fs/promises";
 import {
   addSignature,
@@ -9,8 +8,10 @@ import {
   type Envelope,
 } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
-import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+import { writeDurably } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 
@@ -115,6 +116,6 @@ async function signFile(file: string, signers: readonly ReleaseSigner[]): Promis
   }
   const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
     signatures.map(({ keyid }) => keyid ?? "unnamed");
-  const digest = createHash("sha256").update(Buffer.from(signed.payload, "base64")).digest("hex");
+  const digest = sha256Hex(Buffer.from(signed.payload, "base64"));
   return { file, manifest, digest, added: names({ signatures: added }), claimed: names(signed) };
 }

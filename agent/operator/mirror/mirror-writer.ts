@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
@@ -17,11 +16,13 @@ import {
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
+import { Sha256 } from "../../core/formats/sha256.ts";
 import { STICK_CONTENTS_FILE, type StickContents } from "../../core/formats/stick-contents.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
-import { isNotFound, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
+import { removeDurably, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
+import { ifMissing } from "../../effects/files/missing-file.ts";
 import { tryLock, type ProcessLock } from "../../effects/process/process-lock.ts";
 import { RetainedReleases } from "./retained-releases.ts";
 
@@ -92,22 +93,13 @@ export class MirrorWriter {
 
   /** The bytes of the channel's manifest, not verified, or null if there is none. */
   async readEnvelope(channel: string): Promise<Buffer | null> {
-    try {
-      return await readFile(this.manifestPath(channel));
-    } catch (error) {
-      if (isNotFound(error)) return null;
-      throw error;
-    }
+    return ifMissing(readFile(this.manifestPath(channel)), null);
   }
 
   /** Whether the archive is in place with its size. */
   async hasArchive(archive: OtherArchive): Promise<boolean> {
-    try {
-      return (await stat(this.archivePath(archive.sha256))).size === archive.size;
-    } catch (error) {
-      if (isNotFound(error)) return false;
-      throw error;
-    }
+    const found = await ifMissing(stat(this.archivePath(archive.sha256)), null);
+    return found?.size === archive.size;
   }
 
   /** The compressed index of an archive that is here, whole or in part; not verified. */
@@ -167,19 +159,16 @@ export class MirrorWriter {
     if (Object.keys(list.releases).length > 0) {
       await writeDurably(path, `${JSON.stringify(list, null, 2)}\n`, 0o644);
     } else {
-      await rm(path, { force: true });
-      await syncDirectory(this.directory);
+      await removeDurably(path);
     }
   }
 
   /** Whether the archive that is here has its hash. */
   async isArchiveWhole(archive: OtherArchive): Promise<boolean> {
-    const hash = createHash("sha256");
+    const hash = new Sha256();
     const path = this.archivePath(archive.sha256);
-    for await (const chunk of createReadStream(path, { highWaterMark: 1024 * 1024 })) {
-      hash.update(chunk as Buffer);
-    }
-    return hash.digest("hex") === archive.sha256;
+    await hash.addAll(createReadStream(path, { highWaterMark: 1024 * 1024 }));
+    return hash.hex() === archive.sha256;
   }
 
   /** Moves a finished, synced archive to its place. */

@@ -1,5 +1,5 @@
-import { createHash } from "node:crypto";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import type { ReleasedSystem } from "../../core/formats/manifest.ts";
 import type { Mirror } from "../../core/ports.ts";
 
@@ -24,13 +24,11 @@ export async function readPatchArchive(
   sha256: string,
   signal: AbortSignal | undefined,
 ): Promise<Buffer> {
-  const hash = createHash("sha256");
   const pieces: Uint8Array[] = [];
   for await (const piece of mirror.readArchive(sha256, { from: 0, to: MAX_BYTES }, signal)) {
-    hash.update(piece);
     pieces.push(piece);
   }
-  const found = hash.digest("hex");
+  const found = sha256Hex(...pieces);
   if (found === sha256) return Buffer.concat(pieces);
   throw new PullError(
     "ARCHIVE_CORRUPT",

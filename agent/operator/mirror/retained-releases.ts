@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
-import { mkdir, readFile, readdir, rm } from "node:fs/promises";
+import { mkdir, readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
 import {
   channelSchema,
@@ -14,7 +14,8 @@ import {
   type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
-import { isNotFound, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
+import { removeDurably, writeDurably } from "../../effects/files/durable-file.ts";
+import { ifMissing } from "../../effects/files/missing-file.ts";
 
 /** A release that a mirror retains, in force or older. */
 export interface RetainedRelease {
@@ -103,8 +104,7 @@ export class RetainedReleases {
 
   /** Removes a release or draft, by its file. */
   async forget(file: string): Promise<void> {
-    await rm(file, { force: true });
-    await syncDirectory(join(file, ".."));
+    await removeDurably(file);
   }
 
   async #write(
@@ -127,7 +127,7 @@ export function manifestIn(envelope: Uint8Array): Manifest {
 /** The digest that names a release: sha256 of its envelope's payload. Throws ENVELOPE_INVALID. */
 export function digestIn(envelope: Uint8Array): string {
   const payload = Buffer.from(parseEnvelope(envelope).payload, "base64");
-  return createHash("sha256").update(payload).digest("hex");
+  return sha256Hex(payload);
 }
 
 /** The retained release at a position. Throws PUBLISH_FAILED if there is none. */
@@ -145,10 +145,5 @@ export function findRelease(retained: readonly SignedManifest[], wanted: Positio
 }
 
 async function list(directory: string): Promise<string[]> {
-  try {
-    return (await readdir(directory)).sort();
-  } catch (error) {
-    if (isNotFound(error)) return [];
-    throw error;
-  }
+  return (await ifMissing(readdir(directory), [])).sort();
 }

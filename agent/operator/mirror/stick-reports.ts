@@ -1,4 +1,4 @@
-import { constants, mkdir, open, readdir, stat } from "node:fs/promises";
+import { mkdir, readdir, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { CLOCK_TOLERANCE_MS } from "../../core/release/acceptance.ts";
 import { parseEnvelope } from "../../core/formats/envelope.ts";
@@ -10,14 +10,13 @@ import {
   parseReport,
   type Report,
 } from "../../core/formats/report.ts";
-import type { PublicKey } from "../../core/formats/signing-key.ts";
-import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+import type { HostKeys } from "../../core/fleet/report-trust.ts";
+import { writeDurably } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
+import { readRegularFile } from "../../effects/files/regular-file.ts";
 
 /** Where reports lie on a mirror or stick. */
 export const REPORTS_DIRECTORY = "reports";
-
-/** The trusted keys of each host: several while a key is being replaced. */
-export type ReportKeys = ReadonlyMap<string, readonly PublicKey[]>;
 
 /** A report with its envelope. */
 export interface ReadReport {
@@ -30,8 +29,8 @@ export interface ReadReport {
  * are not checked: that is for those who only carry it. Throws SIGNATURE_THRESHOLD,
  * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, REPORT_INVALID, USAGE.
  */
-export async function readReport(path: string, keys: ReportKeys | null): Promise<ReadReport> {
-  const bytes = await readSmallFile(path);
+export async function readReport(path: string, keys: HostKeys | null): Promise<ReadReport> {
+  const bytes = await readReportFile(path);
   const claimed = claimedReport(bytes);
   if (keys === null) return { report: claimed, bytes };
   let failure: unknown = new PullError(
@@ -60,26 +59,12 @@ function claimedReport(bytes: Uint8Array): Report {
   return parseReport(Buffer.from(envelope.payload, "base64"));
 }
 
-async function readSmallFile(path: string): Promise<Buffer> {
-  let file;
-  try {
-    file = await open(path, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW);
-  } catch (cause) {
+async function readReportFile(path: string): Promise<Buffer> {
+  const options = { code: "REPORT_INVALID", maxBytes: MAX_REPORT_BYTES } as const;
+  return readRegularFile(path, options).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
     throw new PullError("USAGE", `${path}: expected a report, found no file`, { cause });
-  }
-  try {
-    const found = await file.stat();
-    if (!found.isFile() || found.size > MAX_REPORT_BYTES) {
-      throw new PullError(
-        "REPORT_INVALID",
-        `${path}: expected a file of at most ${MAX_REPORT_BYTES} bytes`,
-      );
-    }
-    return await file.readFile();
-  } finally {
-    await file.close();
-  }
+  });
 }
 
 /** The reports in a file, or in a directory such as a mirror's `reports`. */
@@ -110,7 +95,7 @@ export interface BroughtReports {
 export async function bringReports(
   source: string,
   destination: string,
-  { keys, now, dryRun }: { keys: ReportKeys | null; now: Date; dryRun: boolean },
+  { keys, now, dryRun }: { keys: HostKeys | null; now: Date; dryRun: boolean },
 ): Promise<BroughtReports> {
   const brought: string[] = [];
   const known: string[] = [];
@@ -159,7 +144,7 @@ export async function bringReports(
 }
 
 /** Whether the report in place is as new or newer. One that cannot be trusted is replaced. */
-async function isAsNew(target: string, report: Report, keys: ReportKeys | null): Promise<boolean> {
+async function isAsNew(target: string, report: Report, keys: HostKeys | null): Promise<boolean> {
   try {
     const there = await readReport(target, keys);
     return Date.parse(there.report.at) >= Date.parse(report.at);

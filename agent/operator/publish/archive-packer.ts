@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { open } from "node:fs/promises";
 import { join } from "node:path";
@@ -13,6 +12,7 @@ import {
   type OtherArchive,
 } from "../../core/formats/archive-index.ts";
 import { PullError } from "../../core/errors.ts";
+import { Sha256, sha256Hex } from "../../core/formats/sha256.ts";
 import type { ArchiveReference } from "../../core/formats/manifest.ts";
 import { indexOf, narOffsets, type IndexOptions } from "./closure-index.ts";
 import type { PackableClosure, PackablePath } from "./packable-closure.ts";
@@ -48,10 +48,7 @@ export async function packArchive(
   const written = await writeTar(path, [indexMember, ...members], closure.paths, options);
   return {
     ...written,
-    index: {
-      sha256: createHash("sha256").update(compressed).digest("hex"),
-      size: compressed.length,
-    },
+    index: { sha256: sha256Hex(compressed), size: compressed.length },
   };
 }
 
@@ -85,14 +82,12 @@ async function writeTar(
   const tar = pack({ highWaterMark: READ_SIZE });
   // `fillTar` rejects with the error too. Without a listener the event would end the process.
   tar.on("error", () => undefined);
-  const hash = createHash("sha256");
-  let size = 0;
+  const hash = new Sha256();
   const file = await open(path, "wx", 0o644);
   try {
     const writing = (async () => {
       for await (const chunk of tar as AsyncIterable<Buffer>) {
-        hash.update(chunk);
-        size += chunk.length;
+        hash.add(chunk);
         await file.appendFile(chunk);
         sources.onBytes(chunk.length);
       }
@@ -105,7 +100,7 @@ async function writeTar(
   } finally {
     await file.close();
   }
-  return { sha256: hash.digest("hex"), size };
+  return { sha256: hash.hex(), size: hash.size };
 }
 
 /** Puts the members into the tar, and ends it. Destroys it if a member cannot be had. */
@@ -164,7 +159,7 @@ async function addNar(
   name: string,
   { file, start, size, sha256 }: NarSource,
 ): Promise<void> {
-  const hash = createHash("sha256");
+  const hash = new Sha256();
   await new Promise<void>((resolve, reject) => {
     const refuse = (error: Error): void => {
       reject(new PullError("PUBLISH_FAILED", `${file}: ${error.message}`, { cause: error }));
@@ -176,14 +171,16 @@ async function addNar(
     entry.on("error", refuse);
     const range = start === 0 ? {} : { start, end: start + size - 1 };
     const reading = createReadStream(file, { highWaterMark: READ_SIZE, ...range });
-    reading.on("data", (chunk) => hash.update(chunk));
+    reading.on("data", (chunk) => {
+      hash.add(chunk as Buffer);
+    });
     reading.once("error", (error) => {
       reject(error);
       entry.destroy(error);
     });
     reading.pipe(entry);
   });
-  const found = hash.digest("hex");
+  const found = hash.hex();
   if (found !== sha256) {
     throw new PullError(
       "PUBLISH_FAILED",

@@ -1,6 +1,6 @@
-import { createHash } from "node:crypto";
 import { open } from "node:fs/promises";
 import type { OtherArchive } from "../../core/formats/archive-index.ts";
+import { Sha256 } from "../../core/formats/sha256.ts";
 import { TAR_TRAILER, paddedSize, tarHeader } from "../../core/formats/tar-layout.ts";
 
 /**
@@ -12,11 +12,9 @@ export async function packBlob(member: string, blob: string, path: string): Prom
   const file = await open(path, "wx", 0o644);
   try {
     const { size } = await source.stat();
-    const hash = createHash("sha256");
-    let written = 0;
+    const hash = new Sha256();
     const write = async (bytes: Buffer): Promise<void> => {
-      hash.update(bytes);
-      written += bytes.length;
+      hash.add(bytes);
       await file.appendFile(bytes);
     };
     await write(tarHeader(member, size));
@@ -25,7 +23,7 @@ export async function packBlob(member: string, blob: string, path: string): Prom
     }
     await write(Buffer.alloc(paddedSize(size) - size + TAR_TRAILER));
     await file.sync();
-    return { sha256: hash.digest("hex"), size: written };
+    return { sha256: hash.hex(), size: hash.size };
   } finally {
     await source.close();
     await file.close();

@@ -1,4 +1,3 @@
-import { createHash } from "node:crypto";
 import { createReadStream } from "node:fs";
 import { mkdir, open, readFile, rm } from "node:fs/promises";
 import { join } from "node:path";
@@ -14,6 +13,7 @@ import {
   type PathHistory,
 } from "../../core/transfer/delta.ts";
 import { PullError } from "../../core/errors.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import type { Compression } from "../../core/formats/narinfo.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
@@ -187,7 +187,7 @@ async function runTasks(
       const bytes = await readFile(file);
       await rm(file, { force: true });
       if (bytes.length + OVERHEAD > task.path.fileSize * MAX_SHARE) continue;
-      const sha256 = createHash("sha256").update(bytes).digest("hex");
+      const sha256 = sha256Hex(bytes);
       await out.appendFile(bytes);
       task.result = { sha256, offset, size: bytes.length };
       offset += bytes.length;

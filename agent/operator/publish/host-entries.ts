@@ -13,7 +13,12 @@ import type { PublishOptions } from "./publish-options.ts";
 
 /** The entries of a new release: those that it keeps, and one for each host that was packed. */
 export function hostEntries(
-  { hosts, mode, refresh, keepHosts }: PublishOptions,
+  {
+    hosts,
+    mode,
+    refresh,
+    keepHosts,
+  }: Pick<PublishOptions, "hosts" | "mode" | "refresh" | "keepHosts">,
   current: Manifest | null,
   packed: Readonly<Record<string, PublishedHost>>,
 ): Record<string, HostEntry> {

@@ -1,7 +1,7 @@
-import { createHash } from "node:crypto";
 import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { unpackIndex } from "../../core/formats/archive-index.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import {
   MAX_INDEX_PATCHES,
   type ArchiveReference,
@@ -161,15 +161,11 @@ class PatchMaker {
     const bytes = await readFile(file);
     for (const used of files) await rm(used, { force: true });
     if (bytes.length >= target.index.size) return null;
-    const [sha256, jsonSha256] = [sha256Of(bytes), sha256Of(json)];
+    const [sha256, jsonSha256] = [sha256Hex(bytes), sha256Hex(json)];
     return { base: base.index.sha256, size: bytes.length, sha256, bytes, jsonSha256 };
   }
 
   async #json(archive: ArchiveReference): Promise<Buffer> {
     return unpackIndex(await this.#writer.readIndex(archive));
   }
-}
-
-function sha256Of(bytes: Buffer): string {
-  return createHash("sha256").update(bytes).digest("hex");
 }

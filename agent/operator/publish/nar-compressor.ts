@@ -1,4 +1,4 @@
-import { createHash, randomBytes } from "node:crypto";
+import { randomBytes } from "node:crypto";
 import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
@@ -11,8 +11,10 @@ import {
   type StorePathInfo,
 } from "../../core/formats/narinfo.ts";
 import { SecretScan, type FoundSecret } from "../../core/publish/secret-scan.ts";
+import { Sha256 } from "../../core/formats/sha256.ts";
 import { STORE_DIRECTORY, encodeBase32 } from "../../core/formats/store-path.ts";
-import { isNotFound, writeDurably } from "../../effects/files/durable-file.ts";
+import { writeDurably } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
 import { withNar } from "../../effects/nix/nar-dump.ts";
 import { ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
@@ -85,55 +87,37 @@ async function isCached(
   }
 }
 
+/** A NAR and its compressed file, as they were measured on the way. */
+interface CompressedNar {
+  readonly nar: Sha256;
+  readonly file: Sha256;
+  /** Private keys in it. */
+  readonly secrets: readonly FoundSecret[];
+}
+
 async function compressPath(
   info: StorePathInfo,
   cache: string,
-  { compression, level }: CompressionChoice,
+  choice: CompressionChoice,
   { signal, permits }: CompressionContext,
 ): Promise<void> {
+  const { compression } = choice;
   const temporary = join(cache, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
-  const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
-  const hashed = { nar: createHash("sha256"), file: createHash("sha256") };
-  const scan = new SecretScan();
-  let narSize = 0;
-  let fileSize = 0;
-  const file = await open(temporary, "wx", 0o644);
   try {
-    const write = async (pieces: AsyncIterable<Uint8Array>): Promise<void> => {
-      for await (const piece of pieces) {
-        hashed.file.update(piece);
-        fileSize += piece.length;
-        await file.appendFile(piece);
-      }
-    };
-    await withNar(`${STORE_DIRECTORY}/${info.storePath}`, options, async (output) => {
-      const nar = (async function* () {
-        for await (const piece of output) {
-          hashed.nar.update(piece);
-          scan.push(piece);
-          narSize += piece.length;
-          yield piece;
-        }
-      })();
-      if (compression === "none") await write(nar);
-      else {
-        const args = [...(level === undefined ? [] : [`-${level}`]), "-q", "-c"];
-        await streamProcess(compression, args, { ...options, input: nar }, write);
-      }
-    });
-    const narHash = `sha256:${encodeBase32(hashed.nar.digest())}`;
-    if (narHash !== info.narHash || narSize !== info.narSize) {
+    const { nar, file, secrets } = await writeNar(info, temporary, choice, signal);
+    const narHash = `sha256:${encodeBase32(Buffer.from(nar.hex(), "hex"))}`;
+    if (narHash !== info.narHash || nar.size !== info.narSize) {
       throw new PullError(
         "PUBLISH_FAILED",
         `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
           `found ${narHash}; check it with nix-store --verify-path`,
       );
     }
-    if (scan.found.length > 0 && !permits(info.storePath, scan.found)) {
+    if (secrets.length > 0 && !permits(info.storePath, secrets)) {
       await rm(temporary);
       return;
     }
-    const fileSha256 = hashed.file.digest("hex");
+    const [fileSha256, fileSize] = [file.hex(), file.size];
     await rename(temporary, join(cache, narFileName(fileSha256, compression)));
     const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
     // Without fsync: after a power cut a torn file has another size, and is compressed again.
@@ -143,6 +127,38 @@ async function compressPath(
     await rm(temporary, { force: true });
     if (!(error instanceof ProcessFailure)) throw error;
     throw new PullError("PUBLISH_FAILED", `${info.storePath}: ${error.message}`, { cause: error });
+  }
+}
+
+/** Writes a path's compressed NAR to a new file, and measures both. */
+async function writeNar(
+  { storePath }: StorePathInfo,
+  path: string,
+  { compression, level }: CompressionChoice,
+  signal: AbortSignal | undefined,
+): Promise<CompressedNar> {
+  const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
+  const measured = { nar: new Sha256(), file: new Sha256() };
+  const scan = new SecretScan();
+  const file = await open(path, "wx", 0o644);
+  try {
+    const write = async (pieces: AsyncIterable<Uint8Array>): Promise<void> => {
+      for await (const piece of measured.file.pass(pieces)) await file.appendFile(piece);
+    };
+    await withNar(`${STORE_DIRECTORY}/${storePath}`, options, async (output) => {
+      const nar = (async function* () {
+        for await (const piece of measured.nar.pass(output)) {
+          scan.push(piece);
+          yield piece;
+        }
+      })();
+      if (compression === "none") await write(nar);
+      else {
+        const args = [...(level === undefined ? [] : [`-${level}`]), "-q", "-c"];
+        await streamProcess(compression, args, { ...options, input: nar }, write);
+      }
+    });
+    return { ...measured, secrets: scan.found };
   } finally {
     await file.close();
   }

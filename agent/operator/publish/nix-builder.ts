@@ -2,7 +2,7 @@ import { access, constants, mkdir, readFile, readlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { StorePathInfo } from "../../core/formats/narinfo.ts";
-import { isNotFound } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
 import { PATHS_PER_CALL } from "../../effects/nix/nix-environment.ts";
 import {
   describeFailure,

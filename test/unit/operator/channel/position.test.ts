@@ -1,0 +1,38 @@
+import { describe, expect, test } from "vitest";
+import { nextPosition } from "../../../../agent/operator/channel/position.ts";
+import { failureOf } from "../../../support/failure.ts";
+import { sampleManifest } from "../../../support/sample-release.ts";
+
+describe("the position of the next release", () => {
+  test("is 1 in a new channel, else one more", () => {
+    expect(nextPosition(null)).toEqual({ sequence: 1 });
+    expect(nextPosition(sampleManifest())).toEqual({ sequence: 8 });
+  });
+
+  test("keeps the epoch, with its reason", () => {
+    const epoch = { number: 2, reason: "lost key" };
+    expect(nextPosition(sampleManifest({ epoch }))).toEqual({ epoch, sequence: 8 });
+  });
+
+  test("starts at 1 again in a new epoch", () => {
+    const reason = "new publisher";
+    expect(nextPosition(sampleManifest(), { newEpoch: { reason } })).toEqual({
+      epoch: { number: 1, reason },
+      sequence: 1,
+    });
+    expect(nextPosition(null, { newEpoch: { reason, number: 4 }, sequence: 9 })).toEqual({
+      epoch: { number: 4, reason },
+      sequence: 9,
+    });
+  });
+
+  test.each([
+    [{ sequence: 7 }, "expected more than the current release's 7, found 7"],
+    [{ sequence: 3 }, "found 3"],
+    [{ newEpoch: { reason: "x", number: 0 }, sequence: 7 }, "found 7"],
+  ])("is refused if hosts would refuse it: %j", (request, message) => {
+    const failure = failureOf(() => nextPosition(sampleManifest(), request));
+    expect(failure.code).toBe("PUBLISH_FAILED");
+    expect(failure.message).toContain(message);
+  });
+});

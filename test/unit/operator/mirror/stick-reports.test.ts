@@ -1,0 +1,33 @@
+import { mkdir, readFile, symlink, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import type { HostKeys } from "../../../../agent/core/fleet/report-trust.ts";
+import { bringReports } from "../../../../agent/operator/mirror/stick-reports.ts";
+import { FLEET_NOW, hostKeyOf, sampleReport, sealedReport } from "../../../support/sample-fleet.ts";
+import { temporaryDirectory } from "../../../support/temporary.ts";
+
+const KEYS: HostKeys = new Map(
+  ["web1", "web2"].map((hostname) => [hostname, [hostKeyOf(hostname).publicKey]]),
+);
+
+test("a link among the reports is refused, and keeps no other report back", async () => {
+  const [stick, mirror, elsewhere] = [
+    await temporaryDirectory(),
+    await temporaryDirectory(),
+    await temporaryDirectory(),
+  ];
+  await mkdir(join(stick, "reports"));
+  const good = sealedReport(sampleReport("web2"));
+  await writeFile(join(elsewhere, "web1.json"), sealedReport(sampleReport("web1")));
+  await symlink(join(elsewhere, "web1.json"), join(stick, "reports/web1.json"));
+  await writeFile(join(stick, "reports/web2.json"), good);
+
+  const result = await bringReports(stick, mirror, { keys: KEYS, now: FLEET_NOW, dryRun: false });
+
+  expect(result).toMatchObject({
+    brought: ["web2"],
+    refused: [{ file: join(stick, "reports/web1.json"), code: "REPORT_INVALID" }],
+  });
+  expect(result.refused[0]?.message).toContain("found a symbolic link");
+  expect(await readFile(join(mirror, "reports/web2.json"), "utf8")).toBe(good);
+});
