@@ -12,7 +12,7 @@ import { findRelease } from "../mirror/retained-releases.ts";
 import { changeRelease, type ChangeOptions } from "./next-release.ts";
 import { describeRelease } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
-import { carriedOn } from "./rollout-request.ts";
+import { keptHold } from "./rollout-request.ts";
 
 /**
  * Gives every host the system back that it had in an earlier release: in `to`, or else in the
@@ -60,7 +60,7 @@ function withSystemOf(before: HostEntry, entry: HostEntry): HostEntry {
   const { toplevel, closureSize, archive, activation } = before;
   const { activation: _, turn: __, ...kept } = entry;
   const system = { toplevel, closureSize, archive, ...(activation && { activation }) };
-  return { ...kept, ...carriedOn(entry), ...system };
+  return { ...kept, ...keptHold(entry), ...system };
 }
 
 /** The release to which hosts go back from the current one. Throws PUBLISH_FAILED. */

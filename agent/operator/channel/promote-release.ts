@@ -11,7 +11,7 @@ import { currentRelease, withOpenChannel } from "./open-channel.ts";
 import type { ChangeOptions } from "./next-release.ts";
 import { describeRelease } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
-import { carriedOn, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
+import { keptHold, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
 import { signAndPlace } from "./sign-and-place.ts";
 
 /** What `release promote` does. */
@@ -71,7 +71,7 @@ function promotedHosts(
     }
   }
   for (const [hostname, { turn: _, through: __, ...entry }] of Object.entries(source.hosts)) {
-    hosts[hostname] = { ...entry, ...carriedOn(current ? entryOf(current, hostname) : undefined) };
+    hosts[hostname] = { ...entry, ...keptHold(current ? entryOf(current, hostname) : undefined) };
   }
   return hosts;
 }

@@ -156,6 +156,6 @@ export function parseGroups(texts: readonly string[]): Map<string, string[]> {
 }
 
 /** What an entry keeps when the host gets another system: a hold, but not "now". */
-export function carriedOn(before: HostEntry | undefined): Pick<HostEntry, "turn"> {
+export function keptHold(before: HostEntry | undefined): Pick<HostEntry, "turn"> {
   return typeof before?.turn === "object" ? { turn: before.turn } : {};
 }

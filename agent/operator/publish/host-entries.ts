@@ -7,7 +7,7 @@ import {
   type Manifest,
 } from "../../core/formats/manifest.ts";
 import type { PublishedHost } from "../channel/published-release.ts";
-import { carriedOn } from "../channel/rollout-request.ts";
+import { keptHold } from "../channel/rollout-request.ts";
 import type { HostSpec } from "./host-spec.ts";
 import type { PublishOptions } from "./publish-options.ts";
 
@@ -52,7 +52,7 @@ function newEntry(
     ...ownActivation({ mode, checks: activation?.checks }, byDefault),
     ...(machineId !== undefined && { machineId }),
     ...(groups !== undefined && { groups: [...groups] }),
-    ...carriedOn(before),
+    ...keptHold(before),
   };
 }
 
