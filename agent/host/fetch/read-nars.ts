@@ -41,8 +41,6 @@ class NarReading {
   readonly #context: ReadContext;
   /** NARs that came whole. They are staged, or imported and gone from staging again. */
   readonly #done = new Set<string>();
-  /** Bytes that unfinished NARs have in staging. */
-  readonly #held: Map<string, number>;
   /** What became of the paths whose delta was tried. */
   readonly #tried = new Map<string, "made" | "given up">();
   /** Bytes of `summary.bytesReceived` and of everything that is still to come. */
@@ -51,7 +49,6 @@ class NarReading {
   constructor(plan: FetchPlan, context: ReadContext) {
     this.#plan = plan;
     this.#context = context;
-    this.#held = new Map(context.missing);
   }
 
   /** Hands the NARs of an earlier attempt to the imports. */
@@ -111,7 +108,12 @@ class NarReading {
 
   #bytesLeftOf(name: string): number {
     if (this.#done.has(name)) return 0;
-    return (this.#plan.nars.get(name)?.size ?? 0) - (this.#held.get(name) ?? 0);
+    return (this.#plan.nars.get(name)?.size ?? 0) - this.#heldAtFirst(name);
+  }
+
+  /** Bytes of an unfinished NAR that an earlier attempt left. */
+  #heldAtFirst(name: string): number {
+    return this.#context.missing.get(name) ?? 0;
   }
 
   /** Makes what a portion's deltas give; gives the NAR members that have to be read instead. */
@@ -201,13 +203,9 @@ class NarReading {
           await imports.reserve(size);
           reserved += size;
         }
-        this.#total += (this.#held.get(name) ?? 0) - have;
-        const before = this.summary.bytesReceived - have;
-        try {
-          await staging.writeNar(member, have, pieces, this.#onBytes);
-        } finally {
-          this.#held.set(name, this.summary.bytesReceived - before);
-        }
+        // Another mirror may have brought more of it, and one without ranges starts it anew.
+        this.#total += this.#heldAtFirst(name) - have;
+        await staging.writeNar(member, have, pieces, this.#onBytes);
         this.#done.add(name);
         reserved -= size;
         imports.arrived(name, size);

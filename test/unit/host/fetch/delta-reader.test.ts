@@ -112,3 +112,24 @@ test("a mirror's error reaches whoever takes the next delta, and closing ends a 
   });
   await reader.close();
 });
+
+test("closing stops a read that hangs", async () => {
+  const { deltas } = archiveOf([10]);
+  let stopped = false;
+  const { reader } = readerOf(deltas, {
+    ...{ ranges: true, address: "test" },
+    async *readArchive(_: string, __: object, signal: AbortSignal) {
+      yield Buffer.from("x");
+      await new Promise<void>((resolve) => {
+        signal.addEventListener("abort", () => {
+          resolve();
+        });
+      });
+      stopped = true;
+      throw new PullError("INTERRUPTED", "stopped");
+    },
+  });
+  await settled();
+  await reader.close();
+  expect(stopped).toBe(true);
+});

@@ -354,9 +354,37 @@ describe("NARs are made side by side", () => {
     ]);
   });
 
+  test.each<[string, boolean]>([
+    ["is made", false],
+    ["fails", true],
+  ])("and what one took of the disk is free again once it %s", async (_, fails) => {
+    const nars = [1_000_000, 2_500_000].map((size, at) => ({
+      ...{ name: `p${at}`, references: [], nar: Buffer.alloc(size, at + 1) },
+    }));
+    const gate: { open: (() => void) | null } = { open: null };
+    const world = new FetchWorld(
+      withDeltas(sampleArchive(nars), [{ at: 0, bytes: Buffer.from("delta 0") }]),
+      {
+        ...(fails ? failing("ARCHIVE_CORRUPT") : {}),
+        limits: { stagingBytes: 4 * 1024 ** 2 },
+        mirrors: { one: { pieceBytes: 500_000 } },
+        onImport: () => (gate.open ? null : new Promise<void>((resolve) => (gate.open = resolve))),
+      },
+    );
+    const fetching = world.fetch();
+    for (let turn = 0; turn < 100; turn++) await new Promise(setImmediate);
+    // Nobody waits for an import before there is room for the second.
+    expect(world.only("stage", "discard")).toEqual([
+      ...(fails ? ["stage p0.nar"] : []),
+      "stage p1.nar",
+    ]);
+    gate.open?.();
+    await fetching;
+  });
+
   test("and all are waited for when one ends the fetch", async () => {
     const ended: string[] = [];
-    const world = new FetchWorld(MANY(1_000, 2), {
+    const world = new FetchWorld(MANY(1_000, 3), {
       onMake: async (name) => {
         if (name === "p0") throw new PullError("DISK_FULL", "full");
         await new Promise((resolve) => setTimeout(resolve, 10));
@@ -364,6 +392,7 @@ describe("NARs are made side by side", () => {
       },
     });
     expect((await rejectionOf(world.fetch())).code).toBe("DISK_FULL");
+    // The third is not begun any more.
     expect(ended).toEqual(["p1"]);
     expect(world.events.indexOf("made p1")).toBeLessThan(world.events.indexOf("remove staging"));
   });

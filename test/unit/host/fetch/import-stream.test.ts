@@ -51,6 +51,28 @@ test("paths are imported in order, one batch at a time, while others are staged"
   expect(seen.most).toBe(1);
 });
 
+test("an import begins once a quarter of the budget has come since the last one began", async () => {
+  const { stream, seen } = streamOf(ROW, 80);
+  const stage = async (...files: number[]): Promise<void> => {
+    for (const at of files) {
+      await stream.reserve(10);
+      stream.arrived(`f${at}`, 10);
+    }
+  };
+  await stage(0);
+  expect(seen.batches).toEqual([]);
+  await stage(1);
+  expect(seen.batches).toEqual([["p0", "p1"]]);
+  expect(await stream.settle()).toBeUndefined();
+  await stage(2);
+  expect(seen.batches).toHaveLength(1);
+  await stage(3);
+  expect(seen.batches).toEqual([
+    ["p0", "p1"],
+    ["p2", "p3"],
+  ]);
+});
+
 test("one file that is larger than the budget has it to itself", async () => {
   const large = { path: "large", file: "large", bytes: 1_000, references: [] };
   const { stream, seen } = streamOf([...ROW.slice(0, 2), large], 40);
