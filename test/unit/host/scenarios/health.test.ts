@@ -1,0 +1,177 @@
+import { describe, expect, test } from "vitest";
+import { tick } from "../../../../agent/host/tick.ts";
+import { MemoryHost, system } from "../../../support/memory-host.ts";
+
+const PATIENT = { insistence: "patient" } as const;
+const CHECK = { kind: "command", command: ["/bin/true"], timeout: "1s" } as const;
+
+/** A host that has switched to system 2, changed as it does so. */
+async function examined(
+  change: (host: MemoryHost) => void,
+  config: object = {},
+  checks: string[] = [],
+) {
+  const host = new MemoryHost(config);
+  host.publish({
+    ...{ sequence: 7, system: "2" },
+    defaults: {
+      activation: {
+        mode: "switch",
+        checks: checks.map((name) => ({ ...CHECK, command: ["/c"], name })),
+      },
+    },
+  });
+  host.nextSwitch("test 2", {
+    exitCode: 0,
+    meanwhile: () => {
+      change(host);
+    },
+  });
+  const { error } = await tick(host.tools, PATIENT);
+  return { host, code: error?.code, message: error?.message };
+}
+
+const troubles = (failed: string[], restarts: [string, number][] = []) => ({
+  failed,
+  restarts: new Map(restarts),
+});
+
+describe("a new system", () => {
+  test("with a unit that fails now is left, after the whole time", async () => {
+    const { host, code, message } = await examined((it) => {
+      it.units = troubles(["web.service", "db.service"]);
+    });
+    expect([code, message]).toEqual(["HEALTH_FAILED", "units failed: db.service, web.service"]);
+    // The settle time of 1 s, and looks every second for 10 s.
+    expect(host.time.steadyMs()).toBe(11_000);
+    expect(host.logged.filter((line) => line.includes("not healthy yet"))).toHaveLength(10);
+    expect(host.logged).toContain(
+      "warn: HEALTH_FAILED: not healthy yet: units failed: db.service, web.service",
+    );
+  });
+
+  test("that comes up a little later is healthy", async () => {
+    const { host, code } = await examined((it) => {
+      it.units = troubles(["web.service"]);
+      void it.time.sleep(4_500).then(() => {
+        it.units = troubles([]);
+      });
+    });
+    expect(code).toBeUndefined();
+    expect(host.time.steadyMs()).toBe(5_000);
+  });
+
+  test("is not to blame for what failed before", async () => {
+    const host = new MemoryHost();
+    host.units = troubles(["old.service"], [["flaky.service", 4]]);
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", {
+      exitCode: 0,
+      meanwhile: () => {
+        void host.time.sleep(500).then(() => {
+          host.units = troubles(["old.service"], [["flaky.service", 9]]);
+        });
+      },
+    });
+    expect((await tick(host.tools, PATIENT)).error).toBeNull();
+  });
+
+  test("whose units restart all the time is left", async () => {
+    const { code, message } = await examined((it) => {
+      let count = 0;
+      const restart = async (): Promise<void> => {
+        while (count < 40) {
+          await it.time.sleep(500);
+          count += 1;
+          it.units = troubles([], [["web.service", count]]);
+        }
+      };
+      void restart();
+    });
+    expect([code, message]).toEqual(["HEALTH_FAILED", "units keep restarting: web.service"]);
+  });
+
+  test("whose units cannot be seen is examined without a settle time", async () => {
+    const { host, code } = await examined((it) => {
+      it.units = null;
+    });
+    expect([code, host.time.steadyMs()]).toEqual([undefined, 0]);
+  });
+
+  test("that does not run is left", async () => {
+    const { code, message } = await examined((it) => {
+      void it.time.sleep(0).then(() => {
+        it.running = system("9");
+      });
+    });
+    expect([code, message]).toEqual([
+      "HEALTH_FAILED",
+      `the running system: expected ${system("2")}, found ${system("9")}`,
+    ]);
+  });
+
+  test("passes the host's checks and then the release's", async () => {
+    const config = { health: { settle: "0s", checks: [{ ...CHECK, name: "mine" }] } };
+    const { host, code } = await examined(() => undefined, config, ["theirs"]);
+    expect(code).toBeUndefined();
+    expect(host.takeCallsFrom("[Verifying]").slice(0, 4)).toEqual([
+      "[Verifying]",
+      "check mine",
+      "check theirs",
+      "[Committing]",
+    ]);
+  });
+
+  test("with a check that fails is left, and later checks are not run", async () => {
+    const config = {
+      health: { settle: "0s", timeout: "2s", interval: "1s", checks: [{ ...CHECK, name: "mine" }] },
+    };
+    const { host, code, message } = await examined(
+      (it) => {
+        it.failing.set("mine", "exit code 1");
+      },
+      config,
+      ["theirs"],
+    );
+    expect([code, message]).toEqual(["HEALTH_FAILED", "mine: exit code 1"]);
+    const calls = host.takeCalls();
+    expect(calls.filter((call) => call === "check mine")).toHaveLength(3);
+    expect(calls).not.toContain("check theirs");
+  });
+
+  test("from which no mirror can be read is left, and not to blame", async () => {
+    const { host, code, message } = await examined((it) => {
+      const [mirror] = it.mirrors;
+      if (mirror) mirror.down = "MIRROR_TLS";
+    });
+    expect([code, message]).toEqual([
+      "HEALTH_MIRROR",
+      "no release can be read now: MIRROR_TLS: https://a.example.org/: MIRROR_TLS",
+    ]);
+    expect(host.record).toMatchObject({ state: { name: "Failed", attempts: 1 }, denied: [] });
+  });
+
+  test("needs no mirror if the settings say so", async () => {
+    const { code } = await examined(
+      (it) => {
+        const [mirror] = it.mirrors;
+        if (mirror) mirror.down = "MIRROR_TLS";
+      },
+      { health: { mirror: false } },
+    );
+    expect(code).toBeUndefined();
+  });
+
+  test("after its boot must be what was booted", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2", mode: "boot" });
+    await tick(host.tools, PATIENT);
+    host.boot(system("1"));
+    await tick(host.tools, PATIENT);
+    expect(host.record?.denied).toMatchObject([
+      {
+        reason: { message: `after the boot: expected ${system("2")} to run, found ${system("1")}` },
+      },
+    ]);
+  });
+});
