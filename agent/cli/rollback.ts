@@ -15,7 +15,7 @@ import { printLine } from "./display/output.ts";
 /** What `rollback --json` prints: what the host went back to. */
 const rollbackSchema = z.strictObject({
   hostname: hostnameSchema,
-  generation: z.int().positive(),
+  generation: z.int().positive().nullable().describe("null if the host has no profile"),
   toplevel: storePathSchema,
 });
 

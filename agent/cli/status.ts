@@ -114,8 +114,11 @@ function describeState(state: AgentRecord["state"]): string {
       return "Idle";
     case "Failed":
       return (
-        `Failed, attempt ${state.attempts} at release ${state.release.sequence}, next at ` +
-        `${state.retryAt}: ${state.reason.code}: ${state.reason.message}`
+        `Failed, attempt ${state.attempts} at release ${state.release.sequence}, ` +
+        (state.gaveUp
+          ? "waits for `nixos-pull apply` or another release"
+          : `next at ${state.retryAt}`) +
+        `: ${state.reason.code}: ${state.reason.message}`
       );
     case "RollingBack":
     case "RolledBack":

@@ -104,8 +104,17 @@ export const ERROR_KINDS = {
     "the activation was cut off before its result was known",
     true,
   ),
+  SWITCH_REFUSED: kind(
+    EXIT.activation,
+    "a pre-switch check of the system refused, and nothing was touched",
+  ),
+  BOOT_REQUIRED: kind(
+    EXIT.activation,
+    "the system takes a boot, which the release's mode does not allow",
+  ),
   SWITCH_LOCKED: kind(EXIT.activation, "another switch-to-configuration holds the lock", true),
   HEALTH_FAILED: kind(EXIT.activation, "the new system did not prove healthy"),
+  HEALTH_UNBLAMED: kind(EXIT.activation, "units failed that the release did not change", true),
   HEALTH_MIRROR: kind(EXIT.activation, "the new system could not read a release", true),
   DEADLINE_PASSED: kind(EXIT.activation, "the release was not committed before its deadline"),
   RESTART_LOOP: kind(EXIT.activation, "the agent was ended again and again in one activation"),

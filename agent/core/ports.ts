@@ -417,6 +417,8 @@ export interface ServiceManager {
   /** Has the agent's service, where it runs, start anew; does not wait for it. */
   restartAgent(): Promise<void>;
 
+  /** Whether a reboot can be had at all: not in a sandbox. */
+  readonly canReboot: boolean;
   /** Asks for a reboot; gives back before it comes. */
   reboot(): Promise<void>;
 }

@@ -25,6 +25,7 @@ import type {
   StateStore,
   StickWatch,
   Successor,
+  SystemContents,
   Timers,
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
@@ -58,6 +59,7 @@ export interface AgentTools {
 
   readonly activator: Activator;
   readonly services: ServiceManager;
+  readonly systems: SystemContents;
   readonly deadline: Deadline;
   readonly successor: Successor;
   readonly probe: HealthProbe;

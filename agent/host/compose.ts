@@ -9,6 +9,7 @@ import { fleetLock } from "../effects/host/fleet-lock.ts";
 import { systemProbe } from "../effects/process/health-probe.ts";
 import { systemHookRunner } from "../effects/process/hook-runner.ts";
 import { sandboxManager, systemdManager } from "../effects/systemd/service-manager.ts";
+import { systemContentsOf } from "../effects/systemd/system-contents.ts";
 import { systemdActivator } from "../effects/systemd/systemd-activator.ts";
 import { bootDirectoryOf } from "../effects/host/boot-links.ts";
 import { checkedFilesIn } from "../effects/files/checked-file.ts";
@@ -96,6 +97,7 @@ export function composeTools(
     roots,
     activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
     services: managed ? systemdManager : sandboxManager,
+    systems: systemContentsOf(store),
     probe: systemProbe,
     runHook: systemHookRunner,
     rebootLock: fleetLockSettings

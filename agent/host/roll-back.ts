@@ -4,6 +4,7 @@ import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { finishBegun } from "./update/resume.ts";
+import { ROOT } from "./update/roots.ts";
 import { runSteps } from "./update/run.ts";
 import type { StepTools } from "./update/steps/steps.ts";
 
@@ -13,7 +14,8 @@ export type RollbackTools = StepTools & JournalTools & Pick<AgentTools, "locks">
 /** A generation of the system profile. */
 interface Generation {
   readonly toplevel: string;
-  readonly generation: number;
+  /** Null for a system that the profile has no generation of any more. */
+  readonly generation: number | null;
 }
 
 /**
@@ -37,16 +39,17 @@ export async function rollBackByHand(
     await journal.happened({ type: "RevertBegun", from, target, reason });
     const error = await runSteps(pass);
     if (error) throw error;
-    return target;
+    return { ...target, generation: await tools.store.profileGeneration() };
   });
 }
 
 /** The generation to go back to. Throws NOTHING_TO_ROLL_BACK, NOT_A_SYSTEM. */
 async function findTarget(
-  { store, activator }: Pick<AgentTools, "store" | "activator">,
+  tools: Pick<AgentTools, "store" | "activator" | "roots">,
   generation: number | null,
 ): Promise<Generation> {
-  const target = await store.findGeneration(generation);
+  const { store, activator } = tools;
+  const target = (await store.findGeneration(generation)) ?? (await heldBack(generation, tools));
   if (!target) {
     throw new PullError(
       "NOTHING_TO_ROLL_BACK",
@@ -55,7 +58,7 @@ async function findTarget(
         : `the system profile has no generation ${generation}`,
     );
   }
-  if (target.generation === (await store.profileGeneration())) {
+  if (target.generation !== null && target.generation === (await store.profileGeneration())) {
     throw new PullError(
       "NOTHING_TO_ROLL_BACK",
       `generation ${target.generation} is the current one`,
@@ -65,4 +68,18 @@ async function findTarget(
     throw new PullError("NOT_A_SYSTEM", `${target.toplevel} has no bin/switch-to-configuration`);
   }
   return target;
+}
+
+/**
+ * The system before this one, held by the agent's own root: generations may all have been
+ * deleted. Null if a certain generation is asked for, or no other system is held.
+ */
+async function heldBack(
+  generation: number | null,
+  { store, roots }: Pick<AgentTools, "store" | "roots">,
+): Promise<Generation | null> {
+  if (generation !== null) return null;
+  const toplevel = await roots.held(ROOT.previous);
+  if (toplevel === null || toplevel === (await store.profileToplevel())) return null;
+  return (await store.invalidPaths([toplevel])).length > 0 ? null : { toplevel, generation: null };
 }

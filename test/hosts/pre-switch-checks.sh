@@ -9,17 +9,20 @@ failed() {
   exit 1
 }
 
-# The switch inhibitors, lines NAME=VALUE: one that both systems have, and that differs, is
-# better taken by a boot. Not asked for `boot` and `dry-activate`.
+# The switch inhibitors as lines NAME=VALUE; the file is JSON without spaces.
+inhibitors() { { tr -d '{}"' <"$1/switch-inhibitors" && echo; } | tr ',' '\n' | sed 's/:/=/'; }
+
+# One that both systems have, and that differs, is better taken by a boot. Not asked for `boot`
+# and `dry-activate`.
 case $action in
   boot | dry-activate) echo "Not checking switch inhibitors (action = $action)" ;;
   *)
     printf 'Checking switch inhibitors...'
     changes=$(
-      while IFS='=' read -r name value; do
-        before=$(sed -n "s/^$name=//p" /run/current-system/switch-inhibitors 2>/dev/null)
+      inhibitors "$incoming" | while IFS='=' read -r name value; do
+        before=$(inhibitors /run/current-system | sed -n "s/^$name=//p")
         [ -z "$before" ] || [ "$before" = "$value" ] || echo "$name : $before -> $value"
-      done <"$incoming/switch-inhibitors"
+      done
     )
     if [ -n "$changes" ]; then
       printf '\nThere are changes to critical components of the system:\n\n%s\n\n' "$changes"

@@ -22,7 +22,7 @@ const END_TIMEOUT_MS = 5 * 60_000;
 /** Settings that let a test wait seconds where an operator waits minutes. */
 const SHORT_SETTINGS = {
   poll: { interval: "1s", jitter: "0s" },
-  activation: { timeout: "20s" },
+  activation: { timeout: "20s", retryWait: "1s" },
   limits: { retryBase: "1s", reserveBytes: 0, connectTimeout: "2s" },
   log: { level: "debug", format: "text" },
 };

@@ -222,9 +222,7 @@ in
       }
     } > $out/pre-switch-checks
     ${fill ./install-boot-loader.sh { FAILS = flag bootLoaderFails; }} > $out/install-boot-loader
-    printf '%s\n' ${
-      toString (map (inhibitor: shell "${inhibitor}=${inhibitors.${inhibitor}}") (builtins.attrNames inhibitors))
-    } > $out/switch-inhibitors
+    cp ${builtins.toFile "switch-inhibitors" (builtins.toJSON inhibitors)} $out/switch-inhibitors
     cat > $out/bin/switch-to-configuration <<END
     #!/bin/sh
     export OUT=$out TOPLEVEL=$out DISTRO_ID=nixos LOCALE_ARCHIVE= SYSTEMD=/usr

@@ -221,6 +221,7 @@ test("status and history tell what the host is and what happened; --watch ends o
         digest: expect.stringMatching(/^\w{64}$/),
         reason,
         at: time,
+        mode: "switch",
       },
     ],
     pendingReboot: null,

@@ -508,7 +508,7 @@ describe("a switch to release 2 that", () => {
       hook: 'ln -sfn $out "$root/run/current-system"; exit 4',
       code: "ACTIVATION_FAILED",
     },
-    { name: "says that all is well and does nothing", hook: "exit 0", code: "HEALTH_FAILED" },
+    { name: "says that all is well and does nothing", hook: "exit 0", code: "ACTIVATION_FAILED" },
     {
       name: "moves the profile elsewhere",
       hook: `ln -sfn system-1-link "$root/nix/var/nix/profiles/system"`,
@@ -574,7 +574,7 @@ describe("a switch to release 2 that", () => {
 
   test("wants a reboot counts as done and is shown", async () => {
     const { host } = await servedRelease(series);
-    await hookSwitches(host, onTwo('ln -sfn $out "$root/run/current-system"; exit 100'));
+    await hookSwitches(host, onTwo("exit 100"));
     const updated = await answerOf(host, "apply");
     expect(updated).toMatchObject({
       exitCode: 0,
@@ -612,7 +612,7 @@ describe("a switch to release 2 that", () => {
   test("finds the lock of another one held all the time undoes nothing and is tried later", async () => {
     const { host } = await servedRelease(series);
     const before = await snapshotOf(host);
-    await hookSwitches(host, onTwo("exit 11"));
+    await hookSwitches(host, onTwo('echo "Could not acquire lock"; exit 11'));
     const locked = await answerOf(host, "apply");
     expect(locked).toMatchObject({
       ...{ exitCode: 8, updated: false, error: { code: "SWITCH_LOCKED" } },
@@ -629,7 +629,9 @@ describe("a switch to release 2 that", () => {
     const { host } = await servedRelease(series);
     await hookSwitches(
       host,
-      onTwo('if [ ! -e "$root/tried" ]; then touch "$root/tried"; exit 11; fi'),
+      onTwo(
+        'if [ ! -e "$root/tried" ]; then touch "$root/tried"; echo "Could not acquire lock"; exit 11; fi',
+      ),
     );
     await expectRecovery(host);
     const past = await jsonOf<{ entries: { event: string }[] }>(host, "history");

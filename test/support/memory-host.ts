@@ -246,6 +246,7 @@ function toolsOf(host: MemoryHost): AgentTools {
     },
     activator: activatorOf(host),
     services: servicesOf(host),
+    systems: { inhibitors: async () => null, unitDefinition: async () => null },
     deadline: {
       command: async (toplevel) => ["nixos-pull", "deadline", "--system", toplevel],
       async armForBoot(toplevel) {
@@ -457,6 +458,7 @@ function servicesOf(host: MemoryHost): ServiceManager {
     stopAgent: noted("stop agent"),
     startAgent: noted("start agent"),
     restartAgent: noted("restart agent"),
+    canReboot: true,
     reboot: noted("reboot"),
   };
 }

@@ -40,7 +40,9 @@ function describeOne({ release, decision, error }: Finding): string {
       );
     case "backoff":
       return (
-        `Waiting until ${decision.until} to try ${name} again: ` +
+        (decision.until === null
+          ? `${name} was tried often enough, and waits for \`nixos-pull apply\` or another release: `
+          : `Waiting until ${decision.until} to try ${name} again: `) +
         `${decision.reason.code}: ${decision.reason.message}`
       );
     case "waiting":

@@ -75,6 +75,11 @@ export const healthSettingsSchema = z.strictObject({
     .describe(
       "Whether a release must be readable from the new system: a host that cannot poll is lost.",
     ),
+  ignoreUnits: z
+    .array(z.string().min(1).max(256))
+    .max(MAX_CHECKS)
+    .default([])
+    .describe("Units whose failures do not count; * stands for any text, ? for one character."),
   checks: z.array(healthCheckSchema).max(MAX_CHECKS).default([]).describe("The host's own checks."),
 });
 export type HealthSettings = z.infer<typeof healthSettingsSchema>;

@@ -35,7 +35,12 @@ export const activationSettingsSchema = z
       .max(100)
       .default(5)
       .describe(
-        "How often a system is tried whose activation is cut off each time, before it is denied.",
+        "How often a system is tried whose activation is cut off each time, before it is denied; or whose failure may not be its own, before it waits for a person.",
+      ),
+    retryWait: positiveDurationSchema
+      .prefault("1h")
+      .describe(
+        "Wait before a system is tried again whose failure may not be its own; each later wait is four times as long, at most a day.",
       ),
     confirm: z
       .enum(["none", "required"])

@@ -1,5 +1,4 @@
 import type { ActivationMode } from "../formats/manifest.ts";
-import type { ActivationResult } from "../ports.ts";
 import type { Baseline } from "./states.ts";
 
 /** Whether the mode makes the system the boot default, and so sets the system profile. */
@@ -28,68 +27,6 @@ export function provingMode(mode: ActivationMode): "test" | "dry-activate" | nul
       return null;
     default:
       return mode satisfies never;
-  }
-}
-
-/** What the result of switch-to-configuration means. */
-export type Verdict =
-  | { readonly kind: "activated" }
-  /** Activated, but units failed; whether new ones did is for the health gate to say. */
-  | { readonly kind: "unitsFailed"; readonly message: string }
-  /** It refuses to do it without a reboot. */
-  | { readonly kind: "rebootNeeded" }
-  /** Another one runs; nothing was done. */
-  | { readonly kind: "locked" }
-  /** It was ended from outside; how far it came is not known. */
-  | { readonly kind: "interrupted"; readonly message: string }
-  | { readonly kind: "failed"; readonly message: string };
-
-/** Exit codes of switch-to-configuration-ng, in words. */
-const EXIT_MEANINGS: Record<number, string> = {
-  1: "a check, an inhibitor or the boot loader failed",
-  2: "the activation script failed",
-  4: "a unit failed to start, stop or reload",
-  101: "it crashed",
-};
-
-/** Reads the result of switch-to-configuration. */
-export function judgeActivation(result: ActivationResult): Verdict {
-  if (result.timedOut) return { kind: "failed", message: "it did not finish in its time limit" };
-  switch (result.exitCode) {
-    case 0:
-      return { kind: "activated" };
-    case 4:
-      return { kind: "unitsFailed", message: "a unit failed to start, stop or reload" };
-    case 11:
-      return { kind: "locked" };
-    case 100:
-      return { kind: "rebootNeeded" };
-    case null:
-      return { kind: "interrupted", message: "a signal ended it" };
-    default: {
-      const meaning = EXIT_MEANINGS[result.exitCode];
-      return {
-        kind: "failed",
-        message: `it ended with exit code ${result.exitCode}${meaning ? `: ${meaning}` : ""}`,
-      };
-    }
-  }
-}
-
-/** Says how a run failed that had to succeed; null if it succeeded. */
-export function failureText(verdict: Verdict): string | null {
-  switch (verdict.kind) {
-    case "activated":
-    case "rebootNeeded":
-      return null;
-    case "locked":
-      return "another switch-to-configuration holds the lock";
-    case "unitsFailed":
-    case "interrupted":
-    case "failed":
-      return verdict.message;
-    default:
-      return verdict satisfies never;
   }
 }
 

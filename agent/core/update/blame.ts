@@ -1,3 +1,5 @@
+import type { ErrorCode } from "../errors.ts";
+
 /**
  * Innocent until shown guilty: whose fault it is that a system did not prove itself. A system
  * is denied for good only for its own fault. What may be the world's leads back too, and is
@@ -41,6 +43,11 @@ export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolea
     default:
       return problem satisfies never;
   }
+}
+
+/** Whether a failure with this code may be the world's. */
+export function mayBeTheWorlds(code: ErrorCode): boolean {
+  return code === "HEALTH_MIRROR" || code === "HEALTH_UNBLAMED";
 }
 
 /** How often and when a system is tried again whose failure may be the world's. */

@@ -1,4 +1,5 @@
 import type { Release } from "../formats/manifest.ts";
+import type { FailingSnippets } from "./record.ts";
 import type { Baseline, Reason, StateOf } from "./states.ts";
 
 /** A fact that happened. `at` is when it happened. */
@@ -13,17 +14,29 @@ export type Event = { readonly at: string } & (
   /** An agent found the state that an earlier one left behind, and goes on with it. */
   | { readonly type: "AgentRestarted" }
   | { readonly type: "ActivationBegun" }
-  | { readonly type: "ActivationSucceeded"; readonly message?: string }
+  | {
+      readonly type: "ActivationSucceeded";
+      readonly message?: string;
+      readonly activated?: FailingSnippets;
+      /** Units whose jobs failed, for the health gate to look at. */
+      readonly failedJobs?: readonly string[];
+    }
   | { readonly type: "HealthConfirmed" }
   /** The system is to become the boot default. `rebootNeeded`: only a boot can prove it. */
-  | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean }
+  | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean; readonly message?: string }
   /** `bootId` is the boot in which that happened. */
   | { readonly type: "BootDefaultSet"; readonly bootId: string }
   | { readonly type: "ActivationRejected"; readonly reason: Reason }
   /** Not the system's fault, as far as is known: it is undone and tried again. */
   | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
   /** `rebootFrom` is this boot, if only another boot makes the way back complete. */
-  | { readonly type: "RollbackSucceeded"; readonly rebootFrom?: string }
+  | {
+      readonly type: "RollbackSucceeded";
+      readonly rebootFrom?: string;
+      /** What is not as it was before, or did not go smoothly. */
+      readonly message?: string;
+      readonly activated?: FailingSnippets;
+    }
   | { readonly type: "RollbackFailed"; readonly message: string }
   | {
       readonly type: "RevertBegun";
@@ -32,10 +45,15 @@ export type Event = { readonly at: string } & (
       /** Why the host no longer follows the release that it leaves. */
       readonly reason: Reason;
     }
-  | { readonly type: "RevertSucceeded" }
+  | {
+      readonly type: "RevertSucceeded";
+      readonly message?: string;
+      readonly activated?: FailingSnippets;
+    }
   | { readonly type: "RevertFailed"; readonly message: string }
   | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
-  | { readonly type: "LeftoversRemoved"; readonly retryAt: string }
+  /** `gaveUp`: it is not tried again by itself. */
+  | { readonly type: "LeftoversRemoved"; readonly retryAt: string; readonly gaveUp?: boolean }
   | { readonly type: "RebootRequested" }
   | { readonly type: "RebootNoticed"; readonly bootId: string }
   | { readonly type: "RebootSlotTaken" }

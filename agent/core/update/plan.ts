@@ -18,8 +18,8 @@ export type Decision =
   | { readonly kind: "drifted"; readonly found: string | null }
   /** This system failed here before. */
   | { readonly kind: "denied"; readonly reason: Reason }
-  /** The last attempt failed; the next one comes at `until`. */
-  | { readonly kind: "backoff"; readonly until: string; readonly reason: Reason }
+  /** The last attempt failed; the next one comes at `until`, or with null when a person asks. */
+  | { readonly kind: "backoff"; readonly until: string | null; readonly reason: Reason }
   /** The host is to switch to it later: at least one thing is waited for. */
   | { readonly kind: "waiting"; readonly waits: readonly Wait[] }
   | { readonly kind: "update" };
@@ -67,7 +67,7 @@ export function decide({
   const go: Decision =
     binding.length > 0 ? { kind: "waiting", waits: binding } : { kind: "update" };
   if (insistence === "again") return go;
-  const denial = denialOf(record, release.toplevel);
+  const denial = denialOf(record, release.toplevel, release.mode);
   if (denial) return { kind: "denied", reason: denial.reason };
   if (asked) {
     const drift = driftOf(record, host);
@@ -80,9 +80,10 @@ export function decide({
     insistence === "patient" &&
     state.name === "Failed" &&
     state.release.digest === release.digest &&
-    Date.parse(state.retryAt) > now.getTime()
+    (state.gaveUp === true || Date.parse(state.retryAt) > now.getTime())
   ) {
-    return { kind: "backoff", until: state.retryAt, reason: state.reason };
+    const until = state.gaveUp ? null : state.retryAt;
+    return { kind: "backoff", until, reason: state.reason };
   }
   return go;
 }

@@ -1,8 +1,21 @@
 import * as z from "zod";
-import { ACTIVATION_MODES, releaseSchema, sha256Schema } from "../formats/manifest.ts";
+import {
+  ACTIVATION_MODES,
+  releaseSchema,
+  sha256Schema,
+  type ActivationMode,
+} from "../formats/manifest.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 import { trustMemoriesSchema } from "../release/acceptance.ts";
-import { baselineSchema, bootIdSchema, reasonSchema, stateSchema, timeSchema } from "./states.ts";
+import { provingMode } from "./activation.ts";
+import {
+  baselineSchema,
+  bootIdSchema,
+  reasonSchema,
+  rollingBackSchema,
+  stateSchema,
+  timeSchema,
+} from "./states.ts";
 
 /** A system that failed here. The host does not try it again. */
 const deniedSchema = z.strictObject({
@@ -11,6 +24,8 @@ const deniedSchema = z.strictObject({
   digest: sha256Schema,
   reason: reasonSchema,
   at: timeSchema,
+  /** How it was activated when it failed; absent if it is denied however it is activated. */
+  mode: z.enum(ACTIVATION_MODES).optional(),
 });
 export type Denial = z.infer<typeof deniedSchema>;
 
@@ -45,6 +60,13 @@ const pendingRebootSchema = z.strictObject({
 });
 export type PendingReboot = z.infer<typeof pendingRebootSchema>;
 
+/** What failed in a system's activation script when that ran last. */
+const failingSnippetsSchema = z.strictObject({
+  toplevel: storePathSchema,
+  snippets: z.array(z.string()),
+});
+export type FailingSnippets = z.infer<typeof failingSnippetsSchema>;
+
 /** Everything that the agent remembers: one file, always written whole. */
 export const recordSchema = z.strictObject({
   formatVersion: z.literal(1),
@@ -55,6 +77,10 @@ export const recordSchema = z.strictObject({
   pendingReboot: pendingRebootSchema.nullable(),
   /** Whether the FleetLock server may still count this host as rebooting. */
   holdsRebootSlot: z.boolean(),
+  /** Snippets of activation scripts that failed, by the system that they belong to. */
+  failingSnippets: z.array(failingSnippetsSchema).optional(),
+  /** A way back that failed so often that another release was tried; it still leads back. */
+  unfinishedWayBack: rollingBackSchema.optional(),
 });
 export type AgentRecord = z.infer<typeof recordSchema>;
 
@@ -74,14 +100,45 @@ const MAX_DENIED = 100;
 
 /** The denials with one more, which replaces an earlier one of the same system. */
 export function withDenial(denied: readonly Denial[], denial: Denial): Denial[] {
-  const { toplevel, sequence, digest, reason, at } = denial;
+  const { toplevel, sequence, digest, reason, at, mode } = denial;
   return [
-    ...denied.filter((entry) => entry.toplevel !== toplevel),
-    { toplevel, sequence, digest, reason, at },
+    ...denied.filter((entry) => entry.toplevel !== toplevel || !isAlike(entry.mode, mode)),
+    { toplevel, sequence, digest, reason, at, ...(mode !== undefined && { mode }) },
   ].slice(-MAX_DENIED);
 }
 
-/** The denial of a system on this host, if there is one. */
-export function denialOf(record: AgentRecord, toplevel: string): Denial | undefined {
-  return record.denied.find((entry) => entry.toplevel === toplevel);
+/**
+ * The denial of a system on this host, if there is one; with a mode, only one that speaks
+ * against that mode: what fails when it is switched to may come up well from a boot.
+ */
+export function denialOf(
+  record: AgentRecord,
+  toplevel: string,
+  mode?: ActivationMode,
+): Denial | undefined {
+  return record.denied.find(
+    (entry) => entry.toplevel === toplevel && (mode === undefined || isAlike(entry.mode, mode)),
+  );
+}
+
+/** Whether two modes activate alike, or either is any mode. */
+function isAlike(one: ActivationMode | undefined, other: ActivationMode | undefined): boolean {
+  return one === undefined || other === undefined || provingMode(one) === provingMode(other);
+}
+
+/** The snippets that are known to fail in a system. */
+export function snippetsOf(record: AgentRecord, toplevel: string | null): readonly string[] {
+  return record.failingSnippets?.find((entry) => entry.toplevel === toplevel)?.snippets ?? [];
+}
+
+/** This many systems' snippets are remembered: the running one's, and those around it. */
+const MAX_SNIPPETS = 8;
+
+/** The record once a system was activated, with what failed in its activation script. */
+export function withSnippets(record: AgentRecord, activated?: FailingSnippets): AgentRecord {
+  if (!activated) return record;
+  const { failingSnippets = [], ...rest } = record;
+  const others = failingSnippets.filter(({ toplevel }) => toplevel !== activated.toplevel);
+  const all = [...others, ...(activated.snippets.length > 0 ? [activated] : [])];
+  return { ...rest, ...(all.length > 0 && { failingSnippets: all.slice(-MAX_SNIPPETS) }) };
 }

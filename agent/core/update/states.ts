@@ -22,6 +22,8 @@ export const baselineSchema = z.strictObject({
   failedUnits: z.array(z.string()),
   /** Units that systemd had restarted already: the health gate ignores their restarts. */
   restartedUnits: z.array(z.string()),
+  /** Units that were active and are to be so again; absent if they could not be seen. */
+  activeUnits: z.array(z.string()).optional(),
 });
 export type Baseline = z.infer<typeof baselineSchema>;
 
@@ -37,6 +39,16 @@ const withBaseline = {
   /** How often an agent found this state left behind by an earlier agent. */
   restarts: z.int().nonnegative(),
 };
+
+/** A way back that is under way, or was left for another release. */
+export const rollingBackSchema = z.strictObject({
+  name: z.literal("RollingBack"),
+  ...withBaseline,
+  reason: reasonSchema,
+  /** Whether the system is to blame, so that it is not tried again. */
+  deny: z.boolean(),
+  rollbackAttempts: z.int().nonnegative(),
+});
 
 /** The states. Each says what is about to be done, and is on disk before it is done. */
 export const stateSchema = z.discriminatedUnion("name", [
@@ -58,20 +70,15 @@ export const stateSchema = z.discriminatedUnion("name", [
     ...withBaseline,
     /** True if the host booted it, so that it is the boot default already. */
     afterBoot: z.boolean(),
+    /** Units whose jobs failed in the switch; absent if none did. */
+    failedJobs: z.array(z.string()).optional(),
   }),
   /** The system is proven, or only a boot can prove it: it becomes the boot default. */
   z.strictObject({ name: z.literal("Committing"), ...withBaseline, rebootNeeded: z.boolean() }),
   /** The host has switched to the release; the agent removes leftovers. */
   z.strictObject({ name: z.literal("Committed"), ...withBaseline }),
   /** The agent restores the recorded system. */
-  z.strictObject({
-    name: z.literal("RollingBack"),
-    ...withBaseline,
-    reason: reasonSchema,
-    /** Whether the system is to blame, so that it is not tried again. */
-    deny: z.boolean(),
-    rollbackAttempts: z.int().nonnegative(),
-  }),
+  rollingBackSchema,
   /** The recorded system is back; the agent removes leftovers. */
   z.strictObject({
     name: z.literal("RolledBack"),
@@ -84,7 +91,11 @@ export const stateSchema = z.discriminatedUnion("name", [
     name: z.literal("Reverting"),
     /** What the profile pointed at before. */
     from: storePathSchema.nullable(),
-    target: z.strictObject({ toplevel: storePathSchema, generation: z.int().positive() }),
+    target: z.strictObject({
+      toplevel: storePathSchema,
+      /** Null if the profile has no such generation any more, so that it gets a new one. */
+      generation: z.int().positive().nullable(),
+    }),
     failures: z.int().nonnegative(),
   }),
   /** An attempt failed and left the system untouched; the next one may begin at `retryAt`. */
@@ -93,6 +104,8 @@ export const stateSchema = z.discriminatedUnion("name", [
     ...withAttempts,
     reason: reasonSchema,
     retryAt: timeSchema,
+    /** True if only a person or another release leads on: it was tried often enough. */
+    gaveUp: z.boolean().optional(),
   }),
 ]);
 

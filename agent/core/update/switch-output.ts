@@ -17,7 +17,7 @@ export interface FailedSnippet {
 export interface SwitchFacts {
   /** Lines that were printed, without empty ones; null if the output could not be read. */
   readonly lineCount: number | null;
-  /** Another switch held the lock, and that is all that was said. */
+  /** Another switch held the lock, and that was the last word. */
   readonly lockRefused: boolean;
   /** Pre-switch checks that refused; empty if it is not known which. */
   readonly failedChecks: readonly string[];
@@ -117,7 +117,7 @@ const PHRASES: readonly Phrase[] = [
   { form: /^Unable to list users with logind/, isReason: true },
 ];
 
-const SNIPPET = /^Activation script snippet '([^']+)' failed \((\d{1,3})\)/;
+const SNIPPET = /^Activation script snippet '?([^']+?)'? failed \((\d{1,3})\)/;
 const LOCK = /^Could not (?:acquire|open) lock/;
 
 /** Whether a line says why a switch failed, whatever stands around it. */
@@ -149,8 +149,8 @@ export class SwitchOutput {
   take(raw: string): void {
     const line = raw.slice(0, MAX_READ).trimEnd();
     if (line === "") return;
-    if (LOCK.test(line)) this.#lockRefused = this.#count === 0;
-    else this.#read(line);
+    this.#lockRefused = LOCK.test(line);
+    this.#read(line);
     this.#keep(line);
     this.#count++;
   }
@@ -161,7 +161,7 @@ export class SwitchOutput {
     const names = (kind: Names): string[] => [...this.#names[kind]];
     return {
       lineCount: this.#count,
-      lockRefused: this.#lockRefused && this.#count === 1,
+      lockRefused: this.#lockRefused,
       failedChecks: names("failedChecks"),
       checksRefused: has("checksRefused"),
       inhibited: has("inhibited") || this.#names.failedChecks.has(INHIBITOR_CHECK),

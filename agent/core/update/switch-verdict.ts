@@ -22,6 +22,14 @@ export type NotBegun =
   /** A switch inhibitor differs: a boot would take the system, a live switch does not. */
   | "inhibited";
 
+/** Why a run ended before its end. */
+export type HalfDone =
+  /** Its time limit. */
+  | "timeout"
+  /** Something that it asked for was not to be had at that moment (EAGAIN). */
+  | "unavailable"
+  | "fault";
+
 /** What happened in a run of switch-to-configuration. `message` says it in plain words. */
 export type SwitchVerdict =
   | { readonly kind: "activated" }
@@ -36,12 +44,14 @@ export type SwitchVerdict =
   /** Nothing was activated: it takes effect only with a reboot. */
   | { readonly kind: "rebootNeeded" }
   /** It ended before its end, by a fault or its time limit. What it touched has to be undone. */
-  | { readonly kind: "halfDone"; readonly message: string; readonly timedOut: boolean }
+  | { readonly kind: "halfDone"; readonly message: string; readonly why: HalfDone }
   /** Something else ended it; how far it came is not known. */
   | { readonly kind: "interrupted"; readonly message: string };
 
 /** Exit code of a switch that needs a reboot. */
 const REBOOT_NEEDED = 100;
+/** The error number that becomes an exit code if a resource is not to be had (errno(3)). */
+const EAGAIN = 11;
 /** Exit codes that a switch gives after it went through all its steps. */
 const ENDED: readonly (number | null)[] = [0, 2, 4];
 
@@ -58,7 +68,7 @@ export function judgeSwitch(evidence: SwitchEvidence): SwitchVerdict {
       ? (failedActivation(evidence) ?? ended(evidence))
       : result.exitCode === 0
         ? { kind: "activated" }
-        : halfDone(`it ended with ${exitText(result)}`))
+        : halfDone(`it ended with ${exitText(result)}`, result.exitCode))
   );
 }
 
@@ -100,11 +110,7 @@ function waitedForLock(
 /** Runs that did not come to their own end. */
 function cutShort({ exitCode, timedOut, facts }: ActivationResult): SwitchVerdict | null {
   if (timedOut) {
-    return {
-      kind: "halfDone",
-      message: "it did not finish in its time limit",
-      timedOut,
-    };
+    return { kind: "halfDone", message: "it did not finish in its time limit", why: "timeout" };
   }
   if (exitCode === null) return { kind: "interrupted", message: "a signal ended it" };
   if (facts.bootLoaderFailed) return halfDone("the boot loader could not be installed");
@@ -125,10 +131,11 @@ function failedActivation({ result, knownSnippets }: SwitchEvidence): SwitchVerd
 }
 
 /** Runs that went through all their steps, as far as their exit code says. */
-function ended({ action, toplevel, result, running }: SwitchEvidence): SwitchVerdict {
+function ended({ toplevel, result, running }: SwitchEvidence): SwitchVerdict {
   const { exitCode, facts } = result;
-  if (running.after !== null && running.after !== toplevel) {
-    return halfDone(`it ended with ${exitText(result)}, but ${running.after} runs`);
+  const isElsewhere = running.after !== null && running.after !== toplevel;
+  if (isElsewhere && ENDED.includes(exitCode)) {
+    return halfDone(`it ended with ${exitText(result)}, but ${running.after} runs`, exitCode);
   }
   const known = facts.failedSnippets.map(snippetText);
   if (exitCode === 4) {
@@ -139,7 +146,7 @@ function ended({ action, toplevel, result, running }: SwitchEvidence): SwitchVer
     const message = `failed as in the system before: ${snippets(known)}`;
     return { kind: "activatedWithWarnings", message };
   }
-  return halfDone(`${action} ended with ${exitText(result)}`);
+  return halfDone(`it ended with ${exitText(result)}`, exitCode);
 }
 
 function unitsText(facts: SwitchFacts, known: readonly string[]): string {
@@ -167,8 +174,8 @@ function locked(howLong: string): SwitchVerdict {
   return notBegun("locked", message);
 }
 
-function halfDone(message: string): SwitchVerdict {
-  return { kind: "halfDone", message, timedOut: false };
+function halfDone(message: string, exitCode?: number | null): SwitchVerdict {
+  return { kind: "halfDone", message, why: exitCode === EAGAIN ? "unavailable" : "fault" };
 }
 
 /** The exit code, and what it can mean at most. */

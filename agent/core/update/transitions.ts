@@ -1,7 +1,14 @@
 import type { Release } from "../formats/manifest.ts";
 import { setsProfile } from "./activation.ts";
 import type { EventOf, EventType } from "./events.ts";
-import { withDenial, type AgentRecord, type Committed, type PendingReboot } from "./record.ts";
+import {
+  withDenial,
+  withSnippets,
+  type AgentRecord,
+  type Committed,
+  type Denial,
+  type PendingReboot,
+} from "./record.ts";
 import type { Baseline, State, StateName, StateOf } from "./states.ts";
 
 /** The record after an event that a state met. `state` is the record's state. */
@@ -25,7 +32,13 @@ type Prepared = Omit<StateOf<"Staged">, "name">;
 /** While the host is untouched, another release or a person may change the plan at any time. */
 const UNTOUCHED = {
   ReleaseAccepted: accept,
-  ReleaseWithdrawn: rest,
+  // A host that is still owed its way back goes on with it.
+  ReleaseWithdrawn: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => {
+    const { unfinishedWayBack, ...others } = record;
+    return unfinishedWayBack
+      ? to(others, { ...unfinishedWayBack, rollbackAttempts: 0 })
+      : to(record, { name: "Idle" });
+  },
   AlreadyActive: adopt,
   RevertBegun: beginRevert,
   RebootNoticed: noticeReboot,
@@ -66,8 +79,11 @@ export const TRANSITIONS: Transitions = {
     AgentRestarted: countRestart,
   },
   Activating: {
-    ActivationSucceeded: (state, _, record) =>
-      to(record, { name: "Verifying", ...prepared(state), afterBoot: false }),
+    ActivationSucceeded: (state, { activated, failedJobs = [] }, record) =>
+      to(withSnippets(record, activated), {
+        ...{ name: "Verifying", ...prepared(state), afterBoot: false },
+        ...(failedJobs.length > 0 && { failedJobs: [...failedJobs] }),
+      }),
     CommitBegun: beginCommit,
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
@@ -93,8 +109,8 @@ export const TRANSITIONS: Transitions = {
   },
   Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   RollingBack: {
-    RollbackSucceeded: (state, { rebootFrom: bootId }, record) => ({
-      ...record,
+    RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => ({
+      ...withoutWayBack(withSnippets(record, activated)),
       state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
       pendingReboot:
         bootId === undefined
@@ -105,15 +121,22 @@ export const TRANSITIONS: Transitions = {
       to(record, { ...state, rollbackAttempts: state.rollbackAttempts + 1 }),
     AgentRestarted: countRestart,
     // If the way back is barred, the way on to another release may not be.
-    ReleaseAccepted: accept,
+    ReleaseAccepted: (state, event, record) =>
+      accept(state, event, { ...record, unfinishedWayBack: state }),
   },
   RolledBack: {
-    LeftoversRemoved: (state, { retryAt }, record) =>
-      to(record, state.deny ? { name: "Idle" } : failed(state, state.reason, retryAt)),
+    LeftoversRemoved: (state, { retryAt, gaveUp }, record) =>
+      to(
+        record,
+        state.deny
+          ? { name: "Idle" }
+          : { ...failed(state, state.reason, retryAt), ...(gaveUp && { gaveUp }) },
+      ),
     AgentRestarted: countRestart,
   },
   Reverting: {
-    RevertSucceeded: rest,
+    RevertSucceeded: (_, { activated }, record) =>
+      to(withoutWayBack(withSnippets(record, activated)), { name: "Idle" }),
     RevertFailed: (state, _, record) => to(record, { ...state, failures: state.failures + 1 }),
     RevertBegun: beginRevert,
     // As for RollingBack.
@@ -143,6 +166,11 @@ function failed(
   return { name: "Failed", release, attempts: attempts + 1, reason, retryAt };
 }
 
+/** The host is a whole system again: nothing is owed any more. */
+function withoutWayBack({ unfinishedWayBack: _, ...record }: AgentRecord): AgentRecord {
+  return record;
+}
+
 /** To `Idle`, with everything else as it was. */
 function rest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
   return to(record, { name: "Idle" });
@@ -164,7 +192,7 @@ function adopt(
   record: AgentRecord,
 ): AgentRecord {
   return {
-    ...to(record, { name: "Idle" }),
+    ...to(withoutWayBack(record), { name: "Idle" }),
     committed: committedOf(release, at, previous),
     pendingReboot: stillPending(record.pendingReboot, release),
   };
@@ -181,8 +209,17 @@ function beginRevert(
     ...to(record, { name: "Reverting", from, target, failures: 0 }),
     committed: left ? null : record.committed,
     pendingReboot: null,
-    denied: left ? withDenial(record.denied, { ...left, reason, at }) : record.denied,
+    denied: left ? withDenial(record.denied, denialOfAll(left, reason, at)) : record.denied,
   };
+}
+
+/** A person does not want the system back, however it is activated. */
+function denialOfAll(
+  { toplevel, sequence, digest }: Committed,
+  reason: Denial["reason"],
+  at: string,
+): Denial {
+  return { toplevel, sequence, digest, reason, at };
 }
 
 /** A system that came up with the reboot is examined; a way back is complete with it. */
@@ -268,7 +305,7 @@ function undo({ release }: Prepared, record: AgentRecord): AgentRecord {
 function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
   const { release, baseline } = state;
   return {
-    ...to(record, { name: "Committed", ...prepared(state) }),
+    ...to(withoutWayBack(record), { name: "Committed", ...prepared(state) }),
     committed: committedOf(release, at, baseline.profile),
     // A mode that leaves the boot default alone leaves a reboot that waits for it, too.
     pendingReboot: setsProfile(release.mode) ? null : record.pendingReboot,

@@ -34,7 +34,7 @@ async function statesOf(units: readonly string[]): Promise<UnitState[]> {
   const { stdout } = await systemdOrThrow(
     "systemctl",
     "show",
-    "--property=Id,LoadState,ActiveState,Type,Result,ConditionResult,BusName,TriggeredBy",
+    "--property=Id,LoadState,ActiveState,Type,Result,ConditionResult,ConditionTimestampMonotonic,BusName,TriggeredBy",
     "--",
     ...units,
   );
@@ -51,7 +51,9 @@ async function statesOf(units: readonly string[]): Promise<UnitState[]> {
         active: value("ActiveState"),
         type: value("Type"),
         result: value("Result") || "success",
-        conditionMet: value("ConditionResult") !== "no",
+        // Also "no" if systemd has not looked at the conditions, as of a unit that it just loaded.
+        conditionMet:
+          value("ConditionResult") !== "no" || value("ConditionTimestampMonotonic") === "0",
         onDemand: value("BusName") !== "" || value("TriggeredBy") !== "",
       },
     ];
@@ -148,6 +150,7 @@ export const systemdManager: ServiceManager = {
     await systemd("systemctl", "try-restart", "--no-block", AGENT_UNIT);
   },
 
+  canReboot: true,
   async reboot() {
     await systemdOrThrow("systemctl", "reboot", "--no-block");
   },
@@ -165,6 +168,7 @@ export const sandboxManager: ServiceManager = {
   stopAgent: () => Promise.resolve(),
   startAgent: () => Promise.resolve(),
   restartAgent: () => Promise.resolve(),
+  canReboot: false,
   reboot: () =>
     Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox cannot reboot its machine")),
 };

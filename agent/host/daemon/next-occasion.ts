@@ -16,7 +16,7 @@ export function nextOccasion(outcome: TickOutcome, settings: Settings, now: Date
   const occasions = [
     decision?.kind === "waiting" ? endOf(decision.waits) : null,
     reboots ? (nextRebootWindow(settings, now)?.toISOString() ?? null) : null,
-    state.name === "Failed" ? state.retryAt : null,
+    state.name === "Failed" && !state.gaveUp ? state.retryAt : null,
   ].flatMap((at) => (at === null ? [] : Date.parse(at)));
   const tried = state.name === "Failed" && decision?.kind === "update";
   const open = tried ? occasions : occasions.filter((at) => at > now.getTime());

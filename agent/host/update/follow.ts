@@ -42,7 +42,7 @@ export async function follow(
       if (decision.kind === "adopt" || journal.record.state.name !== "Idle") {
         const previous = journal.record.committed?.previous ?? null;
         await journal.happened({ type: "AlreadyActive", release, previous });
-        await removeLeftovers(journal.record.pendingReboot, tools);
+        await removeLeftovers(journal.record, tools);
       }
       return untouched();
     case "denied":
@@ -125,7 +125,7 @@ async function withdraw(message: string, { journal, tools }: Pass<FollowTools>):
   const { state } = journal.record;
   if (state.name === "Idle" || isPastTheLine(state)) return;
   await journal.happened({ type: "ReleaseWithdrawn", message });
-  await removeLeftovers(journal.record.pendingReboot, tools);
+  await removeLeftovers(journal.record, tools);
 }
 
 /** Withdraws what was begun for another system; what was begun for this one only pauses. */

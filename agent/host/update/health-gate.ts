@@ -7,6 +7,8 @@ import {
   judgeRunningSystem,
   newlyFailedUnits,
 } from "../../core/update/health.ts";
+import type { Problem } from "../../core/update/blame.ts";
+import { missingUnits, withoutIgnored } from "../../core/update/unit-states.ts";
 import type { Baseline, Reason } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { observe } from "../observe.ts";
@@ -19,6 +21,14 @@ export interface HealthSubject {
   /** True if the system was booted, false if it was switched to. */
   readonly afterBoot: boolean;
   readonly trust: TrustMemories;
+  /** Units whose jobs failed in the switch. */
+  readonly failedJobs: readonly string[];
+}
+
+/** What is wrong with a system, for people and for the question who is to blame. */
+export interface HealthProblem {
+  readonly reason: Reason;
+  readonly problem: Problem;
 }
 
 /** What judging takes. */
@@ -34,7 +44,7 @@ export async function passHealthGate(
   subject: HealthSubject,
   tools: HealthGateTools,
   signal: AbortSignal | undefined,
-): Promise<Reason | null> {
+): Promise<HealthProblem | null> {
   const { services, timers, log } = tools;
   const { settle, timeout, interval } = tools.settings.health;
   const watch = new RestartWatch(subject.baseline);
@@ -47,7 +57,8 @@ export async function passHealthGate(
   for (;;) {
     const problem = await examine(subject, tools, watch, signal);
     if (problem === null || timers.steadyMs() + interval > limit) return problem;
-    log.warn(`not healthy yet: ${problem.message}`, { code: problem.code });
+    const { code, message } = problem.reason;
+    log.warn(`not healthy yet: ${message}`, { code });
     await timers.sleep(interval, signal);
   }
 }
@@ -61,30 +72,57 @@ async function examine(
   tools: HealthGateTools,
   watch: RestartWatch,
   signal: AbortSignal | undefined,
-): Promise<Reason | null> {
+): Promise<HealthProblem | null> {
   const { release, afterBoot, trust } = subject;
   const judgeSystem = afterBoot ? judgeBootedSystem : judgeRunningSystem;
-  const wrong =
-    judgeSystem(release, await observe(tools.store)) ??
-    (await judgeUnits(subject, tools, watch)) ??
-    (await judgeChecks(release, tools, signal));
-  if (wrong !== null) return { code: "HEALTH_FAILED", message: wrong };
-  return tools.settings.health.mirror ? judgeMirrors(trust, tools, signal) : null;
+  const wrong = judgeSystem(release, await observe(tools.store));
+  if (wrong !== null) return unhealthy(wrong, { kind: "wrongSystem" });
+  const units = await judgeUnits(subject, tools, watch);
+  if (units !== null) return units;
+  const check = await judgeChecks(release, tools, signal);
+  if (check !== null) return unhealthy(check, { kind: "check" });
+  const reason = tools.settings.health.mirror ? await judgeMirrors(trust, tools, signal) : null;
+  return reason && { reason, problem: { kind: "mirror" } };
+}
+
+function unhealthy(message: string, problem: Problem): HealthProblem {
+  return { reason: { code: "HEALTH_FAILED", message }, problem };
 }
 
 /** What is wrong with units since the baseline; null if nothing, or units cannot be seen. */
 async function judgeUnits(
-  { baseline }: HealthSubject,
+  { baseline, failedJobs }: HealthSubject,
   { services, timers, settings }: Pick<HealthGateTools, "services" | "timers" | "settings">,
   watch: RestartWatch,
-): Promise<string | null> {
+): Promise<HealthProblem | null> {
   const troubles = await services.unitTroubles();
   if (!troubles) return null;
-  const failed = newlyFailedUnits(baseline, troubles.failed);
-  if (failed.length > 0) return `units failed: ${failed.join(", ")}`;
-  const { settle } = settings.health;
-  const restarted = watch.look(troubles.restarts, timers.steadyMs(), settle);
-  return restarted.length > 0 ? `units keep restarting: ${restarted.join(", ")}` : null;
+  const { settle, ignoreUnits } = settings.health;
+  const counted = (units: readonly string[]): string[] => withoutIgnored(units, ignoreUnits);
+  const unhealthyUnits = (words: string, units: readonly string[]): HealthProblem =>
+    unhealthy(`${words}: ${units.join(", ")}`, { kind: "units", units });
+  const failed = counted(newlyFailedUnits(baseline, troubles.failed));
+  if (failed.length > 0) return unhealthyUnits("units failed", failed);
+  const missing = counted(await missingAfter(failedJobs, baseline, services));
+  if (missing.length > 0) return unhealthyUnits("units did not start", missing);
+  const restarts = watch.look(troubles.restarts, timers.steadyMs(), settle);
+  const restarted = counted(restarts);
+  return restarted.length > 0 ? unhealthyUnits("units keep restarting", restarted) : null;
+}
+
+/**
+ * Units that a switch with failed jobs left inactive: those of the jobs, and those that were
+ * active before. Without failed jobs an inactive unit is as the release wants it.
+ */
+async function missingAfter(
+  jobs: readonly string[],
+  { activeUnits: wereActive = [], failedUnits }: Baseline,
+  services: AgentTools["services"],
+): Promise<string[]> {
+  if (jobs.length === 0) return [];
+  const units = [...new Set([...jobs, ...wereActive])];
+  const missing = missingUnits({ wereActive, jobs }, await services.unitStates(units));
+  return missing.filter((unit) => !failedUnits.includes(unit));
 }
 
 /** What the first operator's check that fails has found; the host's own come first. */

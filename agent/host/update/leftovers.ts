@@ -2,19 +2,22 @@ import type { AgentRecord } from "../../core/update/record.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { ROOT } from "./roots.ts";
 
-type PendingReboot = AgentRecord["pendingReboot"];
+/** What may still need something. */
+type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack">;
 
 /** What removing preparations takes. */
 export type PreparationTools = Pick<AgentTools, "services" | "roots" | "deadline">;
 
 /** Removes what an activation needs for as long as it runs, and its boot if one is pending. */
 export async function removePreparations(
-  pendingReboot: PendingReboot,
+  { pendingReboot, unfinishedWayBack }: Remaining,
   { services, roots, deadline }: PreparationTools,
 ): Promise<void> {
   await services.disarmDeadline();
-  await roots.release(ROOT.previousProfile);
-  await roots.release(ROOT.previousRunning);
+  if (!unfinishedWayBack) {
+    await roots.release(ROOT.previousProfile);
+    await roots.release(ROOT.previousRunning);
+  }
   if (pendingReboot === null || pendingReboot.wayBack) {
     await deadline.disarmForBoot();
     await roots.release(ROOT.agent);
@@ -25,11 +28,8 @@ export async function removePreparations(
 export type LeftoverTools = PreparationTools & Pick<AgentTools, "closures">;
 
 /** Removes what is of no use once nothing is under way: preparations and what was fetched. */
-export async function removeLeftovers(
-  pendingReboot: PendingReboot,
-  tools: LeftoverTools,
-): Promise<void> {
-  await removePreparations(pendingReboot, tools);
+export async function removeLeftovers(remaining: Remaining, tools: LeftoverTools): Promise<void> {
+  await removePreparations(remaining, tools);
   await tools.roots.release(ROOT.pending);
   await tools.closures.abandon();
 }

@@ -30,8 +30,9 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
   const { settings, log, services, rebootLock, timers } = tools;
   const { pendingReboot } = journal.record;
   const { policy, grace } = settings.reboot;
-  if (pendingReboot === null || policy === "never") return null;
+  if (pendingReboot === null) return null;
   const { wayBack, release, requested } = pendingReboot;
+  if (policy === "never" && !wayBack) return null;
   // A system that failed does its work badly or not at all, so leaving it waits for nothing.
   const mayReboot = async (): Promise<boolean> => wayBack || (await isAllowed(tools));
   if (!(await mayReboot())) return null;
@@ -46,7 +47,11 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
     if (rebootLock) {
       // Noted first: a slot that nobody knows of would be held for ever.
       if (!journal.record.holdsRebootSlot) await journal.happened({ type: "RebootSlotTaken" });
-      await rebootLock.take();
+      await rebootLock.take().catch((error: unknown) => {
+        // The way back tells others of the reboot and does not ask them.
+        if (!wayBack) throw error;
+        log.warn(`rebooting without a reboot slot: ${toPullError(error).message}`);
+      });
     }
     log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
     await timers.sleep(grace, signal);

@@ -53,7 +53,7 @@ export async function runSteps(
     }
     await journal.happened(event, details);
     if (event.type === "AttemptFailed" && isPastTheLine(state)) {
-      await removePreparations(journal.record.pendingReboot, tools);
+      await removePreparations(journal.record, tools);
     }
     if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
   }

@@ -1,5 +1,7 @@
-import type { ActivationMode } from "../../core/formats/manifest.ts";
-import { judgeActivation, type Verdict } from "../../core/update/activation.ts";
+import type { SwitchAction } from "../../core/ports.ts";
+import { snippetText } from "../../core/update/switch-output.ts";
+import { judgeSwitch, type SwitchVerdict } from "../../core/update/switch-verdict.ts";
+import type { FailingSnippets } from "../../core/update/record.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { Details } from "./journal.ts";
 
@@ -8,12 +10,25 @@ const LOCK_WAIT_MS = 3_000;
 const LOCK_TRIES = 10;
 
 /** What running a switch takes. */
-export type SwitchTools = Pick<AgentTools, "activator" | "timers" | "log">;
+export type SwitchTools = Pick<AgentTools, "activator" | "timers" | "log" | "store">;
+
+/** Which run is wanted, and what it is judged against. */
+export interface SwitchOrder {
+  readonly toplevel: string;
+  readonly action: SwitchAction;
+  /** The system that ran before, as it was recorded; null if that is not known. */
+  readonly ranBefore: string | null;
+  /** Snippets that fail in the system that ran before. */
+  readonly knownSnippets: readonly string[];
+  /** Leaves the pre-switch checks out. */
+  readonly unchecked?: boolean;
+}
 
 /** How a run of switch-to-configuration ended. */
 export interface SwitchRun {
-  readonly verdict: Verdict;
-  readonly timedOut: boolean;
+  readonly verdict: SwitchVerdict;
+  /** What failed in the system's activation script. */
+  readonly activated: FailingSnippets;
   readonly details: Details;
 }
 
@@ -22,18 +37,22 @@ export interface SwitchRun {
  * lock. Throws INTERRUPTED, TOOL_MISSING, …
  */
 export async function runSwitch(
-  toplevel: string,
-  mode: ActivationMode | "check",
+  order: SwitchOrder,
   signal: AbortSignal | undefined,
-  { activator, timers, log }: SwitchTools,
+  { activator, timers, log, store }: SwitchTools,
 ): Promise<SwitchRun> {
+  const { toplevel, action, ranBefore, knownSnippets, unchecked = false } = order;
   for (let tries = 1; ; tries++) {
-    log.info(`switch-to-configuration ${mode}`);
-    const result = await activator.activate(toplevel, mode, signal);
-    const verdict = judgeActivation(result);
-    if (verdict.kind !== "locked" || tries >= LOCK_TRIES) {
-      const { timedOut, lastLines } = result;
-      return { verdict, timedOut, details: { lastLines: [...lastLines] } };
+    log.info(`switch-to-configuration ${action}`);
+    const result = await activator.activate(toplevel, action, signal, { unchecked });
+    const running = { before: ranBefore, after: await store.runningToplevel() };
+    const verdict = judgeSwitch({ action, toplevel, result, running, knownSnippets });
+    const isLocked = verdict.kind === "notBegun" && verdict.why === "locked";
+    // A program that waits for the lock by itself has waited long enough.
+    if (!isLocked || result.timedOut || tries >= LOCK_TRIES) {
+      const snippets = result.facts.failedSnippets.map(snippetText);
+      const details = { lastLines: [...result.lastLines] };
+      return { verdict, activated: { toplevel, snippets }, details };
     }
     log.warn("another switch-to-configuration runs; waiting for it");
     await timers.sleep(LOCK_WAIT_MS, signal);

@@ -1,5 +1,8 @@
-import { failureText, setsProfile } from "../../../core/update/activation.ts";
+import { setsProfile } from "../../../core/update/activation.ts";
 import { judgeBootDefault } from "../../../core/update/health.ts";
+import { snippetsOf } from "../../../core/update/record.ts";
+import type { Reason } from "../../../core/update/states.ts";
+import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
@@ -15,8 +18,8 @@ import { runSwitch, type SwitchTools } from "../switch-run.ts";
 export type CommitTools = SwitchTools & DeadlineTools & Pick<AgentTools, "store">;
 
 /** Makes the system the boot default. */
-export const commit: Step<"Committing", CommitTools> = async (state, { signal }, tools) => {
-  const { release, rebootNeeded } = state;
+export const commit: Step<"Committing", CommitTools> = async (state, context, tools) => {
+  const { release, rebootNeeded, baseline } = state;
   const { store, services, settings } = tools;
   if ((await store.profileToplevel()) !== release.toplevel) {
     await store.setProfile(release.toplevel);
@@ -24,28 +27,41 @@ export const commit: Step<"Committing", CommitTools> = async (state, { signal },
   // A power cut may have brought the old system back after the new one was proven.
   const { running } = await observe(store);
   const proven = release.mode === "switch" && !rebootNeeded;
-  const mode = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
-  const { verdict, details } = await runSwitch(release.toplevel, mode, signal, tools);
-  const failure = failureText(verdict);
-  if (failure !== null && verdict.kind !== "unitsFailed") {
-    const message = `switch-to-configuration ${mode}: ${failure}`;
-    const { attempts } = settings.activation;
-    switch (verdict.kind) {
-      case "locked":
-        return { event: interrupted(state, { code: "SWITCH_LOCKED", message }, attempts), details };
-      case "interrupted": {
-        const reason = { code: "ACTIVATION_INTERRUPTED", message } as const;
-        return { event: interrupted(state, reason, attempts), details };
-      }
-      default:
-        return { event: rejected("ACTIVATION_FAILED", message), details };
-    }
+  const action = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
+  const order = {
+    ...({ toplevel: release.toplevel, action, ranBefore: running } as const),
+    knownSnippets: snippetsOf(context.record, baseline.running),
+  };
+  const { verdict, details } = await runSwitch(order, context.signal, tools);
+  const failure = failureOf(verdict);
+  if (failure !== null) {
+    const message = `switch-to-configuration ${action}: ${failure}`;
+    const code = interruptionOf(verdict);
+    const event =
+      code === null
+        ? rejected("ACTIVATION_FAILED", message)
+        : interrupted(state, { code, message }, settings.activation.attempts);
+    return { event, details };
   }
   const problem = judgeBootDefault(release, await observe(store));
   if (problem !== null) return { event: rejected("HEALTH_FAILED", problem), details };
   if (rebootNeeded) await armBootDeadline(release, tools);
   return { event: { type: "BootDefaultSet", bootId: await services.bootId() }, details };
 };
+
+/** By which code a commit is tried again; null if the system is to blame for its failure. */
+function interruptionOf(verdict: SwitchVerdict): Reason["code"] | null {
+  switch (verdict.kind) {
+    case "notBegun":
+      return verdict.why === "locked" ? "SWITCH_LOCKED" : "SWITCH_REFUSED";
+    case "halfDone":
+      return verdict.why === "unavailable" ? "ACTIVATION_INTERRUPTED" : null;
+    case "interrupted":
+      return "ACTIVATION_INTERRUPTED";
+    default:
+      return null;
+  }
+}
 
 /** What ending an update takes. */
 export type EndTools = LeftoverTools & LateHookTools & RetryTools & Pick<AgentTools, "store">;
@@ -58,7 +74,7 @@ export const endUpdate: Step<"Committed", EndTools> = async (state, context, too
   await roots.hold(ROOT.current, release.toplevel);
   if (baseline.profile === null) await roots.release(ROOT.previous);
   else await roots.hold(ROOT.previous, baseline.profile);
-  await removeLeftovers(pendingReboot, tools);
+  await removeLeftovers(context.record, tools);
   const { keep } = settings.generations;
   if (keep !== undefined && setsProfile(release.mode)) await store.pruneGenerations(keep);
   const reboot = pendingReboot === null ? "" : "; a reboot is needed";

@@ -1,12 +1,16 @@
 import { PullError } from "../../../core/errors.ts";
 import type { Release } from "../../../core/formats/manifest.ts";
-import { failureText, provingMode } from "../../../core/update/activation.ts";
-import { denialOf } from "../../../core/update/record.ts";
+import { provingMode } from "../../../core/update/activation.ts";
+import { denialOf, type AgentRecord } from "../../../core/update/record.ts";
+import type { Baseline, StateOf } from "../../../core/update/states.ts";
+import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdict.ts";
+import { lastingUnits } from "../../../core/update/unit-states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armDeadline, type DeadlineTools } from "../arm-deadline.ts";
-import { rejected } from "../happening.ts";
+import type { Happening } from "../happening.ts";
 import { runHook, type HookTools } from "../hooks.ts";
+import { notBegun } from "../not-begun.ts";
 import { attemptFailed, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
 import type { Step } from "../step.ts";
@@ -31,25 +35,35 @@ export const recordBaseline: Step<"Imported", BaselineTools> = async (state, con
     context,
     tools,
   );
-  const host = await observe(store);
-  const { profile } = host;
-  // A system that failed here and could not be left is no system to go back to.
-  const isFailed = host.running !== null && denialOf(context.record, host.running) !== undefined;
-  const running = isFailed && profile !== null ? profile : host.running;
-  const generation = await store.profileGeneration();
-  const troubles = await services.unitTroubles();
-  const failedUnits = [...(troubles?.failed ?? [])];
-  const restartedUnits = [...(troubles?.restarts.keys() ?? [])];
+  const baseline =
+    context.record.unfinishedWayBack?.baseline ?? (await observeBaseline(context.record, tools));
+  const { profile, running } = baseline;
   if (profile !== null) await roots.hold(ROOT.previousProfile, profile);
   if (running !== null) await roots.hold(ROOT.previousRunning, running);
   return {
-    event: {
-      type: "BaselineRecorded",
-      baseline: { profile, generation, running, failedUnits, restartedUnits },
-      bootId: await services.bootId(),
-    },
+    event: { type: "BaselineRecorded", baseline, bootId: await services.bootId() },
   };
 };
+
+/** The host as it is, which is what it goes back to. Never a system that was not proven. */
+async function observeBaseline(
+  record: AgentRecord,
+  { store, services }: Pick<AgentTools, "store" | "services">,
+): Promise<Baseline> {
+  const host = await observe(store);
+  const { profile } = host;
+  // A system that failed here and could not be left is no system to go back to.
+  const isFailed = host.running !== null && denialOf(record, host.running) !== undefined;
+  const running = isFailed && profile !== null ? profile : host.running;
+  const troubles = await services.unitTroubles();
+  const active = await services.activeUnits();
+  return {
+    ...{ profile, generation: await store.profileGeneration(), running },
+    failedUnits: [...(troubles?.failed ?? [])],
+    restartedUnits: [...(troubles?.restarts.keys() ?? [])],
+    ...(active && { activeUnits: lastingUnits(active) }),
+  };
+}
 
 /** Throws DISK_FULL if the boot loader's directory has no room for the release. */
 async function requireBootSpace(
@@ -68,26 +82,44 @@ async function requireBootSpace(
 /** What the last checks before an activation take. */
 export type StageTools = SwitchTools & ProofTools & DeadlineTools & RetryTools;
 
-/** Runs the system's own checks and arms the deadline. */
-export const stage: Step<"Staged", StageTools> = async (state, { signal }, tools) => {
+/**
+ * Runs the system's own checks before a live switch, and arms the deadline. The checks of `boot`
+ * and `dry-activate` are others than those of `check`, and are asked by these themselves.
+ */
+export const stage: Step<"Staged", StageTools> = async (state, context, tools) => {
   const { release } = state;
+  const { signal } = context;
+  const action = provingMode(release.mode);
+  if (action === null) return { event: await beginBootCommit(release, signal, tools) };
+  if (action === "dry-activate") return { event: { type: "ActivationBegun" } };
   let details = {};
   if (await tools.activator.hasCheck(release.toplevel)) {
-    const run = await runSwitch(release.toplevel, "check", signal, tools);
+    const run = await runSwitch(
+      {
+        ...{ toplevel: release.toplevel, action: "check", knownSnippets: [] },
+        ranBefore: state.baseline.running,
+      },
+      signal,
+      tools,
+    );
     ({ details } = run);
-    const failure = failureText(run.verdict);
-    if (failure !== null) {
-      const message = `switch-to-configuration check: ${failure}`;
-      const event =
-        run.verdict.kind === "locked"
-          ? attemptFailed(state, { code: "SWITCH_LOCKED", message }, tools)
-          : rejected("ACTIVATION_FAILED", message);
-      return { event, details };
-    }
+    const event = await judgeCheck(state, run.verdict, signal, tools);
+    if (event) return { event, details };
   }
-  if (provingMode(release.mode) === null) {
-    return { event: await beginBootCommit(release, signal, tools), details };
-  }
-  if (release.mode !== "dry-activate") await armDeadline(release, tools);
+  await armDeadline(release, tools);
   return { event: { type: "ActivationBegun" }, details };
 };
+
+/** What a run of `check` leads to; null if nothing speaks against a switch. It touched nothing. */
+async function judgeCheck(
+  state: StateOf<"Staged">,
+  verdict: SwitchVerdict,
+  signal: AbortSignal | undefined,
+  tools: StageTools,
+): Promise<Happening | null> {
+  if (verdict.kind === "notBegun") return notBegun(state, verdict, signal, tools);
+  const failure = failureOf(verdict);
+  if (failure === null) return null;
+  const message = `not begun: switch-to-configuration check: ${failure}`;
+  return attemptFailed(state, { code: "SWITCH_REFUSED", message }, tools);
+}

@@ -1,20 +1,39 @@
-import { failureText, planRollback } from "../../../core/update/activation.ts";
+import type { ActivationMode } from "../../../core/formats/manifest.ts";
+import {
+  changesRunningSystem,
+  planRollback,
+  setsProfile,
+  type RollbackPlan,
+} from "../../../core/update/activation.ts";
+import { mayBeTheWorlds, nextTry } from "../../../core/update/blame.ts";
+import { differ } from "../../../core/update/inhibitors.ts";
+import type { Observation } from "../../../core/update/observation.ts";
+import type { AgentRecord, FailingSnippets } from "../../../core/update/record.ts";
+import type { StateOf } from "../../../core/update/states.ts";
+import { failureOf } from "../../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
+import type { Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import type { Details } from "../journal.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { retryAt, type RetryTools } from "../retry.ts";
-import type { Step } from "../step.ts";
-import { runSwitch, type SwitchTools } from "../switch-run.ts";
+import type { Step, StepContext } from "../step.ts";
+import { runSwitch, type SwitchOrder, type SwitchTools } from "../switch-run.ts";
+import { restoreUnits, type UnitTools } from "../restore-units.ts";
 
 /** What going back takes. */
-export type RollBackTools = SwitchTools & Pick<AgentTools, "store" | "services" | "boot">;
+export type RollBackTools = SwitchTools &
+  UnitTools &
+  Pick<AgentTools, "store" | "services" | "boot" | "systems">;
 
-/** Restores the system that was recorded before the activation. */
-export const rollBack: Step<"RollingBack", RollBackTools> = async (state, { signal }, tools) => {
+/**
+ * Restores the system that was recorded before the activation. Nothing vetoes that: the old
+ * system's pre-switch checks are off. What a live switch cannot do, a boot of it does.
+ */
+export const rollBack: Step<"RollingBack", RollBackTools> = async (state, context, tools) => {
   const { release, baseline } = state;
-  const { store, log, services, boot } = tools;
+  const { store, services, boot } = tools;
   const host = await observe(store);
   // A system that was booted runs now, though its mode alone would not have made it so.
   const booted = release.mode === "boot" && host.running === release.toplevel;
@@ -22,32 +41,132 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, { sign
   if (plan.restoreProfile && host.profile !== baseline.profile) {
     await store.restoreProfile(baseline.generation);
   }
-  // A host that booted the new kernel leaves it only by another boot.
-  let needsBoot = booted && baseline.profile !== null && (await boot.needsReboot(baseline.profile));
-  let details: Details = {};
-  for (const { toplevel, mode } of plan.runs) {
-    log.warn(`going back: ${toplevel}, ${mode}`);
-    const run = await runSwitch(toplevel, mode, signal, tools);
-    ({ details } = run);
-    const failure = failureText(run.verdict);
-    // Units that fail in the old system did not fail because of the way back.
-    if (failure !== null && run.verdict.kind !== "unitsFailed") {
-      const message = `${toplevel} ${mode}: ${failure}`;
-      return { event: { type: "RollbackFailed", message }, details };
+  const way: WayBack = {
+    // A host that booted the new kernel leaves it only by another boot.
+    needsBoot: booted && baseline.profile !== null && (await boot.needsReboot(baseline.profile)),
+    warnings: [],
+    details: {},
+    activated: null,
+  };
+  for (const run of plan.runs) {
+    const failure = await goBack(run, way, { host, state, context }, tools);
+    if (failure !== null) {
+      return { event: { type: "RollbackFailed", message: failure }, details: way.details };
     }
-    if (run.verdict.kind === "rebootNeeded") needsBoot = true;
   }
-  const rebootFrom = needsBoot ? { rebootFrom: await services.bootId() } : {};
-  return { event: { type: "RollbackSucceeded", ...rebootFrom }, details };
+  if (!way.needsBoot) {
+    const missing = await restoreUnits(baseline, tools);
+    if (missing.length > 0) way.warnings.push(`not active as before: ${missing.join(", ")}`);
+  }
+  for (const warning of way.warnings) tools.log.warn(`way back: ${warning}`);
+  return {
+    event: {
+      type: "RollbackSucceeded",
+      ...(way.needsBoot && { rebootFrom: await services.bootId() }),
+      ...(way.warnings.length > 0 && { message: way.warnings.join("; ") }),
+      ...(way.activated && { activated: way.activated }),
+    },
+    details: way.details,
+  };
 };
+
+/** What came of a way back so far. */
+interface WayBack {
+  needsBoot: boolean;
+  readonly warnings: string[];
+  details: Details;
+  activated: FailingSnippets | null;
+}
+
+/** Where a way back stands. */
+interface Standing {
+  readonly host: Observation;
+  readonly state: StateOf<"RollingBack">;
+  readonly context: StepContext;
+}
+
+/** Makes one run of the way back; gives why it has to be tried again, or null. */
+async function goBack(
+  { toplevel, mode }: RollbackPlan["runs"][number],
+  way: WayBack,
+  standing: Standing,
+  tools: RollBackTools,
+): Promise<string | null> {
+  const { host, state, context } = standing;
+  const order = { toplevel, ranBefore: null, knownSnippets: [], unchecked: true };
+  if (changesRunningSystem(mode) && (await isInhibited(host.running, toplevel, tools))) {
+    way.warnings.push(`a switch inhibitor differs, so that a boot leads back to ${toplevel}`);
+    return goBackByBoot(toplevel, mode, way, { order, context }, tools);
+  }
+  tools.log.warn(`going back: ${toplevel}, ${mode}`);
+  const run = await runSwitch({ ...order, action: mode }, context.signal, tools);
+  way.details = run.details;
+  const { verdict } = run;
+  switch (verdict.kind) {
+    case "activated":
+      way.activated = run.activated;
+      return null;
+    case "activatedWithWarnings":
+    case "unitsFailed":
+    case "activationFailed":
+      // What fails in the old system did not fail because of the way back, which is at its end.
+      way.activated = run.activated;
+      way.warnings.push(`${toplevel}: ${verdict.message}`);
+      return null;
+    case "rebootNeeded":
+      way.needsBoot = true;
+      return null;
+    case "notBegun":
+    case "interrupted":
+    case "halfDone": {
+      const failure = `${toplevel} ${mode}: ${verdict.message}`;
+      const isTriedAgain = verdict.kind !== "halfDone" && state.rollbackAttempts < LIVE_TRIES;
+      if (mode === "boot" || isTriedAgain || !tools.services.canReboot) return failure;
+      way.warnings.push(`the live way back failed, so that a boot leads back: ${failure}`);
+      return goBackByBoot(toplevel, mode, way, { order, context }, tools);
+    }
+    default:
+      return verdict satisfies never;
+  }
+}
+
+/** A live way back that was kept from beginning is tried this often before a boot. */
+const LIVE_TRIES = 2;
+
+/** Makes a system the boot default, if the way there changed that, and asks for a boot. */
+async function goBackByBoot(
+  toplevel: string,
+  mode: ActivationMode,
+  way: WayBack,
+  { order, context }: { order: Omit<SwitchOrder, "action">; context: StepContext },
+  tools: RollBackTools,
+): Promise<string | null> {
+  way.needsBoot = true;
+  if (!setsProfile(mode)) return null;
+  tools.log.warn(`going back: ${toplevel}, boot`);
+  const { verdict, details } = await runSwitch({ ...order, action: "boot" }, context.signal, tools);
+  way.details = details;
+  const failure = failureOf(verdict);
+  return failure === null ? null : `${toplevel} boot: ${failure}`;
+}
+
+/** Whether the switch inhibitors of two systems speak against a live switch. */
+async function isInhibited(
+  running: string | null,
+  toplevel: string,
+  { systems }: Pick<AgentTools, "systems">,
+): Promise<boolean> {
+  if (running === null || running === toplevel) return false;
+  return differ(await systems.inhibitors(running), await systems.inhibitors(toplevel));
+}
 
 /** What ending a way back takes. */
 export type EndRollBackTools = LeftoverTools & LateHookTools & RetryTools;
 
 /** Removes what the release that was left needed. */
 export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, context, tools) => {
-  const { release, attempts, reason, baseline } = state;
-  await removeLeftovers(context.record.pendingReboot, tools);
+  const { release, reason, baseline } = state;
+  await removeLeftovers(context.record, tools);
   tools.log.warn(`release ${release.sequence} was rolled back`);
   await runLateHook(
     "postRollback",
@@ -58,28 +177,78 @@ export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, c
     context,
     tools,
   );
-  const retry = retryAt(attempts + 1, reason.code, tools);
-  return { event: { type: "LeftoversRemoved", retryAt: retry } };
+  return { event: nextAttempt(state, context.record, tools) };
 };
 
+/** When the system is tried again; the machine forgets that for one that is denied. */
+function nextAttempt(
+  { release, attempts, reason }: StateOf<"RolledBack">,
+  { pendingReboot }: AgentRecord,
+  tools: RetryTools,
+): Extract<Happening, { type: "LeftoversRemoved" }> {
+  const { settings, clock } = tools;
+  if (!mayBeTheWorlds(reason.code)) {
+    return { type: "LeftoversRemoved", retryAt: retryAt(attempts + 1, reason.code, tools) };
+  }
+  const takesReboot = release.mode === "boot" || pendingReboot !== null;
+  const { attempts: most, retryWait } = settings.activation;
+  const wait = nextTry(attempts + 1, takesReboot, { attempts: most, wait: retryWait });
+  return {
+    type: "LeftoversRemoved",
+    retryAt: new Date(clock.now().getTime() + (wait ?? 0)).toISOString(),
+    ...(wait === null && { gaveUp: true }),
+  };
+}
+
 /** What going back by hand takes. */
-export type RevertTools = SwitchTools & LeftoverTools & LateHookTools & Pick<AgentTools, "store">;
+export type RevertTools = SwitchTools &
+  LeftoverTools &
+  LateHookTools &
+  Pick<AgentTools, "store" | "systems">;
 
 /** Switches to the generation that a person chose. */
 export const revert: Step<"Reverting", RevertTools> = async (state, context, tools) => {
   const { from } = state;
   const { toplevel, generation } = state.target;
   const { store, log } = tools;
-  if ((await store.profileGeneration()) !== generation) await store.restoreProfile(generation);
-  log.info(`activating ${toplevel}, generation ${generation}`);
-  const { verdict, details } = await runSwitch(toplevel, "switch", context.signal, tools);
-  const failure = failureText(verdict);
-  if (failure !== null && verdict.kind !== "unitsFailed") {
+  const isProfile =
+    generation === null
+      ? (await store.profileToplevel()) === toplevel
+      : (await store.profileGeneration()) === generation;
+  if (!isProfile) {
+    if (generation === null) await store.setProfile(toplevel);
+    else await store.restoreProfile(generation);
+  }
+  log.info(`activating ${toplevel}, generation ${generation ?? "new"}`);
+  const { running } = await observe(store);
+  const isBoot = await isInhibited(running, toplevel, tools);
+  const order = {
+    ...({ toplevel, action: isBoot ? "boot" : "switch", ranBefore: null } as const),
+    ...{ knownSnippets: [], unchecked: true },
+  };
+  const { verdict, details, activated } = await runSwitch(order, context.signal, tools);
+  const failure = verdict.kind === "activationFailed" ? null : failureOf(verdict);
+  if (failure !== null) {
     return { event: { type: "RevertFailed", message: `${toplevel}: ${failure}` }, details };
   }
-  if (verdict.kind === "rebootNeeded") log.warn(`${toplevel} takes effect with a reboot`);
-  await removeLeftovers(context.record.pendingReboot, tools);
+  const needsBoot = isBoot || verdict.kind === "rebootNeeded";
+  const message = needsBoot
+    ? `${toplevel} takes effect with a reboot`
+    : "message" in verdict
+      ? verdict.message
+      : null;
+  if (message !== null) log.warn(message);
+  // Where a person went to is where the host is: nothing is owed to it any more.
+  const { pendingReboot } = context.record;
+  await removeLeftovers({ pendingReboot }, tools);
   const facts = { release: null, toplevel, previous: from, result: "reverted" } as const;
   await runLateHook("postRollback", facts, context, tools);
-  return { event: { type: "RevertSucceeded" }, details };
+  return {
+    event: {
+      type: "RevertSucceeded",
+      ...(message !== null && { message }),
+      ...(!needsBoot && { activated }),
+    },
+    details,
+  };
 };

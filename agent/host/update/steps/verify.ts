@@ -1,13 +1,48 @@
 import { setsProfile } from "../../../core/update/activation.ts";
+import { blameFor } from "../../../core/update/blame.ts";
+import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { wasCutOff } from "../cut-off.ts";
-import { interrupted } from "../happening.ts";
-import { passHealthGate, type HealthGateTools } from "../health-gate.ts";
+import { interrupted, type Happening } from "../happening.ts";
+import { passHealthGate, type HealthGateTools, type HealthProblem } from "../health-gate.ts";
 import type { Step } from "../step.ts";
 import { makeWay, type TakeOverTools } from "../take-over.ts";
 
 /** What verifying takes. */
-export type VerifyTools = HealthGateTools & TakeOverTools & Pick<AgentTools, "boot">;
+export type VerifyTools = HealthGateTools & TakeOverTools & Pick<AgentTools, "boot" | "systems">;
+
+/** Leads back: for good if the system is to blame, else to be tried again. */
+async function blame(
+  { release, baseline }: StateOf<"Verifying">,
+  { reason, problem }: HealthProblem,
+  tools: VerifyTools,
+): Promise<Happening> {
+  const unchanged = new Set<string>();
+  for (const unit of problem.kind === "units" ? problem.units : []) {
+    if (await isUnchanged(unit, baseline.running, release.toplevel, tools)) unchanged.add(unit);
+  }
+  if (blameFor(problem, (unit) => unchanged.has(unit)) === "own") {
+    return { type: "ActivationRejected", reason };
+  }
+  const code = reason.code === "HEALTH_FAILED" ? "HEALTH_UNBLAMED" : reason.code;
+  const message =
+    code === "HEALTH_UNBLAMED"
+      ? `${reason.message}; the release did not change them, so it is tried again`
+      : reason.message;
+  return { type: "ActivationInterrupted", reason: { code, message } };
+}
+
+/** Whether a unit is defined alike in both systems. */
+async function isUnchanged(
+  unit: string,
+  before: string | null,
+  now: string,
+  { systems }: Pick<AgentTools, "systems">,
+): Promise<boolean> {
+  if (before === null) return false;
+  const definition = await systems.unitDefinition(before, unit);
+  return definition !== null && definition === (await systems.unitDefinition(now, unit));
+}
 
 /** Examines the system that runs. */
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
@@ -19,16 +54,10 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   }
   if (release.mode === "dry-activate") return { event: { type: "HealthConfirmed" } };
   if (!afterBoot) await makeWay(release, signal, tools);
-  const subject = { release, baseline, afterBoot, trust: record.trust };
-  const problem = await passHealthGate(subject, tools, signal);
-  if (problem) {
-    // Mirrors may be out of reach for reasons that are not the system's.
-    const event =
-      problem.code === "HEALTH_MIRROR"
-        ? interrupted(state, problem, attempts)
-        : ({ type: "ActivationRejected", reason: problem } as const);
-    return { event };
-  }
+  const { failedJobs = [] } = state;
+  const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
+  const found = await passHealthGate(subject, tools, signal);
+  if (found) return { event: await blame(state, found, tools) };
   if (afterBoot || !setsProfile(release.mode)) return { event: { type: "HealthConfirmed" } };
   const rebootNeeded = await tools.boot.needsReboot(release.toplevel);
   return { event: { type: "CommitBegun", rebootNeeded } };

@@ -1,14 +1,11 @@
 import { describe, expect, test } from "vitest";
 import {
   changesRunningSystem,
-  failureText,
-  judgeActivation,
   planRollback,
   provingMode,
   setsProfile,
 } from "../../../../agent/core/update/activation.ts";
 import { ACTIVATION_MODES, type ActivationMode } from "../../../../agent/core/formats/manifest.ts";
-import { NO_FACTS } from "../../../../agent/core/update/switch-output.ts";
 import { samplePath } from "../../../support/sample-release.ts";
 
 const OLD = samplePath("nixos-system-web1-old");
@@ -62,59 +59,5 @@ describe("the way back", () => {
     });
     expect(plan.runs.map((run) => `${run.mode} ${run.toplevel}`)).toEqual(runs);
     expect(plan.restoreProfile).toBe(restoreProfile);
-  });
-});
-
-describe("the result of switch-to-configuration", () => {
-  const result = {
-    ...{ exitCode: 0, timedOut: false, lockHeld: false, facts: NO_FACTS, lastLines: [] },
-  };
-
-  test.each([
-    [0, { kind: "activated" }],
-    [4, { kind: "unitsFailed", message: "a unit failed to start, stop or reload" }],
-    [11, { kind: "locked" }],
-    [100, { kind: "rebootNeeded" }],
-  ])("%i is a verdict of its own", (exitCode, verdict) => {
-    expect(judgeActivation({ ...result, exitCode })).toEqual(verdict);
-  });
-
-  test.each([
-    [1, "it ended with exit code 1: a check, an inhibitor or the boot loader failed"],
-    [2, "it ended with exit code 2: the activation script failed"],
-    [101, "it ended with exit code 101: it crashed"],
-    [3, "it ended with exit code 3"],
-    [255, "it ended with exit code 255"],
-  ])("%i is a failure, with what it means", (exitCode, message) => {
-    expect(judgeActivation({ ...result, exitCode })).toEqual({ kind: "failed", message });
-  });
-
-  test("a signal is an interruption, a time limit a failure", () => {
-    expect(judgeActivation({ ...result, exitCode: null })).toEqual({
-      kind: "interrupted",
-      message: "a signal ended it",
-    });
-    expect(judgeActivation({ ...result, exitCode: null, timedOut: true })).toEqual({
-      kind: "failed",
-      message: "it did not finish in its time limit",
-    });
-  });
-
-  test.each([0, 4, 11, 100, null])(
-    "is a failure after the time limit even where it ended with %s then",
-    (exitCode) => {
-      expect(judgeActivation({ ...result, exitCode, timedOut: true }).kind).toBe("failed");
-    },
-  );
-
-  test.each([
-    [0, null],
-    [100, null],
-    [11, "another switch-to-configuration holds the lock"],
-    [4, "a unit failed to start, stop or reload"],
-    [2, "it ended with exit code 2: the activation script failed"],
-    [null, "a signal ended it"],
-  ])("%s reads as %j where it had to succeed", (exitCode, words) => {
-    expect(failureText(judgeActivation({ ...result, exitCode }))).toBe(words);
   });
 });

@@ -19,8 +19,9 @@ import {
   type StateName,
 } from "../../../../agent/core/update/machine.ts";
 import { ERROR_CODES } from "../../../../agent/core/errors.ts";
+import { snippetsOf, withDenial, withSnippets } from "../../../../agent/core/update/record.ts";
 import { setsProfile } from "../../../../agent/core/update/activation.ts";
-import { ACTIVATION_MODES } from "../../../../agent/core/formats/manifest.ts";
+import { ACTIVATION_MODES, type ActivationMode } from "../../../../agent/core/formats/manifest.ts";
 import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample-release.ts";
 
 const AT = "2026-02-01T00:00:00.000Z";
@@ -308,9 +309,9 @@ describe("over any life of an agent", () => {
     everyTransition(({ before, event, after }) => {
       if (event.type === "ActivationRejected") {
         if (!("release" in before.state)) throw new Error("rejected without a release");
-        const { toplevel, sequence, digest } = before.state.release;
-        expect(denialOf(after, toplevel)).toEqual({
-          ...{ toplevel, sequence, digest },
+        const { toplevel, sequence, digest, mode } = before.state.release;
+        expect(denialOf(after, toplevel, mode)).toEqual({
+          ...{ toplevel, sequence, digest, mode },
           ...{ reason: event.reason, at: event.at },
         });
         expect(after.state).toMatchObject({ name: "RollingBack", deny: true });
@@ -329,10 +330,11 @@ describe("over any life of an agent", () => {
     });
   });
 
-  test("a system is denied at most once, and denials vanish only by its commit", () => {
+  test("a system is denied at most once in a mode, and denials vanish only by its commit", () => {
     everyTransition(({ before, event, after }) => {
       const denied = after.denied.map(({ toplevel }) => toplevel);
-      expect(new Set(denied).size).toBe(denied.length);
+      const ways = after.denied.map(({ toplevel, mode }) => `${mode ?? "any"} ${toplevel}`);
+      expect(new Set(ways).size).toBe(ways.length);
       for (const { toplevel } of before.denied) {
         if (denied.includes(toplevel)) continue;
         expect(["HealthConfirmed", "BootDefaultSet"]).toContain(event.type);
@@ -762,6 +764,60 @@ describe("an update", () => {
     expect(committed.denied).toEqual([]);
   });
 
+  test("whose way back is barred keeps it while another release is tried", () => {
+    const barred = happen(
+      EMPTY_RECORD,
+      ...BEGUN,
+      { type: "ActivationRejected", at: AT, reason: { code: "ACTIVATION_FAILED", message: "2" } },
+      { type: "RollbackFailed", at: AT, message: "no" },
+    );
+    const other = sampleRelease({ sequence: 9, digest: "9".repeat(64) });
+    const tried = happen(barred, { type: "ReleaseAccepted", at: AT, release: other });
+    expect(tried.state.name).toBe("Candidate");
+    expect(tried.unfinishedWayBack).toEqual(barred.state);
+    expect(recordSchema.parse(tried)).toEqual(tried);
+
+    const withdrawn = happen(tried, { type: "ReleaseWithdrawn", at: AT, message: "gone" });
+    expect(withdrawn.state).toEqual({ ...barred.state, rollbackAttempts: 0 });
+    expect(withdrawn.unfinishedWayBack).toBeUndefined();
+    const back = happen(withdrawn, { type: "RollbackSucceeded", at: AT });
+    expect(back.unfinishedWayBack).toBeUndefined();
+  });
+
+  test("that commits owes the host no way back any more", () => {
+    const proven = happen(EMPTY_RECORD, ...BEGUN, { type: "ActivationSucceeded", at: AT });
+    const state = { ...proven.state, reason: { code: "HEALTH_FAILED", message: "" } };
+    const unfinishedWayBack = { ...state, name: "RollingBack", deny: true, rollbackAttempts: 3 };
+    const { afterBoot: _, ...owed } = unfinishedWayBack as Record<string, unknown>;
+    const record = recordSchema.parse({ ...proven, unfinishedWayBack: owed });
+    const committed = happen(record, { type: "HealthConfirmed", at: AT });
+    expect(committed.unfinishedWayBack).toBeUndefined();
+  });
+
+  test("that was tried often enough says so once it is left", () => {
+    const left = happen(EMPTY_RECORD, ...BEGUN, CUT_OFF, { type: "RollbackSucceeded", at: AT });
+    const tired: Event = { type: "LeftoversRemoved", at: AT, retryAt: AT, gaveUp: true };
+    expect(happen(left, tired).state).toMatchObject({ name: "Failed", gaveUp: true });
+    expect(happen(left, CLEARED).state).not.toHaveProperty("gaveUp");
+  });
+
+  test("leaves behind what failed in its activation script, by system", () => {
+    const { toplevel } = sampleRelease();
+    const activated = { toplevel, snippets: ["users (1)"] };
+    const proven = happen(EMPTY_RECORD, ...BEGUN, {
+      ...{ type: "ActivationSucceeded", at: AT, activated, failedJobs: ["web.service"] },
+    });
+    expect(proven.state).toMatchObject({ name: "Verifying", failedJobs: ["web.service"] });
+    expect(snippetsOf(proven, toplevel)).toEqual(["users (1)"]);
+    expect(snippetsOf(proven, null)).toEqual([]);
+    const old = { toplevel: BASELINE.profile, snippets: ["secrets (1)"] };
+    const back = happen(proven, CUT_OFF, { type: "RollbackSucceeded", at: AT, activated: old });
+    expect(snippetsOf(back, old.toplevel)).toEqual(["secrets (1)"]);
+    const mended = withSnippets(back, { ...old, snippets: [] });
+    expect(mended.failingSnippets).toEqual([activated]);
+    expect(withSnippets(mended, { toplevel, snippets: [] })).not.toHaveProperty("failingSnippets");
+  });
+
   test("whose activation fails goes back, counts tries to go back, and is denied", () => {
     const rejected = happen(EMPTY_RECORD, ...BEGUN, {
       ...{ type: "ActivationRejected", at: AT, reason: REASON },
@@ -807,6 +863,35 @@ describe("an update", () => {
 });
 
 describe("denials", () => {
+  test("speak against the modes that activate alike, and by hand against all", () => {
+    const { toplevel, sequence, digest } = sampleRelease();
+    const denial = {
+      toplevel,
+      sequence,
+      digest,
+      reason: { code: "ACTIVATION_FAILED", message: "" },
+      at: AT,
+    } as const;
+    const with_ = (mode?: ActivationMode): AgentRecord => ({
+      ...EMPTY_RECORD,
+      denied: withDenial([], { ...denial, ...(mode && { mode }) }),
+    });
+    const denies = (record: AgentRecord): ActivationMode[] =>
+      ACTIVATION_MODES.filter((mode) => denialOf(record, toplevel, mode));
+    expect(denies(with_("switch"))).toEqual(["switch", "test"]);
+    expect(denies(with_("test"))).toEqual(["switch", "test"]);
+    expect(denies(with_("boot"))).toEqual(["boot"]);
+    expect(denies(with_())).toEqual([...ACTIVATION_MODES]);
+    expect(denialOf(with_("boot"), toplevel)).toBeDefined();
+    const both = withDenial(with_("boot").denied, { ...denial, mode: "switch" });
+    expect(both.map(({ mode }) => mode)).toEqual(["boot", "switch"]);
+    expect(withDenial(both, { ...denial, mode: "test" }).map(({ mode }) => mode)).toEqual([
+      "boot",
+      "test",
+    ]);
+    expect(withDenial(both, denial)).toHaveLength(1);
+  });
+
   const deny = (record: AgentRecord, toplevel: string): AgentRecord =>
     happen(
       record,

@@ -269,6 +269,15 @@ describe("a release whose last attempt failed", () => {
     }
   });
 
+  test("that was tried often enough waits for a person or another release, not for a time", () => {
+    const record = failed(EMPTY_RECORD, "2026-01-01T00:00:00.000Z");
+    if (record.state.name !== "Failed") throw new Error(record.state.name);
+    const tired = { ...record, state: { ...record.state, gaveUp: true } };
+    const backoff = { kind: "backoff", until: null, reason: REASON };
+    expect(decision(tired, "switch", host)).toEqual(backoff);
+    expect(decision(tired, "switch", host, "retry")).toEqual({ kind: "update" });
+  });
+
   test("is tried at once where a person does not wait", () => {
     const record = failed(EMPTY_RECORD, "2026-02-01T13:00:00.000Z");
     const kinds = (["again", "retry", "patient"] as const).map(

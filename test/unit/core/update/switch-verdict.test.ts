@@ -152,7 +152,7 @@ describe("exit code 11", () => {
     ["after the activation", [...BEGUN, "Unable to list users with logind: timed out"]],
     ["with nothing said", []],
   ])("is a half done switch %s", (_, lines) => {
-    expect(judge({ exitCode: 11, lines }).kind).toBe("halfDone");
+    expect(judge({ exitCode: 11, lines })).toMatchObject({ kind: "halfDone", why: "unavailable" });
   });
 });
 
@@ -206,7 +206,7 @@ describe("a time limit", () => {
     ["once units were stopped, whoever holds the lock", { lines: BEGUN, lockHeld: true }],
   ])("that passed %s leaves it half done", (_, run) => {
     expect(judge({ ...run, timedOut: true })).toEqual({
-      ...{ kind: "halfDone", message: "it did not finish in its time limit", timedOut: true },
+      ...{ kind: "halfDone", message: "it did not finish in its time limit", why: "timeout" },
     });
   });
 
@@ -230,7 +230,7 @@ describe("other ends", () => {
     expect(judge({ lines: BEGUN })).toEqual({ kind: "activated" });
     expect(judge({ lines: BEGUN, before: null, after: null })).toEqual({ kind: "activated" });
     expect(judge({ lines: BEGUN, after: OLD })).toEqual({
-      ...{ kind: "halfDone", timedOut: false },
+      ...{ kind: "halfDone", why: "fault" },
       message: `it ended with exit code 0, but ${OLD} runs`,
     });
   });
@@ -265,7 +265,7 @@ describe("other ends", () => {
     ],
   ])("%s is half done", (_, run, words) => {
     const verdict = judge(run);
-    expect(verdict).toMatchObject({ kind: "halfDone", timedOut: false });
+    expect(verdict).toMatchObject({ kind: "halfDone", why: "fault" });
     expect(failureOf(verdict)).toContain(words);
   });
 

@@ -20,7 +20,13 @@ async function hostWith(script: string, timeout = 100_000) {
   const log = recordingLog();
   const settings = {
     store: `local?root=${root}`,
-    activation: { timeout, runner: "child" as const, attempts: 3, confirm: "none" as const },
+    activation: {
+      timeout,
+      runner: "child" as const,
+      attempts: 3,
+      retryWait: 1,
+      confirm: "none" as const,
+    },
   };
   return { root, program, log, activator: childActivator(settings, store, log) };
 }

@@ -5,8 +5,8 @@ import { MemoryHost, system } from "../../../support/memory-host.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 
 const PATIENT = { insistence: "patient" } as const;
-const FAILS = { exitCode: 2 };
-const REASON = "it ended with exit code 2: the activation script failed";
+const FAILS = { exitCode: 17 };
+const REASON = "it ended with exit code 17";
 
 /** A host that is stuck between system 2, which failed, and system 1, which does not come back. */
 async function stuckHost(): Promise<MemoryHost> {
@@ -14,6 +14,8 @@ async function stuckHost(): Promise<MemoryHost> {
   host.publish({ sequence: 7, system: "2" });
   host.nextSwitch("test 2", FAILS);
   host.nextSwitch("switch 1", FAILS, FAILS, FAILS);
+  // What cannot be switched to is booted, and that cannot be had either.
+  host.nextSwitch("boot 1", FAILS, FAILS, FAILS);
   await tick(host.tools, PATIENT);
   return host;
 }
@@ -127,7 +129,7 @@ describe("a release that fails", () => {
     // The commit is taken back, and what went before it.
     expect(outcome.record).toMatchObject({
       committed: null,
-      pendingReboot: { wayBack: true, bootId: "boot 2", requested: 0 },
+      pendingReboot: { wayBack: true, bootId: "boot 2", requested: 1 },
       denied: [{ toplevel: system("2"), reason: { message: "units failed: web.service" } }],
     });
     expect(host.takeCalls()).toEqual([
@@ -140,7 +142,23 @@ describe("a release that fails", () => {
       "release agent",
       "abandon fetch",
       "[Idle]",
+      "reboot",
     ]);
+  });
+
+  test("and whose live way back fails is left by a boot, whatever the policy", async () => {
+    const host = new MemoryHost({ reboot: { policy: "never", grace: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", FAILS);
+    host.nextSwitch("switch 1", FAILS);
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({
+      ...{ state: { name: "Idle" }, denied: [{ toplevel: system("2"), mode: "switch" }] },
+      pendingReboot: { wayBack: true, requested: 1 },
+    });
+    const back = host.history.find(({ event }) => event === "RollbackSucceeded");
+    expect(back?.message).toContain(`a boot leads back: ${system("1")} switch: ${REASON}`);
+    expect(host.takeCalls().at(-1)).toBe("reboot");
   });
 
   test("and whose way back asks for a reboot leaves that pending", async () => {
@@ -193,13 +211,13 @@ describe("a way back that fails", () => {
     const host = await stuckHost();
     expect(host.record?.state).toMatchObject({ name: "RollingBack", rollbackAttempts: 1 });
     expect(host.history.at(-1)).toMatchObject({
-      ...{ event: "RollbackFailed", state: "RollingBack", lastLines: ["switch 1 ran"] },
-      message: `${system("1")} switch: ${REASON}`,
+      ...{ event: "RollbackFailed", state: "RollingBack", lastLines: ["boot 1 ran"] },
+      message: `${system("1")} boot: ${REASON}`,
     });
     const again = await tick(host.tools, PATIENT);
     expect(again).toMatchObject({
       ...{ release: null, decision: null, verdicts: [], updated: false },
-      error: { code: "ROLLBACK_FAILED", message: `${system("1")} switch: ${REASON}` },
+      error: { code: "ROLLBACK_FAILED", message: `${system("1")} boot: ${REASON}` },
     });
     // The deadline's commands and the roots that hold the way back stay.
     expect(host.roots.get("previous-running")).toBe(system("1"));
@@ -214,10 +232,11 @@ describe("a way back that fails", () => {
     const outcome = await tick(host.tools, PATIENT);
     expect(outcome).toMatchObject({ updated: true, error: null, release: { sequence: 8 } });
     expect(host.logged).toContain(
-      `error: ROLLBACK_FAILED: 1 switch: ${REASON}; looking for a release that works instead`,
+      `error: ROLLBACK_FAILED: 1 boot: ${REASON}; looking for a release that works instead`,
     );
-    expect(host.takeCalls().slice(0, 3)).toEqual(["switch 1", "[Candidate]", "[Fetching]"]);
+    expect(host.takeCalls().slice(0, 3)).toEqual(["switch 1", "boot 1", "[Candidate]"]);
     expect(host.running).toBe(system("3"));
+    expect(host.record).not.toHaveProperty("unfinishedWayBack");
   });
 
   test("is what a tick says if there is no other release", async () => {

@@ -8,6 +8,7 @@ import {
   type RebootTools,
 } from "../../../../agent/host/update/reboot.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import { PullError } from "../../../../agent/core/errors.ts";
 import type { RebootLock } from "../../../../agent/core/ports.ts";
 import { parseSettings } from "../../../../agent/core/settings.ts";
 import { fleetLock } from "../../../../agent/effects/host/fleet-lock.ts";
@@ -158,6 +159,17 @@ describe("a slot of a FleetLock server", () => {
       writeHold(state, { at: NOON, until: null, reason: "not now" });
     expect(await rebootsAt(NOON, NOW, { lock, meanwhile })).toBe(0);
     expect(operations()).toEqual(["pre-reboot", "steady-state"]);
+  });
+
+  test("is told of the way back and not asked, and no policy keeps the host from it", async () => {
+    const refusal = new PullError("REBOOT_REFUSED", "no slot");
+    const lock: RebootLock = {
+      take: () => Promise.reject(refusal),
+      release: () => Promise.resolve(),
+    };
+    const never = { reboot: { policy: "never" } };
+    expect(await rebootsAt(NOON, never, { lock, wayBack: true })).toBe(1);
+    expect(await rebootsAt(NOON, never, { lock })).toBe(0);
   });
 
   test("is kept on the way back from a failed system, whatever the host waits for", async () => {

@@ -1,0 +1,45 @@
+import { readdir, readFile, realpath } from "node:fs/promises";
+import { join } from "node:path";
+import type { NixStore, SystemContents } from "../../core/ports.ts";
+import { parseInhibitors } from "../../core/update/inhibitors.ts";
+import { ifMissing, readIfExists } from "../files/missing-file.ts";
+
+/** Below a toplevel. */
+const UNITS = "etc/systemd/system";
+
+/** Reads what stands in systems of this store. */
+export function systemContentsOf(store: Pick<NixStore, "realPath">): SystemContents {
+  return {
+    async inhibitors(toplevel) {
+      const text = await readIfExists(join(store.realPath(toplevel), "switch-inhibitors"));
+      return text === null ? null : parseInhibitors(text);
+    },
+
+    async unitDefinition(toplevel, unit) {
+      const units = join(store.realPath(toplevel), UNITS);
+      const [own, template] = [join(units, unit), join(units, templateOf(unit))];
+      const path = (await textOf(own)) === null ? template : own;
+      const text = await textOf(path);
+      if (text === null) return null;
+      const dropIns = await Promise.all([...new Set([path, own])].map(dropInsOf));
+      return [text, ...dropIns.flat()].join("\n");
+    },
+  };
+}
+
+/** `worker@.service` for `worker@3.service`; the unit itself if it is no instance. */
+function templateOf(unit: string): string {
+  return unit.replace(/@[^.]*\./, "@.");
+}
+
+/** A unit's text; null if it is not there or masked. Links lead to other store paths. */
+async function textOf(path: string): Promise<string | null> {
+  const target = await ifMissing(realpath(path), null);
+  return target === null || target === "/dev/null" ? null : readFile(target, "utf8");
+}
+
+async function dropInsOf(path: string): Promise<string[]> {
+  const names = await ifMissing(readdir(`${path}.d`), []);
+  const texts = await Promise.all(names.sort().map((name) => textOf(join(`${path}.d`, name))));
+  return texts.filter((text) => text !== null);
+}

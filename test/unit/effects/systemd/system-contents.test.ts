@@ -1,0 +1,52 @@
+import { mkdir, symlink, writeFile } from "node:fs/promises";
+import { dirname, join } from "node:path";
+import { expect, test } from "vitest";
+import { systemContentsOf } from "../../../../agent/effects/systemd/system-contents.ts";
+import { samplePath } from "../../../support/sample-release.ts";
+import { temporaryDirectory } from "../../../support/temporary.ts";
+
+const TOPLEVEL = samplePath("nixos-system-web1-1");
+
+/** The contents of a system with these files. */
+async function systemWith(files: Readonly<Record<string, string>>) {
+  const root = await temporaryDirectory();
+  for (const [name, text] of Object.entries(files)) {
+    const path = join(root, TOPLEVEL, name);
+    await mkdir(dirname(path), { recursive: true });
+    await writeFile(path, text);
+  }
+  const contents = systemContentsOf({ realPath: (path) => join(root, path) });
+  return { contents, units: join(root, TOPLEVEL, "etc/systemd/system") };
+}
+
+test("a unit is defined by its text and its drop-ins", async () => {
+  const { contents } = await systemWith({
+    "etc/systemd/system/web.service": "[Service]",
+    "etc/systemd/system/web.service.d/b.conf": "B=1",
+    "etc/systemd/system/web.service.d/a.conf": "A=1",
+  });
+  expect(await contents.unitDefinition(TOPLEVEL, "web.service")).toBe("[Service]\nA=1\nB=1");
+});
+
+test("an instance is defined by its template, with the drop-ins of both", async () => {
+  const { contents } = await systemWith({
+    "etc/systemd/system/web@.service": "[Service]",
+    "etc/systemd/system/web@.service.d/all.conf": "ALL=1",
+    "etc/systemd/system/web@3.service.d/one.conf": "ONE=1",
+  });
+  expect(await contents.unitDefinition(TOPLEVEL, "web@3.service")).toBe("[Service]\nALL=1\nONE=1");
+});
+
+test("a unit that is not there or masked has no definition", async () => {
+  const { contents, units } = await systemWith({ "etc/systemd/system/web.service": "" });
+  await symlink("/dev/null", join(units, "masked.service"));
+  expect(await contents.unitDefinition(TOPLEVEL, "masked.service")).toBeNull();
+  expect(await contents.unitDefinition(TOPLEVEL, "other.service")).toBeNull();
+  expect(await contents.unitDefinition(samplePath("another"), "web.service")).toBeNull();
+});
+
+test("inhibitors are read if the system has them", async () => {
+  const { contents } = await systemWith({ "switch-inhibitors": '{"dbus":"broker"}' });
+  expect(await contents.inhibitors(TOPLEVEL)).toEqual(new Map([["dbus", "broker"]]));
+  expect(await contents.inhibitors(samplePath("another"))).toBeNull();
+});
