@@ -624,7 +624,7 @@ describe("of two mirrors", () => {
     ]);
   });
 
-  // DESIGN, "What can go wrong": a slow mirror meets a rate floor, then the next mirror.
+  // A slow mirror meets a rate floor, then the next mirror.
   test("one that drips a byte now and then does not hold the host up", async () => {
     const { host } = await two(
       serves(() =>
