@@ -31,12 +31,14 @@ function replaceIn(bytes: Buffer, replacements: ReadonlyMap<string, string>): nu
   let at = 0;
   outer: while (at + LENGTH <= bytes.length) {
     // From the end: most places are ruled out by one look, and passed by many bytes.
+    // Stryker disable ConditionalExpression,EqualityOperator,BlockStatement: a shortcut, no more
     for (let digit = LENGTH - 1; digit >= 0; digit--) {
       if (IS_DIGIT[bytes[at + digit] ?? 0] === 0) {
         at += digit + 1;
         continue outer;
       }
     }
+    // Stryker restore ConditionalExpression,EqualityOperator,BlockStatement
     const replacement = replacements.get(bytes.toString("latin1", at, at + LENGTH));
     if (replacement === undefined) at++;
     else {

@@ -280,3 +280,31 @@ describe("NARs in other archives", () => {
     expect(runs).toMatchObject([{ archive: other.sha256, from: 9_728 + 512 + 100 }]);
   });
 });
+
+describe("a limit to what one run brings", () => {
+  const contents = contentsOf(chainArchive());
+  const [library, program, system] = contents.members.filter(isNarMember);
+  if (!library || !program || !system) throw new Error("no NARs");
+  const some = new Map([library, program].map(({ name }) => [name, 0]));
+  const wants = (limit: number): number[] =>
+    planRuns(contents, some, DEFAULT_GAP, limit).map(wantedBytesOf);
+
+  test("counts the NARs that are wanted, and may be met exactly", () => {
+    expect(wants(Infinity)).toEqual([1_724]);
+    expect(wants(1_724)).toEqual([1_724]);
+    expect(wants(1_723)).toEqual([700, 1_024]);
+    // One that is larger than the limit comes alone.
+    expect(wants(1)).toEqual([700, 1_024]);
+  });
+
+  test("counts neither what lies between nor narinfos, and starts anew with each run", () => {
+    const ends = new Map([library, system].map(({ name }) => [name, 0]));
+    expect(planRuns(contents, ends, DEFAULT_GAP, 790).map(wantedBytesOf)).toEqual([790]);
+    const all = new Map([library, program, system].map(({ name }) => [name, 0]));
+    const runs = planRuns(contents, all, DEFAULT_GAP, 1_114);
+    expect(runs.map(wantedBytesOf)).toEqual([700, 1_114]);
+    // All of the archive is read: only the last run goes on to its end.
+    expect(runs.map(({ to }) => to)).toEqual([program.headerOffset, contents.size]);
+    expect(bytesOf(runs)).toBe(contents.size - (contents.members[0]?.headerOffset ?? 0));
+  });
+});

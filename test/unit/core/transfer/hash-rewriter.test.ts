@@ -58,3 +58,25 @@ test("without replacements everything passes as it is", async () => {
   const bytes = Buffer.from(DIGITS.repeat(5));
   expect((await rewritten(bytes, new Map(), 9)).equals(bytes)).toBe(true);
 });
+
+test("what is put in is not looked at again", async () => {
+  const [a, b] = ["a".repeat(32), "b".repeat(32)];
+  const swap = new Map([
+    [a, b],
+    [b, a],
+  ]);
+  const found = await rewritten(Buffer.from(`${a}${b}/${b}`), swap, 50);
+  expect(found.toString()).toBe(`${b}${a}/${a}`);
+});
+
+test("a row of 32 digits at the very end is found; one of 31 is none", async () => {
+  const [old, fresh] = ["0".repeat(32), "z".repeat(32)];
+  for (const size of [1, 31, 32, 33, 100]) {
+    const replacements = new Map([[old, fresh]]);
+    expect((await rewritten(Buffer.from(`-${old}`), replacements, size)).toString()).toBe(
+      `-${fresh}`,
+    );
+    const short = Buffer.from(`-${old.slice(1)}`);
+    expect((await rewritten(short, replacements, size)).equals(short)).toBe(true);
+  }
+});
