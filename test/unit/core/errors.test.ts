@@ -33,6 +33,34 @@ describe("a code", () => {
   });
 });
 
+describe("an agent that fails", () => {
+  /** These may go away by themselves: the agent tries again. All others need a person. */
+  const TRANSIENT = [
+    ...["CREDENTIAL_UNREADABLE", "MANIFEST_EXPIRED", "CLOCK_BEHIND", "CLOCK_IMPLAUSIBLE"],
+    ...["MIRROR_STALE", "MIRROR_UNREACHABLE", "MIRROR_ABSENT", "MIRROR_NOT_FOUND"],
+    ...["MIRROR_STATUS", "MIRROR_STALLED", "MIRROR_SLOW", "MIRROR_TLS", "MIRROR_REDIRECT"],
+    ...["MIRROR_OVERSIZE", "ARCHIVE_TRUNCATED", "ARCHIVE_PARTIAL", "ARCHIVE_CORRUPT"],
+    ...["ARCHIVE_MEMBER", "NARINFO_MISMATCH", "IMPORT_FAILED", "DISK_FULL"],
+    ...["PERMISSION_DENIED", "IO_FAILED", "TOOL_MISSING", "TOOL_TIMEOUT", "PROFILE_FAILED"],
+    ...["ACTIVATION_INTERRUPTED", "SWITCH_LOCKED", "HEALTH_MIRROR", "ROLLBACK_FAILED"],
+    ...["HOOK_FAILED", "REBOOT_REFUSED", "AGENT_RUNNING", "AGENT_BUSY", "PUBLISH_LOCKED"],
+    "INTERRUPTED",
+  ];
+
+  test("tries again for these reasons, and for no other", () => {
+    const found = ERROR_CODES.filter((code) => new PullError(code, "").transient);
+    expect(found.toSorted()).toEqual(TRANSIENT.toSorted());
+  });
+
+  test("ends with the exit codes that the README names", () => {
+    expect(EXIT).toEqual({
+      ...{ ok: 0, internal: 1, usage: 2, configuration: 3, trust: 4, mirror: 5, archive: 6 },
+      ...{ host: 7, activation: 8, busy: 9, publish: 10, updateAvailable: 20 },
+      ...{ fleetTroubled: 21, interrupted: 130 },
+    });
+  });
+});
+
 describe("anything that is thrown becomes a PullError", () => {
   async function thrownBy(work: () => Promise<unknown>): Promise<unknown> {
     try {
@@ -73,13 +101,18 @@ describe("anything that is thrown becomes a PullError", () => {
   test("by an abort is INTERRUPTED", () => {
     const abort = new AbortController();
     abort.abort();
-    expect(toPullError(abort.signal.reason).code).toBe("INTERRUPTED");
+    const error = toPullError(abort.signal.reason);
+    expect(error).toMatchObject({ code: "INTERRUPTED", cause: abort.signal.reason });
+    expect(error.message).toBe("stopped before it was finished");
   });
 
   test("of our own making, or no error at all, is INTERNAL", () => {
     const cause = new TypeError("x is not a function");
     expect(toPullError(cause)).toMatchObject({ code: "INTERNAL", message: cause.message, cause });
     expect(toPullError(Object.assign(new Error("y"), { code: "ERR_X" })).code).toBe("INTERNAL");
+    // A system call without a number, as some libraries throw.
+    const odd = Object.assign(new Error("z"), { syscall: "read" });
+    expect(toPullError(odd)).toMatchObject({ code: "INTERNAL", message: "z", cause: odd });
     expect(toPullError("text")).toMatchObject({ code: "INTERNAL", message: "text" });
     expect(toPullError(undefined).code).toBe("INTERNAL");
   });
