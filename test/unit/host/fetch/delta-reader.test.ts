@@ -44,7 +44,7 @@ function readerOf(deltas: readonly Delta[], mirror: object) {
   return { reader, received: () => received };
 }
 
-const settled = (): Promise<void> => new Promise((resolve) => setTimeout(resolve, 5));
+const WAIT = { timeout: 60_000, interval: 5 };
 
 test("deltas come in the order asked for, by few requests, and one batch ahead", async () => {
   const size = 100 * 1024;
@@ -55,12 +55,10 @@ test("deltas come in the order asked for, by few requests, and one batch ahead",
     order.map((at) => deltas[at]!),
     mirror,
   );
-  await settled();
-  expect(requests).toEqual([{ from: 0, to: 2 * size }]);
+  await expect.poll(() => requests, WAIT).toEqual([{ from: 0, to: 2 * size }]);
   expect((await reader.take(deltas[1]!)).equals(pieces[1] as Buffer)).toBe(true);
-  await settled();
   // 2 and 6 lie apart.
-  expect(requests).toHaveLength(3);
+  await expect.poll(() => requests, WAIT).toHaveLength(3);
   for (const at of order.slice(1)) {
     expect((await reader.take(deltas[at]!)).equals(pieces[at] as Buffer)).toBe(true);
   }
@@ -101,12 +99,13 @@ test("a delta that is not the signed one is refused", async () => {
 });
 
 test("a mirror's error reaches whoever takes the next delta, and closing ends a read", async () => {
-  const { deltas, mirror } = archiveOf(Array<number>(2).fill(200 * 1024), (from) => {
+  const { deltas, requests, mirror } = archiveOf(Array<number>(2).fill(200 * 1024), (from) => {
     if (from > 0) throw new PullError("MIRROR_UNREACHABLE", "gone");
   });
   const { reader } = readerOf(deltas, mirror);
   await reader.take(deltas[0]!);
-  await settled();
+  // The next read has been begun, and has failed before anybody asks for it.
+  await expect.poll(() => requests, WAIT).toHaveLength(2);
   await expect(reader.take(deltas[1]!)).rejects.toMatchObject({
     code: "MIRROR_UNREACHABLE",
   });
