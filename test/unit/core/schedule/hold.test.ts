@@ -1,0 +1,52 @@
+import { describe, expect, test } from "vitest";
+import {
+  MAX_HOLD_REASON,
+  describeHold,
+  holdSchema,
+  isHeld,
+  type Hold,
+  type HoldRead,
+} from "../../../../agent/core/schedule/hold.ts";
+
+const HOLD: Hold = { at: "2026-01-31T09:00:00.000Z", until: null, reason: null };
+const UNTIL = "2026-02-01T12:00:00.000Z";
+
+test.each<[string, HoldRead, string, boolean]>([
+  ["no hold", { kind: "none" }, UNTIL, false],
+  ["a hold without an end", { kind: "held", hold: HOLD }, UNTIL, true],
+  [
+    "a hold before its end",
+    { kind: "held", hold: { ...HOLD, until: UNTIL } },
+    "2026-02-01T11:59:59.999Z",
+    true,
+  ],
+  ["a hold at its end", { kind: "held", hold: { ...HOLD, until: UNTIL } }, UNTIL, false],
+  ["a hold that cannot be read", { kind: "damaged", why: "torn" }, UNTIL, true],
+])("with %s (%j), at %s a host is held: %s", (_, read, now, held) => {
+  expect(isHeld(read, new Date(now))).toBe(held);
+});
+
+describe("a hold in words", () => {
+  test.each<[Exclude<HoldRead, { kind: "none" }>, string]>([
+    [{ kind: "held", hold: HOLD }, `held since ${HOLD.at}`],
+    [
+      { kind: "held", hold: { ...HOLD, until: "2026-02-03T00:00:00.000Z", reason: "the fair" } },
+      `held since ${HOLD.at} until 2026-02-03T00:00:00.000Z: the fair`,
+    ],
+    [{ kind: "damaged", why: "torn" }, "held, since the file of its hold is damaged: torn"],
+  ])("%j", (hold, words) => {
+    expect(describeHold(hold)).toBe(words);
+  });
+});
+
+test("the form of a hold has bounds", () => {
+  expect(holdSchema.parse({ ...HOLD, reason: "x".repeat(MAX_HOLD_REASON) })).toBeDefined();
+  for (const wrong of [
+    { reason: "" },
+    { reason: "x".repeat(MAX_HOLD_REASON + 1) },
+    { extra: 1 },
+    { at: "today" },
+  ]) {
+    expect(holdSchema.safeParse({ ...HOLD, ...wrong }).success).toBe(false);
+  }
+});
