@@ -114,11 +114,12 @@ test("a mirror's error reaches whoever takes the next delta, and closing ends a 
 
 test("closing stops a read that hangs", async () => {
   const { deltas } = archiveOf([10]);
-  let stopped = false;
+  let [begun, stopped] = [false, false];
   const { reader } = readerOf(deltas, {
     ...{ ranges: true, address: "test" },
     async *readArchive(_: string, __: object, signal: AbortSignal) {
       yield Buffer.from("x");
+      begun = true;
       await new Promise<void>((resolve) => {
         signal.addEventListener("abort", () => {
           resolve();
@@ -128,7 +129,7 @@ test("closing stops a read that hangs", async () => {
       throw new PullError("INTERRUPTED", "stopped");
     },
   });
-  await settled();
+  await expect.poll(() => begun, WAIT).toBe(true);
   await reader.close();
   expect(stopped).toBe(true);
 });
