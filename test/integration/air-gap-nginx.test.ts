@@ -34,14 +34,14 @@ test("a site without a network is served by its own nginx, out of what a stick b
         ...["mirror", from, to, "--public-key", operator.publicKey, "--json"],
       ]);
       expect(output.exitCode, output.stderr).toBe(0);
-      return JSON.parse(output.stdout).archives;
+      return JSON.parse(output.stdout).copied;
     };
     const out = await copied(home.url, stick);
     const proof = await nixosPull(["verify", stick, "--public-key", operator.publicKey]);
     expect(proof.exitCode, proof.stdout).toBe(0);
     return { out, in: await copied(stick, site) };
   };
-  expect(await travel()).toMatchObject({ out: { copied: 1 }, in: { copied: 1 } });
+  expect(await travel()).toMatchObject({ out: { archives: 1 }, in: { archives: 1 } });
   const server = await nginxOver(site);
   const host = await createHost({ mirrors: [server.url], publicKeys: [operator.publicKey] });
   const applied = await host.run("apply");
@@ -54,8 +54,8 @@ test("a site without a network is served by its own nginx, out of what a stick b
   // The new paths alone, and a patch for the index.
   const news = await travel();
   expect(news).toMatchObject({
-    out: { copied: 1, present: 1, patches: 1 },
-    in: { copied: 1, present: 1, patches: 1 },
+    out: { archives: 1, present: 1, patches: 1 },
+    in: { archives: 1, present: 1, patches: 1 },
   });
   expect(news.out.bytes).toBeLessThan(100_000);
   const before = server.requests().length;

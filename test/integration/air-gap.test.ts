@@ -143,7 +143,7 @@ describe("mirror copies a release", () => {
     const from = server.requests.length;
     const next = await mirrored(operator, server.url, fromServer);
     // The host's own archive; what did not change is on the stick.
-    expect(next.archives).toMatchObject({ copied: 1, present: 2 });
+    expect(next.copied).toMatchObject({ archives: 1, present: 2 });
     expect(next.copied.bytes).toBeLessThan(PART);
     expect(server.requests.length - from).toBeLessThan(6);
     expect((await proved(operator, fromServer)).exitCode).toBe(0);
@@ -162,7 +162,7 @@ describe("mirror copies a release", () => {
     const dry = await mirrored(operator, operator.mirror, stick, "--host", "db1", "--dry-run");
     expect(await isThere(manifestOf(stick))).toBe(false);
     const copied = await mirrored(operator, operator.mirror, stick, "--host", "db1");
-    expect(copied.archives).toEqual(dry.archives);
+    expect(copied.copied).toEqual(dry.copied);
     expect(await bytesOf(stick)).toBeLessThan(PART);
     const { exitCode, channels } = await proved(operator, stick);
     expect(exitCode).toBe(0);

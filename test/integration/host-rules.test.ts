@@ -316,7 +316,7 @@ describe("a host that asks for a confirmation", () => {
     const agent = host.start("run");
     await agent.sees("release 2 waits");
     const confirmed = await host.run("confirm");
-    expect(confirmed.stdout).toContain("The service, where it runs, activates it now.");
+    expect(confirmed.stdout).toContain("The service activates it now, if it runs.");
     await agent.sees("release 2 is active");
     await stop(agent);
   });
