@@ -4,7 +4,7 @@ import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { parseSettings } from "../core/settings.ts";
-import { isNotFound } from "../effects/files/durable-file.ts";
+import { isNotFound } from "../effects/files/missing-file.ts";
 import { bootstrapOf } from "../operator/repository/bootstrap.ts";
 import {
   operatorCommand,

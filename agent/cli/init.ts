@@ -3,7 +3,7 @@ import { dirname, join } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
-import { isNotFound } from "../effects/files/durable-file.ts";
+import { isNotFound } from "../effects/files/missing-file.ts";
 import { startingFiles, type StartingFile } from "../operator/repository/starting-repository.ts";
 import {
   operatorCommand,

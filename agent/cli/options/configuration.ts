@@ -3,7 +3,7 @@ import { hostname } from "node:os";
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { DEFAULT_CONFIG_FILE, parseSettings, type Settings } from "../../core/settings.ts";
-import { isNotFound } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
 
 /** `--config`; `what` says what is read from that file. */
 export function configOption(what: string) {

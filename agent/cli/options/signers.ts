@@ -2,7 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
-import { isNotFound } from "../../effects/files/durable-file.ts";
+import { isNotFound } from "../../effects/files/missing-file.ts";
 import {
   commandSigner,
   keySigner,

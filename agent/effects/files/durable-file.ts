@@ -3,9 +3,6 @@ import { open, rename, rm } from "node:fs/promises";
 import { dirname } from "node:path";
 import { ifMissing } from "./missing-file.ts";
 
-/** Until every room takes it from there. */
-export { isNotFound } from "./missing-file.ts";
-
 /** The end of the temporary names that `writeDurably` makes. A killed process leaves such files. */
 export const TEMPORARY = /\.tmp-[0-9a-f]{12}$/;
 

@@ -12,7 +12,8 @@ import {
 } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import { isNotFound, syncDirectory } from "./durable-file.ts";
+import { syncDirectory } from "./durable-file.ts";
+import { hasErrorCode, ifMissing, isNotFound } from "./missing-file.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants;
 
@@ -83,7 +84,7 @@ export class RootDirectory {
       try {
         return await this.createFile(relative, mode);
       } catch (error) {
-        if (codeOf(error) !== "EEXIST" || tries > 0) throw error;
+        if (!hasErrorCode(error, "EEXIST") || tries > 0) throw error;
       }
       try {
         return await this.openForUpdate(relative);
@@ -119,12 +120,7 @@ export class RootDirectory {
 
   /** The same, or null if there is no such file. */
   async readFileIfExists(relative: string, maxBytes: number): Promise<Buffer | null> {
-    try {
-      return await this.readFile(relative, maxBytes);
-    } catch (error) {
-      if (isNotFound(error)) return null;
-      throw error;
-    }
+    return ifMissing(this.readFile(relative, maxBytes), null);
   }
 
   /**
@@ -156,7 +152,7 @@ export class RootDirectory {
       const upTo = names.slice(0, depth);
       await this.#inParent(upTo.join("/"), async (place) => {
         await mkdir(place, { mode }).catch((error: unknown) => {
-          if (codeOf(error) !== "EEXIST") throw error;
+          if (!hasErrorCode(error, "EEXIST")) throw error;
         });
       });
     }
@@ -178,12 +174,7 @@ export class RootDirectory {
 
   /** The same, or no entries if there is no such directory. */
   async listIfExists(relative: string): Promise<Dirent[]> {
-    try {
-      return await this.list(relative);
-    } catch (error) {
-      if (isNotFound(error)) return [];
-      throw error;
-    }
+    return ifMissing(this.list(relative), []);
   }
 
   /** What is there, of a link itself (lstat(2)), or null. Throws UNSAFE_FILE for a link above it. */

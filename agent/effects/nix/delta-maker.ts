@@ -1,8 +1,8 @@
-import { createHash, type Hash } from "node:crypto";
 import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import { Sha256 } from "../../core/formats/sha256.ts";
 import type { DeltaMaker, NarOrder } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
@@ -70,11 +70,11 @@ async function applyDelta(
   // The window spans base and result.
   const memory = Math.ceil((2 * limits.deltaNarBytes) / 1024 ** 2) + 64;
   const args = ["-d", "-q", "-c", `--memory=${memory}MB`, `--patch-from=${base}`, deltaFile];
-  const hash = createHash("sha256");
+  const hash = new Sha256();
   await streamProcess("zstd", args, options, (nar) =>
-    writeBounded(result, hashed(nar, hash), narSize),
+    writeBounded(result, hash.pass(nar), narSize),
   );
-  const found = hash.digest("hex");
+  const found = hash.hex();
   if (found !== sha256) {
     throw new PullError(
       "ARCHIVE_CORRUPT",
@@ -82,13 +82,6 @@ async function applyDelta(
     );
   }
   await rename(result, join(directory, file));
-}
-
-async function* hashed(pieces: AsyncIterable<Uint8Array>, hash: Hash): AsyncGenerator<Uint8Array> {
-  for await (const piece of pieces) {
-    hash.update(piece);
-    yield piece;
-  }
 }
 
 /** Writes at most `limit` bytes to a new file. Throws ARCHIVE_CORRUPT. */

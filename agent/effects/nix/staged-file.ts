@@ -2,7 +2,8 @@ import { createHash, type Hash } from "node:crypto";
 import type { Stats } from "node:fs";
 import { constants, lstat, open, rename, rm, type FileHandle } from "node:fs/promises";
 import { PullError } from "../../core/errors.ts";
-import { isNotFound } from "../files/durable-file.ts";
+import { hasErrorCode, ifMissing, isNotFound } from "../files/missing-file.ts";
+import { openRegularFile } from "../files/regular-file.ts";
 
 /** What the name of an unfinished NAR ends with. */
 export const PART = ".part";
@@ -12,12 +13,7 @@ const WRITE_SIZE = 1024 * 1024;
 
 /** What lies at a path, links not followed, or null. */
 export async function statOf(path: string): Promise<Stats | null> {
-  try {
-    return await lstat(path);
-  } catch (error) {
-    if (isNotFound(error)) return null;
-    throw error;
-  }
+  return ifMissing(lstat(path), null);
 }
 
 /**
@@ -46,7 +42,7 @@ async function createNew(path: string): Promise<FileHandle> {
   try {
     return await open(path, flags, 0o600);
   } catch (error) {
-    if ((error as NodeJS.ErrnoException).code !== "EEXIST") throw error;
+    if (!hasErrorCode(error, "EEXIST")) throw error;
   }
   await rm(path, { recursive: true, force: true });
   return open(path, flags, 0o600);
@@ -62,22 +58,9 @@ export async function writeNew(path: string, contents: Uint8Array | string): Pro
   }
 }
 
-/**
- * Opens a plain file with one name; a link could lead the bytes elsewhere. Throws
- * STAGING_UNSAFE if it is anything else, and the system's errors.
- */
-async function openPlain(path: string, flags: number): Promise<FileHandle> {
-  const unsafe = (cause?: unknown): PullError =>
-    new PullError("STAGING_UNSAFE", `${path}: expected a plain file with one name`, { cause });
-  const file = await open(path, flags | constants.O_NOFOLLOW | constants.O_NONBLOCK).catch(
-    (error: unknown) => {
-      throw (error as NodeJS.ErrnoException).code === "ELOOP" ? unsafe(error) : error;
-    },
-  );
-  const found = await file.stat();
-  if (found.isFile() && found.nlink === 1) return file;
-  await file.close();
-  throw unsafe();
+/** Opens a regular file with one name. Throws STAGING_UNSAFE and the system's errors. */
+function openPlain(path: string, flags: number): Promise<FileHandle> {
+  return openRegularFile(path, { code: "STAGING_UNSAFE", flags, onlyName: true });
 }
 
 /** The contents of a plain file with one name, or null if there is none. */

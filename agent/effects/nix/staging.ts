@@ -8,8 +8,10 @@ import {
 } from "../../core/formats/archive-index.ts";
 import { PullError } from "../../core/errors.ts";
 import { narInfoFileName, renderNarInfo, type NarInfo } from "../../core/formats/narinfo.ts";
+import { SHA256_HEX } from "../../core/formats/sha256.ts";
 import type { Staging, StagingArea } from "../../core/ports.ts";
-import { isNotFound } from "../files/durable-file.ts";
+import { ifMissing } from "../files/missing-file.ts";
+import { parallelMap } from "../process/parallel-map.ts";
 import {
   PART,
   expectPrivate,
@@ -110,15 +112,16 @@ export class StagingDirectory implements Staging {
 
   async writeNarInfos(narInfos: readonly NarInfo[]): Promise<void> {
     await writeNew(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
-    await inParallel(narInfos, (info) =>
-      writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info)),
-    );
+    const write = (info: NarInfo): Promise<void> =>
+      writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
+    await parallelMap(narInfos, write, FILES_AT_ONCE);
   }
 
   async discard(narInfos: readonly NarInfo[], files: readonly string[]): Promise<void> {
     for (const name of files) this.#complete.delete(name);
     const names = [...files, ...narInfos.map(({ storePath }) => narInfoFileName(storePath))];
-    await inParallel(names, (name) => rm(join(this.directory, name), { force: true }));
+    const remove = (name: string): Promise<void> => rm(join(this.directory, name), { force: true });
+    await parallelMap(names, remove, FILES_AT_ONCE);
   }
 
   async holdsNars(): Promise<boolean> {
@@ -131,16 +134,7 @@ export class StagingDirectory implements Staging {
 }
 
 /** Small files are written and removed this many at a time. */
-const FILES_AT_ONCE = 16;
-
-async function inParallel<T>(
-  items: readonly T[],
-  work: (item: T) => Promise<unknown>,
-): Promise<void> {
-  for (let from = 0; from < items.length; from += FILES_AT_ONCE) {
-    await Promise.all(items.slice(from, from + FILES_AT_ONCE).map(work));
-  }
-}
+const FILES_AT_ONCE = { atOnce: 16 };
 
 /**
  * Removes the archives that are staged in a directory, and the directory itself if it is
@@ -152,12 +146,9 @@ export async function removeStaging(directory: string): Promise<void> {
 }
 
 async function removeArchives(directory: string, except: string | null): Promise<void> {
-  const names = await readdir(directory).catch((error: unknown) => {
-    if (isNotFound(error)) return [];
-    throw error;
-  });
+  const names = await ifMissing(readdir(directory), []);
   for (const name of names) {
-    if (name === except || !/^[0-9a-f]{64}$/.test(name)) continue;
+    if (name === except || !SHA256_HEX.test(name)) continue;
     // What another user put under such a name could change while it is being removed.
     const found = await statOf(join(directory, name));
     if (!found || found.uid !== process.geteuid?.()) continue;

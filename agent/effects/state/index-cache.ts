@@ -1,7 +1,8 @@
 import { access, mkdir, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { IndexCache } from "../../core/ports.ts";
-import { isNotFound, writeDurably } from "../files/durable-file.ts";
+import { writeDurably } from "../files/durable-file.ts";
+import { ifMissing } from "../files/missing-file.ts";
 
 /** The index in use and the one before it: after a rollback there is one to patch, too. */
 const KEPT = 2;
@@ -35,10 +36,7 @@ export class IndexFiles implements IndexCache {
     for (const name of await readdir(this.#directory)) {
       const other = join(this.#directory, name);
       if (other === path) continue;
-      const found = await stat(other).catch((error: unknown) => {
-        if (isNotFound(error)) return null;
-        throw error;
-      });
+      const found = await ifMissing(stat(other), null);
       // A kill leaves names of another form behind.
       if (found) others.push({ path: other, age: FILE.test(name) ? found.mtimeMs : 0 });
     }

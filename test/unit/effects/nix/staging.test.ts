@@ -507,7 +507,9 @@ describe("what is in staging already", () => {
     const writing = staging.writeNar(program!, 3, inPieces(Buffer.from("def")), () => undefined);
     const failure = await rejectionOf(writing);
     expect(failure.code).toBe("STAGING_UNSAFE");
-    expect(failure.message).toBe(`${part}: expected a plain file with one name`);
+    expect(failure.message).toBe(
+      `${part}: expected a regular file with only this name, found one with 2 names`,
+    );
     expect((await readFile(join(parent, "second"))).toString()).toBe("abc");
   });
 
