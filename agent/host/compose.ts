@@ -82,7 +82,6 @@ export function composeTools(
 ): AgentTools {
   const stateDirectory = settings.paths.state;
   const store = nixStoreOf(settings);
-  const history = new History(stateDirectory);
   const managed = isManaged(settings);
   const transport = new Transport(settings);
   const mirrors = mirrorsOf(settings, transport);
@@ -126,21 +125,44 @@ export function composeTools(
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,
+    ...stateToolsOf(settings, log),
+    outlets: reportOutletsOf(settings),
+  };
+}
+
+/** What reads and writes files of the state directory. */
+function stateToolsOf(
+  settings: Settings,
+  log: Log,
+): Pick<
+  AgentTools,
+  | "state"
+  | "history"
+  | "files"
+  | "locks"
+  | "commands"
+  | "sticks"
+  | "commandsWatch"
+  | "hostKey"
+  | "spool"
+> {
+  const { paths, mirrors, channel, hostname } = settings;
+  const history = new History(paths.state);
+  return {
     state: new StateFile(
       // On the store's disk: the state directory's may be lost by itself.
-      { ...settings.paths, memories: `${settings.paths.gcRoots}.trust.json` },
+      { ...paths, memories: `${paths.gcRoots}.trust.json` },
       history,
       log,
     ),
     history,
-    files: checkedFilesIn(stateDirectory),
-    locks: locksIn(stateDirectory),
-    commands: operatorCommandFilesIn(stateDirectory),
-    sticks: new DirectoryStickWatch(settings.mirrors, settings.channel),
-    commandsWatch: new DirectoryCommandsWatch(stateDirectory),
-    hostKey: () => hostKey(stateDirectory, settings.hostname),
-    spool: new ReportSpoolFile(stateDirectory),
-    outlets: reportOutletsOf(settings),
+    files: checkedFilesIn(paths.state),
+    locks: locksIn(paths.state),
+    commands: operatorCommandFilesIn(paths.state),
+    sticks: new DirectoryStickWatch(mirrors, channel),
+    commandsWatch: new DirectoryCommandsWatch(paths.state),
+    hostKey: () => hostKey(paths.state, hostname),
+    spool: new ReportSpoolFile(paths.state),
   };
 }
 

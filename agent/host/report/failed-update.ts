@@ -15,7 +15,7 @@ const FAILURES = new Set(["ActivationRejected", "ActivationInterrupted", "Attemp
 
 /**
  * The last update that failed after `committedAt`, with the lines of its switch that say most; none
- * where the host became another release since then.
+ * if the host became another release since then.
  */
 export function failedUpdate(
   history: readonly HistoryEntry[],

@@ -16,12 +16,12 @@ const IMPORTED: EventType = "ClosureImported";
 export interface HostStatus {
   readonly hostname: string;
   readonly channel: string;
-  /** This machine's hashed identity, as releases bind it; null where there is none. */
+  /** This machine's hashed identity, as releases bind it; null if there is none. */
   readonly machineId: string | null;
   readonly record: AgentRecord;
   readonly host: Observation & { readonly generation: number | null };
   readonly lastPoll: PollReport | null;
-  /** The closure that was imported last, and what deltas did for it; null where none is known. */
+  /** The closure that was imported last, and what deltas did for it; null if none is known. */
   readonly lastImport: Pick<HistoryEntry, "at" | "sequence" | "toplevel" | "deltas"> | null;
   /** Whether somebody holds the host; a hold that has ended is none. */
   readonly hold: HoldRead;

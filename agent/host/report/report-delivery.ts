@@ -52,7 +52,7 @@ export class ReportDelivery {
     });
   }
 
-  /** Milliseconds until something is to be tried again; Infinity where nothing waits. */
+  /** Milliseconds until something is to be tried again; Infinity if nothing waits. */
   async untilRetry(): Promise<number> {
     const now = this.#tools.clock.now().getTime();
     const pending = await this.#tools.spool.read().catch(() => null);
@@ -71,7 +71,7 @@ export class ReportDelivery {
     await this.#tools.spool.write({ ...pending, targets: left.flatMap((it) => it ?? []) });
   }
 
-  /** One attempt; gives what is left to do, or null where it arrived. */
+  /** One attempt; gives what is left to do, or null if it arrived. */
   async #try(
     due: Target,
     envelope: string,

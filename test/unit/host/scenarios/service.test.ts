@@ -1,0 +1,110 @@
+import { describe, expect, test } from "vitest";
+import { runDaemon } from "../../../../agent/host/daemon/daemon.ts";
+import { rejectionOf } from "../../../support/failure.ts";
+import { MemoryHost, system } from "../../../support/memory-host.ts";
+
+const MINUTE_MS = 60_000;
+
+/** Runs the service of a host for so long. */
+async function served(host: MemoryHost, ms: number): Promise<void> {
+  const stop = new AbortController();
+  void host.time.sleep(ms).then(() => {
+    stop.abort();
+  });
+  await runDaemon(host.tools, stop.signal);
+}
+
+describe("the service", () => {
+  test("polls as often as the settings say, and tells what it did", async () => {
+    const host = new MemoryHost({ poll: { interval: "10m", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    await served(host, 35 * MINUTE_MS);
+    expect(host.files.get("counters.json")).toEqual({ polls: 4, pollFailures: 0, updates: 1 });
+    expect(host.logged[0]).toMatch(/^info: reports of this host are signed with host-web1:/);
+    expect(host.logged[1]).toBe(
+      "info: following channel stable as web1 from https://a.example.org/",
+    );
+    expect(host.logged.at(-1)).toBe("info: stopped");
+    expect([...host.locked]).toEqual([]);
+  });
+
+  test("adds jitter to each wait", async () => {
+    const host = new MemoryHost({ poll: { interval: "10m", jitter: "10m" } });
+    host.publish({ sequence: 7, system: "1" });
+    await served(host, 35 * MINUTE_MS);
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 3 });
+  });
+
+  test("is there once on a host", async () => {
+    const host = new MemoryHost();
+    host.locked.add("agent");
+    const error = await rejectionOf(runDaemon(host.tools, new AbortController().signal));
+    expect([error.code, error.message]).toEqual([
+      "AGENT_RUNNING",
+      "another nixos-pull run has /var/lib/nixos-pull/agent.lock; stop it first",
+    ]);
+  });
+
+  test("comes back for a retry before its next poll", async () => {
+    const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.fault("fetch 2", "MIRROR_STALLED", "stalled");
+    await served(host, 5 * MINUTE_MS);
+    expect(host.running).toBe(system("2"));
+    expect(host.logged).toContain("error: MIRROR_STALLED: stalled");
+  });
+
+  test("waits a little for another process at work", async () => {
+    const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.locked.add("update");
+    void host.time.sleep(15_000).then(() => {
+      host.locked.delete("update");
+    });
+    await served(host, MINUTE_MS);
+    expect(host.history[0]).toMatchObject({ at: "2026-02-01T00:00:20.000Z" });
+  });
+
+  test("polls at once if somebody commanded something", async () => {
+    const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "1" });
+    host.news = "commands";
+    await served(host, MINUTE_MS);
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 2 });
+    expect(host.logged).toContain("info: somebody gave this host an order; polling now");
+  });
+
+  test("ends for another agent of this system", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "1" });
+    host.successor = { differs: true, hasUnit: true };
+    await runDaemon(host.tools, new AbortController().signal);
+    expect(host.logged.at(-1)).toBe(
+      "info: this system has another agent or configuration now; ending to be started as that",
+    );
+    expect([...host.locked]).toEqual([]);
+  });
+
+  test("delivers reports, serves what it is asked for and writes metrics", async () => {
+    const host = new MemoryHost({
+      reports: { directory: "/srv/reports" },
+      statusSocket: { path: "/run/nixos-pull/status.sock" },
+      metrics: { textfile: "/var/lib/metrics/nixos-pull.prom", listen: "127.0.0.1:9100" },
+    });
+    host.publish({ sequence: 7, system: "1" });
+    host.fault("deliver report", "IO_FAILED", "not mounted");
+    await served(host, 2 * MINUTE_MS);
+    const calls = host.takeCalls().filter((call) => !/^disarm|^abandon/.test(call));
+    expect(calls).toEqual([
+      "serve status at /run/nixos-pull/status.sock",
+      "serve metrics at 127.0.0.1:9100",
+      "write metrics to /var/lib/metrics/nixos-pull.prom",
+      "deliver report to directory",
+    ]);
+    expect(host.logged).toContain(
+      "warn: IO_FAILED: the report could not be delivered: not mounted",
+    );
+    expect(host.logged).toContain("info: the report was delivered (directory), attempt 2");
+    expect([host.reports.length, host.spool]).toEqual([1, null]);
+  });
+});
