@@ -3,6 +3,7 @@ import { expect, test } from "vitest";
 import {
   bytesInRanges,
   covers,
+  findCovering,
   joinRanges,
   splitRange,
   type ByteRange,
@@ -71,4 +72,40 @@ test("a split range is whole again in order, and each piece inside or outside", 
       if (wanted.to > wanted.from) expect(at).toBe(wanted.to);
     }),
   );
+});
+
+test("empty ranges are no ranges", () => {
+  const empty = { from: 3, to: 3 };
+  expect(joinRanges([empty])).toEqual([]);
+  expect(joinRanges([{ from: 5, to: 9 }, empty])).toEqual([{ from: 5, to: 9 }]);
+});
+
+test("the range that covers another is found at its position", () => {
+  const joined = [0, 10, 20, 30].map((from) => ({ from, to: from + 5 }));
+  for (const [at, { from, to }] of joined.entries()) {
+    expect(findCovering(joined, { from, to })).toBe(at);
+    expect(findCovering(joined, { from: from + 1, to: to - 1 })).toBe(at);
+    expect(findCovering(joined, { from, to: to + 1 })).toBe(-1);
+  }
+  expect(findCovering([], { from: 0, to: 1 })).toBe(-1);
+});
+
+test("no piece of a split range is empty, and what touches it is not in it", () => {
+  const joined = [0, 10, 20].map((from) => ({ from, to: from + 5 }));
+  const split = (from: number, to: number) =>
+    splitRange({ from, to }, joined).map((it) => [it.from, it.to, it.inside]);
+  expect(split(5, 10)).toEqual([[5, 10, false]]);
+  expect(split(5, 11)).toEqual([
+    [5, 10, false],
+    [10, 11, true],
+  ]);
+  expect(split(10, 20)).toEqual([
+    [10, 15, true],
+    [15, 20, false],
+  ]);
+  expect(split(10, 15)).toEqual([[10, 15, true]]);
+  expect(split(24, 30)).toEqual([
+    [24, 25, true],
+    [25, 30, false],
+  ]);
 });

@@ -3,6 +3,7 @@ import { sealEnvelope } from "../../../../agent/core/formats/envelope.ts";
 import {
   MAX_FAILURE_LINE,
   MAX_FAILURE_LINES,
+  MAX_REPORT_BYTES,
   MAX_REPORT_WAITS,
   openReport,
   parseReport,
@@ -68,6 +69,10 @@ describe("a report", () => {
     const release = Buffer.from(sealEnvelope(payload, [key]));
     expect(failureOf(() => openReport(release, key.publicKey)).code).toBe("PAYLOAD_TYPE_WRONG");
     expect(REPORT_PAYLOAD_TYPE).toBe("application/vnd.nixos-pull.report+json");
+  });
+
+  test("is read up to a length that leaves room beyond the longest of ours", () => {
+    expect(MAX_REPORT_BYTES).toBe(65_536);
   });
 
   test("that is no JSON, or none of ours, is REPORT_INVALID", () => {

@@ -1,6 +1,8 @@
 import { expect, test } from "vitest";
 import {
   EMPTY_STICK_CONTENTS,
+  MAX_STICK_CONTENTS_BYTES,
+  STICK_CONTENTS_FILE,
   packedAlso,
   packedHosts,
   packedOnly,
@@ -89,6 +91,7 @@ test("a list that is read may have any number of members, or all", () => {
   }
   expect(refused(list(-1)).message).toContain(`list: releases.${A}.hosts.web1.members: `);
   expect(refused(Buffer.from("{")).message).toBe("list: expected JSON");
+  expect(refused(Buffer.from("{")).code).toBe("MIRROR_STATUS");
   expect(refused(Buffer.from("{")).cause).toBeInstanceOf(SyntaxError);
 });
 
@@ -98,3 +101,8 @@ test.each(["", "[]", '{"formatVersion":1}', '{"formatVersion":1,"releases":{"x":
     expect(() => parseStickContents(Buffer.from(text), "list")).toThrow("list: ");
   },
 );
+
+test("the list has its name on every stick, and room for 100,000 hosts", () => {
+  expect(STICK_CONTENTS_FILE).toBe("stick-contents.json");
+  expect(MAX_STICK_CONTENTS_BYTES).toBe(33_554_432);
+});

@@ -89,8 +89,12 @@ describe("a store path", () => {
     ["that is too long", `${hash}-${"x".repeat(212)}`],
     ["that leads upwards", `../${hash}-a`],
   ])("is none %s", (_, name) => {
-    expect(storePathNameSchema.safeParse(name).success).toBe(false);
-    expect(storePathSchema.safeParse(`/nix/store/${name}`).success).toBe(false);
+    expect(storePathNameSchema.safeParse(name).error?.issues).toMatchObject([
+      { message: "expected a store path's base name, HASH-NAME" },
+    ]);
+    expect(storePathSchema.safeParse(`/nix/store/${name}`).error?.issues).toMatchObject([
+      { message: "expected a store path, /nix/store/HASH-NAME" },
+    ]);
   });
 
   test.each([

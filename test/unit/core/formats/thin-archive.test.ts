@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { PullError } from "../../../../agent/core/errors.ts";
 import {
+  MAX_THIN_HEADER_BYTES,
   encodeThinHeader,
   parseThinHeader,
   placeInThin,
@@ -120,4 +121,8 @@ test("a place is counted over every range before it", () => {
   expect(placeInThin(header, { from: 41, to: 45 })).toBe(11);
   expect(placeInThin(header, { from: 0, to: 5 })).toBe(0);
   expect(placeInThin(header, { from: 10, to: 12 })).toBeNull();
+});
+
+test("the first line may be as long as that of 400,000 ranges", () => {
+  expect(MAX_THIN_HEADER_BYTES).toBe(8_388_608);
 });
