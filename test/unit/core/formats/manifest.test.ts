@@ -12,6 +12,7 @@ import {
   positionOf,
   readManifest,
   releaseFor,
+  releaseSchema,
   systemsIn,
   systemsOf,
   type Manifest,
@@ -651,4 +652,30 @@ test("a payload that is not JSON keeps the reason", () => {
   expect(failureOf(() => parseManifest(Buffer.from('{"formatVersion":2}'))).message).toBe(
     "expected manifest format 1, found 2; this host needs a newer nixos-pull",
   );
+});
+
+test("hosts are encoded in the order of their names", () => {
+  const hosts = Object.fromEntries(["b", "c", "a"].map((name) => [name, sampleHost()]));
+  const text = encodeManifest(sampleManifest({ hosts })).toString();
+  expect(Object.keys((JSON.parse(text) as Manifest).hosts)).toEqual(["a", "b", "c"]);
+});
+
+test("names that are none are told as what was expected", () => {
+  const words = (path: string[], value: unknown): string =>
+    failureOf(() => read(altered(path, value))).message;
+  expect(words(["hosts", "a b"], sampleHost())).toContain("hosts.a b: ");
+  expect(words(["hosts", "web1", "groups"], ["A"])).toContain(
+    "expected a group name of lower-case letters, digits, dots, dashes and underscores",
+  );
+});
+
+test("a host's part of a release has no key that nobody knows", () => {
+  const release = releaseFor(
+    { manifest: sampleManifest(), digest: "0".repeat(64), signedBy: [] },
+    "web1",
+  );
+  expect(releaseSchema.parse(release)).toEqual(release);
+  expect(releaseSchema.safeParse({ ...release, more: 1 }).success).toBe(false);
+  expect(releaseSchema.safeParse({ ...release, epoch: 0 }).success).toBe(false);
+  expect(releaseSchema.safeParse({ ...release, sequence: 0 }).success).toBe(false);
 });
