@@ -725,12 +725,13 @@ in
           };
 
           paths.boot = mkOption {
-            type = directory;
-            default = "/boot";
+            type = types.nullOr directory;
+            default = null;
             example = "/efi";
             description = ''
-              Where the boot loader keeps kernels: an update with a new one begins only where
-              there is room for it.
+              Where the boot loader keeps kernels: an update with a new one begins only if
+              there is room for it. With `null` it is what systemd-boot says (the XBOOTLDR
+              partition or the ESP), and `/boot` with other boot loaders.
             '';
           };
 

@@ -11,6 +11,7 @@ import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } fr
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeFinding, describeVerdict, findingJson, findingShape } from "./display/finding.ts";
+import { bootLoaderSchema } from "../host/report/status-json.ts";
 import { countSchema, bytesSchema, printJson } from "./display/json.ts";
 import { counted, describeError, formatBytes, note, printLine } from "./display/output.ts";
 
@@ -30,6 +31,7 @@ const checkSchema = z.strictObject({
   state: stateSchema,
   drift: driftSchema.nullable(),
   hold: holdReadSchema,
+  bootLoader: bootLoaderSchema,
 });
 
 function definition() {
@@ -48,18 +50,21 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, silentLog);
   const found = await checkHost(tools, { insistence: "patient", signal });
-  const { preview, error, record, verdicts, drift, hold } = found;
+  const { preview, error, record, verdicts, drift, hold, bootLoader } = found;
   if (options.json) {
     const { hostname } = settings;
     printJson(checkSchema, {
       ...{ hostname, ...findingJson(found) },
-      ...{ preview, state: record.state, drift, hold },
+      ...{ preview, state: record.state, drift, hold, bootLoader },
     });
   } else {
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
     if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
     if (hold.kind !== "none") note(`This host is ${describeHold(hold)}.`);
     if (drift) note(`This host was changed by hand: ${describeDrift(drift)}.`);
+    if (bootLoader.cannotTry !== null) {
+      note(`A release that needs a boot cannot be tried by one boot: ${bootLoader.cannotTry}.`);
+    }
     printLine(describeFinding(found));
     if (preview) {
       printLine(

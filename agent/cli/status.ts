@@ -72,8 +72,14 @@ function describeStatus(status: HostStatus): string {
         : `${host.profile}${host.generation === null ? "" : `, generation ${host.generation}`}`,
     ],
     ["running", host.running ?? "unknown"],
+    ["boot loader", describeBootLoader(status.bootLoader)],
     ["state", describeState(state)],
   ];
+  const { pendingReboot } = record;
+  if (pendingReboot?.trial && !pendingReboot.wayBack) {
+    const { sequence, toplevel } = pendingReboot.release;
+    rows.push(["next boot", `tries release ${sequence}: ${toplevel}`]);
+  }
   if (status.hold.kind !== "none") rows.push(["hold", describeHold(status.hold)]);
   if (status.drift) rows.push(["drift", describeDrift(status.drift)]);
   if (lastPoll) {
@@ -108,6 +114,14 @@ function describeStatus(status: HostStatus): string {
   return formatTable(rows);
 }
 
+function describeBootLoader({ name, cannotTry }: HostStatus["bootLoader"]): string {
+  const can =
+    cannotTry === null
+      ? "a system that needs a boot is tried once"
+      : `a system that needs a boot is not tried first: ${cannotTry}`;
+  return `${name ?? "unknown"}; ${can}`;
+}
+
 function describeState(state: AgentRecord["state"]): string {
   switch (state.name) {
     case "Idle":
@@ -135,6 +149,7 @@ function describeState(state: AgentRecord["state"]): string {
     case "Activating":
     case "Verifying":
     case "Committing":
+    case "Armed":
     case "Committed":
       return `${state.name}, release ${state.release.sequence}: ${state.release.toplevel}`;
     default:

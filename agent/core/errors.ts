@@ -112,6 +112,12 @@ export const ERROR_KINDS = {
     EXIT.activation,
     "the system takes a boot, which the release's mode does not allow",
   ),
+  BOOT_LOADER_FAILED: kind(EXIT.activation, "the boot loader could not be told what to boot", true),
+  BOOT_TRIAL_FAILED: kind(
+    EXIT.activation,
+    "the system was started once, and the host came back with another one",
+  ),
+  BOOT_NOT_TRIED: kind(EXIT.activation, "the boot loader did not start the system once", true),
   SWITCH_LOCKED: kind(EXIT.activation, "another switch-to-configuration holds the lock", true),
   HEALTH_FAILED: kind(EXIT.activation, "the new system did not prove healthy"),
   HEALTH_UNBLAMED: kind(EXIT.activation, "units failed that the release did not change", true),

@@ -187,8 +187,11 @@ export interface NixStore {
    */
   findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
 
-  /** Deletes all but the newest `keep` generations; the current one always stays. */
-  pruneGenerations(keep: number): Promise<void>;
+  /** Deletes all but the newest `keep` generations; the current and the spared one always stay. */
+  pruneGenerations(keep: number, spared?: number | null): Promise<void>;
+
+  /** Deletes the generations of a system that are newer than the current one. */
+  forgetNewer(toplevel: string): Promise<void>;
 
   /** The store path of the running system (`/run/current-system`), or null where unknown. */
   runningToplevel(): Promise<string | null>;
@@ -376,6 +379,39 @@ export interface BootDirectory {
   missingSpace(
     toplevel: string,
   ): Promise<{ directory: string; needed: number; free: number } | null>;
+}
+
+/** A system that is to be started once, while the proven one stays the boot default. */
+export interface Trial {
+  /** The system that is tried, its toplevel. */
+  readonly toplevel: string;
+  /** The system that every later boot starts. */
+  readonly proven: string;
+}
+
+/** What a boot loader is, and what it can do. */
+export interface BootLoaderFacts {
+  /** Its name, or null if it is not known. */
+  readonly name: string | null;
+  /** Why it cannot start a system once; null if it can. */
+  readonly cannotTry: string | null;
+}
+
+/** The boot loader, beside what its installer in each system does. */
+export interface BootLoader {
+  look(): Promise<BootLoaderFacts>;
+  /**
+   * Has the next boot, and no later one, start a system whose entry the boot loader has
+   * already; a trial that was set before is replaced. Gives null, or why it cannot: nothing is
+   * set then. Throws BOOT_LOADER_FAILED, TOOL_MISSING, and the operating system's errors.
+   */
+  tryOnce(trial: Trial): Promise<string | null>;
+  /** Whether the trial is still to come: the boot loader forgets it before it starts the system. */
+  isTrialPending(): Promise<boolean>;
+  /** Has the next boot start the default. Throws as `tryOnce`. */
+  cancelTrial(): Promise<void>;
+  /** The directory that its installer copies kernels to, or null if that is not known. */
+  kernelDirectory(): Promise<string | null>;
 }
 
 /** What is wrong with the units of a host, as far as systemd shows it. */

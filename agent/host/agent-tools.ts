@@ -1,6 +1,7 @@
 import type {
   Activator,
   BootDirectory,
+  BootLoader,
   CheckedFiles,
   Clock,
   ClosureFetch,
@@ -56,6 +57,7 @@ export interface AgentTools {
   readonly roots: GcRoots;
   readonly disk: Disk;
   readonly boot: BootDirectory;
+  readonly bootLoader: BootLoader;
 
   readonly activator: Activator;
   readonly services: ServiceManager;

@@ -1,5 +1,5 @@
 import { toPullError } from "../core/errors.ts";
-import type { FetchPreview } from "../core/ports.ts";
+import type { BootLoaderFacts, FetchPreview } from "../core/ports.ts";
 import type { HoldRead } from "../core/schedule/hold.ts";
 import { driftOf, type Drift } from "../core/update/drift.ts";
 import type { AgentRecord } from "../core/update/record.ts";
@@ -9,6 +9,7 @@ import { currentHold } from "./current-hold.ts";
 import { observe } from "./observe.ts";
 import { findRelease, type FindTools, type Occasion } from "./poll/find-release.ts";
 import type { Finding } from "./poll/finding.ts";
+import { bootLoaderFacts } from "./report/host-status.ts";
 
 /** What a tick would do, and what else stands in its way. */
 export interface CheckOutcome extends Finding {
@@ -17,10 +18,11 @@ export interface CheckOutcome extends Finding {
   readonly preview: FetchPreview | null;
   readonly drift: Drift | null;
   readonly hold: HoldRead;
+  readonly bootLoader: BootLoaderFacts;
 }
 
 /** What a check takes. */
-export type CheckTools = FindTools & Pick<AgentTools, "state" | "closures">;
+export type CheckTools = FindTools & Pick<AgentTools, "state" | "closures" | "bootLoader">;
 
 /** What a tick would do now, without doing or writing anything. Throws the errors of the state file. */
 export async function check(tools: CheckTools, occasion: Occasion): Promise<CheckOutcome> {
@@ -28,7 +30,8 @@ export async function check(tools: CheckTools, occasion: Occasion): Promise<Chec
   const record = await state.load();
   const finding = await findRelease(record, occasion, tools);
   const drift = isPastTheLine(record.state) ? null : driftOf(record, await observe(store));
-  const outcome = { ...finding, record, drift, hold: await currentHold(tools) };
+  const bootLoader = await bootLoaderFacts(tools);
+  const outcome = { ...finding, record, drift, hold: await currentHold(tools), bootLoader };
   if (finding.decision?.kind !== "update" || !finding.release) {
     return { ...outcome, preview: null };
   }

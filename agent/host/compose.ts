@@ -12,6 +12,7 @@ import { sandboxManager, systemdManager } from "../effects/systemd/service-manag
 import { systemContentsOf } from "../effects/systemd/system-contents.ts";
 import { systemdActivator } from "../effects/systemd/systemd-activator.ts";
 import { bootDirectoryOf } from "../effects/host/boot-links.ts";
+import { bootLoaderOf, unknownLoader } from "../effects/boot/boot-loader.ts";
 import { checkedFilesIn } from "../effects/files/checked-file.ts";
 import { locksIn } from "../effects/process/process-lock.ts";
 import { reportOutletsOf } from "../effects/report/report-outlets.ts";
@@ -83,6 +84,7 @@ export function composeTools(
   const stateDirectory = settings.paths.state;
   const store = nixStoreOf(settings);
   const managed = isManaged(settings);
+  const bootLoader = managed ? bootLoaderOf(settings) : unknownLoader(settings.paths.boot);
   const transport = new Transport(settings);
   const mirrors = mirrorsOf(settings, transport);
   const roots = gcRootsIn(settings.paths.gcRoots);
@@ -111,7 +113,8 @@ export function composeTools(
     successor: successorOf(settings, { configFile, store, managed }),
     isService,
     disk: systemDisk,
-    boot: bootDirectoryOf(settings, store),
+    boot: bootDirectoryOf(settings, store, bootLoader),
+    bootLoader,
     closures: closureFetchOf({
       ...{ settings, mirrors, store, roots, log, onProgress },
       disk: systemDisk,

@@ -33,10 +33,14 @@ export async function rollBackByHand(
     const unfinished = await finishBegun(pass);
     // If one generation does not come up, a person may choose another.
     if (unfinished && journal.record.state.name !== "Reverting") throw unfinished;
-    const from = await tools.store.profileToplevel();
-    const target = await findTarget(tools, generation);
+    const { pendingReboot } = journal.record;
+    const current = await tools.store.findGeneration(await tools.store.profileGeneration());
+    // What waits for its trial is left for the system that is still the boot default.
+    const stays = pendingReboot?.trial && generation === null ? current : null;
+    const target = stays ?? (await findTarget(tools, generation));
+    const from = stays ? pendingReboot?.release.toplevel : await tools.store.profileToplevel();
     const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
-    await journal.happened({ type: "RevertBegun", from, target, reason });
+    await journal.happened({ type: "RevertBegun", from: from ?? null, target, reason });
     const error = await runSteps(pass);
     if (error) throw error;
     return { ...target, generation: await tools.store.profileGeneration() };

@@ -5,6 +5,7 @@ import type {
   CachedManifest,
   ClosureFetch,
   FetchSummary,
+  BootLoader,
   HookRun,
   NixStore,
   ReportOutlets,
@@ -92,6 +93,16 @@ export class MemoryHost {
   readonly checking = new Set<string>();
   readonly roots = new Map<string, string>();
   missingBootSpace: { directory: string; needed: number; free: number } | null = null;
+
+  /** What the boot loader starts, and what it starts once before that. */
+  bootDefault: string | null = system("1");
+  oneShot: string | null = null;
+  /** Why the boot loader cannot start a system once. */
+  cannotTry: string | null = "this boot loader is not known to start a system once";
+  /** Systems that never come up: the next reset boots again. */
+  readonly dead = new Set<string>();
+  /** What a tool throws while the agent is being stopped. */
+  readonly interrupted = new PullError("INTERRUPTED", "stopped");
 
   bootId = "boot 1";
   units: UnitTroubles | null = { failed: [], restarts: new Map() };
@@ -196,8 +207,15 @@ export class MemoryHost {
     return calls.slice(at);
   }
 
-  /** The host goes down and comes up again, with the boot default or another system. */
-  boot(toplevel: string | null = this.profile): void {
+  /** The host goes down and comes up again, with what the boot loader starts or another system. */
+  boot(chosen?: string): void {
+    const toplevel = chosen ?? this.oneShot ?? this.bootDefault;
+    this.oneShot = null;
+    if (toplevel !== null && this.dead.has(toplevel)) {
+      if (toplevel === this.bootDefault) throw new Error(`${toplevel} does not come up`);
+      this.boot();
+      return;
+    }
     this.bootId = `boot ${Number(this.bootId.split(" ")[1]) + 1}`;
     this.booted = toplevel;
     this.running = toplevel;
@@ -244,6 +262,7 @@ function toolsOf(host: MemoryHost): AgentTools {
       needsReboot: async (toplevel) => kernelOf(host, toplevel) !== kernelOf(host, host.booted),
       missingSpace: async () => host.missingBootSpace,
     },
+    bootLoader: bootLoaderOf(host),
     activator: activatorOf(host),
     services: servicesOf(host),
     systems: { inhibitors: async () => null, unitDefinition: async () => null },
@@ -386,8 +405,15 @@ function storeOf(host: MemoryHost): NixStore {
         ? null
         : { generation: wanted, toplevel };
     },
-    async pruneGenerations(keep) {
-      host.call(`prune generations to ${keep}`);
+    async pruneGenerations(keep, spared = null) {
+      host.call(`prune generations to ${keep}${spared === null ? "" : ` and ${spared}`}`);
+    },
+    async forgetNewer(toplevel) {
+      for (const [number, other] of host.generations) {
+        if (other !== toplevel || number <= (host.generation ?? 0)) continue;
+        host.call(`delete generation ${number}`);
+        host.generations.delete(number);
+      }
     },
     runningToplevel: async () => host.running,
     bootedToplevel: async () => host.booted,
@@ -415,6 +441,25 @@ function rootsOf(host: MemoryHost): AgentTools["roots"] {
   };
 }
 
+function bootLoaderOf(host: MemoryHost): BootLoader {
+  return {
+    look: async () => ({ name: "loader", cannotTry: host.cannotTry }),
+    async tryOnce({ toplevel, proven }) {
+      host.call(`try once ${toplevel}`);
+      if (host.bootDefault !== proven) return `${proven} is not the default`;
+      if (![...host.generations.values()].includes(toplevel)) return `no entry for ${toplevel}`;
+      host.oneShot = toplevel;
+      return null;
+    },
+    isTrialPending: async () => host.oneShot !== null,
+    async cancelTrial() {
+      if (host.oneShot !== null) host.call("cancel trial");
+      host.oneShot = null;
+    },
+    kernelDirectory: async () => "/boot",
+  };
+}
+
 function activatorOf(host: MemoryHost): AgentTools["activator"] {
   return {
     canActivate: async (toplevel) => !host.unswitchable.has(toplevel),
@@ -427,6 +472,9 @@ function activatorOf(host: MemoryHost): AgentTools["activator"] {
       outcome.meanwhile?.();
       if (SWITCHES.includes(exitCode ?? -1) && (action === "switch" || action === "test")) {
         host.running = toplevel;
+      }
+      if (SWITCHES.includes(exitCode ?? -1) && (action === "switch" || action === "boot")) {
+        host.bootDefault = toplevel;
       }
       const lockHeld = exitCode === 11;
       const facts = { ...NO_FACTS, lockRefused: lockHeld };

@@ -32,7 +32,11 @@ export const pathsSchema = z
     bootedSystem: directorySchema
       .default("/run/booted-system")
       .describe("Link to the system that was booted."),
-    boot: directorySchema.default("/boot").describe("Where the boot loader keeps kernels."),
+    boot: directorySchema
+      .optional()
+      .describe(
+        "Where the boot loader keeps kernels. If absent: what systemd-boot says (XBOOTLDR or ESP), else /boot.",
+      ),
   })
   .prefault({})
   .describe("Files and directories.");

@@ -47,7 +47,7 @@ export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolea
 
 /** Whether a failure with this code may be the world's. */
 export function mayBeTheWorlds(code: ErrorCode): boolean {
-  return code === "HEALTH_MIRROR" || code === "HEALTH_UNBLAMED";
+  return code === "HEALTH_MIRROR" || code === "HEALTH_UNBLAMED" || code === "BOOT_NOT_TRIED";
 }
 
 /** How often and when a system is tried again whose failure may be the world's. */

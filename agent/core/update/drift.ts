@@ -33,6 +33,8 @@ export function driftOf(
   const { running, booted = null } = host;
   if (!changesRunningSystem(mode) || running === null || running === expected) return null;
   if (pendingReboot?.release.toplevel === expected && !pendingReboot.wayBack) return null;
+  // It was switched to, and waits for the boot that tries it.
+  if (pendingReboot?.trial && pendingReboot.release.toplevel === running) return null;
   return { what: running === booted ? "booted" : "running", expected, found: running };
 }
 

@@ -25,7 +25,15 @@ export type Event = { readonly at: string } & (
   /** The system is to become the boot default. `rebootNeeded`: only a boot can prove it. */
   | { readonly type: "CommitBegun"; readonly rebootNeeded: boolean; readonly message?: string }
   /** `bootId` is the boot in which that happened. */
-  | { readonly type: "BootDefaultSet"; readonly bootId: string }
+  | {
+      readonly type: "BootDefaultSet";
+      readonly bootId: string;
+      /** True if another system runs although this one is proven: a boot brings it. */
+      readonly rebootNeeded?: boolean;
+      readonly message?: string;
+    }
+  /** The next boot, after `bootId`, tries the system; the boot default is as it was. */
+  | { readonly type: "TrialArmed"; readonly bootId: string }
   | { readonly type: "ActivationRejected"; readonly reason: Reason }
   /** Not the system's fault, as far as is known: it is undone and tried again. */
   | { readonly type: "ActivationInterrupted"; readonly reason: Reason }

@@ -45,10 +45,17 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
  */
 export type BootVerdict = "open" | "proven" | "rejected";
 
+/** Why a trial is undone that did not leave the host with the system. */
+const BACK_BY_ITSELF: readonly ErrorCode[] = ["BOOT_TRIAL_FAILED", "BOOT_NOT_TRIED"];
+
 /** Judges the system of a boot. One that waited for nothing is proven. */
 export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string): BootVerdict {
   if (state.name === "Verifying" && state.afterBoot) return "open";
-  if (state.name === "RollingBack" || state.name === "RolledBack") return "rejected";
+  if (state.name === "RollingBack" || state.name === "RolledBack") {
+    // The system that was booted is the one that was proven before.
+    const isBack = BACK_BY_ITSELF.includes(state.reason.code);
+    return isBack ? "proven" : "rejected";
+  }
   if (pendingReboot === null) return "proven";
   if (pendingReboot.wayBack) return pendingReboot.bootId === bootId ? "rejected" : "proven";
   return pendingReboot.bootId === bootId ? "proven" : "open";

@@ -61,6 +61,15 @@ export function decide({
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
   // Whether this host was asked for the same before: a refresh, or a release for other hosts.
   const asked = committed?.toplevel === release.toplevel && committed.mode === release.mode;
+  // The next boot tries it; until then nothing more can be done for it.
+  const isWaiting = record.pendingReboot?.trial && !record.pendingReboot.wayBack;
+  if (
+    isWaiting &&
+    setsProfile(release.mode) &&
+    record.pendingReboot?.release.toplevel === release.toplevel
+  ) {
+    return { kind: "active" };
+  }
   const active = isActive(record, release, host);
   if (active) return { kind: recorded ? "active" : "adopt" };
   const binding = waits.filter(({ binds }) => insistence === "patient" || binds === "everyone");

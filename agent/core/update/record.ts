@@ -55,6 +55,8 @@ const pendingRebootSchema = z.strictObject({
   attempts: z.int().nonnegative(),
   /** The boot in which the reboot became necessary. Any other boot is that reboot. */
   bootId: bootIdSchema,
+  /** True if the boot is a trial: every later one starts the recorded system again. */
+  trial: z.boolean().optional(),
   /** Reboots that the agent itself asked for. */
   requested: z.int().nonnegative(),
 });

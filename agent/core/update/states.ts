@@ -48,6 +48,8 @@ export const rollingBackSchema = z.strictObject({
   /** Whether the system is to blame, so that it is not tried again. */
   deny: z.boolean(),
   rollbackAttempts: z.int().nonnegative(),
+  /** True if the recorded system never ceased to be profile and boot default. */
+  trial: z.boolean().optional(),
 });
 
 /** The states. Each says what is about to be done, and is on disk before it is done. */
@@ -70,11 +72,21 @@ export const stateSchema = z.discriminatedUnion("name", [
     ...withBaseline,
     /** True if the host booted it, so that it is the boot default already. */
     afterBoot: z.boolean(),
+    /** True if the boot was a trial: the recorded system is still profile and boot default. */
+    trial: z.boolean().optional(),
     /** Units whose jobs failed in the switch; absent if none did. */
     failedJobs: z.array(z.string()).optional(),
   }),
   /** The system is proven, or only a boot can prove it: it becomes the boot default. */
-  z.strictObject({ name: z.literal("Committing"), ...withBaseline, rebootNeeded: z.boolean() }),
+  z.strictObject({
+    name: z.literal("Committing"),
+    ...withBaseline,
+    rebootNeeded: z.boolean(),
+    /** True if a trial boot has proven it. */
+    tried: z.boolean().optional(),
+  }),
+  /** The next boot tries the system, and the recorded one stays the boot default. */
+  z.strictObject({ name: z.literal("Armed"), ...withBaseline }),
   /** The host has switched to the release; the agent removes leftovers. */
   z.strictObject({ name: z.literal("Committed"), ...withBaseline }),
   /** The agent restores the recorded system. */
@@ -120,6 +132,7 @@ export function isPastTheLine(state: State): boolean {
     case "Activating":
     case "Verifying":
     case "Committing":
+    case "Armed":
     case "Committed":
     case "RollingBack":
     case "RolledBack":

@@ -99,14 +99,20 @@ export const TRANSITIONS: Transitions = {
     AgentRestarted: countRestart,
   },
   Committing: {
-    BootDefaultSet: (state, { at, bootId }, record) => ({
+    BootDefaultSet: (state, { at, bootId, rebootNeeded = state.rebootNeeded }, record) => ({
       ...commit(record, state, at),
-      pendingReboot: state.rebootNeeded ? pendingRebootOf(state, { bootId, wayBack: false }) : null,
+      pendingReboot: rebootNeeded ? pendingRebootOf(state, { bootId, wayBack: false }) : null,
+    }),
+    // Nothing is committed that was not proven.
+    TrialArmed: (state, { bootId }, record) => ({
+      ...to(withoutWayBack(record), { name: "Armed", ...prepared(state) }),
+      pendingReboot: { ...pendingRebootOf(state, { bootId, wayBack: false }), trial: true },
     }),
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
     AgentRestarted: countRestart,
   },
+  Armed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   RollingBack: {
     RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => ({
@@ -191,11 +197,12 @@ function adopt(
   { release, at, previous }: EventOf<"AlreadyActive">,
   record: AgentRecord,
 ): AgentRecord {
-  return {
-    ...to(withoutWayBack(record), { name: "Idle" }),
-    committed: committedOf(release, at, previous),
-    pendingReboot: stillPending(record.pendingReboot, release),
-  };
+  const pendingReboot = stillPending(record.pendingReboot, release);
+  const rested = { ...to(withoutWayBack(record), { name: "Idle" }), pendingReboot };
+  // What waits for its trial is not proven.
+  return pendingReboot?.trial
+    ? rested
+    : { ...rested, committed: committedOf(release, at, previous) };
 }
 
 /** What a person leaves is denied, so that the next poll does not bring it back. */
@@ -204,10 +211,12 @@ function beginRevert(
   { from, target, reason, at }: EventOf<"RevertBegun">,
   record: AgentRecord,
 ): AgentRecord {
-  const left = record.committed?.toplevel === from ? record.committed : null;
+  const { committed, pendingReboot } = record;
+  const tried = pendingReboot?.trial && pendingReboot.release.toplevel === from;
+  const left = tried ? pendingReboot.release : committed?.toplevel === from ? committed : null;
   return {
     ...to(record, { name: "Reverting", from, target, failures: 0 }),
-    committed: left ? null : record.committed,
+    committed: committed?.toplevel === from ? null : committed,
     pendingReboot: null,
     denied: left ? withDenial(record.denied, denialOfAll(left, reason, at)) : record.denied,
   };
@@ -215,7 +224,7 @@ function beginRevert(
 
 /** A person does not want the system back, however it is activated. */
 function denialOfAll(
-  { toplevel, sequence, digest }: Committed,
+  { toplevel, sequence, digest }: Pick<Committed, "toplevel" | "sequence" | "digest">,
   reason: Denial["reason"],
   at: string,
 ): Denial {
@@ -231,10 +240,10 @@ function noticeReboot(
   const pending = record.pendingReboot;
   if (pending === null) return record;
   if (pending.wayBack) return { ...record, pendingReboot: null };
-  const { release, attempts, baseline } = pending;
+  const { release, attempts, baseline, trial } = pending;
   const examined: Prepared = { release, attempts, baseline, bootId, restarts: 0 };
   return {
-    ...to(record, { name: "Verifying", ...examined, afterBoot: true }),
+    ...to(record, { name: "Verifying", ...examined, afterBoot: true, ...(trial && { trial }) }),
     pendingReboot: null,
   };
 }
@@ -266,7 +275,10 @@ function beginCommit(
   { rebootNeeded }: EventOf<"CommitBegun">,
   record: AgentRecord,
 ): AgentRecord {
-  return to(record, { name: "Committing", ...prepared(state), rebootNeeded });
+  return to(record, {
+    ...{ name: "Committing", ...prepared(state), rebootNeeded },
+    ...(isTrial(state) && { tried: true }),
+  });
 }
 
 /** The system is to blame: it is undone and denied. */
@@ -293,7 +305,15 @@ function rollingBack(
   reason: StateOf<"RollingBack">["reason"],
   deny: boolean,
 ): StateOf<"RollingBack"> {
-  return { name: "RollingBack", ...prepared(state), reason, deny, rollbackAttempts: 0 };
+  return {
+    ...{ name: "RollingBack", ...prepared(state), reason, deny, rollbackAttempts: 0 },
+    ...(isTrial(state) && { trial: true }),
+  };
+}
+
+/** Whether a boot of the system was a trial, and the recorded system is the boot default. */
+function isTrial(state: Prepared & { trial?: boolean | undefined }): boolean {
+  return state.trial === true;
 }
 
 /** A release that was committed and did not survive its boot is no longer committed. */

@@ -1,21 +1,27 @@
 import { stat, statfs } from "node:fs/promises";
 import { join } from "node:path";
-import type { BootDirectory, NixStore } from "../../core/ports.ts";
+import type { BootDirectory, BootLoader, NixStore } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { ifMissing, readLinkIfExists } from "../files/missing-file.ts";
 
 /** Links of a toplevel (NixOS) to what only a reboot can replace. */
 const LINKS = ["kernel", "initrd", "kernel-modules"] as const;
 
-/** The boot loader's directory and the booted system of a host, as its settings name them. */
+/**
+ * The boot loader's directory and the booted system of a host, as its settings name them; the
+ * boot loader knows its directory if they do not.
+ */
 export function bootDirectoryOf(
   { paths }: { paths: Pick<Settings["paths"], "boot" | "bootedSystem"> },
   store: Pick<NixStore, "realPath">,
+  loader: Pick<BootLoader, "kernelDirectory">,
 ): BootDirectory {
-  const { boot: directory, bootedSystem } = paths;
+  const { boot, bootedSystem } = paths;
   return {
     needsReboot: (toplevel) => needsReboot(bootedSystem, store.realPath(toplevel)),
     async missingSpace(toplevel) {
+      const directory = boot ?? (await loader.kernelDirectory());
+      if (directory === null) return null;
       const missing = await missingBootSpace(directory, bootedSystem, store.realPath(toplevel));
       return missing && { directory, ...missing };
     },

@@ -11,6 +11,7 @@ type SystemProfile = Pick<
   | "setProfile"
   | "restoreProfile"
   | "pruneGenerations"
+  | "forgetNewer"
   | "profileToplevel"
   | "profileGeneration"
   | "findGeneration"
@@ -25,25 +26,44 @@ export function systemProfile(profile: string, nix: NixPrograms): SystemProfile 
   };
   const currentGeneration = async (): Promise<number | null> =>
     generationNumber(await readLinkIfExists(profile), profile);
+  /** Numbers of all generations, the newest first. */
+  const generations = async (): Promise<number[]> =>
+    (await ifMissing(readdir(dirname(profile)), []))
+      .map((link) => generationNumber(link, profile))
+      .filter((number) => number !== null)
+      .sort((a, b) => b - a);
+  const toplevelOf = (generation: number): Promise<string | null> =>
+    storePathBehind(`${profile}-${generation}-link`, nix.root);
+  const remove = async (numbers: readonly number[]): Promise<void> => {
+    if (numbers.length > 0) await change("--delete-generations", ...numbers.map(String));
+  };
   return {
     setProfile: (toplevel) => change("--set", toplevel),
     async restoreProfile(generation) {
       if (generation === null) await removeDurably(profile);
       else await change("--switch-generation", String(generation));
     },
-    pruneGenerations: (keep) => change("--delete-generations", `+${keep}`),
+    async pruneGenerations(keep, spared = null) {
+      const kept = new Set([(await currentGeneration()) ?? 0, spared ?? 0]);
+      await remove((await generations()).slice(keep).filter((number) => !kept.has(number)));
+    },
+    async forgetNewer(toplevel) {
+      const current = (await currentGeneration()) ?? 0;
+      const newer: number[] = [];
+      for (const number of await generations()) {
+        if (number > current && (await toplevelOf(number)) === toplevel) newer.push(number);
+      }
+      await remove(newer);
+    },
     profileToplevel: () => storePathBehind(profile, nix.root),
     profileGeneration: currentGeneration,
     async findGeneration(wanted) {
       const current = await currentGeneration();
-      const links = await ifMissing(readdir(dirname(profile)), []);
-      const numbers = links
-        .map((link) => generationNumber(link, profile))
-        .filter((number) => number !== null)
-        .filter((number) => (wanted === null ? number < (current ?? 0) : number === wanted))
-        .sort((a, b) => b - a);
+      const numbers = (await generations()).filter((number) =>
+        wanted === null ? number < (current ?? 0) : number === wanted,
+      );
       for (const generation of numbers) {
-        const toplevel = await storePathBehind(`${profile}-${generation}-link`, nix.root);
+        const toplevel = await toplevelOf(generation);
         if (toplevel !== null) return { generation, toplevel };
       }
       return null;

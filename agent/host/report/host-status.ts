@@ -1,3 +1,5 @@
+import { toPullError } from "../../core/errors.ts";
+import type { BootLoaderFacts } from "../../core/ports.ts";
 import { driftOf, type Drift } from "../../core/update/drift.ts";
 import type { HoldRead } from "../../core/schedule/hold.ts";
 import type { EventType } from "../../core/update/events.ts";
@@ -27,6 +29,7 @@ export interface HostStatus {
   readonly hold: HoldRead;
   /** How the host differs from its release, and not by an update that is under way. */
   readonly drift: Drift | null;
+  readonly bootLoader: BootLoaderFacts;
   /** What is wrong with what the state directory remembers. */
   readonly alarms: readonly Reason[];
 }
@@ -34,7 +37,15 @@ export interface HostStatus {
 /** What reading the status takes. */
 export type StatusTools = Pick<
   AgentTools,
-  "settings" | "state" | "store" | "history" | "files" | "commands" | "clock" | "machineId"
+  | "settings"
+  | "state"
+  | "store"
+  | "history"
+  | "files"
+  | "commands"
+  | "clock"
+  | "machineId"
+  | "bootLoader"
 >;
 
 /** Reads the status, from disk alone. */
@@ -53,6 +64,7 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
     hold,
     drift: isPastTheLine(record.state) ? null : driftOf(record, host),
     host: { ...host, generation: await store.profileGeneration() },
+    bootLoader: await bootLoaderFacts(tools),
     lastPoll: await readPollReport(files),
     lastImport: imported
       ? {
@@ -63,6 +75,17 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
         }
       : null,
   };
+}
+
+/** What the boot loader is; that it cannot be asked is no reason to say nothing else. */
+export async function bootLoaderFacts({
+  bootLoader,
+}: Pick<AgentTools, "bootLoader">): Promise<BootLoaderFacts> {
+  try {
+    return await bootLoader.look();
+  } catch (error) {
+    return { name: null, cannotTry: toPullError(error).message };
+  }
 }
 
 /** What is wrong with a hold: a damaged one holds the host, and somebody has to look. */

@@ -9,6 +9,12 @@ import { historyEntrySchema } from "../../core/update/history-entry.ts";
 import { pollReportSchema } from "../poll/poll-report.ts";
 import type { HostStatus } from "./host-status.ts";
 
+/** What a host's boot loader is, and what it can do. */
+export const bootLoaderSchema = z.strictObject({
+  name: z.string().nullable().describe("null if it is not known"),
+  cannotTry: z.string().nullable().describe("why it cannot start a system once; null if it can"),
+});
+
 /** What `status --json` prints, and the status socket gives. */
 export const statusSchema = z.strictObject({
   hostname: hostnameSchema,
@@ -22,6 +28,7 @@ export const statusSchema = z.strictObject({
   alarms: z.array(reasonSchema),
   hold: holdReadSchema,
   drift: driftSchema.nullable(),
+  bootLoader: bootLoaderSchema,
   lastPoll: pollReportSchema.nullable(),
   lastImport: historyEntrySchema
     .pick({ at: true, sequence: true, toplevel: true, deltas: true })

@@ -100,7 +100,9 @@ async function bringIn(
     return { ...now, record: journal.record, updated: false };
   }
   const error = await runSteps(pass);
-  const updated = error === null && journal.record.committed?.digest === release.digest;
+  const { committed, pendingReboot } = journal.record;
+  const taken = pendingReboot?.trial ? pendingReboot.release.digest : committed?.digest;
+  const updated = error === null && taken === release.digest;
   return { ...now, record: journal.record, updated, error };
 }
 

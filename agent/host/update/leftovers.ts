@@ -1,3 +1,4 @@
+import { toPullError } from "../../core/errors.ts";
 import type { AgentRecord } from "../../core/update/record.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { ROOT } from "./roots.ts";
@@ -6,12 +7,15 @@ import { ROOT } from "./roots.ts";
 type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack">;
 
 /** What removing preparations takes. */
-export type PreparationTools = Pick<AgentTools, "services" | "roots" | "deadline">;
+export type PreparationTools = Pick<
+  AgentTools,
+  "services" | "roots" | "deadline" | "bootLoader" | "log"
+>;
 
 /** Removes what an activation needs for as long as it runs, and its boot if one is pending. */
 export async function removePreparations(
   { pendingReboot, unfinishedWayBack }: Remaining,
-  { services, roots, deadline }: PreparationTools,
+  { services, roots, deadline, bootLoader, log }: PreparationTools,
 ): Promise<void> {
   await services.disarmDeadline();
   if (!unfinishedWayBack) {
@@ -21,6 +25,14 @@ export async function removePreparations(
   if (pendingReboot === null || pendingReboot.wayBack) {
     await deadline.disarmForBoot();
     await roots.release(ROOT.agent);
+  }
+  if (!pendingReboot?.trial) {
+    await roots.release(ROOT.trial);
+    // What is left of an earlier one must not start a system that nobody waits for.
+    await bootLoader.cancelTrial().catch((thrown: unknown) => {
+      const { code, message } = toPullError(thrown);
+      log.warn(message, { code });
+    });
   }
 }
 

@@ -103,6 +103,7 @@ function eventOf(
       return { type: "RollbackFailed", message };
     case "Reverting":
       return { type: "RevertFailed", message };
+    case "Armed":
     case "Committed":
     case "RolledBack":
       return null;

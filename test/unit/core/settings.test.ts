@@ -51,7 +51,6 @@ describe("a configuration with mirrors and keys alone", () => {
         gcRoots: "/nix/var/nix/gcroots/nixos-pull",
         currentSystem: "/run/current-system",
         bootedSystem: "/run/booted-system",
-        boot: "/boot",
       },
       limits: {
         manifestBytes: 32 * 1024 ** 2,

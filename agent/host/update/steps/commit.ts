@@ -13,20 +13,31 @@ import { retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
 import type { Step } from "../step.ts";
 import { runSwitch, type SwitchTools } from "../switch-run.ts";
+import { armTrial, type TrialTools } from "./arm-trial.ts";
 
 /** What committing takes. */
-export type CommitTools = SwitchTools & DeadlineTools & Pick<AgentTools, "store">;
+export type CommitTools = SwitchTools & DeadlineTools & TrialTools & Pick<AgentTools, "store">;
 
-/** Makes the system the boot default. */
+/**
+ * Makes the system the boot default. One that only a boot can prove is tried by one boot first,
+ * if the boot loader can.
+ */
 export const commit: Step<"Committing", CommitTools> = async (state, context, tools) => {
-  const { release, rebootNeeded, baseline } = state;
+  const { release, rebootNeeded, baseline, tried = false } = state;
   const { store, services, settings } = tools;
+  // A boot that was to try another system would pass this one by.
+  if (context.record.pendingReboot?.trial) await tools.bootLoader.cancelTrial();
+  const arming = rebootNeeded ? await armTrial(state, context, tools) : null;
+  if (arming !== null && "event" in arming) return arming;
   if ((await store.profileToplevel()) !== release.toplevel) {
     await store.setProfile(release.toplevel);
   }
+  const { keep } = settings.generations;
+  // Before the installer, which copies the kernels of all generations.
+  if (keep !== undefined) await store.pruneGenerations(keep, baseline.generation);
   // A power cut may have brought the old system back after the new one was proven.
   const { running } = await observe(store);
-  const proven = release.mode === "switch" && !rebootNeeded;
+  const proven = release.mode === "switch" && !rebootNeeded && !tried;
   const action = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
   const order = {
     ...({ toplevel: release.toplevel, action, ranBefore: running } as const),
@@ -46,7 +57,16 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   const problem = judgeBootDefault(release, await observe(store));
   if (problem !== null) return { event: rejected("HEALTH_FAILED", problem), details };
   if (rebootNeeded) await armBootDeadline(release, tools);
-  return { event: { type: "BootDefaultSet", bootId: await services.bootId() }, details };
+  const isAway = tried && running !== null && running !== release.toplevel;
+  if (arming !== null) tools.log.warn(`not tried by one boot: ${arming.cannot}`);
+  return {
+    event: {
+      ...{ type: "BootDefaultSet", bootId: await services.bootId() },
+      ...(isAway && { rebootNeeded: true }),
+      ...(arming !== null && { message: `not tried by one boot: ${arming.cannot}` }),
+    },
+    details,
+  };
 };
 
 /** By which code a commit is tried again; null if the system is to blame for its failure. */

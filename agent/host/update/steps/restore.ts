@@ -25,7 +25,7 @@ import { restoreUnits, type UnitTools } from "../restore-units.ts";
 /** What going back takes. */
 export type RollBackTools = SwitchTools &
   UnitTools &
-  Pick<AgentTools, "store" | "services" | "boot" | "systems">;
+  Pick<AgentTools, "store" | "services" | "boot" | "systems" | "bootLoader">;
 
 /**
  * Restores the system that was recorded before the activation. Nothing vetoes that: the old
@@ -35,15 +35,29 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
   const { release, baseline } = state;
   const { store, services, boot } = tools;
   const host = await observe(store);
+  if (setsProfile(release.mode)) await tools.bootLoader.cancelTrial();
+  if (state.trial) {
+    // Profile and boot default never changed: the next boot leads back, if that did not happen.
+    const rebootFrom = await services.bootId();
+    const isThere = host.running !== release.toplevel;
+    return { event: { type: "RollbackSucceeded", ...(!isThere && { rebootFrom }) } };
+  }
   // A system that was booted runs now, though its mode alone would not have made it so.
   const booted = release.mode === "boot" && host.running === release.toplevel;
   const plan = planRollback(booted ? "switch" : release.mode, baseline);
   if (plan.restoreProfile && host.profile !== baseline.profile) {
     await store.restoreProfile(baseline.generation);
   }
+  if (plan.restoreProfile && baseline.generation !== null) {
+    // The installer copies the kernels of all generations; there may be no room for this one's.
+    await store.forgetNewer(release.toplevel);
+  }
   const way: WayBack = {
     // A host that booted the new kernel leaves it only by another boot.
-    needsBoot: booted && baseline.profile !== null && (await boot.needsReboot(baseline.profile)),
+    needsBoot:
+      host.booted === release.toplevel &&
+      baseline.profile !== null &&
+      (await boot.needsReboot(baseline.profile)),
     warnings: [],
     details: {},
     activated: null,

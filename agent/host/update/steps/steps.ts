@@ -1,6 +1,7 @@
 import type { StateName, StateOf } from "../../../core/update/states.ts";
 import type { Step, StepContext, StepResult } from "../step.ts";
 import { activate, type ActivateTools } from "./activate.ts";
+import { endArming, type EndArmingTools } from "./arm-trial.ts";
 import { commit, endUpdate, type CommitTools, type EndTools } from "./commit.ts";
 import { fetchStep, type FetchStepTools } from "./fetch.ts";
 import { recordBaseline, stage, type BaselineTools, type StageTools } from "./prepare.ts";
@@ -21,6 +22,7 @@ export type StepTools = FetchStepTools &
   ActivateTools &
   VerifyTools &
   CommitTools &
+  EndArmingTools &
   EndTools &
   RollBackTools &
   EndRollBackTools &
@@ -41,6 +43,7 @@ const STEPS: { readonly [Name in WorkingState]: Step<Name, StepTools> } = {
   Activating: activate,
   Verifying: verify,
   Committing: commit,
+  Armed: endArming,
   Committed: endUpdate,
   RollingBack: rollBack,
   RolledBack: endRollBack,

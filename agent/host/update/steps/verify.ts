@@ -2,14 +2,17 @@ import { setsProfile } from "../../../core/update/activation.ts";
 import { blameFor } from "../../../core/update/blame.ts";
 import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
+import { observe } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
-import { interrupted, type Happening } from "../happening.ts";
+import { interrupted, rejected, type Happening } from "../happening.ts";
 import { passHealthGate, type HealthGateTools, type HealthProblem } from "../health-gate.ts";
 import type { Step } from "../step.ts";
 import { makeWay, type TakeOverTools } from "../take-over.ts";
 
 /** What verifying takes. */
-export type VerifyTools = HealthGateTools & TakeOverTools & Pick<AgentTools, "boot" | "systems">;
+export type VerifyTools = HealthGateTools &
+  TakeOverTools &
+  Pick<AgentTools, "boot" | "systems" | "bootLoader">;
 
 /** Leads back: for good if the system is to blame, else to be tried again. */
 async function blame(
@@ -44,6 +47,27 @@ async function isUnchanged(
   return definition !== null && definition === (await systems.unitDefinition(now, unit));
 }
 
+/** What a trial leads to that did not leave the host with the system; null if it did. */
+async function judgeTrial(
+  state: StateOf<"Verifying">,
+  tools: Pick<AgentTools, "store" | "services" | "bootLoader" | "settings">,
+): Promise<Happening | null> {
+  const { toplevel } = state.release;
+  const { running } = await observe(tools.store);
+  if (running === null || running === toplevel) return null;
+  if (await wasCutOff(state, tools)) {
+    const message = `the host went down while ${toplevel} was judged`;
+    const reason = { code: "ACTIVATION_INTERRUPTED", message } as const;
+    return interrupted(state, reason, tools.settings.activation.attempts);
+  }
+  if (await tools.bootLoader.isTrialPending()) {
+    const message = `expected the boot loader to start ${toplevel} once, but it started ${running}`;
+    return { type: "ActivationInterrupted", reason: { code: "BOOT_NOT_TRIED", message } };
+  }
+  const message = `${toplevel} was started once, and the host came back with ${running}`;
+  return rejected("BOOT_TRIAL_FAILED", message);
+}
+
 /** Examines the system that runs. */
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
   const { release, baseline, afterBoot } = state;
@@ -52,12 +76,17 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
     const message = "the host went down meanwhile";
     return { event: interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts) };
   }
+  if (state.trial) {
+    const missed = await judgeTrial(state, tools);
+    if (missed !== null) return { event: missed };
+  }
   if (release.mode === "dry-activate") return { event: { type: "HealthConfirmed" } };
   if (!afterBoot) await makeWay(release, signal, tools);
   const { failedJobs = [] } = state;
   const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
   const found = await passHealthGate(subject, tools, signal);
   if (found) return { event: await blame(state, found, tools) };
+  if (state.trial) return { event: { type: "CommitBegun", rebootNeeded: false } };
   if (afterBoot || !setsProfile(release.mode)) return { event: { type: "HealthConfirmed" } };
   const rebootNeeded = await tools.boot.needsReboot(release.toplevel);
   return { event: { type: "CommitBegun", rebootNeeded } };

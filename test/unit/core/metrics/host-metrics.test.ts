@@ -43,7 +43,7 @@ test("a host that is what it should be", () => {
     "updates_total 1",
   ]);
   expect(set(samples, "state")).toEqual(['state{state="Idle"} 1']);
-  expect(only(samples, /^state\{/)).toHaveLength(13);
+  expect(only(samples, /^state\{/)).toHaveLength(14);
   expect(set(samples, "waiting")).toEqual([]);
   expect(only(samples, /^waiting\{/)).toHaveLength(7);
 });
@@ -52,7 +52,7 @@ test("what is not known is left out", () => {
   const samples = metricsOf({ release: null, accepted: null }, ["lastPoll", "disk", "waits"]);
   expect(samples.map((sample) => sample.split(/[ {]/)[0])).toEqual([
     ...["build_info", "host_info"],
-    ...Array<string>(13).fill("state"),
+    ...Array<string>(14).fill("state"),
     "failing",
     ...Array<string>(7).fill("waiting"),
     ...["reboot_needed", "drifted", "report_timestamp_seconds"],

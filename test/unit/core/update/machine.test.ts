@@ -63,6 +63,7 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     at: times,
     release: releases,
   }),
+  TrialArmed: fc.record({ type: fc.constant("TrialArmed"), at: times, bootId: bootIds }),
   ReleaseWithdrawn: fc.record({
     type: fc.constant("ReleaseWithdrawn"),
     at: times,
@@ -386,6 +387,16 @@ describe("over any life of an agent", () => {
           expect(is).toEqual(rebootNeeded ? reboot : null);
           return;
         }
+        case "TrialArmed": {
+          if (state.name !== "Committing") throw new Error("armed out of turn");
+          const { release, baseline, attempts } = state;
+          const { bootId } = event;
+          expect(is).toEqual({
+            ...{ release, baseline, attempts, bootId, requested: 0, wayBack: false, trial: true },
+          });
+          expect(after.committed).toBe(before.committed);
+          return;
+        }
         case "RollbackSucceeded": {
           if (state.name !== "RollingBack") throw new Error("rolled back out of turn");
           const { release, baseline, attempts } = state;
@@ -572,6 +583,7 @@ describe("an event that a state cannot meet", () => {
     Activating: { name: "Activating", ...prepared },
     Verifying: { name: "Verifying", ...prepared, afterBoot: false },
     Committing: { name: "Committing", ...prepared, rebootNeeded: false },
+    Armed: { name: "Armed", ...prepared },
     Committed: { name: "Committed", ...prepared },
     RollingBack: { name: "RollingBack", ...prepared, ...reason, rollbackAttempts: 0 },
     RolledBack: { name: "RolledBack", ...prepared, ...reason },

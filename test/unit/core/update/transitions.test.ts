@@ -32,6 +32,7 @@ const STATES: { readonly [Name in StateName]: Extract<State, { name: Name }> } =
   Activating: { name: "Activating", ...prepared },
   Verifying: { name: "Verifying", ...prepared, afterBoot: true },
   Committing: { name: "Committing", ...prepared, rebootNeeded: true },
+  Armed: { name: "Armed", ...prepared },
   Committed: { name: "Committed", ...prepared },
   RollingBack: {
     ...{ name: "RollingBack", ...prepared, reason: REASON, deny: false, rollbackAttempts: 5 },
@@ -55,6 +56,7 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
   HealthConfirmed: { type: "HealthConfirmed", at: AT },
   CommitBegun: { type: "CommitBegun", at: AT, rebootNeeded: true },
   BootDefaultSet: { type: "BootDefaultSet", at: AT, bootId: "second" },
+  TrialArmed: { type: "TrialArmed", at: AT, bootId: "second" },
   ActivationRejected: { type: "ActivationRejected", at: AT, reason: REASON },
   ActivationInterrupted: { type: "ActivationInterrupted", at: AT, reason: REASON },
   RollbackSucceeded: { type: "RollbackSucceeded", at: AT },

@@ -81,13 +81,14 @@ describe("a release that fails", () => {
     expect(outcome.error?.message).toContain(
       "switch-to-configuration boot: it ended with exit code 1",
     );
-    expect(host.takeCallsFrom("[Verifying]").slice(0, 7)).toEqual([
+    expect(host.takeCallsFrom("[Verifying]").slice(0, 8)).toEqual([
       "[Verifying]",
       "[Committing]",
       "set profile 2",
       "boot 2",
       "[RollingBack]",
       "restore generation 1",
+      "delete generation 2",
       "switch 1",
     ]);
     expect([host.profile, host.running]).toEqual([system("1"), system("1")]);
@@ -99,8 +100,9 @@ describe("a release that fails", () => {
     host.publish({ sequence: 7, system: "2" });
     host.nextSwitch("boot 2", { exitCode: 1 });
     await tick(host.tools, PATIENT);
-    expect(host.takeCallsFrom("[RollingBack]").slice(1, 5)).toEqual([
+    expect(host.takeCallsFrom("[RollingBack]").slice(1, 6)).toEqual([
       "restore generation 1",
+      "delete generation 2",
       "boot 1",
       "test 0",
       "[RolledBack]",
@@ -136,6 +138,7 @@ describe("a release that fails", () => {
       "[Verifying]",
       "[RollingBack]",
       "restore generation 1",
+      "delete generation 2",
       "switch 1",
       "[RolledBack]",
       "disarm boot deadline",
@@ -144,6 +147,18 @@ describe("a release that fails", () => {
       "[Idle]",
       "reboot",
     ]);
+  });
+
+  test("after the boot of another kernel is left by a boot, although it was switched to", async () => {
+    const host = new MemoryHost({ reboot: { policy: "never" } });
+    host.kernels.set(system("2"), "linux 6");
+    host.publish({ sequence: 7, system: "2" });
+    await tick(host.tools, PATIENT);
+    host.boot();
+    host.units = { failed: ["web.service"], restarts: new Map() };
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({ pendingReboot: { wayBack: true } });
+    expect(host.takeCalls().at(-1)).toBe("reboot");
   });
 
   test("and whose live way back fails is left by a boot, whatever the policy", async () => {
