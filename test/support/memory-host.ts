@@ -17,7 +17,7 @@ import type { HoldRead } from "../../agent/core/schedule/hold.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
-import { NO_FACTS } from "../../agent/core/update/switch-output.ts";
+import { NO_FACTS, type SwitchFacts } from "../../agent/core/update/switch-output.ts";
 import type { AgentTools } from "../../agent/host/agent-tools.ts";
 import { MemoryMirror } from "./memory-mirror.ts";
 import { recordingLog } from "./recording-log.ts";
@@ -44,6 +44,8 @@ export interface SwitchOutcome {
   readonly exitCode: number | null;
   readonly timedOut?: boolean;
   readonly lines?: readonly string[];
+  /** What its output shows. */
+  readonly facts?: Partial<SwitchFacts>;
   /** What else happens meanwhile. */
   readonly meanwhile?: () => void;
 }
@@ -477,7 +479,7 @@ function activatorOf(host: MemoryHost): AgentTools["activator"] {
         host.bootDefault = toplevel;
       }
       const lockHeld = exitCode === 11;
-      const facts = { ...NO_FACTS, lockRefused: lockHeld };
+      const facts = { ...NO_FACTS, lockRefused: lockHeld, ...outcome.facts };
       return { exitCode, timedOut, lockHeld, facts, lastLines: lines };
     },
   };

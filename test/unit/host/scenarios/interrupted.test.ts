@@ -210,7 +210,10 @@ describe("the deadline", () => {
 
   test("that cannot go back throws, and starts the agent all the same", async () => {
     const host = await hostEndedAt("test 2");
-    host.nextSwitch("switch 1", { exitCode: 2 });
+    host.running = system("2");
+    host.nextSwitch("switch 1", { exitCode: 17 });
+    // What cannot be switched to is booted, and that cannot be had either.
+    host.nextSwitch("boot 1", { exitCode: 17 });
     const error = await rejectionOf(passDeadline(host.tools, system("2")));
     expect(error.code).toBe("ROLLBACK_FAILED");
     expect(host.takeCalls().at(-1)).toBe("start agent");

@@ -39,7 +39,7 @@ describe("a poll", () => {
     ]);
     expect([host.takeCalls(), host.history]).toEqual([[], []]);
     expect(host.files.get("poll.json")).toMatchObject({
-      ...{ decision: null, sequence: null, code: "MIRROR_UNREACHABLE" },
+      ...{ decision: null, release: null, error: { code: "MIRROR_UNREACHABLE" } },
     });
     expect(host.files.get("counters.json")).toEqual({ polls: 1, pollFailures: 1, updates: 0 });
   });
@@ -252,8 +252,8 @@ describe("the report of a poll", () => {
   test("keeps how each mirror served archives, in the order of the settings", async () => {
     const { host } = hostOfTwo();
     host.files.set("poll.json", {
-      ...{ at: "2026-01-01T00:00:00.000Z", verdicts: [] },
-      ...{ decision: null, sequence: null, code: null, message: null },
+      ...{ at: "2026-01-01T00:00:00.000Z", mirrors: [], waits: [] },
+      ...{ decision: null, release: null, error: null },
       archives: [
         { mirror: "https://gone.example.org/", at: "2026-01-01T00:00:00.000Z" },
         { mirror: B, at: "2026-01-01T00:00:00.000Z" },
@@ -277,7 +277,7 @@ describe("the report of a poll", () => {
     host.fetchErrors.push(new PullError("ARCHIVE_CORRUPT", "not what was signed"));
     await tick(host.tools, PATIENT);
     expect(host.files.get("poll.json")).toMatchObject({
-      ...{ decision: "update", sequence: 7, code: "ARCHIVE_CORRUPT" },
+      ...{ decision: "update", release: { sequence: 7 }, error: { code: "ARCHIVE_CORRUPT" } },
       archives: [{ mirror: A, code: "ARCHIVE_CORRUPT", message: "not what was signed" }],
     });
   });
@@ -299,7 +299,8 @@ describe("the report of a poll", () => {
     ]);
     expect(host.files.get("poll.json")).toMatchObject({
       decision: "waiting",
-      waiting: { release: { sequence: 7 }, waits: [{ reason: "WINDOW_CLOSED" }] },
+      release: { sequence: 7 },
+      waits: [{ reason: "WINDOW_CLOSED" }],
     });
     host.hold = { kind: "damaged", why: "torn" };
     await tick(host.tools, PATIENT);

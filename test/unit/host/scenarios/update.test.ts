@@ -98,8 +98,9 @@ describe("a release in mode switch", () => {
     expect(Object.fromEntries(host.files)).toEqual({
       "poll.json": {
         at: later,
-        verdicts: [{ mirror: "https://a.example.org/", sequence: 7, unchanged: false }],
-        ...{ decision: "applied", sequence: 7, code: null, message: null },
+        mirrors: [{ mirror: "https://a.example.org/", sequence: 7, unchanged: false }],
+        ...{ decision: "applied", error: null, waits: [] },
+        release: { ...what, digest: host.record?.committed?.digest },
         archives: [{ mirror: "https://a.example.org/", at }],
       },
       "counters.json": { polls: 1, pollFailures: 0, updates: 1 },
@@ -121,7 +122,10 @@ describe("a release in mode switch", () => {
     expect(host.takeCalls()).toEqual([]);
     expect(host.events).toHaveLength(events);
     expect(host.files.get("counters.json")).toEqual({ polls: 2, pollFailures: 0, updates: 1 });
-    expect(host.files.get("poll.json")).toMatchObject({ decision: "active", sequence: 7 });
+    expect(host.files.get("poll.json")).toMatchObject({
+      decision: "active",
+      release: { sequence: 7 },
+    });
   });
 
   test("keeps as many generations as the settings say", async () => {
@@ -162,7 +166,7 @@ describe("a release in mode switch", () => {
       ...{ wayBack: false, attempts: 0, requested: 0, bootId: "boot 1" },
       baseline: {
         ...{ profile: system("1"), generation: 1, running: system("1") },
-        ...{ failedUnits: [], restartedUnits: [] },
+        ...{ failedUnits: [], restartedUnits: [], activeUnits: [] },
       },
     });
     expect(host.roots.get("agent")).toBe(system("1"));
