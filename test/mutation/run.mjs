@@ -55,7 +55,12 @@ for (const [tests, files] of judged) {
   const began = performance.now();
   const mutants = await mutate(files, tests);
   const seconds = Math.round((performance.now() - began) / 1000);
-  console.log(`\n== ${files.join(" ")}, by ${tests}: ${mutants.length} mutants, ${seconds} s`);
+  const detected = mutants.filter(({ status }) => DETECTED.includes(status)).length;
+  const timedOut = mutants.filter(({ status }) => status === "Timeout").length;
+  console.log(
+    `\n== ${files.join(" ")}, by ${tests}: ${detected} of ${mutants.length} mutants detected, ` +
+      `${timedOut} of them by a time limit; ${seconds} s`,
+  );
   for (const mutant of mutants) count(mutant);
 }
 sumUp();
