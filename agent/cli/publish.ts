@@ -92,13 +92,8 @@ export const publishCommand: CommandMaker = ({ signal, finish }) =>
 /** `nixos-pull publish`: build, copy, pack, sign, write; or the last step of these alone. */
 async function publish(options: Options, signal: AbortSignal): CommandResult {
   if (options.fromDraft !== undefined) return fromDraft(options, options.fromDraft);
-  if (options.epoch !== undefined && options.newEpoch === undefined) {
-    throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
-  }
+  refuseContradictions(options);
   const { unsigned } = options;
-  if (unsigned !== undefined && options.draft !== undefined) {
-    throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
-  }
   const rollout = rolloutRequest(options);
   const signers = await signersOf(options, signal);
   const storeKeys = await Promise.all(
@@ -151,6 +146,16 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   progress.clear();
   printPublished(published, options);
   return EXIT.ok;
+}
+
+/** Throws USAGE for options that mean nothing together. */
+function refuseContradictions({ epoch, newEpoch, unsigned, draft }: Options): void {
+  if (epoch !== undefined && newEpoch === undefined) {
+    throw new PullError("USAGE", "expected --new-epoch REASON with --epoch");
+  }
+  if (unsigned !== undefined && draft !== undefined) {
+    throw new PullError("USAGE", "expected --unsigned FILE or --draft FILE, not both");
+  }
 }
 
 /** The hosts with the groups that the command line puts them into. Throws USAGE. */

@@ -50,7 +50,7 @@ async function status(options: OptionsOf<typeof definition>, signal: AbortSignal
 }
 
 function describeStatus(status: HostStatus): string {
-  const { hostname, channel, machineId, record, host, lastPoll } = status;
+  const { hostname, channel, machineId, record, host } = status;
   const { state, committed, denied } = record;
   const memory = memoryOf(record.trust, channel);
   const rows: string[][] = [
@@ -82,25 +82,7 @@ function describeStatus(status: HostStatus): string {
   }
   if (status.hold.kind !== "none") rows.push(["hold", describeHold(status.hold)]);
   if (status.drift) rows.push(["drift", describeDrift(status.drift)]);
-  if (lastPoll) {
-    const found =
-      lastPoll.error === null
-        ? `release ${lastPoll.release?.sequence ?? "none"}: ${lastPoll.decision}`
-        : `${lastPoll.error.code}: ${lastPoll.error.message}`;
-    rows.push(["last poll", `${lastPoll.at}, ${found}`]);
-    for (const { reason, message } of lastPoll.waits) {
-      rows.push(["waits", `${reason}: ${message}`]);
-    }
-    for (const verdict of lastPoll.mirrors) {
-      rows.push(["mirror", `${verdict.mirror}: ${describeVerdict(verdict)}`]);
-    }
-    for (const { mirror, at, code, message } of lastPoll.archives) {
-      rows.push([
-        "archives",
-        `${mirror}: ${code === undefined ? "served" : `${code}: ${message}`}, ${at}`,
-      ]);
-    }
-  }
+  if (status.lastPoll) rows.push(...pollRows(status.lastPoll));
   if (status.lastImport) {
     const { at, sequence, deltas } = status.lastImport;
     const by = deltas
@@ -112,6 +94,23 @@ function describeStatus(status: HostStatus): string {
     rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);
   }
   return formatTable(rows);
+}
+
+/** What the last poll found, a line for each fact. */
+function pollRows(poll: NonNullable<HostStatus["lastPoll"]>): string[][] {
+  const found =
+    poll.error === null
+      ? `release ${poll.release?.sequence ?? "none"}: ${poll.decision}`
+      : `${poll.error.code}: ${poll.error.message}`;
+  return [
+    ["last poll", `${poll.at}, ${found}`],
+    ...poll.waits.map(({ reason, message }) => ["waits", `${reason}: ${message}`]),
+    ...poll.mirrors.map((it) => ["mirror", `${it.mirror}: ${describeVerdict(it)}`]),
+    ...poll.archives.map(({ mirror, at, code, message }) => [
+      "archives",
+      `${mirror}: ${code === undefined ? "served" : `${code}: ${message}`}, ${at}`,
+    ]),
+  ];
 }
 
 function describeBootLoader({ name, cannotTry }: HostStatus["bootLoader"]): string {

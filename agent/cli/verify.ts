@@ -117,7 +117,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const contents = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();
-  const found: { channel: string; verified?: VerifiedMirror; error?: PullError }[] = [];
+  const found: Proof[] = [];
   for (const channel of channels) {
     try {
       const verified = await verifyMirror(mirror, {
@@ -149,25 +149,36 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
       : found.filter(({ error }) => error?.code !== "HOST_NOT_IN_RELEASE");
   const [first] = found;
   if (proved.length === 0 && first?.error) throw first.error;
-  if (options.json) {
+  printProofs(meant, options);
+  const exits = meant.map(({ verified, error }) =>
+    verified ? exitOf(verified) : (error?.exitCode ?? EXIT.internal),
+  );
+  return exits.find((exit) => exit !== EXIT.ok) ?? EXIT.ok;
+}
+
+/** What verifying one channel came to: what was verified, or why it was not. */
+interface Proof {
+  readonly channel: string;
+  readonly verified?: VerifiedMirror;
+  readonly error?: PullError;
+}
+
+function printProofs(proofs: readonly Proof[], { json }: Pick<Options, "json">): void {
+  if (json) {
     printJson(verifiedSchema, {
-      channels: meant.flatMap<z.infer<typeof verifiedSchema>["channels"][number]>(
+      channels: proofs.flatMap<z.infer<typeof verifiedSchema>["channels"][number]>(
         ({ channel, verified, error }) => {
           if (verified) return [channelJson(verified)];
           return error ? [{ channel, error: errorJson(error) }] : [];
         },
       ),
     });
-  } else {
-    for (const { channel, verified, error } of meant) {
-      if (verified) printChannel(verified);
-      else printLine(`${channel}: ${error?.code}: ${error?.message}`);
-    }
+    return;
   }
-  const exits = meant.map(({ verified, error }) =>
-    verified ? exitOf(verified) : (error?.exitCode ?? EXIT.internal),
-  );
-  return exits.find((exit) => exit !== EXIT.ok) ?? EXIT.ok;
+  for (const { channel, verified, error } of proofs) {
+    if (verified) printChannel(verified);
+    else printLine(`${channel}: ${error?.code}: ${error?.message}`);
+  }
 }
 
 /** The named channel; else every channel of a directory, or the one that is configured. */

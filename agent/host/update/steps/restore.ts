@@ -110,7 +110,7 @@ async function goBack(
   const order = { toplevel, ranBefore: null, knownSnippets: [], unchecked: true };
   if (changesRunningSystem(mode) && (await isInhibited(host.running, toplevel, tools))) {
     way.warnings.push(`a switch inhibitor differs, so that a boot leads back to ${toplevel}`);
-    return goBackByBoot(toplevel, mode, way, { order, context }, tools);
+    return goBackByBoot({ order, mode, way, context }, tools);
   }
   tools.log.warn(`going back: ${toplevel}, ${mode}`);
   const run = await runSwitch({ ...order, action: mode }, context.signal, tools);
@@ -137,7 +137,7 @@ async function goBack(
       const isTriedAgain = verdict.kind !== "halfDone" && state.rollbackAttempts < LIVE_TRIES;
       if (mode === "boot" || isTriedAgain || !tools.services.canReboot) return failure;
       way.warnings.push(`the live way back failed, so that a boot leads back: ${failure}`);
-      return goBackByBoot(toplevel, mode, way, { order, context }, tools);
+      return goBackByBoot({ order, mode, way, context }, tools);
     }
     default:
       return verdict satisfies never;
@@ -147,14 +147,20 @@ async function goBack(
 /** A live way back that was kept from beginning is tried this often before a boot. */
 const LIVE_TRIES = 2;
 
+/** A way back that takes a boot: the switch, and what it was to be as a live one. */
+interface BootBack {
+  readonly order: Omit<SwitchOrder, "action">;
+  readonly mode: ActivationMode;
+  readonly way: WayBack;
+  readonly context: StepContext;
+}
+
 /** Makes a system the boot default, if the way there changed that, and asks for a boot. */
 async function goBackByBoot(
-  toplevel: string,
-  mode: ActivationMode,
-  way: WayBack,
-  { order, context }: { order: Omit<SwitchOrder, "action">; context: StepContext },
+  { order, mode, way, context }: BootBack,
   tools: RollBackTools,
 ): Promise<string | null> {
+  const { toplevel } = order;
   way.needsBoot = true;
   if (!setsProfile(mode)) return null;
   tools.log.warn(`going back: ${toplevel}, boot`);
