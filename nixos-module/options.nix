@@ -557,6 +557,13 @@ in
               While it fails, the release is not activated.
             '';
 
+            preReboot = hook ''
+              Runs before a reboot, to drain the host for instance; while it fails, the host
+              does not reboot.
+            '';
+            postBoot = hook ''
+              Runs after that reboot, once the booted system was judged; a failure is a warning.
+            '';
             postCommit = hook "Runs once this host is what a release says; a failure is a warning.";
 
             postRollback = hook "Runs once this host has gone back; a failure is a warning.";
@@ -666,7 +673,22 @@ in
               type = duration;
               default = "1m";
               example = "10m";
-              description = "Time between the announcement of a reboot and the reboot.";
+              description = ''
+                Time between the announcement of a reboot and the reboot. Who is logged in is
+                told by `wall`.
+              '';
+            };
+
+            users = mkOption {
+              type = types.enum [
+                "warn"
+                "wait"
+              ];
+              default = "warn";
+              example = "wait";
+              description = ''
+                Whether a reboot waits while somebody is logged in, or only warns them.
+              '';
             };
 
             fleetLock = mkOption {

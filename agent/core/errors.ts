@@ -125,6 +125,7 @@ export const ERROR_KINDS = {
   DEADLINE_PASSED: kind(EXIT.activation, "the release was not committed before its deadline"),
   RESTART_LOOP: kind(EXIT.activation, "the agent was ended again and again in one activation"),
   REBOOT_LOOP: kind(EXIT.activation, "the host did not come up as the pending system"),
+  REBOOT_BLOCKED: kind(EXIT.busy, "somebody keeps this host from rebooting now", true),
   REBOOT_REFUSED: kind(EXIT.busy, "the FleetLock server gives no reboot slot now", true),
   ROLLBACK_FAILED: kind(EXIT.activation, "the previous system could not be restored", true),
   NOTHING_TO_ROLL_BACK: kind(EXIT.activation, "there is no previous system"),

@@ -455,8 +455,18 @@ export interface ServiceManager {
 
   /** Whether a reboot can be had at all: not in a sandbox. */
   readonly canReboot: boolean;
-  /** Asks for a reboot; gives back before it comes. */
-  reboot(): Promise<void>;
+  /**
+   * Who keeps the host from rebooting now, in words: programs that inhibit a shutdown and,
+   * with `users`, everybody who is logged in.
+   */
+  rebootBlockers(options: { readonly users: boolean }): Promise<string[]>;
+  /** Tells everybody who is logged in; that nobody can be told is no error. */
+  warnUsers(message: string): Promise<void>;
+  /**
+   * Asks for a reboot; gives back before it comes. With `force` nobody can inhibit it. Throws
+   * IO_FAILED, TOOL_TIMEOUT, …
+   */
+  reboot(options: { readonly force: boolean }): Promise<void>;
 }
 
 /** What stands in the files of a system, activated or not. */

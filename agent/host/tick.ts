@@ -8,7 +8,7 @@ import { ArchiveVerdicts, keepPollReport } from "./poll/poll-report.ts";
 import { withUpdateLock } from "./update-lock.ts";
 import { follow, type FollowTools } from "./update/follow.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
-import { rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
+import { endReboot, rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
 import { finishBegun, isBarred } from "./update/resume.ts";
 
 /** What a tick takes. */
@@ -68,6 +68,7 @@ async function updateOnce(
   const followed = await follow(finding, pass);
   await releaseRebootSlot(pass);
   const stuck = isPastTheLine(journal.record.state) ? unfinished : null;
+  await endReboot(pass);
   const notRebooted = await rebootIfDue(pass);
   const error = followed.error ?? stuck ?? notRebooted;
   const outcome = { ...followed, record: journal.record, error };

@@ -106,6 +106,13 @@ export class MemoryHost {
   /** What a tool throws while the agent is being stopped. */
   readonly interrupted = new PullError("INTERRUPTED", "stopped");
 
+  /** Who inhibits a shutdown, who is logged in, and what users were told. */
+  inhibitors: string[] = [];
+  users: string[] = [];
+  readonly warnings: string[] = [];
+  /** Whether the last reboot left nobody a say. */
+  forced = false;
+
   bootId = "boot 1";
   units: UnitTroubles | null = { failed: [], restarts: new Map() };
   deadline: readonly string[] | null = null;
@@ -509,7 +516,17 @@ function servicesOf(host: MemoryHost): ServiceManager {
     startAgent: noted("start agent"),
     restartAgent: noted("restart agent"),
     canReboot: true,
-    reboot: noted("reboot"),
+    rebootBlockers: async ({ users }) => [
+      ...host.inhibitors,
+      ...(users ? host.users.map((user) => `user ${user}`) : []),
+    ],
+    warnUsers: async (message) => {
+      host.warnings.push(message);
+    },
+    reboot: async ({ force }) => {
+      host.call("reboot");
+      host.forced = force;
+    },
   };
 }
 

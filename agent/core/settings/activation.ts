@@ -65,6 +65,10 @@ export const rebootSchema = z
     grace: durationSchema
       .prefault("1m")
       .describe("Time between the announcement of a reboot and the reboot."),
+    users: z
+      .enum(["warn", "wait"])
+      .default("warn")
+      .describe("wait: the host reboots only while nobody is logged in. Users are warned always."),
     fleetLock: z
       .strictObject({
         url: httpAddressSchema.describe("Address of a FleetLock server, such as airlock."),
@@ -110,6 +114,14 @@ export const hooksSchema = z
       ),
     postCommit: commandSchema.optional().describe("Runs once this host has switched to a release."),
     postRollback: commandSchema.optional().describe("Runs once this host has gone back."),
+    preReboot: commandSchema
+      .optional()
+      .describe("Runs before a reboot. While it fails, the host does not reboot."),
+    postBoot: commandSchema
+      .optional()
+      .describe(
+        "Runs after that reboot, once the booted system was judged, or if it is called off.",
+      ),
     timeout: positiveDurationSchema
       .refine((ms) => ms <= MAX_HOOK_MS, { error: "expected a duration of at most 1h" })
       .prefault("5m")

@@ -63,6 +63,9 @@ export type Event = { readonly at: string } & (
   /** `gaveUp`: it is not tried again by itself. */
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string; readonly gaveUp?: boolean }
   | { readonly type: "RebootRequested" }
+  /** The hook preReboot is about to run; `RebootEnded`: postBoot ran. */
+  | { readonly type: "RebootPrepared" }
+  | { readonly type: "RebootEnded" }
   | { readonly type: "RebootNoticed"; readonly bootId: string }
   | { readonly type: "RebootSlotTaken" }
   | { readonly type: "RebootSlotReleased" }

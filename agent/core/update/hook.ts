@@ -1,7 +1,7 @@
 import type { Release } from "../formats/manifest.ts";
 
 /** The moments around an activation at which the operator's programs may run. */
-export type HookName = "preActivate" | "postCommit" | "postRollback";
+export type HookName = "preActivate" | "postCommit" | "postRollback" | "preReboot" | "postBoot";
 
 /** What a hook gets to know. */
 export interface HookFacts {
@@ -12,7 +12,8 @@ export interface HookFacts {
   /** The system before that; null if there was none. */
   readonly previous: string | null;
   /** How it went; empty before it is known. */
-  readonly result: "" | "committed" | "reboot-needed" | "rolled-back" | "reverted";
+  readonly result:
+    "" | "committed" | "reboot-needed" | "rolled-back" | "reverted" | "rebooting" | "booted";
   /** Why it went back, as a stable code. */
   readonly code?: string;
 }

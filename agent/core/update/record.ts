@@ -79,6 +79,8 @@ export const recordSchema = z.strictObject({
   pendingReboot: pendingRebootSchema.nullable(),
   /** Whether the FleetLock server may still count this host as rebooting. */
   holdsRebootSlot: z.boolean(),
+  /** Whether the hook preReboot ran, and postBoot did not yet. */
+  preparedReboot: z.boolean().optional(),
   /** Snippets of activation scripts that failed, by the system that they belong to. */
   failingSnippets: z.array(failingSnippetsSchema).optional(),
   /** A way back that failed so often that another release was tried; it still leads back. */

@@ -42,6 +42,15 @@ const UNTOUCHED = {
   AlreadyActive: adopt,
   RevertBegun: beginRevert,
   RebootNoticed: noticeReboot,
+  RebootPrepared: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
+    ...record,
+    preparedReboot: true,
+  }),
+  RebootEnded: (
+    _state: State,
+    _event: unknown,
+    { preparedReboot: _, ...record }: AgentRecord,
+  ): AgentRecord => record,
   RebootSlotTaken: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
     ...record,
     holdsRebootSlot: true,

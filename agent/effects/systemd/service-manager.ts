@@ -4,6 +4,7 @@ import type { ServiceManager } from "../../core/ports.ts";
 import type { UnitState } from "../../core/update/unit-states.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
+import { loggedInUsers, shutdownInhibitors, warnUsers } from "./logins.ts";
 import { SWITCH_UNIT } from "./systemd-activator.ts";
 
 /** The agent's own unit, as the NixOS module names it. */
@@ -151,8 +152,13 @@ export const systemdManager: ServiceManager = {
   },
 
   canReboot: true,
-  async reboot() {
-    await systemdOrThrow("systemctl", "reboot", "--no-block");
+  rebootBlockers: async ({ users }) => [
+    ...(await shutdownInhibitors()),
+    ...(users ? await loggedInUsers() : []),
+  ],
+  warnUsers,
+  async reboot({ force }) {
+    await systemdOrThrow("systemctl", "reboot", "--no-block", ...(force ? ["-i"] : []));
   },
 };
 
@@ -169,6 +175,8 @@ export const sandboxManager: ServiceManager = {
   startAgent: () => Promise.resolve(),
   restartAgent: () => Promise.resolve(),
   canReboot: false,
+  rebootBlockers: () => Promise.resolve([]),
+  warnUsers: () => Promise.resolve(),
   reboot: () =>
     Promise.reject(new PullError("PERMISSION_DENIED", "a sandbox cannot reboot its machine")),
 };

@@ -9,7 +9,11 @@ import {
 } from "../../core/schedule/window.ts";
 import type { Settings } from "../../core/settings.ts";
 import { formatDuration } from "../../core/text/duration.ts";
+import type { HookFacts } from "../../core/update/hook.ts";
+import type { PendingReboot } from "../../core/update/record.ts";
+import { isPastTheLine } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
+import { runHook, runLateHook, type LateHookTools } from "./hooks.ts";
 import type { Pass } from "./run.ts";
 
 /** A host that does not come up as the pending system is not rebooted for ever. */
@@ -19,15 +23,18 @@ const MAX_REBOOTS = 3;
 type RebootRuleTools = Pick<AgentTools, "settings" | "clock" | "commands" | "log">;
 
 /** What rebooting takes. */
-export type RebootTools = RebootRuleTools & Pick<AgentTools, "services" | "rebootLock" | "timers">;
+export type RebootTools = RebootRuleTools &
+  LateHookTools &
+  Pick<AgentTools, "services" | "rebootLock" | "timers" | "store">;
 
 /**
- * Reboots for a pending system if the policy allows it now, after the grace period. With
- * FleetLock the host reboots only while it holds a slot. Gives the error that stood in the way.
+ * Reboots for a pending system if the policy allows it now and nobody blocks it, after the
+ * grace period. With FleetLock the host reboots only while it holds a slot. Gives the error that
+ * stood in the way.
  */
 export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | null> {
   const { journal, tools, signal } = pass;
-  const { settings, log, services, rebootLock, timers } = tools;
+  const { settings, log, services, timers } = tools;
   const { pendingReboot } = journal.record;
   const { policy, grace } = settings.reboot;
   if (pendingReboot === null) return null;
@@ -44,28 +51,92 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
     );
   }
   try {
-    if (rebootLock) {
-      // Noted first: a slot that nobody knows of would be held for ever.
-      if (!journal.record.holdsRebootSlot) await journal.happened({ type: "RebootSlotTaken" });
-      await rebootLock.take().catch((error: unknown) => {
-        // The way back tells others of the reboot and does not ask them.
-        if (!wayBack) throw error;
-        log.warn(`rebooting without a reboot slot: ${toPullError(error).message}`);
-      });
-    }
-    log.warn(`rebooting for ${name} in ${formatDuration(grace)}`);
+    await requireNobodyBlocks(name, wayBack, tools);
+    await takeSlot(wayBack, pass);
+    const announcement = `rebooting for ${name} in ${formatDuration(grace)}`;
+    log.warn(announcement);
+    await services.warnUsers(`nixos-pull: ${announcement}`);
     await timers.sleep(grace, signal);
     // The grace period is there for people to say no.
     if (!(await mayReboot())) {
       await giveBackSlot(pass);
       return null;
     }
+    await requireNobodyBlocks(name, wayBack, tools);
+    await prepareReboot(pendingReboot, pass);
     await journal.happened({ type: "RebootRequested" });
-    await services.reboot();
+    await services.reboot({ force: wayBack });
     return null;
-  } catch (error) {
-    return toPullError(error);
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    // Others may reboot while this host waits for somebody.
+    if (error.code === "REBOOT_BLOCKED" || error.code === "HOOK_FAILED") {
+      if (journal.record.holdsRebootSlot) await giveBackSlot(pass);
+    }
+    return error;
   }
+}
+
+/** Throws REBOOT_BLOCKED with the names of those who block a reboot; nobody blocks the way back. */
+async function requireNobodyBlocks(
+  name: string,
+  wayBack: boolean,
+  { services, settings }: RebootTools,
+): Promise<void> {
+  if (wayBack) return;
+  const blockers = await services.rebootBlockers({ users: settings.reboot.users === "wait" });
+  if (blockers.length === 0) return;
+  const message = `the reboot for ${name} waits for ${blockers.join(", ")}`;
+  throw new PullError("REBOOT_BLOCKED", message);
+}
+
+/** Takes a slot of the FleetLock server, if there is one. Throws REBOOT_REFUSED, … */
+async function takeSlot(wayBack: boolean, { journal, tools }: Pass<RebootTools>): Promise<void> {
+  const { rebootLock, log } = tools;
+  if (!rebootLock) return;
+  // Noted first: a slot that nobody knows of would be held for ever.
+  if (!journal.record.holdsRebootSlot) await journal.happened({ type: "RebootSlotTaken" });
+  await rebootLock.take().catch((error: unknown) => {
+    // The way back tells others of the reboot and does not ask them.
+    if (!wayBack) throw error;
+    log.warn(`rebooting without a reboot slot: ${toPullError(error).message}`);
+  });
+}
+
+/** Runs the hook preReboot. Throws HOOK_FAILED, but for the way back, which waits for nothing. */
+async function prepareReboot(
+  { release, baseline, wayBack }: PendingReboot,
+  { journal, tools, signal }: Pass<RebootTools>,
+): Promise<void> {
+  if (!tools.settings.hooks.preReboot && !tools.settings.hooks.postBoot) return;
+  if (!journal.record.preparedReboot) await journal.happened({ type: "RebootPrepared" });
+  const facts: HookFacts = {
+    release,
+    toplevel: wayBack ? baseline.profile : release.toplevel,
+    previous: await tools.store.runningToplevel(),
+    result: "rebooting",
+  };
+  const context = { record: journal.record, signal };
+  if (wayBack) await runLateHook("preReboot", facts, context, tools);
+  else await runHook("preReboot", facts, context, tools);
+}
+
+/**
+ * Runs the hook postBoot if preReboot ran and no reboot is waited for any more: what was drained
+ * goes back to work. A failure is noted and changes nothing. Throws INTERRUPTED.
+ */
+export async function endReboot({
+  journal,
+  tools,
+  signal,
+}: Pass<LateHookTools & Pick<AgentTools, "store">>): Promise<void> {
+  const { record } = journal;
+  if (!record.preparedReboot || record.pendingReboot !== null || isPastTheLine(record.state))
+    return;
+  const toplevel = await tools.store.runningToplevel();
+  const facts: HookFacts = { release: null, toplevel, previous: null, result: "booted" };
+  await runLateHook("postBoot", facts, { record, signal }, tools);
+  await journal.happened({ type: "RebootEnded" });
 }
 
 type RebootSettings = Pick<Settings, "hostname" | "reboot" | "maintenance">;

@@ -63,6 +63,8 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     at: times,
     release: releases,
   }),
+  RebootPrepared: fc.record({ type: fc.constant("RebootPrepared"), at: times }),
+  RebootEnded: fc.record({ type: fc.constant("RebootEnded"), at: times }),
   TrialArmed: fc.record({ type: fc.constant("TrialArmed"), at: times, bootId: bootIds }),
   ReleaseWithdrawn: fc.record({
     type: fc.constant("ReleaseWithdrawn"),
@@ -164,6 +166,8 @@ function leadsOn(state: StateName, type: EventType): boolean {
     case "AlreadyActive":
     case "RebootSlotTaken":
     case "RebootSlotReleased":
+    case "RebootPrepared":
+    case "RebootEnded":
       return false;
     case "ReleaseAccepted":
     case "RebootNoticed":

@@ -70,6 +70,8 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
   AttemptFailed: { type: "AttemptFailed", at: AT, reason: REASON, retryAt: AT },
   LeftoversRemoved: { type: "LeftoversRemoved", at: AT, retryAt: AT },
   RebootRequested: { type: "RebootRequested", at: AT },
+  RebootPrepared: { type: "RebootPrepared", at: AT },
+  RebootEnded: { type: "RebootEnded", at: AT },
   RebootNoticed: { type: "RebootNoticed", at: AT, bootId: "second" },
   RebootSlotTaken: { type: "RebootSlotTaken", at: AT },
   RebootSlotReleased: { type: "RebootSlotReleased", at: AT },
@@ -79,7 +81,7 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
 const NOT_DRAWN: readonly EventType[] = [
   ...(["ReleaseAccepted", "ReleaseWithdrawn", "AlreadyActive", "RevertBegun"] as const),
   ...(["RebootNoticed", "RebootRequested", "RebootSlotTaken", "RebootSlotReleased"] as const),
-  ...(["AgentRestarted", "RevertFailed"] as const),
+  ...(["AgentRestarted", "RevertFailed", "RebootPrepared", "RebootEnded"] as const),
 ];
 
 /** `STATE EVENT STATE` for each arrow of the diagram in the document. */

@@ -62,6 +62,8 @@ async function rebootsAt(
   if (hold) await writeHold(paths.state, { at: NIGHT, until: null, reason: null });
   let reboots = 0;
   const services = {
+    rebootBlockers: async () => [],
+    warnUsers: async () => undefined,
     reboot: async () => {
       reboots++;
     },
