@@ -165,7 +165,8 @@ test("a unit that had failed before does not stand in the way", async () => {
   expect(await host.failedUnits()).toEqual(["sick.service"]);
   const second = await host.release({ generation: "2", units: units("2") });
   await expectCommitted(host, second);
-  expect((await host.waitForEvent("ActivationSucceeded", second)).message).toContain("unit failed");
+  const { message } = await host.waitForEvent("ActivationSucceeded", second);
+  expect(message).toContain("units failed: sick.service");
   expect(await host.failedUnits()).toEqual(["sick.service"]);
 });
 

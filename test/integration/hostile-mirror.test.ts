@@ -480,8 +480,8 @@ const DIRECTORY: Attack[] = [
     attack: replaced(manifestOf, (path) => symlink("/dev/zero", path)),
   },
   {
-    name: "a manifest that cannot be opened",
-    code: "IO_FAILED",
+    name: "a manifest that is a link to itself",
+    code: "MIRROR_STATUS",
     attack: replaced(manifestOf, (path) => symlink(path, path)),
   },
   { name: "a FIFO as archive", code: "MIRROR_STATUS", attack: replaced(archiveOf, fifo) },
@@ -491,8 +491,8 @@ const DIRECTORY: Attack[] = [
     attack: replaced(archiveOf, (path) => mkdir(path)),
   },
   {
-    name: "an archive that cannot be opened",
-    code: "IO_FAILED",
+    name: "an archive that is a link to itself",
+    code: "MIRROR_STATUS",
     attack: replaced(archiveOf, (path) => symlink(path, path)),
   },
 ];
