@@ -11,7 +11,7 @@ import type { Confirmation } from "./schedule/confirmation.ts";
 import type { Hold, HoldRead } from "./schedule/hold.ts";
 import type { Delta } from "./transfer/delta.ts";
 import type { ActivationMode } from "./formats/manifest.ts";
-import type { SwitchFacts } from "./update/switch-output.ts";
+import type { FailedSnippet, SwitchFacts } from "./update/switch-output.ts";
 import type { UnitState } from "./update/unit-states.ts";
 import type { HistoryEntry } from "./update/history-entry.ts";
 import type { AgentRecord } from "./update/record.ts";
@@ -455,6 +455,12 @@ export interface ServiceManager {
 
   /** Whether a reboot can be had at all: not in a sandbox. */
   readonly canReboot: boolean;
+  /**
+   * Snippets of the activation script that failed when the running system was booted; null if
+   * that cannot be seen.
+   */
+  failedInBoot(): Promise<readonly FailedSnippet[] | null>;
+
   /**
    * Who keeps the host from rebooting now, in words: programs that inhibit a shutdown and,
    * with `users`, everybody who is logged in.

@@ -17,7 +17,11 @@ import type { HoldRead } from "../../agent/core/schedule/hold.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
-import { NO_FACTS, type SwitchFacts } from "../../agent/core/update/switch-output.ts";
+import {
+  NO_FACTS,
+  type SwitchFacts,
+  type FailedSnippet,
+} from "../../agent/core/update/switch-output.ts";
 import type { AgentTools } from "../../agent/host/agent-tools.ts";
 import { MemoryMirror } from "./memory-mirror.ts";
 import { recordingLog } from "./recording-log.ts";
@@ -106,6 +110,8 @@ export class MemoryHost {
   /** What a tool throws while the agent is being stopped. */
   readonly interrupted = new PullError("INTERRUPTED", "stopped");
 
+  /** Snippets of the activation script that failed in this boot. */
+  failedInBoot: readonly FailedSnippet[] | null = [];
   /** Who inhibits a shutdown, who is logged in, and what users were told. */
   inhibitors: string[] = [];
   users: string[] = [];
@@ -516,6 +522,7 @@ function servicesOf(host: MemoryHost): ServiceManager {
     startAgent: noted("start agent"),
     restartAgent: noted("restart agent"),
     canReboot: true,
+    failedInBoot: async () => host.failedInBoot,
     rebootBlockers: async ({ users }) => [
       ...host.inhibitors,
       ...(users ? host.users.map((user) => `user ${user}`) : []),

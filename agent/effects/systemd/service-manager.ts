@@ -4,6 +4,7 @@ import type { ServiceManager } from "../../core/ports.ts";
 import type { UnitState } from "../../core/update/unit-states.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { clearUnit, systemd, systemdOrThrow } from "./systemctl.ts";
+import { failedInBoot } from "./boot-journal.ts";
 import { loggedInUsers, shutdownInhibitors, warnUsers } from "./logins.ts";
 import { SWITCH_UNIT } from "./systemd-activator.ts";
 
@@ -152,6 +153,7 @@ export const systemdManager: ServiceManager = {
   },
 
   canReboot: true,
+  failedInBoot,
   rebootBlockers: async ({ users }) => [
     ...(await shutdownInhibitors()),
     ...(users ? await loggedInUsers() : []),
@@ -175,6 +177,7 @@ export const sandboxManager: ServiceManager = {
   startAgent: () => Promise.resolve(),
   restartAgent: () => Promise.resolve(),
   canReboot: false,
+  failedInBoot: () => Promise.resolve(null),
   rebootBlockers: () => Promise.resolve([]),
   warnUsers: () => Promise.resolve(),
   reboot: () =>

@@ -1,5 +1,7 @@
 import { setsProfile } from "../../../core/update/activation.ts";
 import { blameFor } from "../../../core/update/blame.ts";
+import { snippetsOf, type AgentRecord } from "../../../core/update/record.ts";
+import { snippetText } from "../../../core/update/switch-output.ts";
 import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
@@ -68,6 +70,25 @@ async function judgeTrial(
   return rejected("BOOT_TRIAL_FAILED", message);
 }
 
+/**
+ * What a boot leads to whose activation script failed; null if it did not, if only what fails
+ * in the system before as well did, or if it cannot be seen. A service manager that has its
+ * units running all the same says nothing of it.
+ */
+async function judgeBootActivation(
+  { release, baseline }: StateOf<"Verifying">,
+  record: AgentRecord,
+  { services }: Pick<AgentTools, "services">,
+): Promise<Happening | null> {
+  const known = [...snippetsOf(record, baseline.running), ...snippetsOf(record, release.toplevel)];
+  const failed = ((await services.failedInBoot()) ?? [])
+    .map(snippetText)
+    .filter((snippet) => !known.includes(snippet));
+  if (failed.length === 0) return null;
+  const message = `the activation script failed in the boot: ${failed.join(", ")}`;
+  return rejected("ACTIVATION_FAILED", message);
+}
+
 /** Examines the system that runs. */
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
   const { release, baseline, afterBoot } = state;
@@ -82,6 +103,8 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   }
   if (release.mode === "dry-activate") return { event: { type: "HealthConfirmed" } };
   if (!afterBoot) await makeWay(release, signal, tools);
+  const activation = afterBoot ? await judgeBootActivation(state, record, tools) : null;
+  if (activation !== null) return { event: activation };
   const { failedJobs = [] } = state;
   const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
   const found = await passHealthGate(subject, tools, signal);

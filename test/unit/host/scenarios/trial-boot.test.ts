@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
+import { EMPTY_RECORD } from "../../../../agent/core/update/record.ts";
 import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
+import { snippetText } from "../../../../agent/core/update/switch-output.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
@@ -121,6 +123,33 @@ describe("a system that needs a boot", () => {
       denied: [{ toplevel: TWO, reason: { code: "HEALTH_FAILED" } }],
       pendingReboot: null,
     });
+  });
+
+  test("whose activation script failed in the boot is left, though its units run", async () => {
+    const host = hostWith("boot");
+    await tick(host.tools, PATIENT);
+    host.boot();
+    host.failedInBoot = [{ name: "setupSecrets", code: 1 }];
+    const { error } = await tick(host.tools, PATIENT);
+    expect(error).toMatchObject({
+      code: "ACTIVATION_FAILED",
+      message: expect.stringMatching(/in the boot: .*setupSecrets/) as string,
+    });
+    expect(host.record).toMatchObject({ denied: [{ toplevel: TWO }] });
+  });
+
+  test("is not to blame for snippets that failed in the system before", async () => {
+    const host = hostWith("boot");
+    const known = snippetText({ name: "setupSecrets", code: 1 });
+    host.record = {
+      ...EMPTY_RECORD,
+      failingSnippets: [{ toplevel: ONE, snippets: [known] }],
+    };
+    await tick(host.tools, PATIENT);
+    host.boot();
+    host.failedInBoot = [{ name: "setupSecrets", code: 1 }];
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({ denied: [], committed: { toplevel: TWO } });
   });
 
   test("that the boot loader passes by is not denied, and tried again at most once", async () => {
