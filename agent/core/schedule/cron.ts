@@ -109,15 +109,19 @@ function dayJudge(
   const months = new Set(fields.month);
   const days = new Set(fields.dayOfMonth);
   // `L` and the like: which day that is depends on the month.
+  // Stryker disable next-line ConditionalExpression: if days are asked for in vain, it takes longer
   const anyDay = fields.dayOfMonth.some((day) => typeof day === "string");
   return (day) => {
     const date = new Date(day * DAY_MS + fields.time);
+    // Stryker disable next-line ConditionalExpression: the matcher knows the months, too
     if (!months.has(date.getUTCMonth() + 1)) return false;
+    // Stryker disable next-line ConditionalExpression: the matcher knows the days, too
     return (anyDay || days.has(date.getUTCDate())) && matcher.match(date);
   };
 }
 
 function comesEver(cron: Cron): boolean {
+  // Stryker disable next-line EqualityOperator: the day after the calendar's last is its first
   for (let day = 0; day < CALENDAR_DAYS; day++) if (cron.isDay(day)) return true;
   return false;
 }

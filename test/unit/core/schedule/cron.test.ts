@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { parseCron, type Cron } from "../../../../agent/core/schedule/cron.ts";
+import { cronSchema, parseCron, type Cron } from "../../../../agent/core/schedule/cron.ts";
 
 const DAY_MS = 86_400_000;
 
@@ -62,6 +62,7 @@ describe("a cron expression names days", () => {
     ["0 2 1-7 4 5-7", ["04-03", "04-04", "04-05"]],
     // node-cron's own words: the last day, a working day, the first Saturday.
     ["0 2 L * *", ["02-28", "03-31", "04-30"]],
+    ["0 2 15,L * *", ["02-15", "02-28", "03-15", "03-31", "04-15", "04-30"]],
     ["0 2 LW * *", ["02-27", "03-31", "04-30"]],
     ["0 2 * * 6#1", ["02-07", "03-07", "04-04"]],
     ["0 2 * * 5L", ["02-27", "03-27", "04-24"]],
@@ -82,6 +83,12 @@ describe("what is no cron expression is refused", () => {
     ["0 24 * * *", "a valid hour"],
     ["0 30-10 * * *", "a valid hour"],
     ["0 10-30 * * *", "a valid hour"],
+    ["0 0 30-10 * * *", "a valid hour"],
+    ["  0 30-10  * * * ", "a valid hour"],
+    [" 0 0  30-10 * * * ", "a valid hour"],
+    ["60 x30-31 * * *", "a valid minute"],
+    ["0 2 5-0 * *", "a valid day of the month"],
+    ["0 2 * 5-0 *", "a valid month"],
     ["0 0-99999999999 * * *", "a valid hour"],
     ["0 2 0 * *", "a valid day of the month"],
     ["0 2 0-5 * *", "a valid day of the month"],
@@ -99,6 +106,19 @@ describe("what is no cron expression is refused", () => {
     [`${"0,".repeat(200)}0 2 * * *`, "five or six fields"],
   ])("%j: expected %s", (text, words) => {
     expect(parseCron(text)).toContain(words);
+  });
+
+  test("in one sentence, also by the schema of settings", () => {
+    const expected = "expected a cron expression of five or six fields";
+    expect(parseCron("sometimes")).toBe(expected);
+    const issues = cronSchema.safeParse("sometimes").error?.issues;
+    expect(issues).toMatchObject([{ code: "custom", message: expected }]);
+    expect(cronSchema.parse("0 2 * * *")).toBe("0 2 * * *");
+  });
+
+  test("if it is longer than 200 characters", () => {
+    expect(times("0 2 * * *".padEnd(200))).toEqual(["02:00:00"]);
+    expect(parseCron("0 2 * * *".padEnd(201))).toContain("five or six fields");
   });
 
   test("or parsed, never thrown at, whatever its characters", () => {

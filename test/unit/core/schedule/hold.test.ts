@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import {
   MAX_HOLD_REASON,
   describeHold,
+  holdReadSchema,
   holdSchema,
   isHeld,
   type Hold,
@@ -49,4 +50,18 @@ test("the form of a hold has bounds", () => {
   ]) {
     expect(holdSchema.safeParse({ ...HOLD, ...wrong }).success).toBe(false);
   }
+});
+
+test("what is known of a hold has one of three forms", () => {
+  const reads: HoldRead[] = [
+    { kind: "none" },
+    { kind: "held", hold: HOLD },
+    { kind: "damaged", why: "torn" },
+  ];
+  for (const read of reads) {
+    expect(holdReadSchema.parse(read)).toEqual(read);
+    expect(holdReadSchema.safeParse({ ...read, extra: 1 }).success).toBe(false);
+  }
+  expect(holdReadSchema.safeParse({ kind: "held" }).success).toBe(false);
+  expect(holdReadSchema.safeParse({ kind: "damaged" }).success).toBe(false);
 });
