@@ -3,10 +3,12 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   generateKey,
+  keyMaterial,
   parsePublicKey,
   parseSecretKey,
   signBytes,
   verifyBytes,
+  withoutRevoked,
 } from "../../../../agent/core/formats/signing-key.ts";
 import { failureOf } from "../../../support/failure.ts";
 import { nix } from "../../../support/real-nix.ts";
@@ -87,6 +89,24 @@ describe("malformed keys", () => {
     expect(failureOf(() => parseSecretKey(text)).code).toBe("KEY_INVALID");
   });
 
+  test("what is no NAME:BASE64 is told what was expected, and of which key", () => {
+    for (const text of ["", ":", "fleet-1:****", "fleet-1:AAAA:"]) {
+      const messages = [parsePublicKey, parseSecretKey].map(
+        (parse) => failureOf(() => parse(text)).message,
+      );
+      expect(messages).toEqual([
+        "expected a public key as NAME:BASE64",
+        "expected a secret key as NAME:BASE64",
+      ]);
+    }
+  });
+
+  test("halves that do not fit are named, with the name of the key", () => {
+    expect(failureOf(() => parseSecretKey(`fleet-1:${mixedHalves()}`)).message).toBe(
+      "secret key fleet-1: its public half does not fit its seed",
+    );
+  });
+
   test("a wrong length is named with the length that was expected", () => {
     const text = `fleet-1:${Buffer.alloc(31).toString("base64")}`;
     expect(failureOf(() => parsePublicKey(text)).message).toBe(
@@ -118,6 +138,23 @@ describe("malformed keys", () => {
       { numRuns: 50 },
     );
   });
+});
+
+test("a name without bytes is a key that is too short", () => {
+  for (const text of ["fleet-1", "fleet-1:"]) {
+    expect(failureOf(() => parsePublicKey(text)).message).toBe(
+      "public key fleet-1: expected 32 bytes, found 0",
+    );
+  }
+});
+
+test("a revoked key is gone under every name, and no other one", () => {
+  const [anna, bert] = [testKey("anna").publicKey, testKey("bert").publicKey];
+  const alias = testKey("alias", "anna").publicKey;
+  expect(keyMaterial(anna)).toBe(anna.text.slice("anna:".length));
+  expect(keyMaterial(alias)).toBe(keyMaterial(anna));
+  expect(withoutRevoked([anna, bert, alias], [alias])).toEqual([bert]);
+  expect(withoutRevoked([anna, bert], [])).toEqual([anna, bert]);
 });
 
 test("white space around a key, as an editor leaves it, does no harm", () => {

@@ -49,6 +49,23 @@ test("what is absent is filled in", () => {
   });
 });
 
+test.each(Object.entries(pollSchema.shape))("%s is described in a sentence", (_, schema) => {
+  expect(schema.description).toMatch(/^[A-Z].{20,}\.$/);
+});
+
+test("an interval and a cron expression exclude each other, and a time zone needs the latter", () => {
+  const issues = (poll: unknown): unknown =>
+    pollSchema.safeParse(poll).error?.issues.map(({ message }) => message);
+  const [cron, timezone] = ["0 2 * * *", "UTC"];
+  expect(issues({ interval: "1h", cron })).toEqual([
+    "expected an interval or a cron expression, not both",
+  ]);
+  expect(issues({ interval: "1h", timezone })).toEqual([
+    "expected a time zone only together with a cron expression",
+  ]);
+  expect(issues({ cron, timezone })).toBeUndefined();
+});
+
 describe("what cannot be waited for is refused, by its key", () => {
   test.each([
     [{ cron: "sometimes" }, "cron", "expected a cron expression of five or six fields"],

@@ -1,6 +1,7 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
+  NO_FACTS,
   SwitchOutput,
   isReasonLine,
   tellingLines,
@@ -16,6 +17,8 @@ const factsOf = (...lines: string[]): SwitchFacts => outputOf(lines).facts();
 const range = (from: number, to: number): string[] =>
   Array.from({ length: to - from + 1 }, (_, at) => `line ${from + at}`);
 
+const AB: Partial<SwitchFacts> = { failedUnits: ["a.service", "b.service"] };
+
 describe("the facts in a switch's output", () => {
   test("of one that printed nothing are none", () => {
     const facts = factsOf("", "  ");
@@ -29,7 +32,10 @@ describe("the facts in a switch's output", () => {
     ["Failed to run activate script", { activationScriptFailed: true }],
     ["Pre-switch checks failed", { checksRefused: true }],
     ["Pre-switch check 'disk' failed", { failedChecks: ["disk"], inhibited: false }],
-    ["Pre-switch check 'switchInhibitors' failed", { inhibited: true }],
+    [
+      "Pre-switch check 'switchInhibitors' failed",
+      { inhibited: true, failedChecks: ["switchInhibitors"] },
+    ],
     ["There are changes to critical components of the system:", { inhibited: true }],
     ["Failed to install bootloader", { bootLoaderFailed: true }],
     ["won't take effect until you reboot the system.", { rebootDemanded: true }],
@@ -39,7 +45,22 @@ describe("the facts in a switch's output", () => {
         failedUnits: ["a.service", "b@1.service"],
       },
     ],
+    ["warning: the following units failed: a.service, , b.service.", AB],
     ["warning: user activation for guest failed", { failedUsers: ["guest"] }],
+    ["warning: the following user units failed: web.service", {}],
+    ["Failed to start user unit web.service", {}],
+    ["Failed to start web.service at once", {}],
+    ["Failed to start web.service2", {}],
+    ["Failed to stop a.socket", { failedJobs: ["a.socket"] }],
+    ["Job for a.service canceled.", { failedJobs: ["a.service"] }],
+    ["Job for a.service done.", {}],
+    ["thread '<unnamed>' panicked at a", { panicked: true }],
+    ["Error: no", {}],
+    ["Activation script snippet 'users' failed (1000)", {}],
+    [
+      "Activation script snippet users failed (127)",
+      { activationScriptFailed: true, failedSnippets: [{ name: "users", code: 127 }] },
+    ],
     ["Failed to start web.service", { failedJobs: ["web.service"] }],
     [
       "Failed to restart dev-disk-by\\x2dlabel-a.mount",
@@ -70,7 +91,30 @@ describe("the facts in a switch's output", () => {
       },
     ],
   ])("%s", (line, facts) => {
-    expect(factsOf(line)).toMatchObject(facts);
+    expect(factsOf(line)).toEqual({ ...NO_FACTS, lineCount: 1, ...facts });
+    expect(factsOf(`${line}  `)).toEqual(factsOf(line));
+  });
+
+  test("are none if there is no output, or none that could be read", () => {
+    expect(factsOf()).toEqual({ ...NO_FACTS, lineCount: 0 });
+    expect(NO_FACTS.lineCount).toBeNull();
+  });
+
+  test("are taken from the first 64 KiB of a line", () => {
+    const begin = "warning: the following units failed: ";
+    const first = "x".repeat(65_536 - begin.length - ", b".length);
+    expect(factsOf(`${begin}${first}, b, c`).failedUnits.slice(1)).toEqual(["b"]);
+  });
+
+  test("have names that can be shown, of at most 400 characters", () => {
+    const name = `a\u001b[31m${"b".repeat(500)}`;
+    const { failedUsers } = factsOf(`warning: user activation for ${name} failed`);
+    const { failedSnippets } = factsOf(`Activation script snippet '${name}' failed (1)`);
+    for (const shown of [...failedUsers, ...failedSnippets.map((it) => it.name)]) {
+      expect(shown).not.toContain("\u001b");
+      expect(shown.length).toBeLessThanOrEqual(400);
+    }
+    expect([failedUsers.length, failedSnippets.length]).toEqual([1, 1]);
   });
 
   test("are not taken from the middle of a line, such as a failed unit's own log", () => {
@@ -122,6 +166,23 @@ describe("the lines that are kept", () => {
     ]);
   });
 
+  test("are cut to 400 characters", () => {
+    const [fits, cut] = outputOf(["x".repeat(400), "y".repeat(401)]).lines();
+    expect(fits).toBe("x".repeat(400));
+    expect(cut).toBe(`${"y".repeat(399)}…`);
+  });
+
+  test("have at most 24 with reasons between the first and the last", () => {
+    const reasons = Array.from({ length: 30 }, (_, at) => `Error: ${at}`);
+    const lines = outputOf([...range(1, 8), ...reasons, ...range(39, 100)]).lines();
+    expect(lines).toEqual([
+      ...range(1, 8),
+      ...reasons.slice(0, 24),
+      "(52 lines left out)",
+      ...range(85, 100),
+    ]);
+  });
+
   test("hold the reason of a failure before a flood of old failures' states", () => {
     const flood = Array.from({ length: 100_000 }, (_, at) => `     Active: failed ${at}`);
     const output = outputOf(["Activation script snippet 'a' failed (1)", ...flood]);
@@ -156,10 +217,34 @@ describe("the lines that say most", () => {
 
   test.each([
     ["Could not acquire lock", true],
+    ["Could not open lock", true],
+    ["Failed to run activate script", true],
+    ["Pre-switch check 'disk' failed", true],
+    ["Pre-switch checks failed", true],
+    ["There are changes to critical components of the system:", true],
+    ["Failed to install bootloader", true],
+    ["won't take effect until you reboot the system.", true],
+    ["warning: the following units failed: a.service", true],
+    ["warning: user activation for guest failed", true],
+    ["warning: the following user units failed: a.service", true],
+    ["Failed to start user unit a.service", true],
+    ["Failed to restart user unit a.service", true],
+    ["Failed to reload user unit a.service", true],
+    ["Failed to stop user unit a.service", true],
+    ["Failed to restart a.service", true],
+    ["A dependency job for a.service failed.", true],
+    ["Job for a.service failed because of it", true],
+    ["Job for a.service canceled.", true],
+    ["thread 'main' panicked at src/main.rs:1", true],
+    ["thread 'main' (12) panicked at src/main.rs:1", true],
+    ["Error: no", true],
+    ["Unable to list users with logind", true],
+    ["stopping the following units: a.service", false],
     ["Activation script snippet 'a' failed (1)", true],
     ["activating the configuration...", false],
     ["● web.service", false],
   ])("%s: %s", (line, isReason) => {
     expect(isReasonLine(line)).toBe(isReason);
+    expect(isReasonLine(`sh[7]: ${line}`)).toBe(false);
   });
 });
