@@ -1,7 +1,10 @@
 import { describe, expect, it } from "vitest";
 import {
+  directoriesAmong,
   directoryAddress,
+  directoryOf,
   looksLikeAddress,
+  mirrorSchema,
   parseMirrorAddress,
 } from "../../../../agent/core/formats/mirror-address.ts";
 
@@ -51,5 +54,33 @@ describe("a mirror's address", () => {
     ["./a://b", false],
   ])("%s is meant as one: %s", (text, meant) => {
     expect(looksLikeAddress(text)).toBe(meant);
+  });
+
+  it("is a directory's, or is reached by a network", () => {
+    const [web, stick, disk] = ["https://x.example.org", "file:///mnt/stick", "file:///a%20b"];
+    expect(directoryOf(directoryAddress("/mnt/stick"))).toBe("/mnt/stick");
+    expect(directoryOf({ text: web, kind: "web", url: new URL(web) })).toBeNull();
+    expect(directoriesAmong([disk, web, "no address", stick])).toEqual([
+      { address: disk, directory: "/a b" },
+      { address: stick, directory: "/mnt/stick" },
+    ]);
+  });
+
+  it("is taken in a configuration, and anything else is told what one is", () => {
+    expect(mirrorSchema.parse("file:///mnt/stick")).toBe("file:///mnt/stick");
+    expect(mirrorSchema.safeParse("/mnt/stick").error?.issues).toMatchObject([
+      {
+        message:
+          "expected an https://, http:// or file:/// address without query, fragment, user or password",
+      },
+    ]);
+  });
+
+  it.each(["a1+.-x://y", "Z://"])("%s has the form of one", (text) => {
+    expect(looksLikeAddress(text)).toBe(true);
+  });
+
+  it.each(["1a://b", " a://b", "a:/b", "a_b://c", "://a"])("%s has not", (text) => {
+    expect(looksLikeAddress(text)).toBe(false);
   });
 });
