@@ -1,9 +1,13 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
-import { advance } from "../../../../agent/core/update/machine.ts";
+import { describe, expect, test } from "vitest";
+import { advance, isPastTheLine, judgeBoot } from "../../../../agent/core/update/machine.ts";
 import type { Event, EventType } from "../../../../agent/core/update/events.ts";
-import { EMPTY_RECORD, type PendingReboot } from "../../../../agent/core/update/record.ts";
+import {
+  EMPTY_RECORD,
+  type AgentRecord,
+  type PendingReboot,
+} from "../../../../agent/core/update/record.ts";
 import type { State, StateName } from "../../../../agent/core/update/states.ts";
 import { TRANSITIONS } from "../../../../agent/core/update/transitions.ts";
 import { samplePath, sampleRelease } from "../../../support/sample-release.ts";
@@ -196,4 +200,170 @@ test("counters count by one", () => {
   expect(next("Fetching", "AttemptFailed")).toMatchObject({ attempts: 2 });
   expect(next("RolledBack", "LeftoversRemoved")).toMatchObject({ attempts: 2 });
   expect(next("Verifying", "ActivationRejected")).toMatchObject({ rollbackAttempts: 0 });
+});
+
+describe("a trial", () => {
+  const TRIAL: PendingReboot = { ...PENDING, trial: true };
+  const OTHER = samplePath("nixos-system-web1-other");
+  const committed = {
+    ...{ channel: "stable", sequence: 6, digest: RELEASE.digest, toplevel: OLD },
+    ...{ mode: "switch" as const, at: AT, previous: null },
+  };
+  const next = (record: Partial<AgentRecord>, event: Event): AgentRecord =>
+    advance({ ...EMPTY_RECORD, committed, ...record }, event);
+  const trialOf = (name: "Verifying" | "Committing"): AgentRecord["state"] =>
+    name === "Verifying"
+      ? { ...STATES.Verifying, trial: true }
+      : { ...STATES.Committing, tried: true };
+
+  test("is armed by the boot that comes next; nothing is committed, and no way back is owed", () => {
+    const { state, pendingReboot, ...rest } = next(
+      { state: STATES.Committing, unfinishedWayBack: STATES.RollingBack },
+      EVENTS.TrialArmed,
+    );
+    expect(state).toEqual({ name: "Armed", ...prepared });
+    expect(pendingReboot).toEqual({
+      ...{ release: RELEASE, wayBack: false, baseline: BASELINE, attempts: 1 },
+      ...{ bootId: "second", requested: 0, trial: true },
+    });
+    expect(rest.committed).toBe(committed);
+    expect(rest).not.toHaveProperty("unfinishedWayBack");
+  });
+
+  test("is told from a boot of the boot default until it has ended", () => {
+    const noticed = (pendingReboot: PendingReboot) =>
+      next({ pendingReboot }, EVENTS.RebootNoticed).state;
+    const expected = {
+      ...{ name: "Verifying", release: RELEASE, attempts: 2, baseline: BASELINE },
+      ...{ bootId: "second", restarts: 0, afterBoot: true },
+    };
+    expect(noticed(TRIAL)).toEqual({ ...expected, trial: true });
+    expect(noticed(PENDING)).toEqual(expected);
+    const commit = (state: State) => next({ state }, EVENTS.CommitBegun).state;
+    const committing = { name: "Committing", ...prepared, rebootNeeded: true };
+    expect(commit(trialOf("Verifying"))).toEqual({ ...committing, tried: true });
+    expect(commit(STATES.Verifying)).toEqual(committing);
+    for (const type of ["ActivationRejected", "ActivationInterrupted"] as const) {
+      const deny = type === "ActivationRejected";
+      const back = { name: "RollingBack", ...prepared, reason: REASON, deny, rollbackAttempts: 0 };
+      expect(next({ state: trialOf("Verifying") }, EVENTS[type]).state).toEqual({
+        ...{ ...back, trial: true },
+      });
+      expect(next({ state: STATES.Verifying }, EVENTS[type]).state).toEqual(back);
+    }
+  });
+
+  test("keeps a system that is found active from being committed before it", () => {
+    const tried = next({ pendingReboot: TRIAL }, EVENTS.AlreadyActive);
+    expect(tried).toMatchObject({ state: { name: "Idle" }, committed, pendingReboot: TRIAL });
+    const proven = next({ pendingReboot: PENDING }, EVENTS.AlreadyActive);
+    expect(proven.committed).toMatchObject({ toplevel: RELEASE.toplevel, at: AT, previous: null });
+    expect(proven.pendingReboot).toEqual(PENDING);
+    const another = { ...TRIAL, release: { ...RELEASE, toplevel: OTHER } };
+    expect(next({ pendingReboot: another }, EVENTS.AlreadyActive)).toMatchObject({
+      ...{ committed: { toplevel: RELEASE.toplevel }, pendingReboot: null },
+    });
+  });
+
+  test("that a person leaves is denied in every mode; what is committed stays", () => {
+    const leave = (from: string) => ({ ...EVENTS.RevertBegun, from });
+    const { toplevel, sequence, digest } = RELEASE;
+    const left = next({ pendingReboot: TRIAL }, leave(toplevel));
+    expect(left.denied).toEqual([{ toplevel, sequence, digest, reason: REASON, at: AT }]);
+    expect(left).toMatchObject({ committed, pendingReboot: null });
+    // What no trial brought is nothing that the agent knows.
+    expect(next({ pendingReboot: PENDING }, leave(toplevel)).denied).toEqual([]);
+    expect(next({ pendingReboot: TRIAL }, leave(OTHER)).denied).toEqual([]);
+    const own = next({ pendingReboot: TRIAL }, leave(OLD));
+    expect(own).toMatchObject({ committed: null, denied: [{ toplevel: OLD, sequence: 6 }] });
+  });
+
+  test("that ended by itself has not left the host with the system", () => {
+    const verdict = (state: State) => judgeBoot({ ...EMPTY_RECORD, state }, "second");
+    for (const name of ["RollingBack", "RolledBack"] as const) {
+      for (const code of ["BOOT_TRIAL_FAILED", "BOOT_NOT_TRIED"] as const) {
+        const state: State = { ...STATES[name], reason: { code, message: "" } };
+        expect(verdict(state)).toBe("proven");
+      }
+      expect(verdict(STATES[name])).toBe("rejected");
+    }
+    expect(verdict(STATES.Verifying)).toBe("open");
+    expect(verdict({ ...STATES.Verifying, afterBoot: false })).toBe("proven");
+  });
+});
+
+test("a release that replaces an active one keeps the mode in which the boot default was set", () => {
+  const release = { ...RELEASE, sequence: 8, mode: "test" as const };
+  const record = { ...EMPTY_RECORD, pendingReboot: PENDING };
+  const after = advance(record, { ...EVENTS.AlreadyActive, release });
+  expect(after.pendingReboot).toEqual({ ...PENDING, release: { ...release, mode: "switch" } });
+});
+
+test("jobs that failed are kept for the health gate, if there are any", () => {
+  const after = (failedJobs?: string[]): State =>
+    advance(
+      { ...EMPTY_RECORD, state: STATES.Activating },
+      { ...EVENTS.ActivationSucceeded, ...(failedJobs && { failedJobs }) },
+    ).state;
+  const verifying = { name: "Verifying", ...prepared, afterBoot: false };
+  expect(after(["a.service"])).toEqual({ ...verifying, failedJobs: ["a.service"] });
+  expect(after([])).toEqual(verifying);
+  expect(after()).toEqual(verifying);
+});
+
+test("what happened may need a reboot other than was expected", () => {
+  const pending = (expected: boolean, found?: boolean): PendingReboot | null =>
+    advance(
+      { ...EMPTY_RECORD, state: { ...STATES.Committing, rebootNeeded: expected } },
+      { ...EVENTS.BootDefaultSet, ...(found !== undefined && { rebootNeeded: found }) },
+    ).pendingReboot;
+  expect([pending(true), pending(false), pending(true, false), pending(false, true)]).toEqual([
+    ...[expect.anything(), null, null, expect.anything()],
+  ]);
+});
+
+test("a way back without a reboot leaves the one that was waited for", () => {
+  const record = { ...EMPTY_RECORD, state: STATES.RollingBack, pendingReboot: PENDING };
+  const after = advance(record, EVENTS.RollbackSucceeded);
+  expect(after.pendingReboot).toBe(PENDING);
+  expect(after.state).toEqual(STATES.RolledBack);
+});
+
+test("an end of a way back is Idle if the system is denied, else a failure that may be final", () => {
+  const after = (deny: boolean, gaveUp?: boolean): State =>
+    advance(
+      { ...EMPTY_RECORD, state: { ...STATES.RolledBack, deny } },
+      { ...EVENTS.LeftoversRemoved, ...(gaveUp !== undefined && { gaveUp }) },
+    ).state;
+  const failed = { ...STATES.Failed, attempts: 2 };
+  expect(after(true)).toEqual({ name: "Idle" });
+  expect([after(false), after(false, false)]).toEqual([failed, failed]);
+  expect(after(false, true)).toEqual({ ...failed, gaveUp: true });
+});
+
+test("reboots are counted and noticed only if one is waited for", () => {
+  const record = { ...EMPTY_RECORD, state: STATES.Failed };
+  for (const type of ["RebootRequested", "RebootNoticed"] as const) {
+    expect(advance(record, EVENTS[type])).toBe(record);
+  }
+  const waiting = { ...record, pendingReboot: PENDING };
+  expect(advance(waiting, EVENTS.RebootRequested)).toEqual({
+    ...{ ...record, pendingReboot: { ...PENDING, requested: 2 } },
+  });
+  const back = { ...record, pendingReboot: { ...PENDING, wayBack: true } };
+  expect(advance(back, EVENTS.RebootNoticed)).toEqual(record);
+});
+
+test("a reboot slot is remembered from its taking to its release", () => {
+  const taken = advance(EMPTY_RECORD, EVENTS.RebootSlotTaken);
+  expect(taken).toEqual({ ...EMPTY_RECORD, holdsRebootSlot: true });
+  expect(advance(taken, EVENTS.RebootSlotReleased)).toEqual(EMPTY_RECORD);
+});
+
+test("a host may be between two systems from the recording of its way back to its end", () => {
+  const names = Object.values(STATES).filter(isPastTheLine);
+  expect(names.map(({ name }) => name)).toEqual([
+    ...["Staged", "Activating", "Verifying", "Committing", "Armed", "Committed"],
+    ...["RollingBack", "RolledBack", "Reverting"],
+  ]);
 });
