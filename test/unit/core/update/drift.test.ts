@@ -79,6 +79,17 @@ describe("drift", () => {
     expect(driftOf(pendingWith("switch", { release }), host)?.what).toBe("running");
   });
 
+  test("is not what runs if it was switched to and waits for the boot that tries it", () => {
+    const release = sampleRelease({ toplevel: OLD });
+    const what = (host: Parameters<typeof driftOf>[1], trial?: boolean): string | undefined =>
+      driftOf(pendingWith("switch", { release, ...(trial !== undefined && { trial }) }), host)
+        ?.what;
+    const host = { profile: NEW, running: OLD };
+    expect(what(host, true)).toBeUndefined();
+    expect([what(host, false), what(host)]).toEqual(["running", "running"]);
+    expect(what({ ...host, running: samplePath("third") }, true)).toBe("running");
+  });
+
   test.each([
     [{ what: "profile", expected: NEW, found: OLD }, `the boot default is ${OLD} and not ${NEW}`],
     [{ what: "profile", expected: NEW, found: null }, `the boot default is nothing and not ${NEW}`],

@@ -291,3 +291,43 @@ describe("a release whose last attempt failed", () => {
     expect(decision(record, "switch", host)).toEqual({ kind: "update" });
   });
 });
+
+describe("a system that waits for a reboot", () => {
+  type Pending = NonNullable<AgentRecord["pendingReboot"]>;
+  /** On a host that runs and boots the old system, and committed it. */
+  function waiting(
+    changes: Partial<Pending>,
+    mode: ActivationMode = "switch",
+    host = at(OLD, OLD),
+  ): string {
+    const baseline = {
+      ...{ profile: OLD, generation: 1, running: OLD, failedUnits: [], restartedUnits: [] },
+    };
+    const pendingReboot = {
+      ...{ release: sampleRelease(), wayBack: false, baseline, attempts: 0, bootId: "boot" },
+      ...{ requested: 0, ...changes },
+    };
+    const before = committed({ ...OLDER, toplevel: OLD });
+    return decision({ ...before, pendingReboot }, mode, host).kind;
+  }
+
+  test("for its trial is left to it, although the old one is the boot default", () => {
+    expect(waiting({ trial: true })).toBe("active");
+    expect(waiting({ trial: true }, "boot")).toBe("active");
+  });
+
+  test("is an update if the reboot leads back, to another system, or if only a test is asked", () => {
+    expect(waiting({ trial: true, wayBack: true })).toBe("update");
+    expect(waiting({ trial: true, release: sampleRelease({ toplevel: OLD }) })).toBe("update");
+    expect(waiting({ trial: true }, "test")).toBe("adopt");
+    expect(waiting({ trial: true }, "dry-activate")).toBe("update");
+  });
+
+  test("as the boot default counts as running, unless the reboot leads back", () => {
+    expect(waiting({}, "switch", at(NEW, OLD))).toBe("adopt");
+    expect(waiting({ wayBack: true }, "switch", at(NEW, OLD))).toBe("update");
+    expect(waiting({}, "switch", at(OLD, OLD))).toBe("update");
+    const release = sampleRelease({ toplevel: OLD });
+    expect(waiting({ release }, "switch", at(NEW, OLD))).toBe("update");
+  });
+});
