@@ -503,8 +503,20 @@ in
               default = 5;
               example = 3;
               description = ''
-                Attempts at a system that is cut off again and again, as by power cuts, before
-                it is denied.
+                How often a system is tried whose activation is cut off each time, as by power
+                cuts, before it is denied; or whose failure may not be its own, before it waits
+                for a person or for the next release.
+              '';
+            };
+
+            retryWait = mkOption {
+              type = positiveDuration;
+              default = "1h";
+              example = "6h";
+              description = ''
+                Wait before a system is tried again whose failure may not be its own: no mirror
+                could be read, or a unit failed that both systems define alike. Each later wait is
+                four times as long, at most a day.
               '';
             };
 
@@ -622,6 +634,16 @@ in
               description = ''
                 Whether a release must be readable from the new system: a host that cannot
                 poll is lost.
+              '';
+            };
+
+            ignoreUnits = mkOption {
+              type = types.listOf (types.strMatching ".+");
+              default = [ ];
+              example = [ "backup-*.service" ];
+              description = ''
+                Units whose failures do not count when a new system is judged. `*` stands for any
+                text, `?` for one character.
               '';
             };
 
