@@ -23,6 +23,37 @@ describe("a check", () => {
     expect(healthCheckSchema.parse(check)).toEqual({ ...(check as object), ...defaults });
   });
 
+  test.each<[unknown, string, unknown[]]>([
+    [COMMAND, "name", ["x", "x".repeat(100)]],
+    [COMMAND, "timeout", ["1s", "24d"]],
+    [COMMAND, "command", [Array(64).fill("x"), ["x".repeat(4096)]]],
+    [HTTP, "status", [100, 599]],
+    [TCP, "host", ["x", "x".repeat(253)]],
+    [TCP, "port", [1, 65_535]],
+  ])("%j: %s may be at its bounds", (check, key, values) => {
+    for (const value of values) expect(passes({ ...(check as object), [key]: value })).toBe(true);
+  });
+
+  test("with an argument, a status or a host beyond its bounds is refused", () => {
+    expect(passes({ ...COMMAND, command: ["x".repeat(4097)] })).toBe(false);
+    expect(passes({ ...HTTP, status: 600 })).toBe(false);
+    expect(passes({ ...HTTP, method: "GET" })).toBe(false);
+    expect(passes({ ...TCP, host: "x".repeat(254) })).toBe(false);
+    expect(passes({ ...TCP, port: 1.5 })).toBe(false);
+  });
+
+  test("says what is wrong with its time limit, and what each kind is for", () => {
+    const { error } = healthCheckSchema.safeParse({ ...TCP, timeout: "0s" });
+    expect(error?.issues).toMatchObject([
+      { path: ["timeout"], message: "expected a duration between 1s and 24d" },
+    ]);
+    const [command, http, tcp] = healthCheckSchema.options;
+    for (const { description } of [command, http, tcp, ...Object.values(command.shape).slice(1)]) {
+      expect(description).toMatch(/^[A-Z].{10,}\.$/);
+    }
+    expect(http.shape.status.description).toBe("The status that must come.");
+  });
+
   test("is the same once it has travelled as JSON", () => {
     for (const check of [COMMAND, HTTP, TCP]) {
       const parsed = healthCheckSchema.parse({ ...check, timeout: "1m30s" });
@@ -75,8 +106,25 @@ describe("a check", () => {
 describe("the host's settings", () => {
   test("have defaults in milliseconds", () => {
     expect(healthSettingsSchema.parse({})).toEqual({
-      ...{ settle: 10_000, timeout: 120_000, interval: 5_000, mirror: true, checks: [] },
+      ...{ settle: 10_000, timeout: 120_000, interval: 5_000, mirror: true },
+      ...{ ignoreUnits: [], checks: [] },
     });
+  });
+
+  test("may ignore units by globs, so many and no more", () => {
+    const takes = (...ignoreUnits: unknown[]): boolean =>
+      healthSettingsSchema.safeParse({ ignoreUnits }).success;
+    expect(takes("a*.service", "x".repeat(256), ...Array<string>(62).fill("b"))).toBe(true);
+    for (const wrong of ["", "x".repeat(257), 1]) expect(takes(wrong)).toBe(false);
+    expect(takes(...Array<string>(65).fill("b"))).toBe(false);
+  });
+
+  test("have no other field, and a description of each in a sentence", () => {
+    expect(healthSettingsSchema.safeParse({ check: [] }).success).toBe(false);
+    expect(healthSettingsSchema.safeParse({ mirror: "yes" }).success).toBe(false);
+    for (const [key, { description }] of Object.entries(healthSettingsSchema.shape)) {
+      expect(description, key).toMatch(/^[A-Z].{15,}\.$/);
+    }
   });
 
   test("may do without a settle time, but not without a time limit or an interval", () => {
