@@ -74,7 +74,7 @@ export interface Mirror {
 
   /**
    * Which bytes of an archive it has, ascending and apart, or null for all of them; absent
-   * where a mirror never has parts. Throws as `readArchive`.
+   * if a mirror never has parts. Throws as `readArchive`.
    */
   heldParts?(sha256: string): Promise<readonly ByteRange[] | null>;
 }
@@ -170,20 +170,20 @@ export interface NixStore {
   setProfile(toplevel: string): Promise<void>;
 
   /**
-   * Points the profile at an earlier generation again, or takes it away where there was
+   * Points the profile at an earlier generation again, or takes it away if there was
    * none (null); no generation is deleted. Throws PROFILE_FAILED, …
    */
   restoreProfile(generation: number | null): Promise<void>;
 
-  /** The store path that the system profile points at, or null where there is none. */
+  /** The store path that the system profile points at, or null if there is none. */
   profileToplevel(): Promise<string | null>;
 
-  /** Number of the profile's current generation, or null where there is none. */
+  /** Number of the profile's current generation, or null if there is none. */
   profileGeneration(): Promise<number | null>;
 
   /**
    * Generation `number` of the profile, or with null the newest one before the current; null
-   * where there is no such generation.
+   * if there is no such generation.
    */
   findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
 
@@ -193,10 +193,10 @@ export interface NixStore {
   /** Deletes the generations of a system that are newer than the current one. */
   forgetNewer(toplevel: string): Promise<void>;
 
-  /** The store path of the running system (`/run/current-system`), or null where unknown. */
+  /** The store path of the running system (`/run/current-system`), or null if it is unknown. */
   runningToplevel(): Promise<string | null>;
 
-  /** That of the system that was booted (`/run/booted-system`), or null where unknown. */
+  /** That of the system that was booted (`/run/booted-system`), or null if it is unknown. */
   bootedToplevel(): Promise<string | null>;
 
   /** The real file behind a store path: other than the path itself in a chroot store. */
@@ -353,7 +353,7 @@ export interface Activator {
 
   /**
    * Runs it to its end. A run of the same toplevel and action that an earlier agent began
-   * is awaited instead of begun again, where it can still be found. A run that outlives
+   * is awaited instead of begun again, if it can still be found. A run that outlives
    * the agent is not waited for any longer once `signal` says stop (INTERRUPTED); one
    * that does not is brought to its end.
    */
@@ -418,7 +418,7 @@ export interface BootLoader {
 export interface UnitTroubles {
   /** Units that are failed, or that wait to be started again after a failure; sorted. */
   readonly failed: readonly string[];
-  /** How often systemd started a unit again by itself, where it did at all. */
+  /** How often systemd started a unit again by itself; units that it never restarted are left out. */
   readonly restarts: ReadonlyMap<string, number>;
 }
 
@@ -427,7 +427,7 @@ export interface ServiceManager {
   /** Identity of this boot: another one means that everything that ran was cut off. */
   bootId(): Promise<string>;
 
-  /** What is wrong with the units, or null where it cannot be known. */
+  /** What is wrong with the units, or null if it cannot be known. */
   unitTroubles(): Promise<UnitTroubles | null>;
 
   /** Names of all units that are active, sorted; null if that cannot be known. */
@@ -450,7 +450,7 @@ export interface ServiceManager {
   stopAgent(): Promise<void>;
   /** Has the agent's service start again; does not wait for it. */
   startAgent(): Promise<void>;
-  /** Has the agent's service, where it runs, start anew; does not wait for it. */
+  /** Has the agent's service start anew, if it runs; does not wait for it. */
   restartAgent(): Promise<void>;
 
   /** Whether a reboot can be had at all: not in a sandbox. */
@@ -492,7 +492,7 @@ export interface Deadline {
   disarmForBoot(): Promise<void>;
 }
 
-/** The agent that the system brings along, where it is another one than the one that runs. */
+/** The agent that the system brings along, if it is another one than the one that runs. */
 export interface Successor {
   /** What the service manager would start now; the first look is what is compared with. */
   look(): Promise<{
@@ -503,7 +503,7 @@ export interface Successor {
   }>;
   /**
    * Runs the agent of a system to see that it starts and takes the configuration; gives
-   * false where the system has none. Throws HEALTH_FAILED.
+   * false if the system has none. Throws HEALTH_FAILED.
    */
   prove(toplevel: string, signal?: AbortSignal): Promise<boolean>;
 }
@@ -519,14 +519,14 @@ export interface HookRun {
   readonly timeoutMs: number;
 }
 
-/** Runs a hook to its end. Throws HOOK_FAILED where that is not exit code 0 in time, INTERRUPTED. */
+/** Runs a hook to its end. Throws HOOK_FAILED if that is not exit code 0 in time, INTERRUPTED. */
 export type HookRunner = (run: HookRun, signal?: AbortSignal) => Promise<void>;
 
 /** A server that lets so many hosts of a group reboot at a time (FleetLock protocol). */
 export interface RebootLock {
-  /** Asks for a slot. Throws REBOOT_REFUSED where there is none now. */
+  /** Asks for a slot. Throws REBOOT_REFUSED if there is none now. */
   take(): Promise<void>;
-  /** Gives the slot back; also where none was held. */
+  /** Gives the slot back; also if none was held. */
   release(): Promise<void>;
 }
 

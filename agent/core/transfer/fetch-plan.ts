@@ -29,7 +29,7 @@ export const DEFAULT_GAP = 16 * 1024;
  * Plans the reads that bring in the wanted NARs, archive by archive: other archives
  * first, in the order in which they can be imported. `missing` has, for each wanted
  * member's name, how many of its bytes are held already. An archive that names no others
- * is read whole, narinfos and end included, and so checked, where every NAR is missing; of
+ * is read whole, narinfos and end included, and so checked, if every NAR is missing; of
  * a small one, which comes with every update, that would be the most of it.
  * `gap` is in bytes; Infinity makes one run for each archive, for mirrors without
  * ranges. A run of more than one member wants at most `limit` bytes, so that what it

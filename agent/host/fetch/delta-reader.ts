@@ -40,7 +40,7 @@ export class DeltaReader {
 
   /**
    * The bytes of a delta, which have the signed hash. Deltas are taken in the order in which
-   * they were given, each once. Throws ARCHIVE_PARTIAL where the mirror lacks this one,
+   * they were given, each once. Throws ARCHIVE_PARTIAL if the mirror lacks this one,
    * ARCHIVE_CORRUPT, the mirror's errors.
    */
   async take(delta: Delta): Promise<Buffer> {

@@ -6,7 +6,7 @@ import type { Details } from "./journal.ts";
 /** What a step knows beside its state. */
 export interface StepContext {
   readonly record: AgentRecord;
-  /** Ends the step where that is safe; it throws INTERRUPTED then. */
+  /** Ends the step once that is safe; it throws INTERRUPTED then. */
   readonly signal: AbortSignal | undefined;
 }
 
