@@ -7,8 +7,9 @@
 //
 // A file is judged by the unit tests of its own (agent/core/text/x.ts by
 // test/unit/core/text/x.test.ts); a file that has none, by those of its folder. Files of
-// agent/host are judged by all of its tests, since the scenarios play the whole agent. Prints
-// each survivor and a score for each file. Exits with 1 if core or host is below its goal.
+// agent/host other than its fetch/ are judged by all of its tests but the fetch's, since the
+// scenarios play the whole agent. Prints each survivor and a score for each file. Exits with 1 if
+// core or host is below its goal.
 import { existsSync, readFileSync, readdirSync, statSync } from "node:fs";
 import { dirname, join, relative, resolve } from "node:path";
 import { performance } from "node:perf_hooks";
@@ -91,11 +92,14 @@ function filesIn(path) {
 
 /**
  * The tests that judge a file: its own, or those of the nearest folder that has tests; in host/,
- * other than its fetch/, all of host's.
+ * other than its fetch/, all of host's but the fetch's, which know nothing of the rest.
  */
 function testsOf(file) {
   if (file.startsWith("agent/host/") && !file.startsWith("agent/host/fetch/")) {
-    return "test/unit/host";
+    return readdirSync("test/unit/host")
+      .filter((folder) => folder !== "fetch")
+      .map((folder) => `test/unit/host/${folder}`)
+      .join(",");
   }
   if (TESTS_ELSEWHERE[file]) return TESTS_ELSEWHERE[file];
   let path = file.replace(/^agent/, "test/unit").replace(/\.ts$/, "");
@@ -106,6 +110,8 @@ function testsOf(file) {
 async function mutate(files, tests) {
   // Stryker's processes, and the Vitest in them, inherit it (vitest.config.ts).
   process.env.MUTATION_TESTS = tests;
+  // Most of the time of a scenario is the loading of the agent; these files share what they load.
+  process.env.MUTATION_ISOLATES = tests.includes("test/unit/host/scenarios") ? "" : "yes";
   const stryker = new Stryker({
     mutate: files,
     testRunner: "vitest-with-files",
