@@ -81,6 +81,10 @@ describe("a host with barriers before it", () => {
         until: null,
       },
     ]);
+    // One that went back before it passes all of them again.
+    expect(passage(manifest([third, fifth]), { ...came(2), pendingReboot })).toEqual({
+      ...{ kind: "through", stage: third },
+    });
     const leaving = { ...record, pendingReboot: { ...pendingReboot, wayBack: true } };
     expect(passage(manifest([third, fifth]), leaving)).toEqual({ kind: "open" });
   });
@@ -96,6 +100,10 @@ describe("a host with barriers before it", () => {
   });
 });
 
+test("a host that the release does not name is not led through anything", () => {
+  expect(passageOf(manifest([third, fifth]), "web9", came(5))).toEqual({ kind: "open" });
+});
+
 test("without a barrier every host goes on", () => {
   expect(passage(sampleManifest(), came(1))).toEqual({ kind: "open" });
 });
@@ -107,5 +115,6 @@ test("a barrier is followed as the release that it is, by its own number and dig
     ...{ channel: "stable", hostname: "web1", mode: "boot", checks: [] },
     ...system,
   });
+  expect(stageRelease(fifth, release)).not.toHaveProperty("epoch");
   expect(stageRelease(stage(5, { epoch: 1 }), release).epoch).toBe(1);
 });

@@ -55,5 +55,22 @@ describe("a channel of a mirror", () => {
       readChannel(mirrorWith({ kind: "unchanged" }), "stable", TRUST),
     );
     expect(failure.code).toBe("MIRROR_STATUS");
+    expect(failure.message).toBe(
+      'https://mirror.test: expected a manifest, found "not modified" although it was not asked for',
+    );
+  });
+
+  test("is read in full, and no longer than the caller waits", async () => {
+    const asked: unknown[] = [];
+    const { signal } = new AbortController();
+    const mirror = {
+      address: "https://mirror.test",
+      readManifest: async (...question: unknown[]) => {
+        asked.push(...question);
+        return answerWith("stable");
+      },
+    };
+    await readChannel(mirror, "stable", TRUST, signal);
+    expect(asked).toEqual(["stable", { signal }]);
   });
 });
