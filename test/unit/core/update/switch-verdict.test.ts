@@ -269,6 +269,77 @@ describe("other ends", () => {
     expect(failureOf(verdict)).toContain(words);
   });
 
+  test.each<[Run, string]>([
+    [
+      { exitCode: 1, lines: BEGUN },
+      "exit code 1 (a check, the boot loader or any other step failed)",
+    ],
+    [
+      { exitCode: 2, lines: BEGUN },
+      "exit code 2 (the activation script failed, or a file was missing)",
+    ],
+    [
+      { exitCode: 11, lines: BEGUN },
+      "exit code 11 (the lock or another resource was not to be had)",
+    ],
+    [{ exitCode: 101, lines: BEGUN }, "exit code 101 (it crashed)"],
+    [{ exitCode: 17, lines: BEGUN }, "exit code 17"],
+    [
+      { exitCode: 4, lines: BEGUN, after: OLD },
+      `exit code 4 (a unit or a user's manager failed to start, stop or reload), but ${OLD} runs`,
+    ],
+    [{ action: "boot", exitCode: 17 }, "exit code 17"],
+  ])("%j is said in words", (run, words) => {
+    expect(failureOf(judge(run))).toBe(`it ended with ${words}`);
+  });
+
+  test.each<[Run, string]>([
+    [
+      { exitCode: 11, lines: ["Could not acquire lock"] },
+      "another switch-to-configuration holds the lock",
+    ],
+    [{ timedOut: true }, "another switch-to-configuration holds the lock, all the time"],
+    [
+      {
+        exitCode: 1,
+        lines: ["There are changes to critical components", "Pre-switch checks failed"],
+      },
+      "a switch inhibitor changed, so that it takes a boot",
+    ],
+    [
+      {
+        exitCode: 1,
+        lines: [
+          ...["Pre-switch check 'disk' failed", "Pre-switch check 'net' failed"],
+          "Pre-switch checks failed",
+        ],
+      },
+      "the pre-switch check disk, net refused",
+    ],
+    [
+      { exitCode: 2, lines: [...BEGUN, SECRETS, SECRETS.replace("setupSecrets", "users")] },
+      "the activation script failed: snippets setupSecrets (1), users (1)",
+    ],
+    [{ exitCode: 1, lines: ["thread 'main' panicked at src"] }, "it crashed"],
+  ])("%j is said as %s", (run, words) => {
+    expect(failureOf(judge(run))).toBe(words);
+  });
+
+  test("the check and the dry run of a switch that end badly are half done", () => {
+    for (const action of ["boot", "check", "dry-activate"] as const) {
+      expect(judge({ action, exitCode: 11 })).toMatchObject({
+        ...{ kind: "halfDone", why: "unavailable" },
+      });
+      // What runs afterwards says nothing about them, nor does the activation script.
+      expect(judge({ action, lines: [SCRIPT], after: OLD }).kind).toBe("activated");
+    }
+  });
+
+  test("100 after another system began to run is no mere need of a reboot", () => {
+    expect(judge({ exitCode: 100, after: NEW }).kind).toBe("halfDone");
+    expect(judge({ exitCode: 100, before: null, after: NEW })).toEqual({ kind: "rebootNeeded" });
+  });
+
   test("failures have words, successes none", () => {
     expect(failureOf(judge({ lines: BEGUN }))).toBeNull();
     expect(failureOf(judge({ exitCode: 4, lines: BEGUN }))).toBeNull();
