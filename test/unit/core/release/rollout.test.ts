@@ -85,6 +85,13 @@ describe("the turn of a host", () => {
     expect(turnHours(policy, "web2")).toBe(2);
   });
 
+  test("is that of a wave of several groups if the host is in one of them", () => {
+    const waves = [{ groups: ["canary", "staging"], after: "1h" }];
+    expect(turnHours(rollout({ waves }), "web1", ["staging", "web"])).toBe(1);
+    expect(turnHours(rollout({ waves }), "web1", ["web"])).toBeNull();
+    expect(turnHours(rollout({ waves }), "web1", [])).toBeNull();
+  });
+
   test("does not come where no wave has it", () => {
     const waves = [{ hosts: ["web1"], after: "0s" }];
     expect(turnHours(rollout({ waves }), "web2")).toBeNull();
@@ -318,6 +325,19 @@ describe("what a release waits for", () => {
     expect(waits({ ...everyone, hosts }, at(1_000), "web2")).toMatchObject([
       { reason: "ROLLOUT_PAUSED", message: "it holds this host back: being repaired", until: null },
     ]);
+  });
+
+  test("an earlier release that it cannot get, beside its turn", () => {
+    const { toplevel } = sampleHost();
+    const committed = {
+      ...{ channel: "stable", sequence: 3, digest: "0".repeat(64), toplevel },
+      ...{ mode: "switch" as const, at: START, previous: null },
+    };
+    const manifest = { ...everyone, rollout: rollout(), barrier: { sequence: 5 } };
+    const found = rolloutWaits(manifest, "web1", { ...EMPTY_RECORD, committed }, at(-1));
+    expect(found.map(({ reason }) => reason)).toEqual(["NOT_BEFORE", "BARRIER_AHEAD"]);
+    expect(found[1]).toMatchObject({ until: null, binds: "everyone", allowsFetch: false });
+    expect(found[1]?.message).toContain("has to become release 5 first");
   });
 
   test("a clock that is behind what the release proves does not hold it back", () => {
