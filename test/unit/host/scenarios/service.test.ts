@@ -1,5 +1,9 @@
 import { describe, expect, test } from "vitest";
+import { PullError } from "../../../../agent/core/errors.ts";
+import type { AgentTools } from "../../../../agent/host/agent-tools.ts";
 import { runDaemon } from "../../../../agent/host/daemon/daemon.ts";
+import { readStatus } from "../../../../agent/host/report/host-status.ts";
+import { statusJson, statusSchema } from "../../../../agent/host/report/status-json.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
@@ -106,5 +110,61 @@ describe("the service", () => {
     );
     expect(host.logged).toContain("info: the report was delivered (directory), attempt 2");
     expect([host.reports.length, host.spool]).toEqual([1, null]);
+  });
+
+  test("answers on its socket what status --json prints", async () => {
+    const host = new MemoryHost({ statusSocket: { path: "/run/status.sock", group: "wheel" } });
+    host.publish({ sequence: 7, system: "2" });
+    const sockets: object[] = [];
+    let answer = async (): Promise<string> => "";
+    let closed = 0;
+    const outlets: AgentTools["outlets"] = {
+      ...host.tools.outlets,
+      serveStatus: async (socket, ask) => {
+        sockets.push(socket);
+        answer = ask;
+        return async () => void closed++;
+      },
+      serveMetrics: async () => async () => void closed++,
+    };
+    const stop = new AbortController();
+    void host.time.sleep(MINUTE_MS).then(() => {
+      stop.abort();
+    });
+    await runDaemon({ ...host.tools, outlets }, stop.signal);
+    expect([sockets, closed]).toEqual([[{ path: "/run/status.sock", group: "wheel" }], 1]);
+    const text = await answer();
+    expect(text).toBe(`${JSON.stringify(statusJson(await readStatus(host.tools)), null, 2)}\n`);
+    expect(statusSchema.parse(JSON.parse(text))).toMatchObject({
+      ...{ profile: system("2"), running: system("2"), booted: system("1"), generation: 2 },
+      ...{ committed: { sequence: 7 }, alarms: [], hostname: "web1" },
+    });
+  });
+
+  test("goes on without a socket, and without a key to sign reports with", async () => {
+    const host = new MemoryHost({ statusSocket: { path: "/run/status.sock" } });
+    host.publish({ sequence: 7, system: "1" });
+    host.fault("serve status", "IO_FAILED", "in use");
+    const hostKey = () => Promise.reject(new PullError("KEY_INVALID", "torn"));
+    const stop = new AbortController();
+    void host.time.sleep(MINUTE_MS).then(() => {
+      stop.abort();
+    });
+    await runDaemon({ ...host.tools, hostKey }, stop.signal);
+    expect(host.logged.slice(0, 2)).toEqual([
+      "error: IO_FAILED: there is no status socket: in use",
+      "error: KEY_INVALID: this host cannot sign reports: torn",
+    ]);
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 1 });
+  });
+
+  test("goes on after a tick that failed as a whole", async () => {
+    const host = new MemoryHost({ poll: { interval: "10m", jitter: "0s" } });
+    host.stateLoss = new PullError("STATE_LOST", "gone");
+    await served(host, 15 * MINUTE_MS);
+    const line = "error: STATE_LOST: gone";
+    expect(host.logged.filter((it) => it === line)).toHaveLength(2);
+    const told = host.log.lines.find(({ level }) => level === "error");
+    expect(told?.fields["stack"]).toContain("PullError");
   });
 });
