@@ -46,6 +46,14 @@ describe("between two polls the service waits", () => {
     });
   });
 
+  test("until it is stopped, also while it watches for sticks", async () => {
+    const config = { sticks: { watch: "10s" } };
+    const sticks = sticksOf(["file:///a"]);
+    expect(await waited({ ms: MINUTE_MS, sticks, config, stopAfter: 7_000 })).toEqual({
+      ...{ news: undefined, ms: 7_000 },
+    });
+  });
+
   test("until a stick comes, and says which", async () => {
     const sticks = sticksOf([], ["file:///a", "file:///b"]);
     const config = { sticks: { watch: "10s" } };

@@ -102,6 +102,11 @@ describe("the report of a host", () => {
     expect((await makeReport(host.tools)).message).toBe(
       "release 8 is not tried again here: it failed before",
     );
+    const poll = { mirrors: [], archives: [], waits: [], error: null, release: null };
+    host.files.set("poll.json", { at: START, decision: "denied", ...poll });
+    expect((await makeReport(host.tools)).message).toBe(
+      "release ? is not tried again here: it failed before",
+    );
   });
 
   test("that waits says what for", async () => {
