@@ -71,6 +71,9 @@ function isUsageError({ code, exitCode }: CommanderError): boolean {
 }
 
 function usageError({ message }: CommanderError, title: string): PullError {
-  const what = message.replace(/^error: /, "").replaceAll("\n", " ");
+  const what = message
+    .replace(/^error: /, "")
+    .replaceAll("\n", " ")
+    .replace(/\.$/, "");
   return new PullError("USAGE", `${what}; \`${title} --help\` shows what is possible`);
 }

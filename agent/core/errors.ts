@@ -6,7 +6,7 @@
 
 /** What a code means for the caller: the process exit code and whether trying again can help. */
 interface ErrorKind {
-  /** Process exit code; documented in the README. */
+  /** Process exit code; documented in agent/docs/errors.md. */
   readonly exit: number;
   /** True if the same attempt may succeed later without a change by a person. */
   readonly transient: boolean;

@@ -6,6 +6,7 @@ import { MAX_HOSTS, hostnameSchema } from "../core/formats/manifest.ts";
 import {
   MIRROR_ADDRESS_RULE,
   looksLikeAddress,
+  directoryOf,
   parseMirrorAddress,
 } from "../core/formats/mirror-address.ts";
 import { MAX_REPORT_BYTES } from "../core/formats/report.ts";
@@ -50,7 +51,7 @@ export async function readReportSource(
     throw new PullError("USAGE", `expected a directory with reports, or ${MIRROR_ADDRESS_RULE}`);
   }
   if (address?.kind === "web") return readAddress(address.url, hostnames, access, signal);
-  return readDirectory(address?.directory ?? place);
+  return readDirectory((address && directoryOf(address)) ?? place);
 }
 
 async function readDirectory(place: string): Promise<FoundReport[]> {

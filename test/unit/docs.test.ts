@@ -15,6 +15,7 @@ import {
 } from "../../agent/core/formats/narinfo.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
 import { parsePublicKey } from "../../agent/core/formats/signing-key.ts";
+import { stateSchema } from "../../agent/core/update/states.ts";
 import { WAIT_REASONS } from "../../agent/core/schedule/waiting.ts";
 import { runProcess } from "../../agent/effects/process/subprocess.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
@@ -231,6 +232,16 @@ test.each(DOCUMENTS)("%s: every link leads somewhere", async (document) => {
     const headings = [...(await readFile(path, "utf8")).matchAll(/^#+ (.*)$/gm)];
     expect(headings.map(([, heading = ""]) => anchorOf(heading))).toContain(anchor);
   }
+});
+
+test("state-machine.md has a row for every state", async () => {
+  const text = await read("agent/docs/state-machine.md");
+  for (const { shape } of stateSchema.options) expect(text).toContain(`| \`${shape.name.value}\` `);
+});
+
+test("every reason to wait has a row in host-rules.md or rollout.md", async () => {
+  const text = (await read("agent/docs/host-rules.md")) + (await read("agent/docs/rollout.md"));
+  for (const reason of WAIT_REASONS) expect(text).toContain(`| \`${reason}\` `);
 });
 
 test("every document stands in the index", async () => {

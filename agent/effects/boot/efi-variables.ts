@@ -15,13 +15,13 @@ const ATTRIBUTES_BYTES = 4;
 /** A variable that the boot loader and the system share, or null if there is none. */
 async function readLoaderVariable(directory: string, name: string): Promise<Buffer | null> {
   const bytes = await ifMissing(readFile(join(directory, `${name}-${LOADER_VENDOR}`)), null);
-  return bytes && bytes.subarray(ATTRIBUTES_BYTES);
+  return bytes?.subarray(ATTRIBUTES_BYTES) ?? null;
 }
 
 /** The same as text, which is UTF-16 with a zero at its end. */
 export async function readLoaderText(directory: string, name: string): Promise<string | null> {
   const bytes = await readLoaderVariable(directory, name);
-  return bytes && bytes.toString("utf16le").replace(/\0.*$/su, "");
+  return bytes?.toString("utf16le").replace(/\0.*$/su, "") ?? null;
 }
 
 /** What the boot loader can do, as bits; 0 if it does not say. */

@@ -98,5 +98,5 @@ export function initOf(items: readonly MenuItem[], path: string): string | null 
     (/^\d+$/.test(first) ? items[Number(first)] : undefined) ??
     items[0];
   if (!chosen) return null;
-  return chosen.init === null ? initOf(chosen.items, rest) : chosen.init;
+  return chosen.init ?? initOf(chosen.items, rest);
 }

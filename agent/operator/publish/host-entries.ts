@@ -42,16 +42,22 @@ function keptEntries(current: Manifest, byDefault: ActivationMode): Record<strin
   );
 }
 
+/** The keys of an object that have a value. */
+function definedOf<T extends object>(object: T): { [Key in keyof T]?: Exclude<T[Key], undefined> } {
+  const entries = Object.entries(object).filter(([, value]) => value !== undefined);
+  return Object.fromEntries(entries) as { [Key in keyof T]?: Exclude<T[Key], undefined> };
+}
+
 function newEntry(
-  { activation, machineId, groups }: HostSpec,
+  { hostname: _, source: __, activation, ...own }: HostSpec,
   { toplevel, closureSize, archive, mode }: PublishedHost,
   { byDefault, before }: { byDefault: ActivationMode; before: HostEntry | undefined },
 ): HostEntry {
   return {
     ...{ toplevel, closureSize, archive },
     ...ownActivation({ mode, checks: activation?.checks }, byDefault),
-    ...(machineId !== undefined && { machineId }),
-    ...(groups !== undefined && { groups: [...groups] }),
+    // All that the operator says of the host, so that a further key is not lost here.
+    ...definedOf({ ...own, groups: own.groups && [...own.groups] }),
     ...keptHold(before),
   };
 }
