@@ -118,8 +118,9 @@ class ReleaseFinder {
       return this.#judge(record, accepted.signed, isNews ? verdicts : before.verdicts);
     }
     const { settings, clock, log } = this.#tools;
+    // Nothing was accepted, so that each of them has an error.
     for (const { mirror, code, message } of verdicts) {
-      if (code !== undefined) log.warn(`asked again: ${mirror}: ${message}`, { code });
+      log.warn(`asked again: ${mirror}: ${message}`, { code });
     }
     try {
       acceptHere(before.signed, settings, record.trust, clock.now());

@@ -166,6 +166,7 @@ describe("once it is fetched", () => {
     expect(await tick(host.tools, PATIENT)).toMatchObject({
       updated: true,
       release: { sequence: 8 },
+      verdicts: [{ sequence: 8, unchanged: false }],
     });
     expect(host.running).toBe(system("3"));
     expect(host.logged).toContain("info: release 7 is not activated: release 8 is newer");
