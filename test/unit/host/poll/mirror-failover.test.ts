@@ -39,6 +39,15 @@ const MIRRORS_FAULT: ErrorCode[] = [
   ...(["ARCHIVE_MEMBER", "NARINFO_MISMATCH", "IO_FAILED", "PERMISSION_DENIED"] as const),
 ];
 
+test("nobody has to listen", async () => {
+  const tools = { mirrors: MIRRORS.slice(0, 2), log: recordingLog() };
+  const from = await withFailover(tools, async ({ address }) => {
+    if (address === "one") throw new PullError("MIRROR_TLS", "no");
+    return address;
+  });
+  expect(from).toBe("two");
+});
+
 test("the first mirror that serves is the last one asked", async () => {
   const { result, asked, heard, lines } = await tried("MIRROR_TLS", "ok", "ok");
   expect(await result).toBe("from two");

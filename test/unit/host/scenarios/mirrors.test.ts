@@ -248,6 +248,26 @@ describe("a release", () => {
   });
 });
 
+describe("a release behind a barrier that the host is already", () => {
+  test("is remembered without going through the barrier", async () => {
+    const host = new MemoryHost();
+    const { archive, closureSize } = sampleHost();
+    const stage = {
+      ...{ sequence: 8, digest: "8".repeat(64), toplevel: system("2"), archive, closureSize },
+      activation: { mode: "switch" as const },
+    };
+    const barrier = { sequence: 8 };
+    host.publish({ sequence: 9, system: "1", barrier, entry: { through: [stage] } });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({
+      ...{ decision: { kind: "adopt" }, release: { sequence: 9 }, updated: false },
+      record: { committed: { sequence: 9, toplevel: system("1") } },
+    });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({
+      ...{ decision: { kind: "active" }, release: { sequence: 9 } },
+    });
+  });
+});
+
 describe("the report of a poll", () => {
   test("keeps how each mirror served archives, in the order of the settings", async () => {
     const { host } = hostOfTwo();
