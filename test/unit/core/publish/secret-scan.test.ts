@@ -31,6 +31,10 @@ const pem = (type: "pkcs1" | "pkcs8" | "sec1", passphrase?: string): string => {
   return privateKey.export({ format: "pem", type: type, ...cipher }).toString();
 };
 const ed25519 = generateKeyPairSync("ed25519").privateKey;
+const pemOf = (label: string, body: string): string =>
+  `-----BEGIN ${label}PRIVATE KEY-----\n${body}\n-----END ${label}PRIVATE KEY-----\n`;
+const pgp = (headers = ""): string =>
+  `-----BEGIN PGP PRIVATE KEY BLOCK-----\n${headers}${"lQ".repeat(32)}\n`;
 /** No real identity: the alphabet is what counts. */
 const AGE = `AGE-SECRET-KEY-1${"QPZRY9X8GF2TVDW0S3JN54KHCE6MUA7L".repeat(2).slice(0, 58)}`;
 
@@ -52,6 +56,12 @@ describe("finds private keys in the clear", () => {
     ["PEM private key", pem("pkcs8").replaceAll("\n", "\r\n")],
     ["PEM private key", pem("pkcs8").replaceAll(/^/gm, "    ")],
     ["OpenSSH private key", openSsh("")],
+    ["PGP private key", pgp()],
+    ["PGP private key", pgp("Version: GnuPG v2\nComment: mine\n\n")],
+    ["PGP private key", pgp().replaceAll("\n", "\\n")],
+    ["PEM private key", pemOf("RSA ", `M${"A".repeat(47)}`)],
+    ["age identity", AGE.replace("KEY-", "KEY-PQ-")],
+    ["WireGuard private key", `PrivateKey\t = ${"A".repeat(42)}E=`],
     ["age identity", `# created: today\n${AGE}\n`],
     ["Nix secret key", generateKey("cache.example.org-1").secret],
     ["Nix secret key", `ExecStart=/bin/x --key=${generateKey("fleet-1").secret} --more\n`],
@@ -70,6 +80,21 @@ describe("leaves alone", () => {
     ["an encrypted PEM key of the old form", pem("pkcs1", "secret")],
     ["an encrypted OpenSSH key", openSsh("secret")],
     ["a public key", generateKey("fleet-1").public],
+    ["a PEM key that is too short to be one", pemOf("RSA ", `M${"A".repeat(46)}`)],
+    ["a PEM key of another form", pemOf("RSA ", `N${"A".repeat(60)}`)],
+    ["a PEM key with four dashes", pemOf("", `M${"A".repeat(60)}`).slice(1)],
+    ["a PEM key of a small label", pemOf("rsa ", `M${"A".repeat(60)}`)],
+    ["a PEM key whose label says it", pemOf("ENCRYPTED ", `M${"A".repeat(60)}`)],
+    ["a PEM key with something before it", pemOf("", `x M${"A".repeat(60)}`)],
+    ["an age identity that is too short", AGE.slice(0, -1)],
+    ["an age identity of another version", AGE.replace("KEY-1", "KEY-2")],
+    ["an age identity with a wrong letter", AGE.replace(/.$/, "B")],
+    ["a WireGuard key with stray bits", `PrivateKey=${"A".repeat(42)}B=`],
+    ["a WireGuard key that is too short", `PrivateKey=${"A".repeat(41)}A=`],
+    ["a WireGuard key in two lines", `PrivateKey=\n${"A".repeat(43)}=`],
+    ["a Nix key whose halves do not fit", `k:${Buffer.alloc(64, 7).toString("base64")}`],
+    ["a Nix key without a name", `:${generateKey("x").secret.slice(2)}`],
+    ["a Nix key after something else", generateKey("x").secret.replace(":", ";")],
     ["a certificate's mark", "-----BEGIN CERTIFICATE-----\nMIIB\n"],
     ["a mark among a program's constants", "-----BEGIN RSA PRIVATE KEY-----\n\0-----END\0"],
     ["a mark in a manual", "It starts with -----BEGIN PRIVATE KEY----- and goes on.\n"],
