@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { blameFor, nextTry } from "../../../../agent/core/update/blame.ts";
+import { mayBeTheWorlds, blameFor, nextTry } from "../../../../agent/core/update/blame.ts";
 
 const HOUR = 60 * 60_000;
 const never = (): boolean => {
@@ -51,4 +51,9 @@ describe("what may be the world's fault is tried again", () => {
     expect(nextTry(20, false, { attempts: 100, wait: HOUR })).toBe(24 * HOUR);
     expect(nextTry(1, false, { attempts: 100, wait: 48 * HOUR })).toBe(24 * HOUR);
   });
+});
+
+test("a failure may be the world's if no mirror answered, nobody is to blame, or no boot came", () => {
+  const codes = ["HEALTH_MIRROR", "HEALTH_UNBLAMED", "BOOT_NOT_TRIED", "HEALTH_FAILED"] as const;
+  expect(codes.map(mayBeTheWorlds)).toEqual([true, true, true, false]);
 });

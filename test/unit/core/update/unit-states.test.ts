@@ -30,6 +30,7 @@ describe("a unit that was active and is not", () => {
     ["runs", { active: "active" }],
     ["is being started", { active: "activating" }],
     ["is reloading", { active: "reloading" }],
+    ["is refreshed", { active: "refreshing" }],
     ["is gone with the new system", { load: "not-found" }],
     ["is masked there", { load: "masked" }],
     ["is a finished oneshot", { type: "oneshot" }],
@@ -62,6 +63,13 @@ describe("a unit that a failed job names", () => {
   });
 });
 
+test("several units are named in the order of their names", () => {
+  const states = ["b.service", "a.service"].map((unit) => stopped(unit));
+  expect(missingUnits({ wereActive: ["b.service"], jobs: ["a.service"] }, states)).toEqual([
+    ...["a.service", "b.service"],
+  ]);
+});
+
 test("units that nobody expects are not looked at", () => {
   expect(missingUnits({ wereActive: [], jobs: [] }, [stopped("a.service")])).toEqual([]);
 });
@@ -72,9 +80,11 @@ test("of active units those are lasting that a host has for itself", () => {
       ...["worker@3.service", "web.socket", "data.mount", "multi-user.target", "backup.timer"],
       ...["session-3.scope", "user@0.service", "run-u7.service", "dev-sda.device", "-.slice"],
       ...["systemd-logind.service", "nixos-pull.service", "nixos-pull-switch.service"],
+      ...["a.service.d", "my-run-x.service", "my-nixos-pull.service"],
     ]),
   ).toEqual([
-    ...["backup.timer", "data.mount", "multi-user.target", "web.socket", "worker@3.service"],
+    ...["backup.timer", "data.mount", "multi-user.target", "my-nixos-pull.service"],
+    ...["my-run-x.service", "web.socket", "worker@3.service"],
   ]);
 });
 
