@@ -204,6 +204,7 @@ test("status and history tell what the host is and what happened; --watch ends o
       archives: [{ mirror: expect.stringContaining(operator.mirror), at: time }],
     },
     lastImport: { at: time, sequence: 2, toplevel: failing },
+    bootLoader: { name: null, cannotTry: expect.stringContaining("not known") },
     machineId: expect.toSatisfy((it) => it === null || /^[0-9a-f]{64}$/.test(it as string)),
     alarms: [],
     state: { name: "Idle" },
