@@ -118,14 +118,17 @@ describe("the service", () => {
     const sockets: object[] = [];
     let answer = async (): Promise<string> => "";
     let closed = 0;
+    const close = async (): Promise<void> => {
+      closed++;
+    };
     const outlets: AgentTools["outlets"] = {
       ...host.tools.outlets,
       serveStatus: async (socket, ask) => {
         sockets.push(socket);
         answer = ask;
-        return async () => void closed++;
+        return close;
       },
-      serveMetrics: async () => async () => void closed++,
+      serveMetrics: async () => close,
     };
     const stop = new AbortController();
     void host.time.sleep(MINUTE_MS).then(() => {
