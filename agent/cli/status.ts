@@ -6,7 +6,7 @@ import { describeDrift } from "../core/update/drift.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold } from "../core/schedule/hold.ts";
 import { memoryOf, rememberedPosition } from "../core/release/acceptance.ts";
-import type { AgentRecord } from "../core/update/machine.ts";
+import type { AgentRecord } from "../core/update/record.ts";
 import { describePosition } from "../core/formats/manifest.ts";
 import { silentLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";

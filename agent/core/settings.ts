@@ -25,9 +25,6 @@ import {
 } from "./settings/reporting.ts";
 import { describeIssues } from "./text/schema-issues.ts";
 
-export type { MirrorCredential } from "./settings/mirrors.ts";
-export { DEFAULT_INTERVAL_MS, type PollSettings } from "./schedule/poll-schedule.ts";
-
 /** Where the agent looks when no `--config` is given; the NixOS module writes it. */
 export const DEFAULT_CONFIG_FILE = "/etc/nixos-pull/config.json";
 

@@ -10,7 +10,7 @@ import {
   parseMirrorAddress,
 } from "../core/formats/mirror-address.ts";
 import { MAX_REPORT_BYTES } from "../core/formats/report.ts";
-import type { MirrorCredential } from "../core/settings.ts";
+import type { MirrorCredential } from "../core/settings/mirrors.ts";
 import { readBounded } from "../effects/files/bounded-read.ts";
 import { readRegularFile } from "../effects/files/regular-file.ts";
 import { networkError } from "../effects/mirror/http-mirror.ts";

@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { recordSchema, type AgentRecord } from "../../agent/core/update/machine.ts";
+import { recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
 import { readChecked } from "../../agent/effects/files/checked-file.ts";
 import { History } from "../../agent/effects/state/history.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";

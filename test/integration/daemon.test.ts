@@ -1,7 +1,8 @@
 import { appendFile, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { recordSchema, type State } from "../../agent/core/update/machine.ts";
+import { recordSchema } from "../../agent/core/update/record.ts";
+import type { State } from "../../agent/core/update/states.ts";
 import { readChecked } from "../../agent/effects/files/checked-file.ts";
 import { History } from "../../agent/effects/state/history.ts";
 import { runProcess } from "../../agent/effects/process/subprocess.ts";

@@ -65,21 +65,3 @@ export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string)
 export function isTransient(code: ErrorCode): boolean {
   return ERROR_KINDS[code].transient;
 }
-
-export type { Event, EventType } from "./events.ts";
-export {
-  EMPTY_RECORD,
-  denialOf,
-  recordSchema,
-  type AgentRecord,
-  type PendingReboot,
-} from "./record.ts";
-export {
-  isPastTheLine,
-  stateSchema,
-  type Baseline,
-  type Reason,
-  type State,
-  type StateName,
-  type StateOf,
-} from "./states.ts";

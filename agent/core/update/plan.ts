@@ -6,8 +6,6 @@ import type { Reason } from "./states.ts";
 import type { Release } from "../formats/manifest.ts";
 import type { Wait } from "../schedule/waiting.ts";
 
-export type { Observation } from "./observation.ts";
-
 /** What to do about an accepted release, and why. */
 export type Decision =
   /** The host is what the release says, and that is recorded. */

@@ -1,7 +1,8 @@
 import { request, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
-import type { MirrorCredential, Settings } from "../../core/settings.ts";
+import type { MirrorCredential } from "../../core/settings/mirrors.ts";
+import type { Settings } from "../../core/settings.ts";
 import { parseUrl } from "../../core/formats/web-address.ts";
 import { readBounded } from "../files/bounded-read.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";

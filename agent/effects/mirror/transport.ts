@@ -4,7 +4,8 @@ import { join } from "node:path";
 import { createSecureContext } from "node:tls";
 import { EnvHttpProxyAgent, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
-import type { MirrorCredential, Settings } from "../../core/settings.ts";
+import type { MirrorCredential } from "../../core/settings/mirrors.ts";
+import type { Settings } from "../../core/settings.ts";
 
 /** No static file server sends longer response headers (undici's own default). */
 const MAX_HEADER_BYTES = 16 * 1024;

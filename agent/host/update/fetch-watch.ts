@@ -1,6 +1,7 @@
 import type { Release } from "../../core/formats/manifest.ts";
 import { allowFetch } from "../../core/schedule/waiting.ts";
-import { DEFAULT_INTERVAL_MS, type Settings } from "../../core/settings.ts";
+import { DEFAULT_INTERVAL_MS } from "../../core/schedule/poll-schedule.ts";
+import type { Settings } from "../../core/settings.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { FoundRelease } from "../poll/finding.ts";
 import type { Journal } from "./journal.ts";

@@ -1,7 +1,9 @@
 import { rm, stat, truncate } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { isExpected, type EventType, type StateName } from "../../../agent/core/update/machine.ts";
+import { isExpected } from "../../../agent/core/update/machine.ts";
+import type { EventType } from "../../../agent/core/update/events.ts";
+import type { StateName } from "../../../agent/core/update/states.ts";
 import type { ProcessResult } from "../../../agent/effects/process/subprocess.ts";
 import type { Answer } from "../../support/answer.ts";
 import { runTool } from "./process.ts";

@@ -1,6 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { passageOf, stageRelease } from "../../../../agent/core/release/barrier.ts";
-import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
 import type { Manifest, Stage } from "../../../../agent/core/formats/manifest.ts";
 import { rolloutWaits } from "../../../../agent/core/release/rollout.ts";
 import {

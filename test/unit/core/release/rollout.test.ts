@@ -1,7 +1,7 @@
 import fc from "fast-check";
 import { placeInOrder } from "../../../../agent/core/release/host-order.ts";
 import { describe, expect, test } from "vitest";
-import { EMPTY_RECORD } from "../../../../agent/core/update/machine.ts";
+import { EMPTY_RECORD } from "../../../../agent/core/update/record.ts";
 import {
   manifestSchema,
   type Manifest,

@@ -3,23 +3,28 @@ import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
   EMPTY_RECORD,
-  advance,
   denialOf,
+  recordSchema,
+  type AgentRecord,
+  snippetsOf,
+  withDenial,
+  withSnippets,
+} from "../../../../agent/core/update/record.ts";
+import {
+  advance,
   isExpected,
-  isPastTheLine,
   judgeBoot,
   isTransient,
-  recordSchema,
-  stateSchema,
-  type AgentRecord,
   type BootVerdict,
-  type Event,
-  type EventType,
+} from "../../../../agent/core/update/machine.ts";
+import {
+  isPastTheLine,
+  stateSchema,
   type State,
   type StateName,
-} from "../../../../agent/core/update/machine.ts";
+} from "../../../../agent/core/update/states.ts";
+import type { Event, EventType } from "../../../../agent/core/update/events.ts";
 import { ERROR_CODES } from "../../../../agent/core/errors.ts";
-import { snippetsOf, withDenial, withSnippets } from "../../../../agent/core/update/record.ts";
 import { setsProfile } from "../../../../agent/core/update/activation.ts";
 import { ACTIVATION_MODES, type ActivationMode } from "../../../../agent/core/formats/manifest.ts";
 import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample-release.ts";

@@ -1,7 +1,8 @@
 import { describe, expect, test } from "vitest";
-import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
 import type { ActivationMode, Release } from "../../../../agent/core/formats/manifest.ts";
-import { decide, type Insistence, type Observation } from "../../../../agent/core/update/plan.ts";
+import { decide, type Insistence } from "../../../../agent/core/update/plan.ts";
+import type { Observation } from "../../../../agent/core/update/observation.ts";
 import type { Wait } from "../../../../agent/core/schedule/waiting.ts";
 import { sampleDigest, samplePath, sampleRelease } from "../../../support/sample-release.ts";
 

@@ -1,14 +1,14 @@
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
 import { describe, expect, test } from "vitest";
-import { advance, isPastTheLine, judgeBoot } from "../../../../agent/core/update/machine.ts";
+import { advance, judgeBoot } from "../../../../agent/core/update/machine.ts";
+import { isPastTheLine, type State, type StateName } from "../../../../agent/core/update/states.ts";
 import type { Event, EventType } from "../../../../agent/core/update/events.ts";
 import {
   EMPTY_RECORD,
   type AgentRecord,
   type PendingReboot,
 } from "../../../../agent/core/update/record.ts";
-import type { State, StateName } from "../../../../agent/core/update/states.ts";
 import { TRANSITIONS } from "../../../../agent/core/update/transitions.ts";
 import { samplePath, sampleRelease } from "../../../support/sample-release.ts";
 

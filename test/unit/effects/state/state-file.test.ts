@@ -2,7 +2,7 @@ import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/pr
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { TrustMemories, TrustMemory } from "../../../../agent/core/release/acceptance.ts";
-import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
 import { writeChecked } from "../../../../agent/effects/files/checked-file.ts";
 import { History } from "../../../../agent/effects/state/history.ts";
 import { StateFile } from "../../../../agent/effects/state/state-file.ts";

@@ -7,7 +7,7 @@ import {
   releaseRebootSlot,
   type RebootTools,
 } from "../../../../agent/host/update/reboot.ts";
-import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/machine.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
 import { PullError } from "../../../../agent/core/errors.ts";
 import type { RebootLock } from "../../../../agent/core/ports.ts";
 import { parseSettings } from "../../../../agent/core/settings.ts";
