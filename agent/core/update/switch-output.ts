@@ -21,6 +21,7 @@ export interface SwitchFacts {
   readonly lockRefused: boolean;
   /** Pre-switch checks that refused; empty if it is not known which. */
   readonly failedChecks: readonly string[];
+  /** A pre-switch check refused, or the program said that they did. */
   readonly checksRefused: boolean;
   /** A switch inhibitor differs: the system is better taken by a boot. */
   readonly inhibited: boolean;
@@ -163,7 +164,7 @@ export class SwitchOutput {
       lineCount: this.#count,
       lockRefused: this.#lockRefused,
       failedChecks: names("failedChecks"),
-      checksRefused: has("checksRefused"),
+      checksRefused: has("checksRefused") || this.#names.failedChecks.size > 0,
       inhibited: has("inhibited") || this.#names.failedChecks.has(INHIBITOR_CHECK),
       bootLoaderFailed: has("bootLoaderFailed"),
       rebootDemanded: has("rebootDemanded"),

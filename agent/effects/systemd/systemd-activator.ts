@@ -3,20 +3,18 @@ import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { PullError } from "../../core/errors.ts";
 import type { ActivationResult, Activator, Log, SwitchAction } from "../../core/ports.ts";
-import { NO_FACTS, SwitchOutput } from "../../core/update/switch-output.ts";
+import { NO_FACTS } from "../../core/update/switch-output.ts";
 import type { Settings } from "../../core/settings.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
-import { runProcess } from "../process/subprocess.ts";
 import { clearUnit, systemdOrThrow, unitProperties } from "./systemctl.ts";
 import { SWITCH_PROGRAM, UNCHECKED, usageKnowsCheck } from "./activator.ts";
 import { isSwitchLocked } from "./switch-lock.ts";
+import { unitOutput } from "./unit-output.ts";
 
 /** The transient unit in which every switch runs. */
 export const SWITCH_UNIT = "nixos-pull-switch.service";
 
 const POLL_MS = 250;
-/** Reading the journal of one switch takes moments, unless the journal is damaged. */
-const JOURNAL_MS = 60_000;
 /** systemd re-executes itself in some switches and does not answer for a while. */
 const SILENCE_MS = 5 * 60_000;
 /** What systemd itself needs to end a switch after its time limit. */
@@ -121,7 +119,7 @@ async function ended(timeoutMs: number, signal?: AbortSignal): Promise<Activatio
 const CLD_EXITED = "1";
 
 async function resultOf(unit: ReadonlyMap<string, string>): Promise<ActivationResult> {
-  const output = await printedBy(unit.get("InvocationID") ?? "");
+  const output = await unitOutput(unit.get("InvocationID") ?? "");
   const exited = unit.get("LoadState") === "loaded" && unit.get("ExecMainCode") === CLD_EXITED;
   return {
     exitCode: exited ? Number(unit.get("ExecMainStatus")) : null,
@@ -130,23 +128,4 @@ async function resultOf(unit: ReadonlyMap<string, string>): Promise<ActivationRe
     facts: output?.facts() ?? NO_FACTS,
     lastLines: output?.lines() ?? [],
   };
-}
-
-/** All that one run of the unit printed, by the journal; null if that cannot be read. */
-async function printedBy(invocation: string): Promise<SwitchOutput | null> {
-  const output = new SwitchOutput();
-  const filter = `_SYSTEMD_INVOCATION_ID=${invocation}`;
-  const { exitCode } = await runProcess(
-    "journalctl",
-    ["--quiet", "--no-pager", "--output=cat", "--all", filter],
-    {
-      env: childEnvironment(),
-      timeoutMs: JOURNAL_MS,
-      mergeOutput: true,
-      onErrorLine: (line) => {
-        output.take(line);
-      },
-    },
-  );
-  return exitCode === 0 ? output : null;
 }

@@ -31,10 +31,13 @@ describe("the facts in a switch's output", () => {
     ["activating the configuration...", { begun: true }],
     ["Failed to run activate script", { activationScriptFailed: true }],
     ["Pre-switch checks failed", { checksRefused: true }],
-    ["Pre-switch check 'disk' failed", { failedChecks: ["disk"], inhibited: false }],
+    [
+      "Pre-switch check 'disk' failed",
+      { checksRefused: true, failedChecks: ["disk"], inhibited: false },
+    ],
     [
       "Pre-switch check 'switchInhibitors' failed",
-      { inhibited: true, failedChecks: ["switchInhibitors"] },
+      { inhibited: true, checksRefused: true, failedChecks: ["switchInhibitors"] },
     ],
     ["There are changes to critical components of the system:", { inhibited: true }],
     ["Failed to install bootloader", { bootLoaderFailed: true }],

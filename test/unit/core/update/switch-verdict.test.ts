@@ -166,6 +166,12 @@ describe("a refusal before anything was touched", () => {
     }
   });
 
+  test("is known by the check's own line, where the program's last one is lost", () => {
+    expect(judge({ exitCode: 1, lines: ["Pre-switch check 'disk' failed"] })).toMatchObject({
+      ...{ kind: "notBegun", why: "refused" },
+    });
+  });
+
   test("by an unnamed check is not begun", () => {
     expect(judge({ exitCode: 1, lines: ["Pre-switch checks failed"] })).toMatchObject({
       ...{ kind: "notBegun", why: "refused", message: "the pre-switch checks refused" },
