@@ -58,8 +58,11 @@ export interface RetryPolicy {
   readonly wait: number;
 }
 
-/** So long at most is waited between two tries: a day, in which one switch is not many. */
-const MAX_WAIT_MS = 24 * 60 * 60_000;
+/**
+ * So long at most is waited between two tries: a day, in which one switch is not many. So long
+ * is waited, too, before another release may bring a system again that was tried often enough.
+ */
+export const MAX_WAIT_MS = 24 * 60 * 60_000;
 
 /**
  * Milliseconds until the next try after `failures` of them, or null when only a person or

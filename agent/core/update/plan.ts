@@ -1,8 +1,8 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import { driftOf } from "./drift.ts";
 import type { Observation } from "./observation.ts";
-import { denialOf, type AgentRecord } from "./record.ts";
-import type { Reason } from "./states.ts";
+import { denialOf, isSameSystem, type AgentRecord } from "./record.ts";
+import type { Reason, State } from "./states.ts";
 import type { Release } from "../formats/manifest.ts";
 import type { Wait } from "../schedule/waiting.ts";
 
@@ -83,16 +83,20 @@ export function decide({
       return { kind: "drifted", found: drift?.found ?? null };
     }
   }
-  if (
-    insistence === "patient" &&
-    state.name === "Failed" &&
-    state.release.digest === release.digest &&
-    (state.gaveUp === true || Date.parse(state.retryAt) > now.getTime())
-  ) {
-    const until = state.gaveUp ? null : state.retryAt;
-    return { kind: "backoff", until, reason: state.reason };
-  }
-  return go;
+  return (insistence === "patient" && backoff(state, release, now)) || go;
+}
+
+/**
+ * The wait after a failed attempt; null if it is over, or if another release brings news. A
+ * system that was undone waits although another release brings it: each try costs a switch.
+ */
+function backoff(state: State, release: Release, now: Date): Decision | null {
+  if (state.name !== "Failed") return null;
+  const isSame = state.release.digest === release.digest;
+  const { undone = 0, gaveUp = false, retryAt: until, reason } = state;
+  if (isSame && gaveUp) return { kind: "backoff", until: null, reason };
+  const waits = isSame || (undone > 0 && isSameSystem(state.release, release));
+  return waits && Date.parse(until) > now.getTime() ? { kind: "backoff", until, reason } : null;
 }
 
 function isActive(record: AgentRecord, release: Release, host: Observation): boolean {

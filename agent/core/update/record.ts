@@ -15,6 +15,7 @@ import {
   rollingBackSchema,
   stateSchema,
   timeSchema,
+  undoneSchema,
 } from "./states.ts";
 
 /** A system that failed here. The host does not try it again. */
@@ -53,6 +54,7 @@ const pendingRebootSchema = z.strictObject({
   baseline: baselineSchema,
   /** Attempts that failed before: a release that is cut off after every boot counts on. */
   attempts: z.int().nonnegative(),
+  undone: undoneSchema,
   /** The boot in which the reboot became necessary. Any other boot is that reboot. */
   bootId: bootIdSchema,
   /** True if the boot is a trial: every later one starts the recorded system again. */
@@ -123,6 +125,14 @@ export function denialOf(
   return record.denied.find(
     (entry) => entry.toplevel === toplevel && (mode === undefined || isAlike(entry.mode, mode)),
   );
+}
+
+/** Whether two releases ask a host for the same: one system, activated alike. */
+export function isSameSystem(
+  one: Pick<Committed, "toplevel" | "mode">,
+  other: Pick<Committed, "toplevel" | "mode">,
+): boolean {
+  return one.toplevel === other.toplevel && one.mode === other.mode;
 }
 
 /** Whether two modes activate alike, or either is any mode. */

@@ -31,7 +31,15 @@ export type Baseline = z.infer<typeof baselineSchema>;
 export const bootIdSchema = z.string().max(100);
 
 const withRelease = { release: releaseSchema };
-const withAttempts = { ...withRelease, attempts: z.int().nonnegative() };
+/** Activations of this system, in this mode, that were undone; absent for none. */
+export const undoneSchema = z.int().positive().optional();
+
+const withAttempts = {
+  ...withRelease,
+  /** Attempts at this release that failed, in whatever way. */
+  attempts: z.int().nonnegative(),
+  undone: undoneSchema,
+};
 const withBaseline = {
   ...withAttempts,
   baseline: baselineSchema,

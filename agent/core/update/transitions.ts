@@ -2,6 +2,7 @@ import type { Release } from "../formats/manifest.ts";
 import { setsProfile } from "./activation.ts";
 import type { EventOf, EventType } from "./events.ts";
 import {
+  isSameSystem,
   withDenial,
   withSnippets,
   type AgentRecord,
@@ -24,7 +25,7 @@ type Transitions = {
 };
 
 /** What states with a release and a number of attempts have in common. */
-type Attempted = Pick<StateOf<"Candidate">, "release" | "attempts">;
+type Attempted = Pick<StateOf<"Candidate">, "release" | "attempts" | "undone">;
 
 /** What states with a way back have in common. */
 type Prepared = Omit<StateOf<"Staged">, "name">;
@@ -145,7 +146,11 @@ export const TRANSITIONS: Transitions = {
         record,
         state.deny
           ? { name: "Idle" }
-          : { ...failed(state, state.reason, retryAt), ...(gaveUp && { gaveUp }) },
+          : {
+              ...failed(state, state.reason, retryAt),
+              undone: (state.undone ?? 0) + 1,
+              ...(gaveUp && { gaveUp }),
+            },
       ),
     AgentRestarted: countRestart,
   },
@@ -165,8 +170,8 @@ function to(record: AgentRecord, state: State): AgentRecord {
   return { ...record, state };
 }
 
-function attempted({ release, attempts }: Attempted): Attempted {
-  return { release, attempts };
+function attempted({ release, attempts, undone }: Attempted): Attempted {
+  return { release, attempts, ...(undone !== undefined && { undone }) };
 }
 
 function prepared({ baseline, bootId, restarts, ...state }: Attempted & Prepared): Prepared {
@@ -174,11 +179,11 @@ function prepared({ baseline, bootId, restarts, ...state }: Attempted & Prepared
 }
 
 function failed(
-  { release, attempts }: Attempted,
+  state: Attempted,
   reason: StateOf<"Failed">["reason"],
   retryAt: string,
 ): StateOf<"Failed"> {
-  return { name: "Failed", release, attempts: attempts + 1, reason, retryAt };
+  return { name: "Failed", ...attempted(state), attempts: state.attempts + 1, reason, retryAt };
 }
 
 /** The host is a whole system again: nothing is owed any more. */
@@ -191,14 +196,20 @@ function rest(_state: State, _event: unknown, record: AgentRecord): AgentRecord 
   return to(record, { name: "Idle" });
 }
 
-/** Attempts are counted on for the same release, and from zero for another one. */
+/**
+ * Attempts are counted on for the same release, and from zero for another one. What was undone
+ * is counted on for the same system: the release that brings it again changed nothing in it.
+ */
 function accept(
   state: State,
   { release }: EventOf<"ReleaseAccepted">,
   record: AgentRecord,
 ): AgentRecord {
-  const isSame = "attempts" in state && state.release.digest === release.digest;
-  return to(record, { name: "Candidate", release, attempts: isSame ? state.attempts : 0 });
+  const before = "attempts" in state ? state : null;
+  const isSame = before?.release.digest === release.digest;
+  const undone = before && isSameSystem(before.release, release) ? before.undone : undefined;
+  const attempts = isSame ? before.attempts : 0;
+  return to(record, { name: "Candidate", ...attempted({ release, attempts, undone }) });
 }
 
 function adopt(
@@ -249,8 +260,8 @@ function noticeReboot(
   const pending = record.pendingReboot;
   if (pending === null) return record;
   if (pending.wayBack) return { ...record, pendingReboot: null };
-  const { release, attempts, baseline, trial } = pending;
-  const examined: Prepared = { release, attempts, baseline, bootId, restarts: 0 };
+  const { baseline, trial } = pending;
+  const examined: Prepared = { ...attempted(pending), baseline, bootId, restarts: 0 };
   return {
     ...to(record, { name: "Verifying", ...examined, afterBoot: true, ...(trial && { trial }) }),
     pendingReboot: null,
@@ -353,10 +364,10 @@ function committedOf(release: Release, at: string, previous: string | null): Com
 }
 
 function pendingRebootOf(
-  { release, baseline, attempts }: Attempted & { baseline: Baseline },
+  state: Attempted & { baseline: Baseline },
   reboot: Pick<PendingReboot, "bootId" | "wayBack">,
 ): PendingReboot {
-  return { release, baseline, attempts, requested: 0, ...reboot };
+  return { ...attempted(state), baseline: state.baseline, requested: 0, ...reboot };
 }
 
 /**

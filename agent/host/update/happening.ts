@@ -9,13 +9,13 @@ export function rejected(code: Reason["code"], message: string): Happening {
   return { type: "ActivationRejected", reason: { code, message } };
 }
 
-/** Undoes an activation that is not known to be bad, unless it was the last of so many attempts. */
+/** Undoes an activation that is not known to be bad, unless it was the last of so many. */
 export function interrupted(
-  { attempts }: { attempts: number },
+  { undone = 0 }: { readonly undone?: number | undefined },
   { code, message }: Reason,
   maxAttempts: number,
 ): Happening {
-  return attempts + 1 < maxAttempts
+  return undone + 1 < maxAttempts
     ? { type: "ActivationInterrupted", reason: { code, message } }
     : rejected(code, `${message}, ${maxAttempts} times`);
 }

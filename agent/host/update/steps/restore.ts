@@ -5,7 +5,7 @@ import {
   setsProfile,
   type RollbackPlan,
 } from "../../../core/update/activation.ts";
-import { mayBeTheWorlds, nextTry } from "../../../core/update/blame.ts";
+import { MAX_WAIT_MS, mayBeTheWorlds, nextTry } from "../../../core/update/blame.ts";
 import { differ } from "../../../core/update/inhibitors.ts";
 import type { Observation } from "../../../core/update/observation.ts";
 import type { AgentRecord, FailingSnippets } from "../../../core/update/record.ts";
@@ -202,7 +202,7 @@ export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, c
 
 /** When the system is tried again; the machine forgets that for one that is denied. */
 function nextAttempt(
-  { release, attempts, reason }: StateOf<"RolledBack">,
+  { release, attempts, undone = 0, reason }: StateOf<"RolledBack">,
   { pendingReboot }: AgentRecord,
   tools: RetryTools,
 ): Extract<Happening, { type: "LeftoversRemoved" }> {
@@ -212,10 +212,10 @@ function nextAttempt(
   }
   const takesReboot = release.mode === "boot" || pendingReboot !== null;
   const { attempts: most, retryWait } = settings.activation;
-  const wait = nextTry(attempts + 1, takesReboot, { attempts: most, wait: retryWait });
+  const wait = nextTry(undone + 1, takesReboot, { attempts: most, wait: retryWait });
   return {
     type: "LeftoversRemoved",
-    retryAt: new Date(clock.now().getTime() + (wait ?? 0)).toISOString(),
+    retryAt: new Date(clock.now().getTime() + (wait ?? MAX_WAIT_MS)).toISOString(),
     ...(wait === null && { gaveUp: true }),
   };
 }

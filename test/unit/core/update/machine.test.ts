@@ -368,14 +368,27 @@ describe("over any life of an agent", () => {
     });
   });
 
+  test("undone activations of a system are counted on until another system or mode comes", () => {
+    const systemOf = (state: State): string | null =>
+      "release" in state ? `${state.release.toplevel} ${state.release.mode}` : null;
+    const undoneOf = (state: State): number => ("undone" in state ? (state.undone ?? 0) : 0);
+    everyTransition(({ before, event, after }) => {
+      const isSame = systemOf(before.state) === systemOf(after.state);
+      if (event.type === "RebootNoticed" && before.pendingReboot) return;
+      const grows = event.type === "LeftoversRemoved" && after.state.name === "Failed";
+      const kept = isSame ? undoneOf(before.state) : 0;
+      expect(undoneOf(after.state)).toBe(grows ? kept + 1 : kept);
+    });
+  });
+
   test("what was rejected is not tried again, what was cut off is, not before its time", () => {
     everyTransition(({ before, event, after }) => {
       if (event.type !== "LeftoversRemoved") return;
       const { state } = before;
       if (state.name === "RolledBack" && !state.deny) {
-        const { release, attempts, reason } = state;
+        const { release, attempts, reason, undone = 0 } = state;
         expect(after.state).toEqual({
-          ...{ name: "Failed", release, reason },
+          ...{ name: "Failed", release, reason, undone: undone + 1 },
           ...{ attempts: attempts + 1, retryAt: event.retryAt },
         });
       } else expect(after.state).toEqual({ name: "Idle" });
@@ -762,10 +775,12 @@ describe("an update", () => {
     const failed = happen(cut, ...BACK);
     expect(failed.denied).toEqual([]);
     expect(failed.state).toEqual({
-      ...{ name: "Failed", release: sampleRelease(), attempts: 1, retryAt: AT },
+      ...{ name: "Failed", release: sampleRelease(), attempts: 1, undone: 1, retryAt: AT },
       reason: { code: "HEALTH_MIRROR", message: "no mirror" },
     });
-    expect(happen(failed, ...BEGUN, CUT_OFF, ...BACK).state).toMatchObject({ attempts: 2 });
+    expect(happen(failed, ...BEGUN, CUT_OFF, ...BACK).state).toMatchObject({
+      ...{ attempts: 2, undone: 2 },
+    });
   });
 
   test("that is denied and then committed, since a person insisted, is denied no longer", () => {

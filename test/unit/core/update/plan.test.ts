@@ -287,6 +287,21 @@ describe("a release whose last attempt failed", () => {
     expect(kinds).toEqual(["update", "update", "backoff"]);
   });
 
+  test("and that was undone waits as long in another release, but for a time only", () => {
+    const until = "2026-02-01T13:00:00.000Z";
+    const record = failed(EMPTY_RECORD, until);
+    if (record.state.name !== "Failed") throw new Error(record.state.name);
+    const release = { ...record.state.release, digest: "e".repeat(64) };
+    const undone = { ...record.state, release, undone: 1 };
+    const decided = (state: AgentRecord["state"]) => decision({ ...record, state }, "switch", host);
+    const backoff = { kind: "backoff", until, reason: REASON };
+    expect(decided(undone)).toEqual(backoff);
+    expect(decided({ ...undone, gaveUp: true })).toEqual(backoff);
+    expect(decided({ ...undone, retryAt: "2026-02-01T12:00:00.000Z" })).toEqual({ kind: "update" });
+    expect(decided({ ...undone, release: { ...release, mode: "test" } }).kind).toBe("update");
+    expect(decided({ ...undone, undone: 0 }).kind).toBe("update");
+  });
+
   test("does not keep another release waiting", () => {
     const record = failed(EMPTY_RECORD, "2026-02-01T13:00:00.000Z", OLDER);
     expect(decision(record, "switch", host)).toEqual({ kind: "update" });

@@ -335,7 +335,7 @@ test("an end of a way back is Idle if the system is denied, else a failure that 
       { ...EMPTY_RECORD, state: { ...STATES.RolledBack, deny } },
       { ...EVENTS.LeftoversRemoved, ...(gaveUp !== undefined && { gaveUp }) },
     ).state;
-  const failed = { ...STATES.Failed, attempts: 2 };
+  const failed = { ...STATES.Failed, attempts: 2, undone: 1 };
   expect(after(true)).toEqual({ name: "Idle" });
   expect([after(false), after(false, false)]).toEqual([failed, failed]);
   expect(after(false, true)).toEqual({ ...failed, gaveUp: true });
