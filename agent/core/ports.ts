@@ -182,10 +182,13 @@ export interface NixStore {
   profileGeneration(): Promise<number | null>;
 
   /**
-   * Generation `number` of the profile, or with null the newest one before the current; null
-   * if there is no such generation.
+   * Generation `number` of the profile, or with null the newest one before the current whose
+   * system is not passed over; null if there is no such generation.
    */
-  findGeneration(number: number | null): Promise<{ generation: number; toplevel: string } | null>;
+  findGeneration(
+    number: number | null,
+    isPassedOver?: (toplevel: string) => boolean,
+  ): Promise<{ generation: number; toplevel: string } | null>;
 
   /** Deletes all but the newest `keep` generations; the current and the spared one always stay. */
   pruneGenerations(keep: number, spared?: number | null): Promise<void>;

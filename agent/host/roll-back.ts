@@ -1,4 +1,5 @@
 import { PullError } from "../core/errors.ts";
+import { denialOf, type AgentRecord } from "../core/update/record.ts";
 import type { Reason } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
@@ -37,7 +38,7 @@ export async function rollBackByHand(
     const current = await tools.store.findGeneration(await tools.store.profileGeneration());
     // What waits for its trial is left for the system that is still the boot default.
     const stays = pendingReboot?.trial && generation === null ? current : null;
-    const target = stays ?? (await findTarget(tools, generation));
+    const target = stays ?? (await findTarget(journal.record, generation, tools));
     const from = stays ? pendingReboot?.release.toplevel : await tools.store.profileToplevel();
     const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
     await journal.happened({ type: "RevertBegun", from: from ?? null, target, reason });
@@ -47,13 +48,19 @@ export async function rollBackByHand(
   });
 }
 
-/** The generation to go back to. Throws NOTHING_TO_ROLL_BACK, NOT_A_SYSTEM. */
+/**
+ * The generation to go back to. A system that failed here, or that a person left, is gone to only
+ * if its number is asked for. Throws NOTHING_TO_ROLL_BACK, NOT_A_SYSTEM.
+ */
 async function findTarget(
-  tools: Pick<AgentTools, "store" | "activator" | "roots">,
+  record: AgentRecord,
   generation: number | null,
+  tools: Pick<AgentTools, "store" | "activator" | "roots">,
 ): Promise<Generation> {
   const { store, activator } = tools;
-  const target = (await store.findGeneration(generation)) ?? (await heldBack(generation, tools));
+  const isDenied = (toplevel: string): boolean => denialOf(record, toplevel) !== undefined;
+  const found = await store.findGeneration(generation, isDenied);
+  const target = found ?? (await heldBack(generation, tools));
   if (!target) {
     throw new PullError(
       "NOTHING_TO_ROLL_BACK",

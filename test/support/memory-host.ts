@@ -408,13 +408,19 @@ function storeOf(host: MemoryHost): NixStore {
     },
     async restoreProfile(generation) {
       host.call(`restore generation ${generation}`);
+      if (generation !== null && !host.generations.has(generation)) {
+        throw new PullError("PROFILE_FAILED", `generation ${generation} does not exist`);
+      }
       host.generation = generation;
     },
     profileToplevel: async () => host.profile,
     profileGeneration: async () => host.generation,
-    async findGeneration(number) {
+    async findGeneration(number, isPassedOver = () => false) {
       const current = host.generation ?? 0;
-      const wanted = number ?? [...host.generations.keys()].filter((it) => it < current).at(-1);
+      const before = [...host.generations].filter(
+        ([it, toplevel]) => it < current && !isPassedOver(toplevel),
+      );
+      const wanted = number ?? before.at(-1)?.[0];
       const toplevel = host.generations.get(wanted ?? 0);
       return wanted === undefined || toplevel === undefined
         ? null

@@ -57,14 +57,15 @@ export function systemProfile(profile: string, nix: NixPrograms): SystemProfile 
     },
     profileToplevel: () => storePathBehind(profile, nix.root),
     profileGeneration: currentGeneration,
-    async findGeneration(wanted) {
+    async findGeneration(wanted, isPassedOver = () => false) {
       const current = await currentGeneration();
       const numbers = (await generations()).filter((number) =>
         wanted === null ? number < (current ?? 0) : number === wanted,
       );
       for (const generation of numbers) {
         const toplevel = await toplevelOf(generation);
-        if (toplevel !== null) return { generation, toplevel };
+        if (toplevel === null || (wanted === null && isPassedOver(toplevel))) continue;
+        return { generation, toplevel };
       }
       return null;
     },

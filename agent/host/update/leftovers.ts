@@ -9,13 +9,13 @@ type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack">;
 /** What removing preparations takes. */
 export type PreparationTools = Pick<
   AgentTools,
-  "services" | "roots" | "deadline" | "bootLoader" | "log"
+  "services" | "roots" | "deadline" | "bootLoader" | "store" | "log"
 >;
 
 /** Removes what an activation needs for as long as it runs, and its boot if one is pending. */
 export async function removePreparations(
   { pendingReboot, unfinishedWayBack }: Remaining,
-  { services, roots, deadline, bootLoader, log }: PreparationTools,
+  { services, roots, deadline, bootLoader, store, log }: PreparationTools,
 ): Promise<void> {
   await services.disarmDeadline();
   if (!unfinishedWayBack) {
@@ -27,6 +27,9 @@ export async function removePreparations(
     await roots.release(ROOT.agent);
   }
   if (!pendingReboot?.trial) {
+    const tried = await roots.held(ROOT.trial);
+    // No later way back may end at a system that did not prove itself.
+    if (tried !== null) await store.forgetNewer(tried);
     await roots.release(ROOT.trial);
     // What is left of an earlier one must not start a system that nobody waits for.
     await bootLoader.cancelTrial().catch((thrown: unknown) => {

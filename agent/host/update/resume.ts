@@ -29,7 +29,13 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
     await journal.happened(rejected("RESTART_LOOP", message));
   }
   const error = await runSteps(pass);
-  return isPastTheLine(journal.record.state) ? error : null;
+  if (isPastTheLine(journal.record.state)) return error;
+  // A power cut may have started a trial before it was recorded as armed: it is judged before
+  // any other release is looked at.
+  await noticeReboot(pass);
+  if (!isPastTheLine(journal.record.state)) return null;
+  const again = await runSteps(pass);
+  return isPastTheLine(journal.record.state) ? again : null;
 }
 
 /** Whether the way back failed so often that another release is the better hope. */

@@ -26,7 +26,12 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   const { release, rebootNeeded, baseline, tried = false } = state;
   const { store, services, settings } = tools;
   // A boot that was to try another system would pass this one by.
-  if (context.record.pendingReboot?.trial) await tools.bootLoader.cancelTrial();
+  const { pendingReboot } = context.record;
+  if (pendingReboot?.trial) {
+    await tools.bootLoader.cancelTrial();
+    // Nor may a later way back end at it: nothing has proven it.
+    await store.forgetNewer(pendingReboot.release.toplevel);
+  }
   const arming = rebootNeeded ? await armTrial(state, context, tools) : null;
   if (arming !== null && "event" in arming) return arming;
   if ((await store.profileToplevel()) !== release.toplevel) {

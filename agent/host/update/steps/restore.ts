@@ -9,7 +9,7 @@ import { MAX_WAIT_MS, mayBeTheWorlds, nextTry } from "../../../core/update/blame
 import { differ } from "../../../core/update/inhibitors.ts";
 import type { Observation } from "../../../core/update/observation.ts";
 import type { AgentRecord, FailingSnippets } from "../../../core/update/record.ts";
-import type { StateOf } from "../../../core/update/states.ts";
+import type { Baseline, StateOf } from "../../../core/update/states.ts";
 import { failureOf } from "../../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
@@ -46,7 +46,7 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
   const booted = release.mode === "boot" && host.running === release.toplevel;
   const plan = planRollback(booted ? "switch" : release.mode, baseline);
   if (plan.restoreProfile && host.profile !== baseline.profile) {
-    await store.restoreProfile(baseline.generation);
+    await restoreProfile(baseline, store);
   }
   if (plan.restoreProfile && baseline.generation !== null) {
     // The installer copies the kernels of all generations; there may be no room for this one's.
@@ -83,6 +83,19 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     details: way.details,
   };
 };
+
+/**
+ * Points the profile at what it was. Somebody may have deleted old generations meanwhile; a root
+ * holds the system itself, which then gets a generation of its own.
+ */
+async function restoreProfile(
+  { profile, generation }: Pick<Baseline, "profile" | "generation">,
+  store: AgentTools["store"],
+): Promise<void> {
+  const found = generation === null ? null : await store.findGeneration(generation);
+  if (profile === null || found?.toplevel === profile) await store.restoreProfile(generation);
+  else await store.setProfile(profile);
+}
 
 /** What came of a way back so far. */
 interface WayBack {

@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import { PullError } from "../../../../agent/core/errors.ts";
 import { EMPTY_RECORD } from "../../../../agent/core/update/record.ts";
 import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
 import { snippetText } from "../../../../agent/core/update/switch-output.ts";
@@ -92,6 +93,7 @@ describe("a system that needs a boot", () => {
         "[RolledBack]",
         "disarm boot deadline",
         "release agent",
+        "delete generation 2",
         "release trial",
         "abandon fetch",
         "[Idle]",
@@ -113,7 +115,8 @@ describe("a system that needs a boot", () => {
     host.takeCalls();
     await tick(host.tools, PATIENT);
     const calls = host.takeCalls();
-    expect(calls.filter((call) => / \d$/.test(call) && !call.startsWith("hold"))).toEqual([]);
+    const harmless = /^(hold|delete generation) /;
+    expect(calls.filter((call) => / \d$/.test(call) && !harmless.test(call))).toEqual([]);
     expect(calls).toContain("reboot");
     host.boot();
     host.units = { failed: [], restarts: new Map() };
@@ -183,6 +186,51 @@ describe("a system that needs a boot", () => {
     expect(parts(host)).toEqual({ running: ONE, profile: ONE, bootDefault: ONE, oneShot: null });
     expect(host.record).toMatchObject({ denied: [], state: { name: "Failed" } });
     expect([...host.generations.values()]).toEqual([ONE]);
+  });
+});
+
+describe("a system that was tried and did not prove itself", () => {
+  test("is no system to go back to, neither after a denial nor unjudged", async () => {
+    const host = hostWith("boot");
+    host.dead.add(TWO);
+    await tick(host.tools, PATIENT);
+    host.boot();
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 8, system: "3" });
+    await tick(host.tools, PATIENT);
+    expect((await rollBackByHand(host.tools, null)).toplevel).toBe(ONE);
+    expect(host.bootDefault).toBe(ONE);
+  });
+
+  test("is no system to go back to if another release took the place of its trial", async () => {
+    const host = hostWith("boot");
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 8, system: "3" });
+    await tick(host.tools, PATIENT);
+    expect((await rollBackByHand(host.tools, null)).toplevel).toBe(ONE);
+  });
+
+  test("is judged before a newer release, even if a power cut came before it was recorded as armed", async () => {
+    const host = hostWith("boot");
+    const { tools } = host;
+    const cut = new PullError("INTERRUPTED", "the power is cut");
+    const bootLoader: typeof tools.bootLoader = {
+      ...tools.bootLoader,
+      async tryOnce(trial) {
+        await tools.bootLoader.tryOnce(trial);
+        throw cut;
+      },
+    };
+    expect((await tick({ ...tools, bootLoader }, PATIENT)).error).toBe(cut);
+    host.boot();
+    expect(host.running).toBe(TWO);
+    host.kernels.set(system("3"), "linux 2");
+    host.publish({ sequence: 8, system: "3" });
+    await tick(tools, PATIENT);
+    expect(host.events.filter((event) => event === "BootDefaultSet")).toHaveLength(2);
+    expect(host.events.indexOf("RebootNoticed")).toBeLessThan(
+      host.events.lastIndexOf("ReleaseAccepted"),
+    );
   });
 });
 

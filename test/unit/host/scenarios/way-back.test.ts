@@ -20,6 +20,22 @@ async function stuckHost(): Promise<MemoryHost> {
   return host;
 }
 
+describe("a way back whose generation was deleted meanwhile", () => {
+  test("gives the recorded system a generation of its own", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    // `nix-collect-garbage -d`: the profile has only the new system then.
+    const meanwhile = (): void => {
+      host.generations.delete(1);
+    };
+    host.nextSwitch("boot 2", { exitCode: 1, meanwhile });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ error: { code: "ACTIVATION_FAILED" } });
+    expect(host.profile).toBe(system("1"));
+    expect(host.bootDefault).toBe(system("1"));
+    expect(host.record).toMatchObject({ state: { name: "Idle" } });
+  });
+});
+
 describe("a release that fails", () => {
   test("is left, and denied", async () => {
     const host = new MemoryHost({ generations: { keep: 3 } });
