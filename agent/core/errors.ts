@@ -56,6 +56,7 @@ export const ERROR_KINDS = {
   CHANNEL_MISMATCH: kind(EXIT.trust, "the manifest is of another channel"),
   SEQUENCE_REPLAYED: kind(EXIT.trust, "the manifest is older than one accepted before"),
   SEQUENCE_CONFLICT: kind(EXIT.trust, "two different manifests carry the same sequence number"),
+  SEQUENCE_FORKED: kind(EXIT.trust, "a newer manifest does not come after the one accepted here"),
   EPOCH_IMPLAUSIBLE: kind(EXIT.trust, "the numbering was restarted more often than is believable"),
   MANIFEST_EXPIRED: kind(EXIT.trust, "the manifest's expiry time has passed", true),
   CLOCK_BEHIND: kind(EXIT.trust, "this host's clock is behind what it has already seen", true),

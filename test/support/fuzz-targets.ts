@@ -114,6 +114,7 @@ const PAYLOAD = encodeManifest({
   sequence: 7,
   createdAt: "2026-01-01T00:00:00.000Z",
   expiresAt: "2027-01-01T00:00:00.000Z",
+  history: { since: { sequence: 7 }, releases: [{ epoch: 1, sequence: 6, digest: sha256(index) }] },
   defaults: { activation: { mode: "switch" } },
   hosts: {
     web1: {

@@ -189,6 +189,7 @@ export function sampleManifest(hostnames: readonly string[]): Manifest {
     sequence: 12,
     createdAt: hoursAgo(6),
     expiresAt: "2027-02-22T06:00:00.000Z",
+    history: { since: { sequence: 12 }, releases: [] },
     defaults: { activation: { mode: "switch" } },
     hosts: Object.fromEntries(hostnames.map((name) => [name, entry(name)])),
   };

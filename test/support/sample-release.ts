@@ -26,6 +26,14 @@ export function sampleHost(changes: Partial<HostEntry> = {}): HostEntry {
   };
 }
 
+/** The history of a release that names none before it: hosts then go by the numbers alone. */
+export function saysNothing({
+  epoch,
+  sequence = 7,
+}: Partial<Pick<Manifest, "epoch" | "sequence">>): Manifest["history"] {
+  return { since: { ...(epoch && { epoch: epoch.number }), sequence }, releases: [] };
+}
+
 export function sampleManifest(changes: Partial<Manifest> = {}): Manifest {
   return {
     formatVersion: 1,
@@ -33,6 +41,7 @@ export function sampleManifest(changes: Partial<Manifest> = {}): Manifest {
     sequence: 7,
     createdAt: "2026-01-31T12:00:00.000Z",
     expiresAt: "2026-02-28T12:00:00.000Z",
+    history: saysNothing(changes),
     defaults: { activation: { mode: "switch" } },
     hosts: { web1: sampleHost() },
     ...changes,

@@ -216,7 +216,32 @@ const barrierSchema = z.strictObject({
   sequence: z.int().positive(),
 });
 
-export const manifestSchema = z.strictObject({
+/** Earlier releases that a reader takes in one manifest; publishers name fewer. */
+export const MAX_HISTORY = 2_000;
+
+/** Where a release stands in its channel. */
+const placeSchema = z.strictObject({
+  /** Absent for 0. */
+  epoch: z.int().positive().optional(),
+  sequence: z.int().positive(),
+});
+
+/** An earlier release of the channel. */
+const namedReleaseSchema = placeSchema.extend({ digest: sha256Schema });
+export type NamedRelease = z.infer<typeof namedReleaseSchema>;
+
+/**
+ * The releases of the channel before this one. Hosts refuse a release that does not know the one
+ * that they accepted: its publisher had forgotten that one, or was made to forget it.
+ */
+const historySchema = z.strictObject({
+  /** Every release from here on is named. Of older ones nothing is said. */
+  since: placeSchema,
+  /** The oldest first. Numbers that no release has are skipped. */
+  releases: z.array(namedReleaseSchema).max(MAX_HISTORY),
+});
+
+const manifestKeys = z.strictObject({
   formatVersion: z.literal(MANIFEST_FORMAT_VERSION),
   channel: channelSchema,
   /** Absent as long as the numbering was never restarted. */
@@ -224,6 +249,7 @@ export const manifestSchema = z.strictObject({
   sequence: z.int().positive(),
   createdAt: timeSchema,
   expiresAt: timeSchema,
+  history: historySchema,
   /** Applies to every host that does not say otherwise. */
   defaults: z.strictObject({ activation: activationSchema }),
   barrier: barrierSchema.optional(),
@@ -235,6 +261,25 @@ export const manifestSchema = z.strictObject({
       error: `expected at most ${MAX_HOSTS} hosts`,
     }),
 });
+
+export const manifestSchema = manifestKeys.refine(isInOrder, {
+  path: ["history"],
+  error: "expected earlier releases in their order, none before `since`",
+});
+
+/** Whether the history ascends, from `since` to before the release itself. */
+function isInOrder({ epoch, sequence, history }: z.infer<typeof manifestKeys>): boolean {
+  const places = [
+    ...history.releases.map((release) => [release.epoch ?? 0, release.sequence] as const),
+    [epoch?.number ?? 0, sequence] as const,
+  ];
+  let [lastEpoch, last] = [history.since.epoch ?? 0, history.since.sequence - 1];
+  return places.every(([nextEpoch, next]) => {
+    const isAfter = nextEpoch > lastEpoch || (nextEpoch === lastEpoch && next > last);
+    [lastEpoch, last] = [nextEpoch, next];
+    return isAfter;
+  });
+}
 
 export type Manifest = z.infer<typeof manifestSchema>;
 export type HostEntry = Manifest["hosts"][string];

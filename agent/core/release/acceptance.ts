@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { PullError } from "../errors.ts";
+import { ancestryOf, type Ancestry } from "./release-history.ts";
 import {
   channelSchema,
   comparePositions,
@@ -77,7 +78,7 @@ export interface AcceptanceContext {
 /**
  * Decides whether a verified manifest may be followed here and gives the memory to
  * keep if it is. Throws CHANNEL_MISMATCH, SEQUENCE_REPLAYED, SEQUENCE_CONFLICT,
- * EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
+ * SEQUENCE_FORKED, EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
  */
 export function acceptManifest(signed: SignedManifest, context: AcceptanceContext): TrustMemory {
   const { manifest } = signed;
@@ -105,7 +106,10 @@ export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMem
   };
 }
 
-/** Never back: by epoch, then by sequence (TUF specification, section 5.4.4). */
+/**
+ * Never back: by epoch, then by sequence (TUF specification, section 5.4.4). Never aside: a
+ * release of the same epoch has to come after the one that was accepted.
+ */
 function checkOrder({ manifest, digest }: SignedManifest, memory: TrustMemory | null): void {
   const found = positionOf(manifest);
   const known = memory ? rememberedPosition(memory) : { epoch: 0, sequence: 0 };
@@ -122,12 +126,38 @@ function checkOrder({ manifest, digest }: SignedManifest, memory: TrustMemory | 
       `sequence ${describePosition(found)} was accepted with digest ${memory.digest}, found ${digest}`,
     );
   }
+  if (memory && order > 0 && found.epoch === known.epoch) {
+    const ancestry = ancestryOf(manifest, { ...known, digest: memory.digest });
+    if (ancestry.kind === "other") throw forked({ found, known, memory, ancestry });
+  }
   if (found.epoch > known.epoch + MAX_EPOCH_STEP) {
     throw new PullError(
       "EPOCH_IMPLAUSIBLE",
       `expected an epoch of at most ${known.epoch + MAX_EPOCH_STEP}, found ${found.epoch}`,
     );
   }
+}
+
+function forked({
+  found,
+  known,
+  memory,
+  ancestry,
+}: {
+  found: Position;
+  known: Position;
+  memory: TrustMemory;
+  ancestry: Ancestry & { kind: "other" };
+}): PullError {
+  return new PullError(
+    "SEQUENCE_FORKED",
+    `release ${describePosition(known)} was accepted with digest ${memory.digest}; expected ` +
+      `release ${describePosition(found)} to come after it, found that it comes after ` +
+      (ancestry.found === null
+        ? "none of that number"
+        : `one of that number with digest ${ancestry.found}`) +
+      ": the publisher worked from a mirror that was set back, and a new epoch ends that",
+  );
 }
 
 function checkClock(

@@ -1,3 +1,4 @@
+import { placeOf } from "./release-history.ts";
 import type { AgentRecord } from "../update/record.ts";
 import {
   comparePositions,
@@ -50,16 +51,6 @@ export function passageOf(manifest: Manifest, hostname: string, record: AgentRec
       `this host became release ${describePosition(position)} last; it has to become release ` +
       `${describePosition(placeOf(barrier))} first, which has nothing for it`,
   };
-}
-
-function placeOf({
-  epoch = 0,
-  sequence,
-}: {
-  epoch?: number | undefined;
-  sequence: number;
-}): Position {
-  return { epoch, sequence };
 }
 
 /** The earlier release as the agent follows it, under its own number and digest. */

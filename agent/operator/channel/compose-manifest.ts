@@ -1,9 +1,17 @@
-import { MANIFEST_FORMAT_VERSION, type Manifest } from "../../core/formats/manifest.ts";
+import {
+  MANIFEST_FORMAT_VERSION,
+  type Manifest,
+  type SignedManifest,
+} from "../../core/formats/manifest.ts";
+import { historyAfter } from "../../core/release/release-history.ts";
 import type { NextReleaseOptions } from "./open-channel.ts";
 import { nextPosition, type PositionRequest } from "./position.ts";
 
-/** Where and when a release stands in its channel. */
-export type ReleaseFrame = Pick<Manifest, "channel" | "epoch" | "sequence" | "createdAt">;
+/** Where and when a release stands in its channel, and after which releases. */
+export type ReleaseFrame = Pick<
+  Manifest,
+  "channel" | "epoch" | "sequence" | "createdAt" | "history"
+>;
 
 /** What a release says of its hosts, apart from where it stands. */
 export type ReleaseContents = Pick<Manifest, "defaults" | "hosts" | "rollout" | "barrier">;
@@ -11,10 +19,15 @@ export type ReleaseContents = Pick<Manifest, "defaults" | "hosts" | "rollout" | 
 /** The frame of the release after `current`, made now. Throws PUBLISH_FAILED. */
 export function nextFrame(
   { channel, clock }: Pick<NextReleaseOptions, "channel" | "clock">,
-  current: Manifest | null,
+  current: SignedManifest | null,
   request: PositionRequest = {},
 ): ReleaseFrame {
-  return { channel, ...nextPosition(current, request), createdAt: clock.now().toISOString() };
+  return {
+    channel,
+    ...nextPosition(current?.manifest ?? null, request),
+    createdAt: clock.now().toISOString(),
+    history: historyAfter(current),
+  };
 }
 
 /** The manifest of a release, with an expiry that counts from its creation. */
@@ -23,10 +36,12 @@ export function composeManifest(
   { defaults, hosts, rollout, barrier }: ReleaseContents,
   { expiresInMs }: Pick<NextReleaseOptions, "expiresInMs">,
 ): Manifest {
+  const { history, ...place } = frame;
   return {
     formatVersion: MANIFEST_FORMAT_VERSION,
-    ...frame,
+    ...place,
     expiresAt: new Date(Date.parse(frame.createdAt) + expiresInMs).toISOString(),
+    history,
     defaults,
     ...(barrier && { barrier }),
     ...(rollout && { rollout }),

@@ -42,7 +42,7 @@ export async function changeRelease(
       throw new PullError("PUBLISH_FAILED", `channel ${options.channel} has no release`);
     }
     const frame = nextFrame(options, current);
-    const contents = await alter(current, { open, frame });
+    const contents = await alter(current.manifest, { open, frame });
     checkWaves(contents.rollout?.waves, contents.hosts);
     const manifest = composeManifest(frame, contents, options);
     return signAndPlace(open.writer, { manifest, current }, options);

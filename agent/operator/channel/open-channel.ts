@@ -1,6 +1,6 @@
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
-import type { Manifest } from "../../core/formats/manifest.ts";
+import type { SignedManifest } from "../../core/formats/manifest.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
@@ -57,9 +57,9 @@ export async function withOpenChannel<T>(
 export async function currentRelease(
   { writer, channel, trust }: OpenChannel,
   advice = "",
-): Promise<Manifest | null> {
+): Promise<SignedManifest | null> {
   try {
-    return (await writer.currentRelease(channel, trust))?.manifest ?? null;
+    return await writer.currentRelease(channel, trust);
   } catch (cause) {
     throw new PullError(
       "PUBLISH_FAILED",

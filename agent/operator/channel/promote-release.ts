@@ -36,7 +36,7 @@ export async function promoteRelease(
     throw new PullError("USAGE", `expected two channels, found ${from} twice`);
   }
   return withOpenChannel(options, async (open) => {
-    const source = await currentRelease({ ...open, channel: from });
+    const source = (await currentRelease({ ...open, channel: from }))?.manifest;
     const current = await currentRelease(open);
     if (!source) throw new PullError("PUBLISH_FAILED", `channel ${from} has no release`);
     if (source.rollout?.paused) {
@@ -44,13 +44,13 @@ export async function promoteRelease(
       throw new PullError("PUBLISH_FAILED", `${describeRelease(source)} is paused: ${reason}`);
     }
     const frame = nextFrame(options, current);
-    const hosts = promotedHosts(source, current, keepHosts);
+    const hosts = promotedHosts(source, current?.manifest ?? null, keepHosts);
     const retained = await open.writer.retained.signedReleases(options.channel, open.trust);
     const rollout = rolloutFor(request, frame);
     const contents = {
       defaults: source.defaults,
       rollout,
-      ...withBarrier(barrier, hosts, current, retained),
+      ...withBarrier(barrier, hosts, current?.manifest ?? null, retained),
     };
     checkWaves(rollout?.waves, contents.hosts);
     const manifest = composeManifest(frame, contents, options);

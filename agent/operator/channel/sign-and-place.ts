@@ -9,6 +9,7 @@ import {
   readManifest,
   systemsIn,
   type Manifest,
+  type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
@@ -29,7 +30,7 @@ export interface SigningOptions {
 export interface UnsignedRelease {
   readonly manifest: Manifest;
   /** The release that it replaces, or null. */
-  readonly current: Manifest | null;
+  readonly current: SignedManifest | null;
   /** What was packed for it; nothing if its systems are those of an earlier release. */
   readonly packed?: Readonly<Record<string, PublishedHost>>;
 }
@@ -67,7 +68,7 @@ export async function signAndPlace(
     await writeDurably(draft, text, 0o644);
   }
   return {
-    ...describePublished(manifest, current),
+    ...describePublished(manifest, current?.manifest ?? null),
     digest,
     manifest: draft ?? writer.manifestPath(manifest.channel),
     draft: draft !== undefined,

@@ -8,6 +8,7 @@ import {
   positionOf,
   systemsOf,
 } from "../../core/formats/manifest.ts";
+import { ancestryOf, describeKnown } from "../../core/release/release-history.ts";
 import { packedAlso, packedOnly, type PackedHost } from "../../core/formats/stick-contents.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import { ArchiveCopy, type WantedArchive } from "./archive-copy.ts";
@@ -25,8 +26,8 @@ import { digestIn, manifestIn } from "./retained-releases.ts";
  * Copies the releases in force from a mirror into a directory, archives first and each manifest
  * last. Everything is verified on the way. A manifest gets its place only when everything that it
  * needs is on disk, so this may end at any moment, and the next copy continues. Throws
- * SEQUENCE_REPLAYED and SEQUENCE_CONFLICT if the destination has a newer release or another one of
- * the same number, the trust errors, the MIRROR_ and ARCHIVE_ errors, DISK_FULL, PUBLISH_LOCKED.
+ * SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if the destination has a newer release,
+ * another one of the same number, or one that this does not come after, the trust errors, the MIRROR_ and ARCHIVE_ errors, DISK_FULL, PUBLISH_LOCKED.
  */
 export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
   const { keep, dryRun, clock } = options;
@@ -70,7 +71,7 @@ async function describeCopied(
   };
 }
 
-/** Throws SEQUENCE_REPLAYED or SEQUENCE_CONFLICT if hosts of the destination have gone past this. */
+/** Throws SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if hosts of the destination would refuse it. */
 async function expectNoNewer(
   writer: MirrorWriter,
   { channel, signed }: ChosenRelease,
@@ -100,6 +101,17 @@ async function expectNoNewer(
       "SEQUENCE_CONFLICT",
       `${writer.directory} has another release ${describePosition(position)} of ${channel} than ` +
         `${source.address}: digest ${current.digest}, not ${signed.digest}; nothing was copied`,
+    );
+  }
+  const known = { ...current.position, digest: current.digest };
+  const isForked =
+    position.epoch === known.epoch && ancestryOf(signed.manifest, known).kind === "other";
+  if (isForked && !allowOlder) {
+    throw new PullError(
+      "SEQUENCE_FORKED",
+      `${writer.directory} has ${describeKnown(known)} of ${channel}; release ` +
+        `${describePosition(position)} of ${source.address} does not come after it, and hosts ` +
+        "that have the former refuse the latter; nothing was copied",
     );
   }
 }

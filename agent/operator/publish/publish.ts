@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import type { Manifest } from "../../core/formats/manifest.ts";
+import type { Manifest, SignedManifest } from "../../core/formats/manifest.ts";
 import { hasZstd } from "../../effects/nix/delta-maker.ts";
 import { withBarrier } from "../channel/barriers.ts";
 import { composeManifest, nextFrame } from "../channel/compose-manifest.ts";
@@ -26,8 +26,9 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
   checkRequest(options);
   return withOpenChannel(options, async (open) => {
     const { writer } = open;
-    const current = await releaseToFollow(open, options);
-    const frame = nextFrame(options, current, options);
+    const inForce = await releaseToFollow(open, options);
+    const current = inForce?.manifest ?? null;
+    const frame = nextFrame(options, inForce, options);
     checkWaves(options.rollout.waves, expectedHosts(options, current));
 
     const toplevels = await buildAll(options, join(writer.work, "roots"));
@@ -53,7 +54,7 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
       ...withBarrier(options.barrier, entries, current, retained),
     };
     const manifest = composeManifest(frame, contents, options);
-    return signAndPlace(writer, { manifest, current, packed }, options);
+    return signAndPlace(writer, { manifest, current: inForce, packed }, options);
   });
 }
 
@@ -81,7 +82,7 @@ function checkRequest({ hosts, refresh, storeKeys }: PublishOptions): void {
 async function releaseToFollow(
   open: OpenChannel,
   { channel, refresh, keepHosts, sequence }: PublishOptions,
-): Promise<Manifest | null> {
+): Promise<SignedManifest | null> {
   const advice = ", or publish over it with --sequence and without --keep-hosts";
   const mayReplace = sequence !== undefined && !refresh && !keepHosts;
   const current = await currentRelease(open, advice).catch((error: unknown) => {

@@ -35,6 +35,7 @@ export function fleetManifest(count) {
     sequence: 1,
     createdAt: new Date(now).toISOString(),
     expiresAt: new Date(now + 24 * 3600 * 1000).toISOString(),
+    history: { since: { sequence: 1 }, releases: [] },
     defaults: { activation: { mode: "switch" } },
     hosts: Object.fromEntries(hosts),
   };

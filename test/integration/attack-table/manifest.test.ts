@@ -251,6 +251,27 @@ attacks("rollback, replay, fast-forward, mix-and-match", here, [
     },
   },
   {
+    name: "a later release that comes after another one of the accepted number",
+    code: "SEQUENCE_FORKED",
+    arrange: async () => {
+      await world.apply(["check"]);
+      await world.resign((it) => {
+        it.sequence = 7;
+        it.history.releases = [{ sequence: 1, digest: "b".repeat(64) }];
+      });
+    },
+  },
+  {
+    name: "a later release that comes after none of the accepted number",
+    code: "SEQUENCE_FORKED",
+    arrange: async () => {
+      await world.resign((it) => {
+        it.sequence = 7;
+        it.history.releases = [];
+      });
+    },
+  },
+  {
     name: "an epoch back, with a higher sequence",
     code: "SEQUENCE_REPLAYED",
     arrange: async () => {

@@ -7,6 +7,7 @@ import {
   comparePositions,
   describePosition,
   encodeManifest,
+  MAX_HISTORY,
   manifestSchema,
   parseManifest,
   positionOf,
@@ -447,6 +448,8 @@ describe("a host's part of a release", () => {
 describe("every place is bounded", () => {
   const START = "2026-01-31T12:00:00.000Z";
   const SHA = "a".repeat(64);
+  const earlier = (count: number): unknown[] =>
+    Array.from({ length: count }, (_, at) => ({ epoch: 1, sequence: at + 3, digest: SHA }));
   const times = (count: number, value: unknown): unknown[] => Array<unknown>(count).fill(value);
   const patch = { base: SHA, archive: SHA, offset: 0, size: 1, sha256: SHA };
   const check = { kind: "tcp" as const, name: "c", host: "h", port: 22, timeout: "10s" };
@@ -455,6 +458,10 @@ describe("every place is bounded", () => {
   /** A manifest with every key that there is. */
   const full = sampleManifest({
     epoch: { number: 2, reason: "a thief" },
+    history: {
+      since: { sequence: 3 },
+      releases: [3, 6].map((sequence) => ({ sequence, digest: SHA })),
+    },
     barrier: { epoch: 1, sequence: 3 },
     defaults: { activation: { mode: "switch", checks: [check] } },
     rollout: {
@@ -475,6 +482,13 @@ describe("every place is bounded", () => {
   const takes = (path: string, value: unknown): boolean =>
     takesAt(manifestSchema, full, path, value);
   const text = (length: number): string => "x".repeat(length);
+
+  test("a history may be as long as readers allow", () => {
+    const epoch = { number: 2, reason: "a thief" };
+    const history = { since: { sequence: 1 }, releases: earlier(MAX_HISTORY) };
+    expect(manifestSchema.safeParse(sampleManifest({ epoch, sequence: 1 })).success).toBe(true);
+    expect(manifestSchema.safeParse({ ...sampleManifest({ epoch }), history }).success).toBe(true);
+  });
 
   test("a manifest may have every key, and none more in any place", () => {
     expect(manifestSchema.parse(full)).toEqual(full);
@@ -548,6 +562,11 @@ describe("every place is bounded", () => {
     ["hosts.web1.activation.checks", [[], times(64, check)], [times(65, check)]],
     ["defaults.activation.checks", [times(64, check)], [times(65, check), [7]]],
     ["channel", [text(64), "0._-"], [text(65), "-a", ".a", ""]],
+    ["history.since.sequence", [1, 3], [0, 4, 1.5]],
+    ["history.since.epoch", [], [0, 1]],
+    ["history.releases", [[]], [earlier(MAX_HISTORY + 1), [3], undefined]],
+    ["history.releases.0.sequence", [3, 5], [2, 6]],
+    ["history.releases.0.digest", [], ["a", SHA.toUpperCase()]],
     ["hosts", [{}, { [text(253)]: host, a: host, "A.b_c-9": host }], [{ a_: host }]],
   ])("%s", (path, good, bad) => {
     for (const value of good) expect(takes(path, value), JSON.stringify(value)).toBe(true);

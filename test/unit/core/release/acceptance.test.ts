@@ -71,6 +71,81 @@ describe("sequences", () => {
     );
   });
 
+  describe("never aside", () => {
+    const accepted = sampleDigest("manifest");
+    const history = (
+      since: number,
+      releases: readonly [number, string][],
+      epoch?: number,
+    ): Manifest["history"] => ({
+      since: { ...(epoch !== undefined && { epoch }), sequence: since },
+      releases: releases.map(([sequence, digest]) => ({
+        ...(epoch !== undefined && { epoch }),
+        ...{ sequence, digest },
+      })),
+    });
+    const memories = [memory(3)];
+
+    test("a release that names the accepted one is followed", () => {
+      const after = history(1, [[3, accepted]]);
+      expect(accept({ sequence: 4, history: after }, { memories }).sequence).toBe(4);
+    });
+
+    test("one that comes after another release of that number is refused", () => {
+      const other = sampleDigest("another manifest");
+      const after = history(2, [
+        [2, accepted],
+        [3, other],
+      ]);
+      const failure = failureOf(() => accept({ sequence: 5, history: after }, { memories }));
+      expect(failure.code).toBe("SEQUENCE_FORKED");
+      expect(failure.message).toContain(`with digest ${accepted}`);
+      expect(failure.message).toContain(`one of that number with digest ${other}`);
+    });
+
+    test("one that comes after none of that number is refused", () => {
+      const after = history(2, [[2, accepted]]);
+      const failure = failureOf(() => accept({ sequence: 5, history: after }, { memories }));
+      expect(failure.code).toBe("SEQUENCE_FORKED");
+      expect(failure.message).toContain("comes after none of that number");
+    });
+
+    test("a channel that begins anew at a higher number is refused", () => {
+      const failure = failureOf(() =>
+        accept({ sequence: 100, history: history(1, []) }, { memories }),
+      );
+      expect(failure.code).toBe("SEQUENCE_FORKED");
+    });
+
+    test("a host that was away for longer than the history goes back is let in", () => {
+      const after = history(4, [[4, sampleDigest("a later one")]]);
+      expect(accept({ sequence: 5, history: after }, { memories }).sequence).toBe(5);
+    });
+
+    test("a new epoch is the way out", () => {
+      const epoch = { number: 1, reason: "the mirror was set back" };
+      const after = history(1, []);
+      expect(accept({ epoch, sequence: 1, history: after }, { memories }).epoch).toBe(1);
+    });
+
+    test("within an epoch it holds again", () => {
+      const epoch = { number: 2, reason: "numbers" };
+      const [here] = [memory(3, { epoch: 2 })];
+      const of = (releases: [number, string][]): Partial<Manifest> => ({
+        ...{ epoch, sequence: 5, history: history(1, releases, 2) },
+      });
+      expect(accept(of([[3, accepted]]), { memories: [here] }).sequence).toBe(5);
+      expect(failureOf(() => accept(of([[3, sampleDigest("x")]]), { memories: [here] })).code).toBe(
+        "SEQUENCE_FORKED",
+      );
+      // The same number of the epoch before is another release.
+      const before = { since: { sequence: 1 }, releases: [{ sequence: 3, digest: accepted }] };
+      expect(
+        failureOf(() => accept({ epoch, sequence: 5, history: before }, { memories: [here] })).code,
+      ).toBe("SEQUENCE_FORKED");
+    });
+  });
+
   test("never go down over any series of manifests", () => {
     fc.assert(
       fc.property(fc.array(fc.integer({ min: 1, max: 20 }), { maxLength: 30 }), (sequences) => {
