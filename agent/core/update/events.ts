@@ -18,7 +18,7 @@ export type Event = { readonly at: string } & (
       readonly type: "ActivationSucceeded";
       readonly message?: string;
       readonly activated?: FailingSnippets;
-      /** Units whose jobs failed, for the health gate to look at. */
+      /** Units whose jobs failed, for the health gate; empty if something did that nobody names. */
       readonly failedJobs?: readonly string[];
     }
   | { readonly type: "HealthConfirmed" }

@@ -82,7 +82,7 @@ export const stateSchema = z.discriminatedUnion("name", [
     afterBoot: z.boolean(),
     /** True if the boot was a trial: the recorded system is still profile and boot default. */
     trial: z.boolean().optional(),
-    /** Units whose jobs failed in the switch; absent if none did. */
+    /** Units whose jobs failed in the switch; empty if nobody names them, absent if none did. */
     failedJobs: z.array(z.string()).optional(),
   }),
   /** The system is proven, or only a boot can prove it: it becomes the boot default. */

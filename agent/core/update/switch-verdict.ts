@@ -35,8 +35,16 @@ export type SwitchVerdict =
   | { readonly kind: "activated" }
   /** It is done, and something in it failed that is no news or not the system's. */
   | { readonly kind: "activatedWithWarnings"; readonly message: string }
-  /** It is done, and jobs or units failed. Which of them are new, the state of units tells. */
-  | { readonly kind: "unitsFailed"; readonly message: string; readonly jobs: readonly string[] }
+  /**
+   * It is done, and jobs or units failed. Which of them are new, the state of units tells.
+   * `isNamed`: the output names something that failed.
+   */
+  | {
+      readonly kind: "unitsFailed";
+      readonly message: string;
+      readonly jobs: readonly string[];
+      readonly isNamed: boolean;
+    }
   /** It came to its end, but the activation script failed: the system is not what it should be. */
   | { readonly kind: "activationFailed"; readonly message: string }
   /** Nothing was touched. */
@@ -139,7 +147,9 @@ function ended({ toplevel, result, running }: SwitchEvidence): SwitchVerdict {
   }
   const known = facts.failedSnippets.map(snippetText);
   if (exitCode === 4) {
-    return { kind: "unitsFailed", message: unitsText(facts, known), jobs: facts.failedJobs };
+    const { failedUnits, failedJobs: jobs, failedUsers } = facts;
+    const isNamed = [failedUnits, jobs, failedUsers].some(({ length }) => length > 0);
+    return { kind: "unitsFailed", message: unitsText(facts, known), jobs, isNamed };
   }
   if (exitCode === 0 || (exitCode === 2 && known.length > 0)) {
     if (known.length === 0) return { kind: "activated" };

@@ -89,10 +89,10 @@ export const TRANSITIONS: Transitions = {
     AgentRestarted: countRestart,
   },
   Activating: {
-    ActivationSucceeded: (state, { activated, failedJobs = [] }, record) =>
+    ActivationSucceeded: (state, { activated, failedJobs }, record) =>
       to(withSnippets(record, activated), {
         ...{ name: "Verifying", ...prepared(state), afterBoot: false },
-        ...(failedJobs.length > 0 && { failedJobs: [...failedJobs] }),
+        ...(failedJobs && { failedJobs: [...failedJobs] }),
       }),
     CommitBegun: beginCommit,
     ActivationRejected: reject,

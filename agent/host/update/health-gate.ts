@@ -21,8 +21,8 @@ export interface HealthSubject {
   /** True if the system was booted, false if it was switched to. */
   readonly afterBoot: boolean;
   readonly trust: TrustMemories;
-  /** Units whose jobs failed in the switch. */
-  readonly failedJobs: readonly string[];
+  /** Units whose jobs failed in the switch; null if none did, empty if nobody names them. */
+  readonly failedJobs: readonly string[] | null;
 }
 
 /** What is wrong with a system, for people and for the question who is to blame. */
@@ -115,11 +115,11 @@ async function judgeUnits(
  * active before. Without failed jobs an inactive unit is as the release wants it.
  */
 async function missingAfter(
-  jobs: readonly string[],
+  jobs: readonly string[] | null,
   { activeUnits: wereActive = [], failedUnits }: Baseline,
   services: AgentTools["services"],
 ): Promise<string[]> {
-  if (jobs.length === 0) return [];
+  if (jobs === null) return [];
   const units = [...new Set([...jobs, ...wereActive])];
   const missing = missingUnits({ wereActive, jobs }, await services.unitStates(units));
   return missing.filter((unit) => !failedUnits.includes(unit));

@@ -1,6 +1,7 @@
 import { provingMode } from "../../../core/update/activation.ts";
-import { snippetsOf } from "../../../core/update/record.ts";
+import { snippetsOf, type AgentRecord } from "../../../core/update/record.ts";
 import type { StateOf } from "../../../core/update/states.ts";
+import { snippetText } from "../../../core/update/switch-output.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { wasCutOff } from "../cut-off.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
@@ -23,12 +24,27 @@ export const activate: Step<"Activating", ActivateTools> = async (state, context
   const { release, baseline } = state;
   const action = provingMode(release.mode) ?? "test";
   const ranBefore = baseline.running;
-  const knownSnippets = snippetsOf(context.record, ranBefore);
+  const knownSnippets = await failingBefore(context.record, ranBefore, tools);
   const order = { toplevel: release.toplevel, action, ranBefore, knownSnippets };
   const run = await runSwitch(order, context.signal, tools);
   const event = await judge(state, { run, action, signal: context.signal }, tools);
   return { event, details: run.details };
 };
+
+/**
+ * Snippets that fail in the system that ran before: as recorded when it was activated, or as the
+ * journal has them if it was booted. What a switch by hand left failing is not known.
+ */
+async function failingBefore(
+  record: AgentRecord,
+  toplevel: string | null,
+  { services, store }: Pick<AgentTools, "services" | "store">,
+): Promise<string[]> {
+  const recorded = snippetsOf(record, toplevel);
+  if (toplevel === null || (await store.bootedToplevel()) !== toplevel) return [...recorded];
+  const inBoot = ((await services.failedInBoot()) ?? []).map(snippetText);
+  return [...new Set([...recorded, ...inBoot])];
+}
 
 /** What a run of switch-to-configuration leads to. */
 async function judge(
@@ -52,7 +68,8 @@ async function judge(
         ? rejected("ACTIVATION_FAILED", message)
         : {
             ...{ type: "ActivationSucceeded", message: verdict.message, activated },
-            failedJobs: verdict.jobs,
+            // Old failures, and users' managers, explain the exit code without any job.
+            ...((verdict.jobs.length > 0 || !verdict.isNamed) && { failedJobs: verdict.jobs }),
           };
     case "rebootNeeded":
       return takesBoot(state, `${action}: it takes effect only with a reboot`, signal, tools);

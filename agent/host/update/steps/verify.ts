@@ -105,7 +105,7 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   if (!afterBoot) await makeWay(release, signal, tools);
   const activation = afterBoot ? await judgeBootActivation(state, record, tools) : null;
   if (activation !== null) return { event: activation };
-  const { failedJobs = [] } = state;
+  const { failedJobs = null } = state;
   const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
   const found = await passHealthGate(subject, tools, signal);
   if (found) return { event: await blame(state, found, tools) };

@@ -75,6 +75,7 @@ describe("an activation script that failed", () => {
       message:
         "units failed: sick.service; failed as in the system before: snippet setupSecrets (1)",
       jobs: [],
+      isNamed: true,
     });
   });
 
@@ -119,6 +120,7 @@ describe("exit code 4", () => {
       message:
         "units failed: sick.service; jobs failed: web.service; user managers could not be switched: guest",
       jobs: ["web.service"],
+      isNamed: true,
     });
   });
 
@@ -127,6 +129,7 @@ describe("exit code 4", () => {
       kind: "unitsFailed",
       message: "a unit failed to start, stop or reload",
       jobs: [],
+      isNamed: false,
     });
   });
 

@@ -299,7 +299,7 @@ test("a release that replaces an active one keeps the mode in which the boot def
   expect(after.pendingReboot).toEqual({ ...PENDING, release: { ...release, mode: "switch" } });
 });
 
-test("jobs that failed are kept for the health gate, if there are any", () => {
+test("jobs that failed are kept for the health gate, also if nobody names them", () => {
   const after = (failedJobs?: string[]): State =>
     advance(
       { ...EMPTY_RECORD, state: STATES.Activating },
@@ -307,7 +307,7 @@ test("jobs that failed are kept for the health gate, if there are any", () => {
     ).state;
   const verifying = { name: "Verifying", ...prepared, afterBoot: false };
   expect(after(["a.service"])).toEqual({ ...verifying, failedJobs: ["a.service"] });
-  expect(after([])).toEqual(verifying);
+  expect(after([])).toEqual({ ...verifying, failedJobs: [] });
   expect(after()).toEqual(verifying);
 });
 

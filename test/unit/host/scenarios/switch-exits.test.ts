@@ -115,6 +115,39 @@ describe("the switch that proves a system", () => {
     );
   });
 
+  describe("with a snippet that fails", () => {
+    const failing = {
+      exitCode: 2,
+      facts: { activationScriptFailed: true, failedSnippets: [{ name: "secrets", code: 1 }] },
+    };
+    const switching = { ...failing, exitCode: 4 };
+
+    test.each([
+      ["in the boot of the running system is no news", [{ name: "secrets", code: 1 }], true],
+      ["and another one in that boot is", [{ name: "other", code: 1 }], false],
+      ["and in that boot with another code is", [{ name: "secrets", code: 2 }], false],
+      ["and a boot of which nothing can be seen is", null, false],
+    ])("%s", async (_, failedInBoot, isKnown) => {
+      const { host, updated } = await switched("test 2", [switching], {
+        change: (it) => {
+          it.failedInBoot = failedInBoot;
+        },
+      });
+      expect(updated).toBe(isKnown);
+      expect(host.record?.denied).toHaveLength(isKnown ? 0 : 1);
+    });
+
+    test("as in the boot of a system that runs no more is news", async () => {
+      const { updated } = await switched("test 2", [switching], {
+        change: (it) => {
+          it.failedInBoot = [{ name: "secrets", code: 1 }];
+          it.booted = system("0");
+        },
+      });
+      expect(updated).toBe(false);
+    });
+  });
+
   test("that asks for a reboot is committed and proven by that", async () => {
     const { host, updated } = await switched("test 2", [{ exitCode: 100 }]);
     expect(updated).toBe(true);

@@ -83,6 +83,24 @@ describe("a switch with failed jobs", () => {
     expect((await tick(ignored.tools, PATIENT)).error).toBeNull();
   });
 
+  test("that nobody names is judged by what was active before", async () => {
+    const { host, tools } = hostWith({ active: ["db.service"], inactive: ["db.service"] });
+    host.nextSwitch("test 2", { exitCode: 4 });
+    const { error } = await tick(tools, PATIENT);
+    expect(error?.message).toBe("units did not start: db.service");
+  });
+
+  test.each([
+    { failedUnits: ["old.service"] },
+    { failedUsers: ["alice"] },
+    { failedUnits: ["old.service"], failedSnippets: [{ name: "known", code: 1 }] },
+  ])("but not if something else explains its exit code: %o", async (facts) => {
+    const { host, asked, tools } = hostWith({ active: ["db.service"], inactive: ["db.service"] });
+    host.nextSwitch("test 2", { exitCode: 4, facts });
+    expect((await tick(tools, PATIENT)).error).toBeNull();
+    expect(asked).toEqual([]);
+  });
+
   test("and without any, inactive units are as the release wants them", async () => {
     const { asked, tools } = hostWith({ active: ["db.service"], inactive: ["db.service"] });
     expect((await tick(tools, PATIENT)).error).toBeNull();
