@@ -48,7 +48,10 @@ async function hold(options: OptionsOf<typeof definition>): CommandResult {
       `--reason: expected at most ${MAX_HOLD_REASON} characters, found ${reason.length}`,
     );
   }
-  const held = await holdHost(tools, { until, reason: reason === "" ? null : reason });
+  const held = await holdHost(tools, {
+    ...{ until, reason: reason === "" ? null : reason },
+    ...(options.for !== undefined && { lasts: options.for }),
+  });
   printLine(`This host is ${describeHold({ kind: "held", hold: held })}`);
   return EXIT.ok;
 }

@@ -2,6 +2,7 @@ import type { Distrust } from "../core/fleet/fleet.ts";
 import type { Report } from "../core/formats/report.ts";
 import { believeReport, type HostKeys } from "../core/fleet/report-trust.ts";
 import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
+import { CLOCK_TOLERANCE_MS } from "../core/release/acceptance.ts";
 import type { FleetMemory } from "./memory.ts";
 import type { FoundReport } from "./report-source.ts";
 
@@ -49,9 +50,7 @@ export function believeReports(
     }
     if (keys.length === 0) pins.set(hostname, belief.key);
     const before = newest.get(hostname);
-    if (!before || Date.parse(belief.report.at) > Date.parse(before.at)) {
-      newest.set(hostname, belief.report);
-    }
+    if (!before || isNewer(belief.report, before, now)) newest.set(hostname, belief.report);
   }
   return {
     reports: [...newest.values()],
@@ -60,6 +59,15 @@ export function believeReports(
     pinned: [...pins].map(([hostname, key]) => ({ hostname, key })),
     memory: remember(trust.memory, newest, pins, now),
   };
+}
+
+/** Whether a report is the later one. One from the future, by a wrong clock, is older than any other. */
+function isNewer(report: Report, other: Report, now: Date): boolean {
+  const madeAt = ({ at }: Report): number => {
+    const time = Date.parse(at);
+    return time > now.getTime() + CLOCK_TOLERANCE_MS ? -Infinity : time;
+  };
+  return madeAt(report) > madeAt(other);
 }
 
 function remember(

@@ -1,6 +1,6 @@
 import { identifies, type Confirmable, type Confirmation } from "../core/schedule/confirmation.ts";
-import { PullError } from "../core/errors.ts";
-import type { Hold } from "../core/schedule/hold.ts";
+import { PullError, toPullError } from "../core/errors.ts";
+import { restartedHold, type Hold } from "../core/schedule/hold.ts";
 import type { HistoryEntry } from "../core/update/history-entry.ts";
 import { isPastTheLine } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
@@ -23,6 +23,26 @@ export async function holdHost(tools: CommandTools, wish: Omit<Hold, "at">): Pro
   const message = [...(hold.until === null ? [] : [`until ${hold.until}`]), hold.reason ?? ""];
   await note(tools, { event: "Held", message: message.filter((it) => it !== "").join(": ") });
   return hold;
+}
+
+/**
+ * Begins a hold anew that was made while the clock was ahead. A hold that cannot be written
+ * stays what it was, and is tried again.
+ */
+export async function restartHold({
+  commands,
+  clock,
+  log,
+}: Pick<AgentTools, "commands" | "clock" | "log">): Promise<void> {
+  const hold = restartedHold(await commands.readHold(), clock.now());
+  if (!hold) return;
+  try {
+    await commands.hold(hold);
+    log.warn(`the hold was made while the clock was ahead; it ends at ${hold.until} now`);
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    log.error(`the hold could not be corrected: ${message}`, { code });
+  }
 }
 
 /** Ends a hold, damaged or not; gives whether there was one. */

@@ -2,6 +2,7 @@ import type { AgentRecord } from "../core/update/record.ts";
 import { isPastTheLine } from "../core/update/states.ts";
 import type { Insistence } from "../core/update/plan.ts";
 import type { AgentTools } from "./agent-tools.ts";
+import { restartHold } from "./operator-commands.ts";
 import { findRelease, type FindTools } from "./poll/find-release.ts";
 import type { TickOutcome } from "./poll/finding.ts";
 import { ArchiveVerdicts, keepPollReport } from "./poll/poll-report.ts";
@@ -38,6 +39,7 @@ export async function tick(tools: TickTools, options: TickOptions): Promise<Tick
     await successor.look();
     const record = await state.load({ acceptLoss: options.acceptStateLoss ?? false });
     await state.mend(record, clock.now());
+    await restartHold(tools);
     try {
       return await updateOnce(record, tools, options);
     } finally {

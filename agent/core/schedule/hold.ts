@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { CLOCK_TOLERANCE_MS } from "../release/acceptance.ts";
 
 /** The longest reason that is kept. */
 export const MAX_HOLD_REASON = 500;
@@ -9,6 +10,8 @@ export const holdSchema = z.strictObject({
   at: z.iso.datetime(),
   /** When it ends by itself; null if a person has to end it. */
   until: z.iso.datetime().nullable(),
+  /** For how long it was asked for, in milliseconds; absent if it was until a time, or without end. */
+  lasts: z.int().positive().optional(),
   reason: z.string().min(1).max(MAX_HOLD_REASON).nullable(),
 });
 export type Hold = Readonly<z.infer<typeof holdSchema>>;
@@ -33,6 +36,18 @@ export function isHeld(read: HoldRead, now: Date): boolean {
     default:
       return read satisfies never;
   }
+}
+
+/**
+ * A hold for a while that began in the future was made while the clock was ahead: gives it as
+ * one that begins now, so that it holds the host no longer than it was asked to. Null for all
+ * others, which stay what they are.
+ */
+export function restartedHold(read: HoldRead, now: Date): Hold | null {
+  if (read.kind !== "held" || read.hold.lasts === undefined) return null;
+  if (Date.parse(read.hold.at) <= now.getTime() + CLOCK_TOLERANCE_MS) return null;
+  const until = new Date(now.getTime() + read.hold.lasts).toISOString();
+  return { ...read.hold, at: now.toISOString(), until };
 }
 
 /** Describes a hold for people, also one that cannot be read. */

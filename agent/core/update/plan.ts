@@ -1,8 +1,10 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
+import { longestBackoff } from "./backoff.ts";
+import { MAX_WAIT_MS, mayBeTheWorlds } from "./blame.ts";
 import { driftOf } from "./drift.ts";
 import type { Observation } from "./observation.ts";
 import { denialOf, isSameSystem, type AgentRecord } from "./record.ts";
-import type { Reason, State } from "./states.ts";
+import type { Reason, State, StateOf } from "./states.ts";
 import type { Release } from "../formats/manifest.ts";
 import type { Wait } from "../schedule/waiting.ts";
 
@@ -43,6 +45,8 @@ export interface DecisionInput {
   readonly waits?: readonly Wait[];
   /** `keep` if absent. */
   readonly driftPolicy?: DriftPolicy;
+  /** `limits.retryMax` in milliseconds; no limit if absent. */
+  readonly retryMax?: number;
 }
 
 /** Decides about a release. Pure: the same input gives the same decision. */
@@ -54,6 +58,7 @@ export function decide({
   insistence = "patient",
   waits = [],
   driftPolicy = "keep",
+  retryMax = Infinity,
 }: DecisionInput): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
@@ -83,20 +88,36 @@ export function decide({
       return { kind: "drifted", found: drift?.found ?? null };
     }
   }
-  return (insistence === "patient" && backoff(state, release, now)) || go;
+  return (insistence === "patient" && backoff(state, release, { now, retryMax })) || go;
 }
 
 /**
  * The wait after a failed attempt; null if it is over, or if another release brings news. A
  * system that was undone waits although another release brings it: each try costs a switch.
  */
-function backoff(state: State, release: Release, now: Date): Decision | null {
+function backoff(
+  state: State,
+  release: Release,
+  { now, retryMax }: { now: Date; retryMax: number },
+): Decision | null {
   if (state.name !== "Failed") return null;
   const isSame = state.release.digest === release.digest;
   const { undone = 0, gaveUp = false, retryAt: until, reason } = state;
   if (isSame && gaveUp) return { kind: "backoff", until: null, reason };
   const waits = isSame || (undone > 0 && isSameSystem(state.release, release));
-  return waits && Date.parse(until) > now.getTime() ? { kind: "backoff", until, reason } : null;
+  return waits && isAhead(state, now, retryMax) ? { kind: "backoff", until, reason } : null;
+}
+
+/**
+ * Whether the next try is still to come. One that is further ahead than any wait may be was
+ * recorded by a clock that was wrong, and is due.
+ */
+function isAhead(failed: StateOf<"Failed">, now: Date, retryMax: number): boolean {
+  const { retryAt, reason, undone = 0 } = failed;
+  const wait = Date.parse(retryAt) - now.getTime();
+  const isSwitch = undone > 0 || mayBeTheWorlds(reason.code);
+  const longest = Math.max(isSwitch ? MAX_WAIT_MS : 0, longestBackoff(retryMax));
+  return wait > 0 && wait <= longest;
 }
 
 function isActive(record: AgentRecord, release: Release, host: Observation): boolean {

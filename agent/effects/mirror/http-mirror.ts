@@ -231,6 +231,13 @@ const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);
 const TLS_TROUBLE =
   /^ERR_TLS|^ERR_SSL|CERT|SELF_SIGNED|UNABLE_TO_(GET|VERIFY|DECRYPT)|HOSTNAME_MISMATCH|SSL routines/;
 
+/** What a clock that is wrong makes of a good certificate. */
+const CLOCK_TROUBLE = new Set(["CERT_NOT_YET_VALID", "CERT_HAS_EXPIRED"]);
+
+function clockText(): string {
+  return `; this host's clock says ${new Date().toISOString()}: is it right?`;
+}
+
 /** The error for a failed request. It keeps the cause. */
 export function networkError(url: URL, cause: unknown, signal: AbortSignal | undefined): PullError {
   if (cause instanceof PullError) return cause;
@@ -245,7 +252,7 @@ export function networkError(url: URL, cause: unknown, signal: AbortSignal | und
     TLS_TROUBLE.test(code) || (cause instanceof Error && TLS_TROUBLE.test(cause.message));
   return new PullError(
     isTls ? "MIRROR_TLS" : "MIRROR_UNREACHABLE",
-    `${url.href}: ${reasonText(cause)}`,
+    `${url.href}: ${reasonText(cause)}${CLOCK_TROUBLE.has(code) ? clockText() : ""}`,
     { cause },
   );
 }

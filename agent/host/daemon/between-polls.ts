@@ -1,23 +1,32 @@
-import { MAX_TIMER_MS } from "../../core/text/duration.ts";
-import type { StickWatch, Timers } from "../../core/ports.ts";
+import { MAX_TIMER_MS, formatDuration } from "../../core/text/duration.ts";
+import type { Clock, StickWatch, Timers } from "../../core/ports.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { ReportDelivery } from "../report/report-delivery.ts";
 
 /** A report is not tried again more often than this, whatever the clock does. */
 const MIN_RETRY_MS = 1_000;
 
+/** While it waits, the service looks this often whether its clock was set. */
+const CLOCK_LOOK_MS = 60_000;
+
+/** A clock that moved this much against the steady one was set, or the machine was suspended. */
+const CLOCK_JUMP_MS = 60_000;
+
 /** What waiting for the next poll takes. */
-export type WaitTools = Pick<AgentTools, "settings" | "timers" | "sticks" | "commandsWatch">;
+export type WaitTools = Pick<
+  AgentTools,
+  "settings" | "clock" | "timers" | "sticks" | "commandsWatch"
+>;
 
 /**
  * Waits for the next poll, and tries meanwhile to deliver a report that could not be delivered.
- * Ends early if a stick came or somebody commanded something, and gives what that was; ends
- * with `signal` too.
+ * Ends early if a stick came, somebody commanded something or the clock jumped, and gives what
+ * that was; ends with `signal` too.
  */
 export async function waitForNews(
   ms: number,
   reports: Pick<ReportDelivery, "untilRetry" | "retry">,
-  { settings, timers, sticks, commandsWatch }: WaitTools,
+  { settings, clock, timers, sticks, commandsWatch }: WaitTools,
   signal: AbortSignal,
 ): Promise<string | undefined> {
   return firstOf(signal, [
@@ -25,6 +34,7 @@ export async function waitForNews(
       await pauseAndRetry(ms, reports, timers, ended);
       return undefined;
     },
+    (ended) => clockJump(clock, timers, ended),
     (ended) => stickNews(sticks, settings.sticks.watch, timers, ended),
     async (ended) =>
       (await commandsWatch.untilNews(ended)) ? "somebody gave this host an order" : undefined,
@@ -46,6 +56,31 @@ async function pauseAndRetry(
     if (signal.aborted || retry >= left) return;
     await reports.retry(signal);
   }
+}
+
+/**
+ * Waits until the clock is no longer what it was: the machine was suspended, and the steady
+ * clock stood still meanwhile (clock_gettime(2), CLOCK_MONOTONIC), or somebody set the time.
+ * Whatever was waited for may be due.
+ */
+async function clockJump(
+  clock: Clock,
+  timers: Timers,
+  ended: AbortSignal,
+): Promise<string | undefined> {
+  const apart = (): number => clock.now().getTime() - timers.steadyMs();
+  const before = apart();
+  const isOver = (): boolean => ended.aborted;
+  while (!isOver()) {
+    await pause(CLOCK_LOOK_MS, timers, ended);
+    const moved = apart() - before;
+    if (isOver() || Math.abs(moved) <= CLOCK_JUMP_MS) continue;
+    const by = formatDuration(Math.round(Math.abs(moved) / 1000) * 1000);
+    return moved > 0
+      ? `the clock is ${by} ahead of the time that passed (suspended, or set)`
+      : `the clock was set back by ${by}`;
+  }
+  return undefined;
 }
 
 /** Waits, in steps that timers can measure, until the time is over or `signal` says stop. */

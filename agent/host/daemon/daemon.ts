@@ -1,5 +1,4 @@
 import { PullError, toPullError } from "../../core/errors.ts";
-import { pollWait } from "../../core/schedule/poll-schedule.ts";
 import { formatDuration } from "../../core/text/duration.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { readStatus, type StatusTools } from "../report/host-status.ts";
@@ -11,6 +10,7 @@ import { tick, type TickTools } from "../tick.ts";
 import { waitForNews, type WaitTools } from "./between-polls.ts";
 import { TickLog } from "./tick-log.ts";
 import { nextOccasion } from "./next-occasion.ts";
+import { PollPace, type PaceTools } from "./poll-pace.ts";
 
 /** Two ticks are never closer than this. */
 const SOONEST_MS = 1_000;
@@ -25,7 +25,7 @@ export type DaemonTools = TickTools &
   DeliveryTools &
   StickReportTools &
   WaitTools &
-  Pick<AgentTools, "random">;
+  PaceTools;
 
 /**
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop at once
@@ -62,6 +62,7 @@ async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promis
   const { settings, log, sticks, commandsWatch, successor } = tools;
   const reports = new ReportDelivery(tools);
   const tickLog = new TickLog(log);
+  const pace = new PollPace(tools);
   const { channel, hostname, mirrors } = settings;
   log.info(`following channel ${channel} as ${hostname} from ${mirrors.join(", ")}`);
   const stopped = (): boolean => signal.aborted;
@@ -69,7 +70,7 @@ async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promis
     // From before the poll, so that what comes during it is polled for too.
     await sticks.look();
     await commandsWatch.look();
-    const wait = await tickOnce(tools, tickLog, signal);
+    const wait = await tickOnce(tools, { tickLog, pace }, signal);
     await writeMetricsFile(tools);
     await reports.sendNew(signal);
     await handReport(tools);
@@ -117,26 +118,32 @@ async function announceHostKey({
   }
 }
 
+/** What one tick of the service takes from the one before. */
+interface Rhythm {
+  readonly tickLog: TickLog;
+  readonly pace: PollPace;
+}
+
 /** One tick; gives the wait until the next. An error is logged, never the end of the agent. */
 async function tickOnce(
   tools: DaemonTools,
-  tickLog: TickLog,
+  { tickLog, pace }: Rhythm,
   signal: AbortSignal,
 ): Promise<number> {
-  const { log, clock, settings, random } = tools;
-  const schedule = (): number => pollWait(settings.poll, clock.now(), random());
+  const { log, clock, settings } = tools;
   try {
     const outcome = await tick(tools, { insistence: "patient", signal });
     tickLog.tell(outcome);
+    const scheduled = pace.after(outcome);
     const now = clock.now();
     const next = nextOccasion(outcome, settings, now);
     const wait = next === null ? Infinity : next - now.getTime();
-    return Math.min(schedule(), Math.max(wait, SOONEST_MS));
+    return Math.min(scheduled, Math.max(wait, SOONEST_MS));
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code === "INTERRUPTED") return 0;
-    if (error.code === "AGENT_BUSY") return Math.min(schedule(), BUSY_WAIT_MS);
+    if (error.code === "AGENT_BUSY") return Math.min(pace.schedule(), BUSY_WAIT_MS);
     log.error(error.message, { code: error.code, stack: error.stack });
-    return schedule();
+    return pace.schedule();
   }
 }

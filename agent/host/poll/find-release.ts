@@ -146,8 +146,9 @@ class ReleaseFinder {
     const policy = rolloutWaits(manifest, settings.hostname, record, now);
     const decideOn = (one: Release): Decision => {
       const waits = [...policy, ...hostWaits(settings, commanded, one, now)];
-      const driftPolicy = settings.drift;
-      return decide({ record, release: one, host, now, insistence, waits, driftPolicy });
+      const { drift: driftPolicy, limits } = settings;
+      const { retryMax } = limits;
+      return decide({ record, release: one, host, now, insistence, waits, driftPolicy, retryMax });
     };
     const decision = decideOn(release);
     const passage = passageOf(manifest, settings.hostname, record);

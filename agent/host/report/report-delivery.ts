@@ -1,4 +1,4 @@
-import { backoffMs } from "../../core/update/backoff.ts";
+import { backoffMs, longestBackoff } from "../../core/update/backoff.ts";
 import { toPullError } from "../../core/errors.ts";
 import { reportTargets, type PendingReport } from "../../core/formats/pending-report.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -101,7 +101,7 @@ export class ReportDelivery {
   }
 
   #longest(): number {
-    return this.#tools.settings.limits.retryMax * 1.2;
+    return longestBackoff(this.#tools.settings.limits.retryMax);
   }
 
   async #orWarn(work: () => Promise<void>): Promise<void> {

@@ -5,6 +5,7 @@ import {
   holdReadSchema,
   holdSchema,
   isHeld,
+  restartedHold,
   type Hold,
   type HoldRead,
 } from "../../../../agent/core/schedule/hold.ts";
@@ -25,6 +26,22 @@ test.each<[string, HoldRead, string, boolean]>([
   ["a hold that cannot be read", { kind: "damaged", why: "torn" }, UNTIL, true],
 ])("with %s (%j), at %s a host is held: %s", (_, read, now, held) => {
   expect(isHeld(read, new Date(now))).toBe(held);
+});
+
+test("a hold for a while that was made by a clock that was ahead begins now", () => {
+  const now = new Date("2026-02-01T12:00:00.000Z");
+  const hold = {
+    ...{ at: "2026-04-02T12:00:00.000Z", until: "2026-04-02T13:00:00.000Z" },
+    ...{ lasts: 3_600_000, reason: "audit" },
+  };
+  const again = { ...hold, at: now.toISOString(), until: "2026-02-01T13:00:00.000Z" };
+  expect(restartedHold({ kind: "held", hold }, now)).toEqual(again);
+  // What a person gave as a time stays it, and clocks differ a little.
+  const { lasts, ...until } = hold;
+  expect(restartedHold({ kind: "held", hold: until }, now)).toBeNull();
+  const soon = { ...again, at: "2026-02-01T12:15:00.000Z", lasts };
+  expect(restartedHold({ kind: "held", hold: soon }, now)).toBeNull();
+  expect(restartedHold({ kind: "damaged", why: "torn" }, now)).toBeNull();
 });
 
 describe("a hold in words", () => {

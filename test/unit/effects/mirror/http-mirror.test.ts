@@ -15,7 +15,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { ManifestRead } from "../../../../agent/core/ports.ts";
 import type { Settings } from "../../../../agent/core/settings.ts";
-import { HttpMirror } from "../../../../agent/effects/mirror/http-mirror.ts";
+import { HttpMirror, networkError } from "../../../../agent/effects/mirror/http-mirror.ts";
 import { Pacer } from "../../../../agent/effects/mirror/transfer-rate.ts";
 import { Transport } from "../../../../agent/effects/mirror/transport.ts";
 import { rejectionOf } from "../../../support/failure.ts";
@@ -305,6 +305,20 @@ describe("redirects", () => {
     expect((await rejectionOf(manifestOf(mirrorAt(url)))).code).toBe("MIRROR_TLS");
   });
 });
+
+test.each([
+  ["CERT_HAS_EXPIRED", "certificate has expired", true],
+  ["CERT_NOT_YET_VALID", "certificate is not yet valid", true],
+  ["SELF_SIGNED_CERT_IN_CHAIN", "self-signed certificate in certificate chain", false],
+])(
+  "a certificate refused with %s names this host's clock if that may be why",
+  (code, text, named) => {
+    const cause = Object.assign(new Error(text), { code });
+    const error = networkError(new URL("https://mirror.example/x"), cause, undefined);
+    expect(error.code).toBe("MIRROR_TLS");
+    expect(/; this host's clock says 20\S*Z: is it right\?$/.test(error.message)).toBe(named);
+  },
+);
 
 describe("a body that is too long", () => {
   const limits = { manifestBytes: 100_000 };

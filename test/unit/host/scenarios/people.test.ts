@@ -49,6 +49,20 @@ describe("a hold", () => {
     });
   });
 
+  test("for an hour lasts an hour, though the clock was two months ahead when it was made", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.time.set("2026-04-01T00:00:00.000Z");
+    const until = "2026-04-01T01:00:00.000Z";
+    await holdHost(host.tools, { until, lasts: 60 * 60_000, reason: null });
+    host.time.set(NOW);
+    expect((await tick(host.tools, PATIENT)).decision?.kind).toBe("waiting");
+    expect(host.hold).toMatchObject({ hold: { at: NOW, until: "2026-02-01T01:00:00.000Z" } });
+    host.time.advance(60 * 60_000);
+    await tick(host.tools, PATIENT);
+    expect(host.running).toBe(system("2"));
+  });
+
   test("keeps releases away, and is not noted on a host without a history", async () => {
     const host = new MemoryHost();
     await holdHost(host.tools, { until: "2026-02-01T01:00:00.000Z", reason: null });

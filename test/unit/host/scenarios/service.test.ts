@@ -58,6 +58,50 @@ describe("the service", () => {
     expect(host.logged).toContain("error: MIRROR_STALLED: stalled");
   });
 
+  test("polls again soon after a poll without network, however rare its polls are", async () => {
+    const host = new MemoryHost({ poll: { cron: "0 3 * * *", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    for (const mirror of host.mirrors) mirror.down = "MIRROR_UNREACHABLE";
+    void host.time.sleep(10 * MINUTE_MS).then(() => {
+      for (const mirror of host.mirrors) mirror.down = null;
+    });
+    await served(host, 20 * MINUTE_MS);
+    expect(host.running).toBe(system("2"));
+    // After 1, 2, 4 and 8 minutes.
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 5, pollFailures: 4 });
+  });
+
+  test("polls once the clock was set, or after a suspension", async () => {
+    const host = new MemoryHost({ poll: { interval: "6h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "1" });
+    for (const [after, time] of [
+      [10, "2026-02-03T00:00:00.000Z"],
+      [20, "2026-02-01T00:00:00.000Z"],
+    ] as const) {
+      void host.time.sleep(after * MINUTE_MS + 1).then(() => {
+        host.time.set(time);
+      });
+    }
+    await served(host, 30 * MINUTE_MS);
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 3 });
+    const said = host.logged.filter((line) => line.endsWith("polling now"));
+    expect(said).toHaveLength(2);
+    expect(said[0]).toContain("ahead of the time that passed");
+    expect(said[1]).toContain("the clock was set back by");
+  });
+
+  test("is not held for long by a failure that a clock two days ahead recorded", async () => {
+    const host = new MemoryHost({ poll: { interval: "15m", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.fault("fetch 2", "MIRROR_STALLED", "stalled");
+    host.time.set("2026-02-03T00:00:00.000Z");
+    await served(host, 1_000);
+    expect(host.record?.state.name).toBe("Failed");
+    host.time.set("2026-02-01T00:00:00.000Z");
+    await served(host, 20 * MINUTE_MS);
+    expect(host.running).toBe(system("2"));
+  });
+
   test("waits a little for another process at work", async () => {
     const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
     host.publish({ sequence: 7, system: "2" });
