@@ -193,6 +193,9 @@ export interface NixStore {
   /** Deletes all but the newest `keep` generations; the current and the spared one always stay. */
   pruneGenerations(keep: number, spared?: number | null): Promise<void>;
 
+  /** The systems whose generations would stay if `pruneGenerations` was called, and of the others. */
+  splitGenerations(keep: number, spared?: number | null): Promise<Generations>;
+
   /** Deletes the generations of a system that are newer than the current one. */
   forgetNewer(toplevel: string): Promise<void>;
 
@@ -368,6 +371,12 @@ export interface Activator {
   ): Promise<ActivationResult>;
 }
 
+/** Systems of a profile's generations, by whether they are about to be deleted. */
+export interface Generations {
+  readonly staying: readonly string[];
+  readonly leaving: readonly string[];
+}
+
 /** What of a system takes effect only with a boot, and the directory that a boot starts from. */
 export interface BootDirectory {
   /**
@@ -376,11 +385,13 @@ export interface BootDirectory {
    */
   needsReboot(toplevel: string): Promise<boolean>;
   /**
-   * What the directory lacks for the system's kernel and initrd beside the old ones, in
-   * bytes; null if there is enough, or no such directory.
+   * What the directory lacks for the system's kernel and initrd beside those of the generations
+   * that stay, in bytes; null if there is enough, or no such directory. `free` includes what the
+   * boot loader's installer removes before it copies.
    */
   missingSpace(
     toplevel: string,
+    generations: Generations,
   ): Promise<{ directory: string; needed: number; free: number } | null>;
 }
 
@@ -400,6 +411,13 @@ export interface BootLoaderFacts {
   readonly cannotTry: string | null;
 }
 
+/** Where kernels are copied to. */
+export interface KernelPlace {
+  readonly directory: string;
+  /** Whether the installer removes what no generation needs before it copies, or after. */
+  readonly removesFirst: boolean;
+}
+
 /** The boot loader, beside what its installer in each system does. */
 export interface BootLoader {
   look(): Promise<BootLoaderFacts>;
@@ -413,8 +431,8 @@ export interface BootLoader {
   isTrialPending(): Promise<boolean>;
   /** Has the next boot start the default. Throws as `tryOnce`. */
   cancelTrial(): Promise<void>;
-  /** The directory that its installer copies kernels to, or null if that is not known. */
-  kernelDirectory(): Promise<string | null>;
+  /** Where its installer copies kernels to, or null if that is not known. */
+  kernelPlace(): Promise<KernelPlace | null>;
 }
 
 /** What is wrong with the units of a host, as far as systemd shows it. */

@@ -22,6 +22,13 @@
   initrd ? kernel,
   kernelModules ? kernel,
   initInterface ? "1",
+  # Real ones, for machines with a boot loader: paths of files, and the kernel's command line.
+  kernelFile ? null,
+  initrdFile ? null,
+  kernelParameters ? "",
+  # The boot loader's installer, and how many tries it gives an entry (0: they are not counted).
+  bootLoaderInstaller ? ./install-boot-loader.sh,
+  bootTries ? 0,
   # Failures of switch-to-configuration.
   checkFails ? false,
   bootLoaderFails ? false,
@@ -179,10 +186,20 @@ let
   '' { };
 
   file =
-    pathName: fileName:
+    pathName: fileName: contents:
     build pathName ''
       mkdir $out
-      echo ${pathName} > $out/${fileName}
+      ${
+        if contents == null then
+          "echo ${pathName} > $out/${fileName}"
+        else
+          "cp ${
+            builtins.path {
+              path = contents;
+              name = fileName;
+            }
+          } $out/${fileName}"
+      }
     '' { };
 
   payload = build "payload" ''
@@ -195,10 +212,11 @@ in
     mkdir -p $out/bin $out/sw/bin
     ${if agent == "removed" then "" else "ln -s ${package}/bin/nixos-pull $out/sw/bin/nixos-pull"}
     ln -s ${etc} $out/etc
-    ln -s ${file "linux-${kernel}" "bzImage"}/bzImage $out/kernel
-    ln -s ${file "initrd-linux-${initrd}" "initrd"}/initrd $out/initrd
-    ln -s ${file "linux-${kernelModules}-modules" "modules"} $out/kernel-modules
+    ln -s ${file "linux-${kernel}" "bzImage" kernelFile}/bzImage $out/kernel
+    ln -s ${file "initrd-linux-${initrd}" "initrd" initrdFile}/initrd $out/initrd
+    ln -s ${file "linux-${kernelModules}-modules" "modules" null} $out/kernel-modules
     ${if payloadBytes > 0 then "ln -s ${payload} $out/payload" else ""}
+    printf %s ${shell kernelParameters} > $out/kernel-params
     printf %s ${initInterface} > $out/init-interface-version
     printf %s ${generation} > $out/nixos-version
     printf %s x86_64-linux > $out/system
@@ -221,7 +239,12 @@ in
         SLEEP_AT = switchSleepAt;
       }
     } > $out/pre-switch-checks
-    ${fill ./install-boot-loader.sh { FAILS = flag bootLoaderFails; }} > $out/install-boot-loader
+    ${
+      fill bootLoaderInstaller {
+        FAILS = flag bootLoaderFails;
+        TRIES = bootTries;
+      }
+    } > $out/install-boot-loader
     cp ${builtins.toFile "switch-inhibitors" (builtins.toJSON inhibitors)} $out/switch-inhibitors
     cat > $out/bin/switch-to-configuration <<END
     #!/bin/sh

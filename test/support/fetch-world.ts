@@ -248,7 +248,7 @@ export class FetchWorld {
       realPath: (path) => path.replace(/^\/nix\/store/, "/store"),
       ...{ setProfile: unused, restoreProfile: unused, profileToplevel: unused },
       ...{ profileGeneration: unused, findGeneration: unused, pruneGenerations: unused },
-      ...{ forgetNewer: unused },
+      ...{ forgetNewer: unused, splitGenerations: unused },
       ...{ runningToplevel: unused, bootedToplevel: unused },
     };
   }

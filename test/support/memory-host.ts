@@ -6,6 +6,7 @@ import type {
   ClosureFetch,
   FetchSummary,
   BootLoader,
+  Generations,
   HookRun,
   NixStore,
   ReportOutlets,
@@ -99,6 +100,8 @@ export class MemoryHost {
   readonly checking = new Set<string>();
   readonly roots = new Map<string, string>();
   missingBootSpace: { directory: string; needed: number; free: number } | null = null;
+  /** Beside which generations there had to be room for a kernel, when that was asked last. */
+  roomAskedFor: Generations | null = null;
 
   /** What the boot loader starts, and what it starts once before that. */
   bootDefault: string | null = system("1");
@@ -275,7 +278,10 @@ function toolsOf(host: MemoryHost): AgentTools {
     disk: { freeSpace: async () => ({ free: 2_000, fileSystem: "1", total: 10_000 }) },
     boot: {
       needsReboot: async (toplevel) => kernelOf(host, toplevel) !== kernelOf(host, host.booted),
-      missingSpace: async () => host.missingBootSpace,
+      async missingSpace(_, generations) {
+        host.roomAskedFor = generations;
+        return host.missingBootSpace;
+      },
     },
     bootLoader: bootLoaderOf(host),
     activator: activatorOf(host),
@@ -429,6 +435,15 @@ function storeOf(host: MemoryHost): NixStore {
     async pruneGenerations(keep, spared = null) {
       host.call(`prune generations to ${keep}${spared === null ? "" : ` and ${spared}`}`);
     },
+    async splitGenerations(keep, spared = null) {
+      const numbers = [...host.generations.keys()].sort((a, b) => b - a);
+      const kept = [...numbers.slice(0, keep), host.generation, spared];
+      const [staying, leaving]: [string[], string[]] = [[], []];
+      for (const [number, toplevel] of host.generations) {
+        (kept.includes(number) ? staying : leaving).push(toplevel);
+      }
+      return { staying, leaving };
+    },
     async forgetNewer(toplevel) {
       for (const [number, other] of host.generations) {
         if (other !== toplevel || number <= (host.generation ?? 0)) continue;
@@ -477,7 +492,7 @@ function bootLoaderOf(host: MemoryHost): BootLoader {
       if (host.oneShot !== null) host.call("cancel trial");
       host.oneShot = null;
     },
-    kernelDirectory: async () => "/boot",
+    kernelPlace: async () => ({ directory: "/boot", removesFirst: false }),
   };
 }
 

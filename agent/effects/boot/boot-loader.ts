@@ -38,7 +38,7 @@ export function detectedLoader(places: BootLoaderPlaces): BootLoader {
     tryOnce: async (trial) => (await loader()).tryOnce(trial),
     isTrialPending: async () => (await loader()).isTrialPending(),
     cancelTrial: async () => (await loader()).cancelTrial(),
-    kernelDirectory: async () => (await loader()).kernelDirectory(),
+    kernelPlace: async () => (await loader()).kernelPlace(),
   };
 }
 
@@ -50,6 +50,6 @@ export function unknownLoader(boot = USUAL_BOOT): BootLoader {
     tryOnce: async () => why,
     isTrialPending: async () => false,
     cancelTrial: async () => undefined,
-    kernelDirectory: async () => boot,
+    kernelPlace: async () => ({ directory: boot, removesFirst: false }),
   };
 }

@@ -1,4 +1,4 @@
-import { open, readFile } from "node:fs/promises";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { BootLoader, Trial } from "../../core/ports.ts";
@@ -9,6 +9,9 @@ import { initOf, parseGrubMenu, pathOf, type GrubMenu } from "./grub-menu.ts";
 
 /** `grub-editenv` reads and writes one small file; what takes longer hangs. */
 const TIMEOUT_MS = 60_000;
+
+/** A disk that is slow or busy takes its time; other writers to it are waited for too. */
+const FLUSH_TIMEOUT_MS = 10 * 60_000;
 
 /** File systems that GRUB can write to: it has to forget the entry before it starts that. */
 const WRITABLE = ["ext2", "ext3", "ext4", "vfat", "xfs"];
@@ -47,14 +50,17 @@ export function grub(places: GrubPlaces): BootLoader {
     const line = stdout.split("\n").find((it) => it.startsWith(`${name}=`));
     return line?.slice(name.length + 1) ?? "";
   };
-  /** GRUB's tool writes in place and does not wait for the disk. */
+  /**
+   * Puts all of the boot directory's file system where GRUB reads it. Neither its tool nor the
+   * installer waits for the disk, and GRUB does not replay a journal: a file that was only
+   * flushed by itself may not be there for it.
+   */
   const flush = async (): Promise<void> => {
-    const file = await open(environmentFile, "r");
-    try {
-      await file.sync();
-    } finally {
-      await file.close();
-    }
+    const result = await runProcess("sync", ["-f", join(places.boot, "grub")], {
+      env: childEnvironment(),
+      timeoutMs: FLUSH_TIMEOUT_MS,
+    });
+    if (result.exitCode !== 0) throw new PullError("BOOT_LOADER_FAILED", describeFailure(result));
   };
   const cancel = async (): Promise<void> => {
     if ((await readVariable("next_entry")) === "") return;
@@ -77,6 +83,8 @@ export function grub(places: GrubPlaces): BootLoader {
       const saved = await readVariable("saved_entry");
       const chosen = chooseEntry(found, saved, trial);
       if ("cannot" in chosen) return chosen.cannot;
+      // Without its menu, GRUB would forget the trial and start the default.
+      await flush();
       await editenv("set", `next_entry=${chosen.path}`);
       await flush();
       const set = await readVariable("next_entry");
@@ -91,8 +99,8 @@ export function grub(places: GrubPlaces): BootLoader {
 
     cancelTrial: cancel,
 
-    async kernelDirectory() {
-      return places.boot;
+    async kernelPlace() {
+      return { directory: places.boot, removesFirst: false };
     },
   };
 }

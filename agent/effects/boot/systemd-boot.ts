@@ -59,11 +59,12 @@ export function systemdBoot(variables: string): BootLoader {
       if ((await readLoaderText(variables, ONE_SHOT)) !== null) await setOneShot("");
     },
 
-    async kernelDirectory() {
+    async kernelPlace() {
       // XBOOTLDR if there is one, else the ESP.
       const result = await bootctl("--print-boot-path");
       const path = result.stdout.trim();
-      return result.exitCode === 0 && path.startsWith("/") ? path : null;
+      if (result.exitCode !== 0 || !path.startsWith("/")) return null;
+      return { directory: path, removesFirst: true };
     },
   };
 }

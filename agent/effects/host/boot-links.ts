@@ -1,11 +1,20 @@
 import { stat, statfs } from "node:fs/promises";
-import { join } from "node:path";
-import type { BootDirectory, BootLoader, NixStore } from "../../core/ports.ts";
+import { basename, dirname, join } from "node:path";
+import type {
+  BootDirectory,
+  BootLoader,
+  Generations,
+  KernelPlace,
+  NixStore,
+} from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { ifMissing, readLinkIfExists } from "../files/missing-file.ts";
 
 /** Links of a toplevel (NixOS) to what only a reboot can replace. */
 const LINKS = ["kernel", "initrd", "kernel-modules"] as const;
+
+/** Of these, what the boot loader's installer copies. */
+const COPIED = ["kernel", "initrd"] as const;
 
 /**
  * The boot loader's directory and the booted system of a host, as its settings name them; the
@@ -14,15 +23,22 @@ const LINKS = ["kernel", "initrd", "kernel-modules"] as const;
 export function bootDirectoryOf(
   { paths }: { paths: Pick<Settings["paths"], "boot" | "bootedSystem"> },
   store: Pick<NixStore, "realPath">,
-  loader: Pick<BootLoader, "kernelDirectory">,
+  loader: Pick<BootLoader, "kernelPlace">,
 ): BootDirectory {
   const { boot, bootedSystem } = paths;
   return {
     needsReboot: (toplevel) => needsReboot(bootedSystem, store.realPath(toplevel)),
-    async missingSpace(toplevel) {
-      const directory = boot ?? (await loader.kernelDirectory());
-      if (directory === null) return null;
-      const missing = await missingBootSpace(directory, bootedSystem, store.realPath(toplevel));
+    async missingSpace(toplevel, { staying, leaving }) {
+      const found = await loader.kernelPlace();
+      const directory = boot ?? found?.directory;
+      if (directory === undefined) return null;
+      const place = { directory, removesFirst: found?.removesFirst ?? false };
+      const real = store.realPath(toplevel);
+      if (!(await needsReboot(bootedSystem, real))) return null;
+      const missing = await missingBootSpace(place, real, {
+        staying: staying.map((it) => store.realPath(it)),
+        leaving: leaving.map((it) => store.realPath(it)),
+      });
       return missing && { directory, ...missing };
     },
   };
@@ -44,27 +60,57 @@ export async function needsReboot(booted: string, toplevel: string): Promise<boo
 }
 
 /**
- * Bytes that the boot loader's directory lacks for a new kernel and initrd beside the
- * old ones, or null if there is enough or no such directory.
+ * Bytes that the boot loader's directory lacks for the kernel and initrd of a toplevel, or null if
+ * there is enough or no such directory. What is there already needs no room.
  */
 export async function missingBootSpace(
-  bootDirectory: string,
-  booted: string,
+  { directory, removesFirst }: KernelPlace,
   toplevel: string,
+  { staying, leaving }: Generations,
 ): Promise<{ needed: number; free: number } | null> {
-  if (!(await needsReboot(booted, toplevel))) return null;
-  return ifMissing(compareSpace(bootDirectory, toplevel), null);
+  const space = await ifMissing(statfs(directory), null);
+  if (space === null) return null;
+  let needed = 0;
+  for (const name of COPIED) {
+    if ((await sizeOfCopy(directory, await targetOf(toplevel, name))) !== null) continue;
+    needed += (await stat(join(toplevel, name))).size;
+  }
+  let free = space.bavail * space.bsize;
+  if (removesFirst) {
+    const kept = await targetsOf([toplevel, ...staying]);
+    for (const target of await targetsOf(leaving)) {
+      if (!kept.has(target)) free += (await sizeOfCopy(directory, target)) ?? 0;
+    }
+  }
+  return free < needed ? { needed, free } : null;
 }
 
-async function compareSpace(
-  bootDirectory: string,
-  toplevel: string,
-): Promise<{ needed: number; free: number } | null> {
-  const sizes = await Promise.all(
-    ["kernel", "initrd"].map(async (name) => (await stat(join(toplevel, name))).size),
-  );
-  const needed = sizes.reduce((sum, size) => sum + size, 0);
-  const { bavail, bsize } = await statfs(bootDirectory);
-  const free = bavail * bsize;
-  return free < needed ? { needed, free } : null;
+/** The kernels and initrds of systems, as their links name them. */
+async function targetsOf(toplevels: readonly string[]): Promise<Set<string>> {
+  const targets = new Set<string>();
+  for (const toplevel of toplevels) {
+    for (const name of COPIED) {
+      const target = await targetOf(toplevel, name);
+      if (target !== null) targets.add(target);
+    }
+  }
+  return targets;
+}
+
+function targetOf(toplevel: string, name: string): Promise<string | null> {
+  return readLinkIfExists(join(toplevel, name));
+}
+
+/**
+ * Bytes of the copy of a kernel or initrd; null if there is none. NixOS's installers for
+ * systemd-boot and GRUB name it after its store path.
+ */
+async function sizeOfCopy(directory: string, target: string | null): Promise<number | null> {
+  if (target === null) return null;
+  const name = `${basename(dirname(target))}-${basename(target)}`;
+  for (const copy of [join("EFI/nixos", `${name}.efi`), join("kernels", name)]) {
+    const found = await ifMissing(stat(join(directory, copy)), null);
+    if (found) return found.size;
+  }
+  return null;
 }

@@ -11,6 +11,7 @@ type SystemProfile = Pick<
   | "setProfile"
   | "restoreProfile"
   | "pruneGenerations"
+  | "splitGenerations"
   | "forgetNewer"
   | "profileToplevel"
   | "profileGeneration"
@@ -37,6 +38,11 @@ export function systemProfile(profile: string, nix: NixPrograms): SystemProfile 
   const remove = async (numbers: readonly number[]): Promise<void> => {
     if (numbers.length > 0) await change("--delete-generations", ...numbers.map(String));
   };
+  /** Numbers of those that `pruneGenerations` deletes. */
+  const prunable = async (keep: number, spared: number | null): Promise<number[]> => {
+    const kept = [await currentGeneration(), spared];
+    return (await generations()).slice(keep).filter((number) => !kept.includes(number));
+  };
   return {
     setProfile: (toplevel) => change("--set", toplevel),
     async restoreProfile(generation) {
@@ -44,8 +50,16 @@ export function systemProfile(profile: string, nix: NixPrograms): SystemProfile 
       else await change("--switch-generation", String(generation));
     },
     async pruneGenerations(keep, spared = null) {
-      const kept = new Set([(await currentGeneration()) ?? 0, spared ?? 0]);
-      await remove((await generations()).slice(keep).filter((number) => !kept.has(number)));
+      await remove(await prunable(keep, spared));
+    },
+    async splitGenerations(keep, spared = null) {
+      const leaves = await prunable(keep, spared);
+      const [staying, leaving]: [string[], string[]] = [[], []];
+      for (const number of await generations()) {
+        const toplevel = await toplevelOf(number);
+        if (toplevel !== null) (leaves.includes(number) ? leaving : staying).push(toplevel);
+      }
+      return { staying, leaving };
     },
     async forgetNewer(toplevel) {
       const current = (await currentGeneration()) ?? 0;

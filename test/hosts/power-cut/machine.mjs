@@ -3,6 +3,7 @@
 import { Buffer } from "node:buffer";
 import { execFile, spawn } from "node:child_process";
 import { copyFile, mkdir, readFile, rm } from "node:fs/promises";
+import { createConnection } from "node:net";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as delay } from "node:timers/promises";
@@ -22,15 +23,77 @@ export async function run(command, ...args) {
   return stdout.trim();
 }
 
-/** A machine below `directory` that is off and has no system. */
-export async function createMachine(directory) {
-  const image = await run(BUILD_IMAGE);
+/** Starts the kernel and the initrd of an image directly: there is no boot loader. */
+function startKernel(image) {
+  const kernelOptions =
+    "console=ttyS0 quiet mitigations=off net.ifnames=0 audit=0 systemd.show_status=0";
+  return [
+    ...["-kernel", join(image, "kernel"), "-initrd", join(image, "initrd")],
+    ...["-append", kernelOptions],
+  ];
+}
+
+/**
+ * A machine below `directory` that is off and has no system. `image` is the directory of
+ * its disk, and `hardware` has arguments of QEMU beside those of the first disk. With `restarts`, a
+ * reset or a panic is no failure: QEMU ends with each reset and is started anew, because its
+ * emulation becomes very slow after a reset of its own.
+ */
+export async function createMachine(directory, options = {}) {
+  const image = options.image ?? (await run(BUILD_IMAGE));
+  const { hardware = startKernel(image), restarts = false } = options;
   const disk = join(directory, "disk");
   const mountPoint = join(directory, "mounted");
+  const monitor = join(directory, "monitor");
   await mkdir(mountPoint, { recursive: true });
   await run("cp", "--sparse=always", join(image, "disk"), disk);
   const boots = [];
   let qemu = null;
+  let last = Promise.resolve();
+  /** Does one thing after another with QEMU as a whole. */
+  const exclusive = (work) => {
+    const done = last.then(work);
+    last = done.catch(() => undefined);
+    return done;
+  };
+
+  /** Starts QEMU; what it prints goes behind what this boot printed already. */
+  const begin = () => {
+    const child = spawn(
+      "qemu-system-x86_64",
+      [
+        ...["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"],
+        ...["-smp", "2", "-m", String(MEGABYTES)],
+        ...["-nodefaults", "-no-user-config", "-display", "none"],
+        ...["-chardev", `file,id=console,path=${boots.at(-1)},append=on`],
+        ...["-serial", "chardev:console"],
+        ...["-monitor", `unix:${monitor},server=on,wait=off`],
+        ...(restarts ? ["-no-reboot"] : []),
+        // Not cached by QEMU itself: what the guest wrote is with this machine's kernel,
+        // which outlives QEMU. A flush has nothing to add to that.
+        ...["-drive", `file=${disk},if=none,id=disk,format=raw,cache=unsafe`],
+        ...["-device", "virtio-blk-pci,drive=disk"],
+        ...["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="],
+        ...hardware,
+      ],
+      { stdio: ["ignore", "ignore", "inherit"] },
+    );
+    const started = { child, ended: null, hasEnded: false, why: null };
+    started.ended = new Promise((resolve) => {
+      child.once("error", (error) => {
+        started.why = error.message;
+        resolve();
+      });
+      child.once("close", (code, signal) => {
+        started.hasEnded = true;
+        if (restarts && code === 0 && qemu === started) {
+          void exclusive(() => qemu === started && begin());
+        } else started.why ??= `QEMU ended with ${signal ?? `exit code ${code}`}`;
+        resolve();
+      });
+    });
+    qemu = started;
+  };
 
   const machine = {
     /** Console files of all boots, in order. */
@@ -65,38 +128,8 @@ export async function createMachine(directory) {
     },
 
     start() {
-      const console = join(directory, `console-${boots.length + 1}`);
-      boots.push(console);
-      const kernelOptions =
-        "console=ttyS0 quiet mitigations=off net.ifnames=0 audit=0 systemd.show_status=0";
-      const child = spawn(
-        "qemu-system-x86_64",
-        [
-          ...["-machine", "pc", "-accel", "tcg,thread=multi", "-cpu", "max"],
-          ...["-smp", "2", "-m", String(MEGABYTES)],
-          ...["-nodefaults", "-no-user-config", "-display", "none"],
-          ...["-kernel", join(image, "kernel"), "-initrd", join(image, "initrd")],
-          ...["-append", kernelOptions, "-serial", `file:${console}`],
-          // Not cached by QEMU itself: what the guest wrote is with this machine's kernel,
-          // which outlives QEMU. A flush has nothing to add to that.
-          ...["-drive", `file=${disk},if=none,id=disk,format=raw,cache=unsafe`],
-          ...["-device", "virtio-blk-pci,drive=disk"],
-          ...["-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile="],
-        ],
-        { stdio: ["ignore", "ignore", "inherit"] },
-      );
-      const started = { child, ended: null, why: null };
-      started.ended = new Promise((resolve) => {
-        child.once("error", (error) => {
-          started.why = error.message;
-          resolve();
-        });
-        child.once("close", (code, signal) => {
-          started.why ??= `QEMU ended with ${signal ?? `exit code ${code}`}`;
-          resolve();
-        });
-      });
-      qemu = started;
+      boots.push(join(directory, `console-${boots.length + 1}`));
+      begin();
     },
 
     /** Cuts the power: at once, in the middle of whatever it does. */
@@ -104,6 +137,27 @@ export async function createMachine(directory) {
       qemu?.child.kill("SIGKILL");
       await qemu?.ended;
       qemu = null;
+    },
+
+    /** Resets the machine, as its reset button and its watchdog do; the console goes on. */
+    reset() {
+      return exclusive(async () => {
+        await machine.cut();
+        begin();
+      });
+    },
+
+    /** Does `work` while the machine stands still: its disks are what a power cut would leave. */
+    standStill(work) {
+      return exclusive(async () => {
+        const stopped = qemu;
+        const isOn = await order(stopped, monitor, "stop");
+        try {
+          return await work();
+        } finally {
+          if (isOn) await order(stopped, monitor, "cont");
+        }
+      });
     },
 
     /** What this boot printed to the console until now. */
@@ -121,7 +175,11 @@ export async function createMachine(directory) {
         const found = lines.findLast(match);
         if (found !== undefined) return found;
         const why = qemu === null ? "the machine is off" : qemu.why;
-        if (why !== null || text.includes("Kernel panic") || performance.now() > end) {
+        if (
+          why !== null ||
+          (!restarts && text.includes("Kernel panic")) ||
+          performance.now() > end
+        ) {
           throw new Error(
             `expected ${description} within ${timeoutMs / 1000} s${why === null ? "" : `, but ${why}`}; ` +
               `the console's end:\n${lines.slice(-15).join("\n")}`,
@@ -151,6 +209,44 @@ export async function createMachine(directory) {
     },
   };
   return machine;
+}
+
+/** Gives QEMU's monitor an order, and waits until it was obeyed; false if QEMU has ended. */
+async function order(started, monitor, command) {
+  while (!started.hasEnded) {
+    try {
+      await tellMonitor(monitor, command);
+      return true;
+    } catch (error) {
+      // It has no monitor yet, or none any more.
+      if (!["ENOENT", "ECONNREFUSED", "ECONNRESET", "EPIPE"].includes(error.code)) throw error;
+      await Promise.race([started.ended, delay(50)]);
+    }
+  }
+  return false;
+}
+
+async function tellMonitor(monitor, command) {
+  const connection = createConnection(monitor);
+  connection.setEncoding("utf8");
+  let said = "";
+  let isTold = false;
+  try {
+    for await (const text of connection) {
+      said += text;
+      // It greets with a prompt, and shows another one when it is done.
+      const prompts = said.split("(qemu) ").length - 1;
+      if (prompts > 0 && !isTold) {
+        isTold = true;
+        connection.write(`${command}\n`);
+      }
+      if (prompts > 1) return;
+    }
+  } finally {
+    connection.destroy();
+  }
+  const message = `expected QEMU to ${command}, but its monitor closed: ${said}`;
+  throw Object.assign(new Error(message), { code: "ECONNRESET" });
 }
 
 /** What the probe (probe.sh) said in a line, the agent's record decoded; null for others. */

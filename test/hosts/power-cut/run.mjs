@@ -5,16 +5,15 @@
 //   npm run test:power-cut -- [CUTS] [SEED]
 //
 // NIXOS_PULL_BUNDLE: a bundle instead of one built from the sources.
-import { spawn } from "node:child_process";
 import { createHash } from "node:crypto";
-import { mkdir, mkdtemp, readdir, readFile, readlink } from "node:fs/promises";
+import { mkdtemp, readdir, readFile, readlink } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { performance } from "node:perf_hooks";
 import { setTimeout as delay } from "node:timers/promises";
-import { fileURLToPath } from "node:url";
 import { buildAgent } from "../../../scripts/build.mjs";
 import { createMachine, run } from "./machine.mjs";
+import { buildSystem, createMirror } from "./release-mirror.mjs";
 
 const BOOT_TIMEOUT_MS = 4 * 60_000;
 /** An emulated machine on a busy one is slow: 2 to 7 minutes are usual. */
@@ -36,7 +35,6 @@ const UNPROVEN = new Set([
 ]);
 /** Of the releases, how many have a system whose unit fails. */
 const BAD_RELEASES = 0.25;
-const here = (path) => fileURLToPath(new URL(path, import.meta.url));
 
 const cuts = Number(process.argv[2] ?? 5);
 const seed = Number(process.argv[3] ?? Math.floor(Math.random() * 2 ** 31));
@@ -48,21 +46,8 @@ const directory = await mkdtemp(
 );
 const bundle =
   process.env.NIXOS_PULL_BUNDLE ?? (await buildAgent(join(tmpdir(), "nixos-pull-power.cjs")));
-const mirror = join(directory, "mirror");
-await mkdir(mirror);
-const key = join(directory, "key");
-await run(process.execPath, bundle, "keygen", "power-1", "--out", key);
-const publicKey = (await readFile(`${key}.public`, "utf8")).trim();
-
+const mirror = await createMirror(directory, bundle);
 const machine = await createMachine(directory);
-const server = spawn(process.execPath, [here("../../../scripts/demo-server.mjs"), mirror], {
-  stdio: ["ignore", "pipe", "inherit"],
-});
-const port = new URL(
-  await new Promise((resolve) =>
-    server.stdout.once("data", (data) => resolve(String(data).trim())),
-  ),
-).port;
 let finished = false;
 for (const signal of ["SIGINT", "SIGTERM"]) process.once(signal, () => end(130));
 
@@ -86,7 +71,7 @@ async function main() {
   // One update without a cut says how long the moments are from which a cut is chosen.
   let to = await build(2, false);
   started = performance.now();
-  await publish(to);
+  await mirror.publish(to);
   await machine.waitForReport(isFinished(to), "the first update", UPDATE_TIMEOUT_MS);
   let updateMs = performance.now() - started;
   console.log(`update: ${seconds(started)} s`);
@@ -105,7 +90,7 @@ async function main() {
     releases[isBad ? "bad" : "good"]++;
     const isThrough = isBad ? isBack(from, to) : isFinished(to);
     const doneBefore = done;
-    await publish(to);
+    await mirror.publish(to);
     do {
       // Squared: what comes before the long switch is hit as well.
       const after = random() ** 2 * updateMs;
@@ -263,48 +248,20 @@ function build(generation, isBad) {
     "[Install]",
     "WantedBy=multi-user.target",
   ];
-  const agentConfig = {
-    hostname: "web1",
-    mirrors: [`http://10.0.2.2:${port}`],
-    publicKeys: [publicKey],
-    poll: { interval: "2s", jitter: "0s" },
-    limits: { retryBase: "2s", retryMax: "20s" },
-    health: { settle: "2s", timeout: "10s", interval: "2s" },
-  };
-  const json = JSON.stringify({
+  return buildSystem({
     generation: String(generation),
     // Every update changes the agent's unit too.
     agent: generation % 2 === 0 ? "changed" : "normal",
     bundle,
     payloadBytes: 2_000_000,
     units: { "web.service": service.join("\n") },
-    agentConfig: JSON.stringify(agentConfig),
+    agentConfig: {
+      ...mirror.settings,
+      poll: { interval: "2s", jitter: "0s" },
+      limits: { retryBase: "2s", retryMax: "20s" },
+      health: { settle: "2s", timeout: "10s", interval: "2s" },
+    },
   });
-  const expression = `{ json }: import ${here("../toplevel.nix")} (builtins.fromJSON json)`;
-  return run(
-    "nix-build",
-    "--expr",
-    expression,
-    "--argstr",
-    "json",
-    json,
-    "--attr",
-    "system",
-    "--no-out-link",
-  );
-}
-
-function publish(toplevel) {
-  const args = [
-    "publish",
-    "--mirror",
-    mirror,
-    "--key",
-    `${key}.secret`,
-    "--host",
-    `web1=${toplevel}`,
-  ];
-  return run(process.execPath, bundle, ...args);
 }
 
 async function showLogs() {
@@ -318,7 +275,7 @@ async function showLogs() {
 }
 
 async function end(exitCode) {
-  server.kill();
+  mirror.close();
   await machine.remove();
   process.exit(exitCode);
 }

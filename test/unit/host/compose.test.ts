@@ -61,7 +61,9 @@ describe("the tools of a host", () => {
     const tools = composed(settingsIn(directory));
     expect(tools.services).toBe(sandboxManager);
     expect(await tools.bootLoader.look()).toMatchObject({ name: null });
-    expect(await tools.bootLoader.kernelDirectory()).toBe(join(directory, "boot"));
+    expect(await tools.bootLoader.kernelPlace()).toMatchObject({
+      directory: join(directory, "boot"),
+    });
     expect([tools.isService, tools.rebootLock]).toEqual([false, null]);
     expect(tools.ownProgram[0]).toBe(process.execPath);
   });

@@ -18,13 +18,14 @@ import { runSwitch, type SwitchTools } from "../switch-run.ts";
 import { beginBootCommit, type ProofTools } from "../take-over.ts";
 
 /** What recording the way back takes. */
-export type BaselineTools = HookTools & Pick<AgentTools, "boot" | "store" | "services" | "roots">;
+export type BaselineTools = HookTools &
+  Pick<AgentTools, "boot" | "store" | "services" | "roots" | "settings">;
 
 /** Records the system to go back to, and holds it: a garbage collection may come at any time. */
 export const recordBaseline: Step<"Imported", BaselineTools> = async (state, context, tools) => {
   const { store, services, roots } = tools;
   const { release } = state;
-  await requireBootSpace(release, tools);
+  await requireBootSpace(release, context.record, tools);
   // Before anything on the host changes: a hook that fails here costs only the attempt.
   await runHook(
     "preActivate",
@@ -68,9 +69,15 @@ async function observeBaseline(
 /** Throws DISK_FULL if the boot loader's directory has no room for the release. */
 async function requireBootSpace(
   release: Release,
-  { boot }: Pick<AgentTools, "boot">,
+  { unfinishedWayBack }: AgentRecord,
+  { boot, store, settings }: Pick<AgentTools, "boot" | "store" | "settings">,
 ): Promise<void> {
-  const missing = await boot.missingSpace(release.toplevel);
+  const { keep } = settings.generations;
+  const spared = unfinishedWayBack?.baseline.generation ?? (await store.profileGeneration());
+  // The release itself will be one of those that are kept.
+  const beside = keep === undefined ? Number.POSITIVE_INFINITY : keep - 1;
+  const generations = await store.splitGenerations(beside, spared);
+  const missing = await boot.missingSpace(release.toplevel, generations);
   if (!missing) return;
   throw new PullError(
     "DISK_FULL",

@@ -86,7 +86,7 @@ describe("systemd-boot", () => {
     await loader.cancelTrial();
     expect(await loader.isTrialPending()).toBe(false);
     await loader.cancelTrial();
-    expect(await loader.kernelDirectory()).toBe("/efi/xboot");
+    expect(await loader.kernelPlace()).toEqual({ directory: "/efi/xboot", removesFirst: true });
   });
 
   test.each<[string, Machine, string]>([
@@ -164,10 +164,23 @@ describe("GRUB", () => {
         set) grep -v "^\${2%%=*}=" $file > $file.new; echo "$2" >> $file.new; cat $file.new > $file;;
         unset) grep -v "^$2=" $file > $file.new; cat $file.new > $file;;
       esac; :`;
-    await putOnPath({ "grub-editenv": editenv });
+    const calls = join(top, "calls");
+    const noted = (script: string): string => `echo "$(basename $0) $*" >> ${calls}\n${script}`;
+    await putOnPath({ "grub-editenv": noted(editenv), sync: noted(":") });
     const places = { boot, programs: "/nowhere", variables: "/nowhere", mountInfo, blockDevices };
-    return { loader: detectedLoader(places), environmentFile };
+    const called = async (): Promise<string[]> =>
+      (await readFile(calls, "utf8")).replaceAll(top, "").trim().split("\n");
+    return { loader: detectedLoader(places), environmentFile, called };
   }
+
+  test("has the menu on the disk before the trial, and the trial before it is counted on", async () => {
+    const { loader, called } = await machine({ environment: "saved_entry=NixOS\n" });
+    expect(await loader.tryOnce(TRIAL)).toBeNull();
+    const calls = await called();
+    const set = calls.findIndex((it) => it.startsWith("grub-editenv /boot/grub/grubenv set"));
+    expect(calls[set - 1]).toBe("sync -f /boot/grub");
+    expect(calls[set + 1]).toBe("sync -f /boot/grub");
+  });
 
   test("tries a system once, and knows whether that is still to come", async () => {
     const { loader, environmentFile } = await machine();
@@ -224,6 +237,6 @@ test("another boot loader tries nothing, and keeps its kernels where the setting
   expect(await loader.tryOnce(TRIAL)).toBe(why);
   await loader.cancelTrial();
   expect(await loader.isTrialPending()).toBe(false);
-  expect(await loader.kernelDirectory()).toBe("/b");
-  expect(await unknownLoader().kernelDirectory()).toBe("/boot");
+  expect(await loader.kernelPlace()).toEqual({ directory: "/b", removesFirst: false });
+  expect(await unknownLoader().kernelPlace()).toMatchObject({ directory: "/boot" });
 });

@@ -1,7 +1,12 @@
 import { mkdir, symlink, truncate, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
-import { missingBootSpace, needsReboot } from "../../../../agent/effects/host/boot-links.ts";
+import {
+  bootDirectoryOf,
+  missingBootSpace,
+  needsReboot,
+} from "../../../../agent/effects/host/boot-links.ts";
+import type { KernelPlace } from "../../../../agent/core/ports.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
 const LINKS = { kernel: "kernel-1", initrd: "initrd-1", "kernel-modules": "modules-1" };
@@ -17,6 +22,7 @@ async function toplevel(
   await mkdir(path);
   for (const [link, target] of Object.entries(links)) {
     const file = join(directory, target);
+    await mkdir(dirname(file), { recursive: true });
     await writeFile(file, "");
     await truncate(file, size);
     await symlink(file, join(path, link));
@@ -67,39 +73,120 @@ describe("a reboot is needed", () => {
   });
 });
 
-describe("space for the boot loader", () => {
+describe("room for the boot loader", () => {
   /** No disk holds this; the files are sparse. */
   const HUGE = 2 ** 42;
+  const NONE = { staying: [], leaving: [] };
 
-  test("is missing where kernel and initrd do not fit", async () => {
+  /** A boot directory, and a toplevel whose kernel and initrd have this size. */
+  async function host({ size = HUGE, removesFirst = true } = {}) {
     const directory = await temporaryDirectory();
-    const booted = await toplevel(directory, "booted", LINKS);
-    const links = { kernel: "kernel-2", initrd: "initrd-2" };
-    const next = await toplevel(directory, "next", links, HUGE);
-    const missing = await missingBootSpace(directory, booted, next);
+    const boot = join(directory, "boot");
+    await mkdir(join(boot, "EFI/nixos"), { recursive: true });
+    await mkdir(join(boot, "kernels"));
+    const place = { directory: boot, removesFirst };
+    /** Makes a system with its own kernel and initrd, or with those of another. */
+    const system = async (name: string, files = name): Promise<string> =>
+      toplevel(
+        directory,
+        name,
+        { kernel: `linux-${files}/bzImage`, initrd: `initrd-${files}/initrd` },
+        size,
+      );
+    /** Puts a copy of this size where an installer of NixOS puts it. */
+    const copied = async (name: string, bytes: number): Promise<void> => {
+      await writeFile(join(boot, name), "");
+      await truncate(join(boot, name), bytes);
+    };
+    return { place, system, copied };
+  }
+
+  test("is missing if kernel and initrd do not fit", async () => {
+    const { place, system } = await host();
+    const missing = await missingBootSpace(place, await system("2"), NONE);
     expect(missing?.needed).toBe(2 * HUGE);
     expect(missing?.free).toBeLessThan(2 * HUGE);
   });
 
-  test("is not missing where they fit", async () => {
-    const directory = await temporaryDirectory();
-    const booted = await toplevel(directory, "booted", LINKS);
-    const next = await toplevel(directory, "next", { kernel: "kernel-2", initrd: "initrd-2" });
-    expect(await missingBootSpace(directory, booted, next)).toBeNull();
+  test("is not missing if they fit, or if there is no boot directory", async () => {
+    const small = await host({ size: 1_000 });
+    expect(await missingBootSpace(small.place, await small.system("2"), NONE)).toBeNull();
+    const { place, system } = await host();
+    const nowhere = { ...place, directory: join(place.directory, "nowhere") };
+    expect(await missingBootSpace(nowhere, await system("2"), NONE)).toBeNull();
   });
 
-  test("is not asked for where nothing new is to be booted", async () => {
-    const directory = await temporaryDirectory();
-    const booted = await toplevel(directory, "booted", LINKS, HUGE);
-    const next = await toplevel(directory, "next", LINKS, HUGE);
-    expect(await missingBootSpace(directory, booted, next)).toBeNull();
+  test.each(["EFI/nixos/linux-2-bzImage.efi", "kernels/linux-2-bzImage"])(
+    "is not needed for what is there: %s",
+    async (copy) => {
+      const { place, system, copied } = await host();
+      await copied(copy, 1);
+      const missing = await missingBootSpace(place, await system("2"), NONE);
+      expect(missing?.needed).toBe(HUGE);
+    },
+  );
+
+  test("includes what generations leave that are about to be deleted", async () => {
+    const { place, system, copied } = await host();
+    await copied("EFI/nixos/linux-1-bzImage.efi", HUGE);
+    const next = await system("2");
+    const leaving = [await system("1")];
+    const missing = await missingBootSpace(place, next, { staying: [], leaving });
+    expect(missing?.needed).toBe(2 * HUGE);
+    expect(missing?.free).toBeGreaterThanOrEqual(HUGE);
+    await copied("EFI/nixos/initrd-1-initrd.efi", HUGE);
+    expect(await missingBootSpace(place, next, { staying: [], leaving })).toBeNull();
   });
 
-  test("is not asked for without a boot directory", async () => {
+  test("does not include what another generation needs too", async () => {
+    const { place, system, copied } = await host();
+    await copied("EFI/nixos/linux-1-bzImage.efi", HUGE);
+    await copied("EFI/nixos/initrd-1-initrd.efi", HUGE);
+    const next = await system("2");
+    const generations = { leaving: [await system("1")], staying: [await system("1b", "1")] };
+    const missing = await missingBootSpace(place, next, generations);
+    expect(missing?.free).toBeLessThan(HUGE);
+  });
+
+  test("does not include what the installer removes only after it copied, as GRUB's does", async () => {
+    const { place, system, copied } = await host({ removesFirst: false });
+    await copied("kernels/linux-1-bzImage", HUGE);
+    await copied("kernels/initrd-1-initrd", HUGE);
+    const next = await system("2");
+    const leaving = [await system("1")];
+    const missing = await missingBootSpace(place, next, { staying: [], leaving });
+    expect(missing?.free).toBeLessThan(HUGE);
+  });
+});
+
+describe("a host asks for room", () => {
+  test("only for a system that is to be booted", async () => {
+    const directory = await temporaryDirectory();
+    const booted = await toplevel(directory, "booted", LINKS, 2 ** 42);
+    const same = await toplevel(directory, "same", LINKS, 2 ** 42);
+    const other = await toplevel(directory, "other", { ...LINKS, kernel: "kernel-2" }, 2 ** 42);
+    const boot = bootDirectoryOf(
+      { paths: { boot: directory, bootedSystem: booted } },
+      { realPath: (path) => path },
+      { kernelPlace: async () => null },
+    );
+    expect(await boot.missingSpace(same, { staying: [], leaving: [] })).toBeNull();
+    expect(await boot.missingSpace(other, { staying: [], leaving: [] })).toMatchObject({
+      directory,
+    });
+  });
+
+  test("where the boot loader keeps kernels, if the settings name no directory", async () => {
     const directory = await temporaryDirectory();
     const booted = await toplevel(directory, "booted", LINKS);
-    const links = { kernel: "kernel-2", initrd: "initrd-2" };
-    const next = await toplevel(directory, "next", links, HUGE);
-    expect(await missingBootSpace(join(directory, "boot"), booted, next)).toBeNull();
+    const other = await toplevel(directory, "other", { ...LINKS, kernel: "kernel-2" }, 2 ** 42);
+    const missingBeside = async (place: KernelPlace | null) =>
+      bootDirectoryOf(
+        { paths: { bootedSystem: booted } },
+        { realPath: (path) => path },
+        { kernelPlace: async () => place },
+      ).missingSpace(other, { staying: [], leaving: [] });
+    expect(await missingBeside({ directory, removesFirst: true })).toMatchObject({ directory });
+    expect(await missingBeside(null)).toBeNull();
   });
 });

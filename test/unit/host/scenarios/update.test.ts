@@ -485,3 +485,17 @@ describe("check", () => {
     expect(await check(host.tools, occasion)).toMatchObject({ preview: null, drift: null });
   });
 });
+
+test("room for a kernel is asked for beside the generations that pruning will leave", async () => {
+  const host = new MemoryHost({ generations: { keep: 3 } });
+  host.generations.clear();
+  for (const number of [1, 2, 3, 4]) host.generations.set(number, system(`${number}0`));
+  host.generation = 2;
+  host.publish({ sequence: 7, system: "2" });
+  await tick(host.tools, PATIENT);
+  // The release is the third of the newest, and what the host goes back to stays.
+  expect(host.roomAskedFor).toEqual({
+    staying: [system("20"), system("30"), system("40")],
+    leaving: [system("10")],
+  });
+});
