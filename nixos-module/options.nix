@@ -580,6 +580,12 @@ in
 
             postRollback = hook "Runs once this host has gone back; a failure is a warning.";
 
+            onFailure = hook ''
+              Runs when a poll, a download or an update fails, to tell somebody: mirrors that
+              cannot be reached, a full disk, an archive that is missing. Once for each code
+              and release, and again after a poll that succeeded; a failure is a warning.
+            '';
+
             timeout = mkOption {
               type = positiveDuration;
               default = "5m";

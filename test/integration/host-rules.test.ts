@@ -357,7 +357,8 @@ describe("hooks", () => {
     await reconfigure(host, { hooks: { preActivate: hook(host), postCommit: hook(host) } });
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
     const told = {
-      ...{ CHANNEL: "stable", RELEASE: "2", MODE: "switch", CODE: "" },
+      ...{ CHANNEL: "stable", RELEASE: "2", MODE: "switch", CODE: "", MESSAGE: "" },
+      HOSTNAME: "web1",
       ...{ TOPLEVEL: series.toplevels[2], PREVIOUS: series.toplevels[1] },
       DIGEST: expect.stringMatching(/^[0-9a-f]{64}$/),
     };

@@ -309,7 +309,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
         ];
         reboot.policy = "window";
         activation.confirm = "required";
-        hooks = { preActivate = [ "/bin/drain" "--all" ]; timeout = "30s"; };
+        hooks = { preActivate = [ "/bin/drain" "--all" ]; onFailure = [ "/bin/tell" ]; timeout = "30s"; };
         drift = "revert";
       `),
     );
@@ -322,7 +322,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       },
       reboot: { policy: "window" },
       activation: { confirm: "required" },
-      hooks: { preActivate: ["/bin/drain", "--all"], timeout: 30_000 },
+      hooks: { preActivate: ["/bin/drain", "--all"], onFailure: ["/bin/tell"], timeout: 30_000 },
       drift: "revert",
     });
   });

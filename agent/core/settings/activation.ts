@@ -122,6 +122,11 @@ export const hooksSchema = z
       .describe(
         "Runs after that reboot, once the booted system was judged, or if it is called off.",
       ),
+    onFailure: commandSchema
+      .optional()
+      .describe(
+        "Runs when a poll, a download or an update of the service fails, once for each code and release.",
+      ),
     timeout: positiveDurationSchema
       .refine((ms) => ms <= MAX_HOOK_MS, { error: "expected a duration of at most 1h" })
       .prefault("5m")

@@ -9,6 +9,7 @@ import { handReport, type StickReportTools } from "../report/stick-report.ts";
 import { tick, type TickTools } from "../tick.ts";
 import { waitForNews, type WaitTools } from "./between-polls.ts";
 import { TickLog } from "./tick-log.ts";
+import { FailureHook, type FailureHookTools } from "./failure-hook.ts";
 import { nextOccasion } from "./next-occasion.ts";
 import { PollPace, type PaceTools } from "./poll-pace.ts";
 
@@ -25,6 +26,7 @@ export type DaemonTools = TickTools &
   DeliveryTools &
   StickReportTools &
   WaitTools &
+  FailureHookTools &
   PaceTools;
 
 /**
@@ -61,8 +63,9 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
 async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promise<void> {
   const { settings, log, sticks, commandsWatch, successor } = tools;
   const reports = new ReportDelivery(tools);
-  const tickLog = new TickLog(log);
-  const pace = new PollPace(tools);
+  const rhythm = {
+    ...{ tickLog: new TickLog(log), pace: new PollPace(tools), failures: new FailureHook(tools) },
+  };
   const { channel, hostname, mirrors } = settings;
   log.info(`following channel ${channel} as ${hostname} from ${mirrors.join(", ")}`);
   const stopped = (): boolean => signal.aborted;
@@ -70,7 +73,7 @@ async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promis
     // From before the poll, so that what comes during it is polled for too.
     await sticks.look();
     await commandsWatch.look();
-    const wait = await tickOnce(tools, { tickLog, pace }, signal);
+    const wait = await tickOnce(tools, rhythm, signal);
     await writeMetricsFile(tools);
     await reports.sendNew(signal);
     await handReport(tools);
@@ -122,18 +125,20 @@ async function announceHostKey({
 interface Rhythm {
   readonly tickLog: TickLog;
   readonly pace: PollPace;
+  readonly failures: FailureHook;
 }
 
 /** One tick; gives the wait until the next. An error is logged, never the end of the agent. */
 async function tickOnce(
   tools: DaemonTools,
-  { tickLog, pace }: Rhythm,
+  { tickLog, pace, failures }: Rhythm,
   signal: AbortSignal,
 ): Promise<number> {
   const { log, clock, settings } = tools;
   try {
     const outcome = await tick(tools, { insistence: "patient", signal });
     tickLog.tell(outcome);
+    await failures.hear(outcome, signal);
     const scheduled = pace.after(outcome);
     const now = clock.now();
     const next = nextOccasion(outcome, settings, now);
@@ -144,6 +149,7 @@ async function tickOnce(
     if (error.code === "INTERRUPTED") return 0;
     if (error.code === "AGENT_BUSY") return Math.min(pace.schedule(), BUSY_WAIT_MS);
     log.error(error.message, { code: error.code, stack: error.stack });
+    await failures.hear({ error }, signal).catch(() => undefined);
     return pace.schedule();
   }
 }

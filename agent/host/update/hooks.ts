@@ -17,10 +17,13 @@ export async function runHook(
   { settings, runHook, log }: HookTools,
 ): Promise<void> {
   const { [name]: command, timeout: timeoutMs } = settings.hooks;
-  if (command === undefined || facts.release?.mode === "dry-activate") return;
+  if (command === undefined) return;
+  // Nothing changes by it, but it may fail.
+  if (facts.release?.mode === "dry-activate" && name !== "onFailure") return;
+  const variables = hookVariables(name, settings.hostname, facts);
   log.info(`hook ${name}: ${command.join(" ")}`);
   try {
-    await runHook({ command, variables: hookVariables(name, facts), timeoutMs }, signal);
+    await runHook({ command, variables, timeoutMs }, signal);
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code !== "HOOK_FAILED") throw error;

@@ -90,6 +90,48 @@ describe("the service", () => {
     expect(said[1]).toContain("the clock was set back by");
   });
 
+  test("tells what fails by its hook, once for each code and release", async () => {
+    const host = new MemoryHost({
+      poll: { interval: "10m", jitter: "0s" },
+      limits: { retryBase: "5m", retryMax: "5m" },
+      hooks: { onFailure: ["/tell"] },
+    });
+    const told = (): unknown[] =>
+      host.hooks.map(({ variables }) => [
+        ...[variables["NIXOS_PULL_CODE"], variables["NIXOS_PULL_RELEASE"]],
+        variables["NIXOS_PULL_MESSAGE"],
+      ]);
+    for (const mirror of host.mirrors) mirror.down = "MIRROR_UNREACHABLE";
+    await served(host, 15 * MINUTE_MS);
+    const unreachable = "https://a.example.org/: MIRROR_UNREACHABLE";
+    expect(told()).toEqual([["MIRROR_UNREACHABLE", "", unreachable]]);
+    for (const mirror of host.mirrors) mirror.down = null;
+    host.publish({ sequence: 7, system: "2" });
+    for (const call of ["fetch 2", "fetch 2 "]) host.fault(call, "DISK_FULL", "no room");
+    await served(host, 30 * MINUTE_MS);
+    expect(host.running).toBe(system("2"));
+    expect(told().slice(1)).toEqual([["DISK_FULL", "7", "no room"]]);
+    expect(host.hooks[1]).toMatchObject({
+      command: ["/tell"],
+      variables: {
+        ...{ NIXOS_PULL_HOOK: "onFailure", NIXOS_PULL_HOSTNAME: "web1" },
+        ...{ NIXOS_PULL_RESULT: "failed", NIXOS_PULL_PREVIOUS: system("1") },
+      },
+    });
+  });
+
+  test("goes on if that hook fails", async () => {
+    const host = new MemoryHost({
+      ...{ poll: { interval: "10m", jitter: "0s" }, hooks: { onFailure: ["/tell"] } },
+    });
+    host.failing.set("/tell", "exit code 1");
+    host.stateLoss = new PullError("STATE_LOST", "gone");
+    await served(host, 15 * MINUTE_MS);
+    expect(host.hooks).toHaveLength(1);
+    expect(host.logged).toContain("warn: HOOK_FAILED: onFailure: exit code 1");
+    expect(host.logged.filter((line) => line === "error: STATE_LOST: gone")).toHaveLength(2);
+  });
+
   test("is not held for long by a failure that a clock two days ahead recorded", async () => {
     const host = new MemoryHost({ poll: { interval: "15m", jitter: "0s" } });
     host.publish({ sequence: 7, system: "2" });
