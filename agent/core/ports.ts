@@ -583,8 +583,8 @@ export interface StateStore {
   load(options?: { acceptLoss?: boolean }): Promise<AgentRecord>;
   /** After `load`: writes again what was damaged or missing, and notes it in the history. */
   mend(record: AgentRecord, now: Date): Promise<void>;
-  /** Writes the record, durably. */
-  save(record: AgentRecord): Promise<void>;
+  /** Writes the record, durably; gives how often it was written by now. */
+  save(record: AgentRecord): Promise<number>;
 }
 
 /** What happened to this host: only ever added to, for people and for recovery. */

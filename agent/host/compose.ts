@@ -155,8 +155,7 @@ function stateToolsOf(
     state: new StateFile(
       // On the store's disk: the state directory's may be lost by itself.
       { ...paths, memories: `${paths.gcRoots}.trust.json` },
-      history,
-      log,
+      { history, log, machineId: () => readMachineId(paths.machineId) },
     ),
     history,
     files: checkedFilesIn(paths.state),

@@ -1,7 +1,7 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { expect } from "vitest";
-import { recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
+import { savedRecordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
 import { readChecked } from "../../agent/effects/files/checked-file.ts";
 import { History } from "../../agent/effects/state/history.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
@@ -185,7 +185,7 @@ export async function createReleasedHost({
     },
 
     async record() {
-      const read = await readChecked(join(stateDirectory, "state.json"), recordSchema);
+      const read = await readChecked(join(stateDirectory, "state.json"), savedRecordSchema);
       return read.kind === "read" ? read.value : null;
     },
     history: () => history.read(),

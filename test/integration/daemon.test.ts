@@ -1,7 +1,7 @@
 import { appendFile, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test, vi } from "vitest";
-import { recordSchema } from "../../agent/core/update/record.ts";
+import { savedRecordSchema } from "../../agent/core/update/record.ts";
 import type { State } from "../../agent/core/update/states.ts";
 import { readChecked } from "../../agent/effects/files/checked-file.ts";
 import { History } from "../../agent/effects/state/history.ts";
@@ -56,7 +56,7 @@ async function killHard(agent: RunningCommand): Promise<void> {
 }
 
 async function stateOf(host: SandboxHost): Promise<State> {
-  const read = await readChecked(join(host.state, "state.json"), recordSchema);
+  const read = await readChecked(join(host.state, "state.json"), savedRecordSchema);
   if (read.kind !== "read") throw new Error(`the state is ${read.kind}`);
   return read.value.state;
 }

@@ -133,6 +133,8 @@ export class MemoryHost {
   readonly agentless = new Set<string>();
 
   record: AgentRecord | null = EMPTY_RECORD;
+  /** How often the record was written. */
+  writes = 0;
   history: HistoryEntry[] = [];
   stateLoss: PullError | null = null;
   readonly files = new Map<string, unknown>();
@@ -594,13 +596,15 @@ function stateOf(host: MemoryHost): AgentTools["state"] {
       if (host.record?.state.name !== name) host.calls.push(`[${name}]`);
       // As it comes back from the disk: a record that no agent could read again fails here.
       host.record = recordSchema.parse(JSON.parse(JSON.stringify(record)));
+      return ++host.writes;
     },
   };
 }
 
 function historyOf(host: MemoryHost): AgentTools["history"] {
   return {
-    async append(entry) {
+    // Which write of the record came before is the disk's business.
+    async append({ writes: _, ...entry }) {
       host.history.push(entry);
     },
     read: async () => host.history,

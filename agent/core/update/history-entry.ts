@@ -13,6 +13,8 @@ export const historyEntrySchema = z.strictObject({
   mode: z.string().optional(),
   code: z.string().optional(),
   message: z.string().optional(),
+  /** Which write of the record came before it: an older copy of the record is out of date. */
+  writes: z.int().positive().optional(),
   /** The last lines that switch-to-configuration printed. */
   lastLines: z.array(z.string()).optional(),
   /** How many paths were made by deltas, and how many deltas were of no use. */

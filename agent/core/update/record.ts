@@ -90,6 +90,15 @@ export const recordSchema = z.strictObject({
 });
 export type AgentRecord = z.infer<typeof recordSchema>;
 
+/** The record as it lies on disk. */
+export const savedRecordSchema = recordSchema.extend({
+  /** How often it was written: a copy that was written less often is out of date. */
+  writes: z.int().positive().optional(),
+  /** Hashed identity of the machine that wrote it; absent if it has none. */
+  machineId: sha256Schema.optional(),
+});
+export type SavedRecord = z.infer<typeof savedRecordSchema>;
+
 /** The record of a host on which no agent ran before. */
 export const EMPTY_RECORD: AgentRecord = {
   formatVersion: 1,

@@ -1,9 +1,11 @@
 import { join } from "node:path";
 import * as z from "zod";
+import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import type { CheckedFiles } from "../../core/ports.ts";
-import { writeDurably } from "./durable-file.ts";
-import { isNotFound, readIfExists } from "./missing-file.ts";
+import { setAside, writeDurably } from "./durable-file.ts";
+import { hasErrorCode, isNotFound, isUnreadable } from "./missing-file.ts";
+import { readRegularFile } from "./regular-file.ts";
 
 /** The result of reading a file that has its own checksum. */
 export type CheckedRead<T> =
@@ -18,10 +20,22 @@ function checksum(value: unknown): string {
   return sha256Hex(JSON.stringify(value));
 }
 
-/** Writes JSON with its checksum, durably. Throws the operating system's errors. */
+/** A longer file was not written by an agent. The longest holds the manifest of each mirror. */
+const MAX_BYTES = 256 * 1024 * 1024;
+
+/**
+ * Writes JSON with its checksum, durably. A directory in its place is renamed, and left. Throws
+ * the operating system's errors.
+ */
 export async function writeChecked(path: string, value: unknown): Promise<void> {
-  const text = JSON.stringify({ sha256: checksum(value), value }, null, 2);
-  await writeDurably(path, `${text}\n`);
+  const text = `${JSON.stringify({ sha256: checksum(value), value }, null, 2)}\n`;
+  try {
+    await writeDurably(path, text);
+  } catch (error) {
+    if (!hasErrorCode(error, "EISDIR")) throw error;
+    await setAside(path);
+    await writeDurably(path, text);
+  }
 }
 
 /**
@@ -38,10 +52,22 @@ export async function writeCheckedUnlocked(path: string, value: unknown): Promis
   }
 }
 
-/** Reads what `writeChecked` wrote. Throws only the operating system's errors. */
+/**
+ * Reads what `writeChecked` wrote. What is in its place and cannot be read is as damaged as what
+ * has a wrong checksum: a bad sector, a directory, a FIFO, a file that is far too long. Throws
+ * the operating system's other errors, such as a missing permission.
+ */
 export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promise<CheckedRead<T>> {
-  const text = await readIfExists(path);
-  if (text === null) return { kind: "missing" };
+  const options = { code: "STATE_CORRUPT", followLink: true, maxBytes: MAX_BYTES } as const;
+  let text: string;
+  try {
+    text = (await readRegularFile(path, options)).toString();
+  } catch (error) {
+    if (isNotFound(error)) return { kind: "missing" };
+    if (error instanceof PullError) return { kind: "damaged", why: error.message };
+    if (!isUnreadable(error)) throw error;
+    return { kind: "damaged", why: `${path} cannot be read: ${(error as Error).message}` };
+  }
   let json: unknown;
   try {
     json = JSON.parse(text);

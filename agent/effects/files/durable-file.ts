@@ -34,6 +34,17 @@ export async function writeDurably(
 }
 
 /**
+ * Renames what cannot be used and may be somebody's, so that a file can take its place: to
+ * `NAME.damaged-` and six random bytes. Gives the new name. Throws the operating system's errors.
+ */
+export async function setAside(path: string): Promise<string> {
+  const aside = `${path}.damaged-${randomBytes(6).toString("hex")}`;
+  await rename(path, aside);
+  await syncDirectory(dirname(path));
+  return aside;
+}
+
+/**
  * Removes a file so that it stays removed when the power fails. Gives whether there was one.
  * Throws the operating system's errors.
  */

@@ -26,6 +26,23 @@ export async function exists(path: string): Promise<boolean> {
   return (await ifMissing(stat(path), null)) !== null;
 }
 
+/** What a bad sector, a damaged file system or something else in a file's place answers (errno(3)). */
+const UNREADABLE = [
+  "EIO",
+  "EISDIR",
+  "ELOOP",
+  "ENXIO",
+  "EBADMSG",
+  "EUCLEAN",
+  "EREMOTEIO",
+  "ENODATA",
+];
+
+/** Whether a thrown value says that a file is there and its contents cannot be had. */
+export function isUnreadable(error: unknown): boolean {
+  return hasErrorCode(error, ...UNREADABLE);
+}
+
 /** A file of ours as text, or null if there is none. Throws the operating system's errors. */
 export async function readIfExists(path: string): Promise<string | null> {
   return ifMissing(readFile(path, "utf8"), null);

@@ -10,6 +10,8 @@ export interface OpenOptions {
   readonly code: ErrorCode;
   /** Flags of open(2); to read, if absent. */
   readonly flags?: number;
+  /** Mode of a file that is created. */
+  readonly mode?: number;
   /** Follow a symbolic link in the path's last component. Refused if absent. */
   readonly followLink?: boolean;
   /** Refuse a file with other names (hard links): whoever has those could change it. */
@@ -38,7 +40,7 @@ export async function openRegularFile(path: string, options: OpenOptions): Promi
     (options.flags ?? constants.O_RDONLY) |
     constants.O_NONBLOCK |
     (options.followLink ? 0 : constants.O_NOFOLLOW);
-  const file = await open(path, flags).catch((error: unknown) => {
+  const file = await open(path, flags, options.mode).catch((error: unknown) => {
     if (hasErrorCode(error, "ELOOP")) throw unexpected("a symbolic link", error);
     // A socket, a FIFO that nobody reads (open(2), ENXIO), a directory that should be written.
     if (hasErrorCode(error, "ENXIO", "EISDIR")) throw unexpected("something else", error);

@@ -1,10 +1,12 @@
-import { open, rename, stat } from "node:fs/promises";
+import { constants, lstat, rename, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import { PullError } from "../../core/errors.ts";
 import { mergeMemories } from "../../core/release/acceptance.ts";
 import type { HistoryStore } from "../../core/ports.ts";
 import { historyEntrySchema, type HistoryEntry } from "../../core/update/history-entry.ts";
-import { syncDirectory } from "../files/durable-file.ts";
-import { ifMissing, readIfExists } from "../files/missing-file.ts";
+import { setAside, syncDirectory } from "../files/durable-file.ts";
+import { ifMissing, isNotFound, isUnreadable } from "../files/missing-file.ts";
+import { openRegularFile } from "../files/regular-file.ts";
 
 const FILE = "history.jsonl";
 const OLDER = "history.older.jsonl";
@@ -26,10 +28,20 @@ export class History implements HistoryStore {
     this.#directory = stateDirectory;
   }
 
-  /** Adds an entry, durably. */
+  /** Adds an entry, durably. What cannot be read or written in the file's place is renamed first. */
   async append(entry: HistoryEntry): Promise<void> {
     const path = join(this.#directory, FILE);
-    const file = await open(path, "a+", 0o600);
+    try {
+      await this.#append(path, entry);
+    } catch (error) {
+      if (!(error instanceof PullError) && !isUnreadable(error)) throw error;
+      await setAside(path);
+      await this.#append(path, entry);
+    }
+  }
+
+  async #append(path: string, entry: HistoryEntry): Promise<void> {
+    const file = await openHistory(path, "append");
     let before: number;
     let size: number;
     try {
@@ -63,7 +75,7 @@ export class History implements HistoryStore {
   /** All entries, oldest first, without lines that a power cut tore. */
   async read(): Promise<HistoryEntry[]> {
     const texts = await Promise.all(
-      [OLDER, FILE].map((name) => readIfExists(join(this.#directory, name))),
+      [OLDER, FILE].map((name) => readOrNothing(join(this.#directory, name))),
     );
     return texts
       .join("\n")
@@ -83,6 +95,17 @@ export class History implements HistoryStore {
     return null;
   }
 
+  /** The highest number of a write of the record that an entry names; 0 if none does. */
+  async lastWrite(): Promise<number> {
+    for (const name of [FILE, OLDER]) {
+      for await (const line of linesBackwards(join(this.#directory, name))) {
+        const writes = line.includes('"writes"') ? entryIn(line)?.writes : undefined;
+        if (writes !== undefined) return writes;
+      }
+    }
+    return 0;
+  }
+
   /** Whether there is a file, even an empty one. */
   async exists(): Promise<boolean> {
     return (await this.#sizes()).some((size) => size !== null);
@@ -98,7 +121,7 @@ export class History implements HistoryStore {
     return Promise.all(
       [OLDER, FILE].map((name) =>
         ifMissing(
-          stat(join(this.#directory, name)).then(({ size }) => size),
+          lstat(join(this.#directory, name)).then(({ size }) => size),
           null,
         ),
       ),
@@ -116,10 +139,31 @@ function entryIn(line: string): HistoryEntry | null {
   }
 }
 
-/** The lines of a file, last first; none if there is no file. */
+/** Opens a file of the history and nothing else: a FIFO would be waited for. */
+async function openHistory(path: string, how: "read" | "append"): Promise<FileHandle> {
+  const { O_RDONLY, O_RDWR, O_APPEND, O_CREAT } = constants;
+  const flags = how === "read" ? O_RDONLY : O_RDWR | O_APPEND | O_CREAT;
+  return openRegularFile(path, { code: "STATE_CORRUPT", flags, mode: 0o600 });
+}
+
+/** A file's text; nothing of one that is missing or cannot be read. */
+async function readOrNothing(path: string): Promise<string> {
+  const lines: string[] = [];
+  for await (const line of linesBackwards(path)) lines.push(line);
+  return lines.reverse().join("\n");
+}
+
+/** The lines of a file, last first, as far as they can be read; none if there is no file. */
 async function* linesBackwards(path: string): AsyncGenerator<string> {
-  const file = await ifMissing(open(path, "r"), null);
-  if (!file) return;
+  try {
+    yield* readBackwards(path);
+  } catch (error) {
+    if (!isNotFound(error) && !(error instanceof PullError) && !isUnreadable(error)) throw error;
+  }
+}
+
+async function* readBackwards(path: string): AsyncGenerator<string> {
+  const file = await openHistory(path, "read");
   try {
     const { size } = await file.stat();
     const first = Math.max(0, size - MAX_READ_BYTES);

@@ -6,12 +6,25 @@ import {
   type TrustMemories,
 } from "../../core/release/acceptance.ts";
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
-import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../core/update/record.ts";
+import {
+  EMPTY_RECORD,
+  savedRecordSchema,
+  type AgentRecord,
+  type SavedRecord,
+} from "../../core/update/record.ts";
 import type { Log, Recollection, StateStore } from "../../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
 import { TEMPORARY } from "../files/durable-file.ts";
 import { ifMissing } from "../files/missing-file.ts";
 import type { History } from "./history.ts";
+
+/** What the record is kept with. */
+export interface StateFileTools {
+  readonly history: History;
+  readonly log: Log;
+  /** This machine's hashed identity; null if it has none. */
+  readonly machineId: () => Promise<string | null>;
+}
 
 /**
  * The agent's record on disk. The highest accepted sequence is kept in the record, in a file of its
@@ -28,14 +41,18 @@ export class StateFile implements StateStore {
   readonly #copyPath: string;
   readonly #history: History;
   readonly #log: Log;
+  readonly #machineId: () => Promise<string | null>;
+  /** How often the record was written, as far as its files and the history tell. */
+  #writes = 0;
   /** The memories that `recall` found in each of their files. */
   #trustOnDisk: (TrustMemories | null)[] = [];
   #alarms: readonly PullError[] = [];
+  /** What is wrong with the copy of a record that is right itself. */
+  #copyAlarm: PullError | null = null;
 
   constructor(
     paths: { state: string; runtime: string; memories?: string },
-    history: History,
-    log: Log,
+    { history, log, machineId }: StateFileTools,
   ) {
     const directory = paths.state;
     this.#directory = directory;
@@ -48,6 +65,7 @@ export class StateFile implements StateStore {
     ];
     this.#history = history;
     this.#log = log;
+    this.#machineId = machineId;
   }
 
   /** Makes the state directory, readable by its owner alone. */
@@ -71,8 +89,10 @@ export class StateFile implements StateStore {
    * Throws only the operating system's errors.
    */
   async recall(): Promise<Recollection> {
-    const [record, ...trust] = await Promise.all([
-      readChecked(this.#recordPath, recordSchema),
+    const machineId = await this.#machineId();
+    const [record, copy, ...trust] = await Promise.all([
+      readRecord(this.#recordPath, machineId),
+      readRecord(this.#copyPath, machineId),
       ...this.#trustPaths.map((path) => readChecked(path, trustMemoriesSchema)),
     ]);
     this.#trustOnDisk = trust.map((part) => (part.kind === "read" ? part.value : null));
@@ -80,7 +100,10 @@ export class StateFile implements StateStore {
       part.kind === "damaged" ? [new PullError("STATE_CORRUPT", `state: ${part.why}`)] : [],
     );
     const known = this.#trustOnDisk.flatMap((memories) => memories ?? []);
+    this.#copyAlarm = null;
+    this.#writes = Math.max(writesOf(record), writesOf(copy), await this.#history.lastWrite());
     if (record.kind === "read") {
+      this.#copyAlarm = this.#alarmOf(copy, record);
       const memories = mergeMemories([...record.value.trust, ...known]);
       if (memories.length > 0 && trust[0]?.kind === "missing") {
         this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
@@ -90,18 +113,25 @@ export class StateFile implements StateStore {
       if (hasPast && (await this.#history.isEmpty())) {
         this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
       }
-      return { record: { ...record.value, trust: memories }, alarms: this.#alarms };
+      const alarms = [...this.#alarms, ...(this.#copyAlarm ? [this.#copyAlarm] : [])];
+      return { record: { ...recordIn(record.value), trust: memories }, alarms };
     }
-    const copy = await readChecked(this.#copyPath, recordSchema);
-    if (copy.kind === "read") {
+    const isStale = copy.kind === "read" && writesOf(copy) < this.#writes;
+    if (isStale) {
+      this.#alarm(
+        "STATE_LOST",
+        `state: the copy of the record in ${this.#copyDirectory} is out of date and is not used: ` +
+          `expected write ${this.#writes}, found write ${writesOf(copy)}`,
+      );
+    } else if (copy.kind === "read") {
       this.#alarm(
         record.kind === "damaged" ? "STATE_CORRUPT" : "STATE_LOST",
         `state: the record was lost; its copy in ${this.#copyDirectory} is used`,
       );
       const memories = mergeMemories([...copy.value.trust, ...known]);
-      return { record: { ...copy.value, trust: memories }, alarms: this.#alarms };
+      return { record: { ...recordIn(copy.value), trust: memories }, alarms: this.#alarms };
     }
-    if ([record, ...trust].every(isMissing) && !(await this.#history.exists())) {
+    if ([record, copy, ...trust].every(isMissing) && !(await this.#history.exists())) {
       return { record: EMPTY_RECORD, alarms: [] };
     }
     const remembered = mergeMemories([
@@ -139,7 +169,8 @@ export class StateFile implements StateStore {
   /** After `load`: writes what was damaged or missing again, and notes that in the history. */
   async mend(record: AgentRecord, now: Date): Promise<void> {
     const alarms = this.#alarms;
-    if (alarms.length > 0) await writeChecked(this.#recordPath, record);
+    if (alarms.length > 0) await this.save(record);
+    else if (this.#copyAlarm) await this.#saveCopy(await this.#saved(record, this.#writes));
     await this.#saveTrust(record);
     this.#alarms = [];
     for (const { code, message } of alarms) {
@@ -150,15 +181,40 @@ export class StateFile implements StateStore {
     }
   }
 
-  /** Writes the record durably. The caller does what it announces only afterwards. */
-  async save(record: AgentRecord): Promise<void> {
+  /**
+   * Writes the record durably, and gives how often it was written by now. The caller does what
+   * it announces only afterwards.
+   */
+  async save(record: AgentRecord): Promise<number> {
+    const writes = this.#writes + 1;
+    const saved = await this.#saved(record, writes);
     await this.#saveTrust(record);
-    await this.#saveCopy(record);
-    await writeChecked(this.#recordPath, record);
+    await this.#saveCopy(saved);
+    await writeChecked(this.#recordPath, saved);
+    this.#writes = writes;
+    return writes;
   }
 
-  /** The copy is written first, so that it is never older. If it cannot be, the record counts. */
-  async #saveCopy(record: AgentRecord): Promise<void> {
+  async #saved(record: AgentRecord, writes: number): Promise<SavedRecord> {
+    const machineId = await this.#machineId();
+    return { ...record, ...(writes > 0 && { writes }), ...(machineId !== null && { machineId }) };
+  }
+
+  /** What is wrong with the copy of a record that is right; null for one that is lost by a boot. */
+  #alarmOf(copy: CheckedRead<SavedRecord>, record: CheckedRead<SavedRecord>): PullError | null {
+    const where = `state: the copy of the record in ${this.#copyDirectory}`;
+    if (copy.kind === "damaged") return new PullError("STATE_CORRUPT", `${where}: ${copy.why}`);
+    // One that is ahead was written just before the agent ended.
+    return copy.kind === "read" && writesOf(copy) < writesOf(record)
+      ? new PullError("STATE_LOST", `${where} is out of date: it could not be written`)
+      : null;
+  }
+
+  /**
+   * The copy is written first, so that it is never older. If it cannot be, the record counts, and
+   * the history tells that the copy is out of date.
+   */
+  async #saveCopy(record: SavedRecord): Promise<void> {
     try {
       await mkdir(this.#copyDirectory, { recursive: true, mode: 0o700 });
       await writeChecked(this.#copyPath, record);
@@ -187,6 +243,31 @@ export class StateFile implements StateStore {
   #alarm(code: ErrorCode, message: string): void {
     this.#alarms = [...this.#alarms, new PullError(code, message)];
   }
+}
+
+/** Reads a record that this machine wrote; that of another one is as good as damaged. */
+async function readRecord(
+  path: string,
+  machineId: string | null,
+): Promise<CheckedRead<SavedRecord>> {
+  const read = await readChecked(path, savedRecordSchema);
+  if (read.kind !== "read" || machineId === null) return read;
+  const { machineId: written = machineId } = read.value;
+  if (written === machineId) return read;
+  const why =
+    `${path} was written by another machine: expected machine id ${machineId}, found ${written}; ` +
+    "a restored backup, or a copied disk";
+  return { kind: "damaged", why };
+}
+
+/** How often a record was written that was read; 0 for one that was not. */
+function writesOf(read: CheckedRead<SavedRecord>): number {
+  return read.kind === "read" ? (read.value.writes ?? 0) : 0;
+}
+
+/** The record without what belongs to its file. */
+function recordIn({ writes: _, machineId: __, ...record }: SavedRecord): AgentRecord {
+  return record;
 }
 
 function isMissing({ kind }: CheckedRead<unknown>): boolean {

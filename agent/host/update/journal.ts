@@ -35,7 +35,7 @@ export class Journal {
     const { clock, log } = this.#tools;
     const event: Event = { ...happening, at: clock.now().toISOString() };
     const before = this.#record.state;
-    await this.#save(advance(this.#record, event));
+    const writes = await this.#save(advance(this.#record, event));
     const { state } = this.#record;
     const release =
       "release" in event ? event.release : "release" in before ? before.release : undefined;
@@ -44,7 +44,7 @@ export class Journal {
     await this.#tools.history.append({
       at: event.at,
       event: event.type,
-      state: state.name,
+      ...{ state: state.name, writes },
       ...(release && {
         sequence: release.sequence,
         toplevel: release.toplevel,
@@ -60,20 +60,21 @@ export class Journal {
   /** Keeps what was accepted, in the record and in the history. */
   async remember(memories: TrustMemories, release: Release | null): Promise<void> {
     if (JSON.stringify(memories) === JSON.stringify(this.#record.trust)) return;
-    await this.#save({ ...this.#record, trust: memories });
+    const writes = await this.#save({ ...this.#record, trust: memories });
     const { settings, clock, history } = this.#tools;
     const trust = memoryOf(memories, settings.channel);
     await history.append({
       at: clock.now().toISOString(),
       event: "ManifestAccepted",
-      state: this.#record.state.name,
+      ...{ state: this.#record.state.name, writes },
       ...(trust && { sequence: trust.sequence, trust }),
       ...(release && { toplevel: release.toplevel }),
     });
   }
 
-  async #save(next: AgentRecord): Promise<void> {
-    await this.#tools.state.save(next);
+  async #save(next: AgentRecord): Promise<number> {
+    const writes = await this.#tools.state.save(next);
     this.#record = next;
+    return writes;
   }
 }

@@ -4,7 +4,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 import { IMPORTED_ROOTS } from "../../../agent/host/fetch/imported-paths.ts";
 import { readChecked } from "../../../agent/effects/files/checked-file.ts";
 import { trustMemoriesSchema, type TrustMemories } from "../../../agent/core/release/acceptance.ts";
-import { recordSchema, type AgentRecord } from "../../../agent/core/update/record.ts";
+import { savedRecordSchema, type AgentRecord } from "../../../agent/core/update/record.ts";
 import type { ActivationMode } from "../../../agent/core/formats/manifest.ts";
 import type { ProcessResult } from "../../../agent/effects/process/subprocess.ts";
 import { removeTree } from "../../support/temporary.ts";
@@ -149,7 +149,7 @@ export async function createSimulatedHost(
       };
       const { [IMPORTED_ROOTS]: imported, ...roots } = await linksIn(gcRoots);
       const [record, trust] = await Promise.all([
-        readChecked(join(state, "state.json"), recordSchema),
+        readChecked(join(state, "state.json"), savedRecordSchema),
         readChecked(join(state, "trust.json"), trustMemoriesSchema),
       ]);
       return {

@@ -37,8 +37,7 @@ const WRITES: Record<string, (directory: string) => Promise<unknown>> = {
   "the record, its copy and the memories": (directory) =>
     new StateFile(
       { state: directory, runtime: join(directory, "run"), memories: join(directory, "memories") },
-      new History(directory),
-      silentLog,
+      { history: new History(directory), log: silentLog, machineId: async () => null },
     ).save({ ...EMPTY_RECORD, trust: [MEMORY] }),
   "the first line of a history": (directory) =>
     new History(directory).append({ at: AT, event: "HealthConfirmed", state: "Committed" }),

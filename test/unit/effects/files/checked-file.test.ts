@@ -1,4 +1,4 @@
-import { mkdir, readFile, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, stat, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
@@ -41,10 +41,34 @@ test("a file that is not there is missing, one in a missing directory too", asyn
   expect(await readChecked(join(directory, "a", "file"), schema)).toEqual({ kind: "missing" });
 });
 
-test("what cannot be read for another reason is the operating system's error", async () => {
-  const path = join(await temporaryDirectory(), "directory");
+test("a directory in its place is damage, and is renamed when the file is written", async () => {
+  const parent = await temporaryDirectory();
+  const path = join(parent, "file.json");
   await mkdir(path);
-  await expect(readChecked(path, schema)).rejects.toMatchObject({ code: "EISDIR" });
+  await writeFile(join(path, "somebody's"), "");
+  expect(await readChecked(path, schema)).toEqual({
+    kind: "damaged",
+    why: `${path}: expected a regular file, found a directory`,
+  });
+  await writeChecked(path, VALUE);
+  expect(await readChecked(path, schema)).toEqual({ kind: "read", value: VALUE });
+  const [aside = ""] = (await readdir(parent)).filter((name) => name !== "file.json");
+  expect(await readdir(join(parent, aside))).toEqual(["somebody's"]);
+});
+
+test("a bad sector is damage, and any other trouble is the operating system's error", async () => {
+  const directory = await temporaryDirectory();
+  const path = join(directory, "file.json");
+  // Nothing is mapped at its beginning, so that reading it gives EIO (proc_pid_mem(5)).
+  await symlink("/proc/self/mem", path);
+  expect(await readChecked(path, schema)).toEqual({
+    kind: "damaged",
+    why: `${path} cannot be read: EIO: i/o error, read`,
+  });
+  await writeChecked(path, VALUE);
+  expect(await readChecked(path, schema)).toEqual({ kind: "read", value: VALUE });
+  const long = readChecked(join(directory, "x".repeat(300)), schema);
+  await expect(long).rejects.toMatchObject({ code: "ENAMETOOLONG" });
 });
 
 describe("a damaged file", () => {

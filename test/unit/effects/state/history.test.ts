@@ -1,5 +1,5 @@
 import { appendFile, mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises";
-import { join } from "node:path";
+import { dirname, join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { memoryOf, mergeMemories } from "../../../../agent/core/release/acceptance.ts";
 import { History } from "../../../../agent/effects/state/history.ts";
@@ -144,10 +144,25 @@ describe("a file that has grown large", () => {
   });
 });
 
-test("a history that cannot be read is an error and not an empty one", async () => {
+test("a history that cannot be read has no entries, and is renamed for the next one", async () => {
   const { history, file } = await emptyHistory();
   await mkdir(file);
-  await expect(history.read()).rejects.toMatchObject({ code: "EISDIR" });
+  expect(await history.read()).toEqual([]);
+  expect(await history.findLast("x")).toBeNull();
+  const entry = { at: "2026-02-01T00:00:00.000Z", event: "x", state: "y" };
+  await history.append(entry);
+  expect(await history.read()).toEqual([entry]);
+  const names = await readdir(dirname(file));
+  expect(names.some((name) => /^history\.jsonl\.damaged-[0-9a-f]{12}$/.test(name))).toBe(true);
+});
+
+test("the last write of the record is the newest that an entry names", async () => {
+  const { history } = await emptyHistory();
+  expect(await history.lastWrite()).toBe(0);
+  const entry = { at: "2026-02-01T00:00:00.000Z", event: "x", state: "y" };
+  for (const writes of [1, 2, 7]) await history.append({ ...entry, writes });
+  await history.append(entry);
+  expect(await history.lastWrite()).toBe(7);
 });
 
 test("an entry that the disk has no room for is an error", async () => {

@@ -1,4 +1,15 @@
-import { chmod, mkdir, readdir, readFile, rm, stat, writeFile } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
+import {
+  chmod,
+  lstat,
+  mkdir,
+  readdir,
+  readFile,
+  rm,
+  stat,
+  symlink,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { TrustMemories, TrustMemory } from "../../../../agent/core/release/acceptance.ts";
@@ -34,10 +45,16 @@ async function stateDirectory() {
   const [directory, runtime] = [join(parent, "state"), join(parent, "run")];
   const history = new History(directory);
   const log = recordingLog();
-  const open = () => new StateFile({ state: directory, runtime }, history, log);
+  let machine: string | null = null;
+  const machineId = async () => machine;
+  const open = () => new StateFile({ state: directory, runtime }, { history, log, machineId });
   await open().prepare();
   return {
     ...{ directory, runtime, history, log, open },
+    /** From now on this is another machine, or one with an identity. */
+    become(id: string | null) {
+      machine = id;
+    },
     record: join(directory, "state.json"),
     trust: join(directory, "trust.json"),
     /**
@@ -242,7 +259,7 @@ describe("a copy outside of the state directory", () => {
     const made = await stateDirectory();
     const elsewhere = join(made.directory, "../other-disk/trust.json");
     const paths = { state: made.directory, runtime: made.runtime, memories: elsewhere };
-    const open = () => new StateFile(paths, made.history, made.log);
+    const open = () => new StateFile(paths, { ...made, machineId: async () => null });
     return { ...made, elsewhere, open };
   }
 
@@ -299,10 +316,52 @@ describe("mending", () => {
   });
 });
 
-test("a state file that cannot be read for another reason is that error and no loss", async () => {
-  const { open, record } = await stateDirectory();
-  await mkdir(record);
-  await expect(open().load({ acceptLoss: true })).rejects.toMatchObject({ code: "EISDIR" });
+describe("something else in the place of a file", () => {
+  /** What may lie there, in place of a file. */
+  const OBSTACLES: Record<string, (path: string) => Promise<unknown>> = {
+    "a directory": (path) => mkdir(path),
+    "a FIFO, which nobody waits for": async (path) => execFileSync("mkfifo", [path]),
+    "a link to itself": (path) => symlink(path, path),
+    "a file on a bad sector": (path) => symlink("/proc/self/mem", path),
+  };
+  const cases = Object.keys(OBSTACLES).flatMap((what) =>
+    (["state.json", "trust.json", "history.jsonl"] as const).map((name) => [what, name] as const),
+  );
+
+  test.each(cases)("%s as %s costs nothing but that file", async (what, name) => {
+    const { directory, open, live, history } = await stateDirectory();
+    await live({ thenBoots: false });
+    const path = join(directory, name);
+    await rm(path);
+    await OBSTACLES[what]?.(path);
+    for (let round = 0; round < 2; round++) {
+      const state = open();
+      const record = await state.load();
+      expect(record).toEqual(RECORD);
+      await state.mend(record, new Date(AT));
+      await state.save({ ...record, trust: [...TRUST, memory("edge", round + 1)] });
+      await history.append({ at: AT, event: "Kept", state: "Idle" });
+      await state.save(RECORD);
+    }
+    expect((await lstat(path)).isFile()).toBe(true);
+    expect((await open().recall()).alarms).toEqual([]);
+  });
+});
+
+test("the record of another machine is not this one's, but its memories are", async () => {
+  const { open, live, become, alarms } = await stateDirectory();
+  become("a".repeat(64));
+  await live({ thenBoots: false });
+  expect(await open().load()).toEqual(RECORD);
+  become("b".repeat(64));
+  expect(await open().load()).toEqual({ ...EMPTY_RECORD, trust: RECORD.trust });
+  expect(alarms()).toEqual(["STATE_CORRUPT", "STATE_CORRUPT"]);
+  const state = open();
+  await state.mend(await state.load(), new Date(AT));
+  expect((await open().recall()).alarms).toEqual([]);
+  // A host without an identity cannot tell.
+  become(null);
+  expect((await open().recall()).alarms).toEqual([]);
 });
 
 describe("the record's copy", () => {
@@ -321,13 +380,42 @@ describe("the record's copy", () => {
   test("is used where the record is torn, and never where it is whole", async () => {
     const { record, runtime, open, live, alarms } = await stateDirectory();
     await live({ thenBoots: false });
-    await writeChecked(join(runtime, "state.json"), EMPTY_RECORD);
+    await writeChecked(join(runtime, "state.json"), { ...EMPTY_RECORD, writes: 2 });
     expect((await open().load()).state).toEqual(RECORD.state);
     expect(alarms()).toEqual([]);
-    await open().save(RECORD);
+    const state = open();
+    await state.save(await state.load());
     await writeFile(record, (await readFile(record)).subarray(0, 100));
     expect(await open().load()).toEqual(RECORD);
     expect(alarms()).toEqual(["STATE_CORRUPT", "STATE_CORRUPT"]);
+  });
+
+  test("is not used if it is out of date, and says so while the record is whole", async () => {
+    const { record, runtime, history, open, live } = await stateDirectory();
+    await live({ thenBoots: false });
+    const old = await readFile(join(runtime, "state.json"));
+    const state = open();
+    const writes = await state.save({ ...(await state.load()), state: { name: "Idle" } });
+    await history.append({ at: AT, event: "Later", state: "Idle", writes });
+    // As if the copy could not be written.
+    await writeFile(join(runtime, "state.json"), old);
+    const { alarms } = await open().recall();
+    expect(alarms.map(({ code, message }) => [code, message])).toEqual([
+      ["STATE_LOST", expect.stringContaining("is out of date: it could not be written")],
+    ]);
+    const whole = await readFile(record);
+    await rm(record);
+    expect((await open().load()).state).toEqual({ name: "Idle" });
+    const said = (await open().recall()).alarms.map(({ message }) => message);
+    expect(said).toEqual([
+      expect.stringContaining("is not used: expected write 2, found write 1"),
+      expect.stringContaining("starts anew with what is remembered"),
+    ]);
+    // The next tick of an agent whose record is whole brings the copy up to date.
+    await writeFile(record, whole);
+    const next = open();
+    await next.mend(await next.load(), new Date(AT));
+    expect((await open().recall()).alarms).toEqual([]);
   });
 
   test("never takes the memories back", async () => {

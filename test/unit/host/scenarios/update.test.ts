@@ -372,6 +372,8 @@ describe("hooks", () => {
       NIXOS_PULL_TOPLEVEL: system("2"),
       NIXOS_PULL_PREVIOUS: system("1"),
       NIXOS_PULL_CODE: "",
+      NIXOS_PULL_MESSAGE: "",
+      NIXOS_PULL_HOSTNAME: "web1",
     };
     expect(host.hooks).toEqual([
       {

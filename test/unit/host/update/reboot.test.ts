@@ -57,7 +57,7 @@ async function rebootsAt(
   );
   const log = recordingLog();
   const history = new History(paths.state);
-  const state = new StateFile(paths, history, log);
+  const state = new StateFile(paths, { history, log, machineId: async () => null });
   await state.prepare();
   if (hold) await writeHold(paths.state, { at: NIGHT, until: null, reason: null });
   let reboots = 0;
