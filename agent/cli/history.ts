@@ -1,6 +1,7 @@
 import * as z from "zod";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
+import { sanitize } from "../core/text/sanitize.ts";
 import { historyEntrySchema } from "../core/update/history-entry.ts";
 import { History } from "../effects/state/history.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
@@ -47,7 +48,7 @@ async function history(options: OptionsOf<typeof definition>): CommandResult {
         [entry.at, release.padStart(4), entry.event.padEnd(20), why ?? entry.toplevel ?? ""],
       ]),
     );
-    for (const line of entry.lastLines ?? []) printLine(`      | ${line}`);
+    for (const line of entry.lastLines ?? []) printLine(`      | ${sanitize(line)}`);
   }
   return EXIT.ok;
 }

@@ -7,12 +7,14 @@ import { EXIT } from "../core/errors.ts";
 import { describeHold } from "../core/schedule/hold.ts";
 import { memoryOf, rememberedPosition } from "../core/release/acceptance.ts";
 import type { AgentRecord } from "../core/update/record.ts";
+import { tellingLines } from "../core/update/switch-output.ts";
 import { describePosition } from "../core/formats/manifest.ts";
 import { silentLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeVerdict } from "./display/finding.ts";
+import { sanitize } from "../core/text/sanitize.ts";
 import { encodeJson } from "./display/json.ts";
 import { counted, formatTable, printLine } from "./display/output.ts";
 
@@ -49,21 +51,17 @@ async function status(options: OptionsOf<typeof definition>, signal: AbortSignal
   return EXIT.ok;
 }
 
-function describeStatus(status: HostStatus): string {
+/** The status for people: a line for each fact. */
+export function describeStatus(status: HostStatus): string {
   const { hostname, channel, machineId, record, host } = status;
-  const { state, committed, denied } = record;
+  const { state, denied } = record;
   const memory = memoryOf(record.trust, channel);
   const rows: string[][] = [
     ...status.alarms.map(({ code, message }) => ["ALARM", `${code}: ${message}`]),
     ["host", hostname],
     ["channel", channel],
     ["machine id", machineId ?? "none"],
-    [
-      "release",
-      committed
-        ? `${committed.sequence}, ${committed.mode} at ${committed.at}${record.pendingReboot ? ", REBOOT NEEDED" : ""}`
-        : "none applied yet",
-    ],
+    ["release", describeRelease(record)],
     ["accepted", memory ? `up to ${describePosition(rememberedPosition(memory))}` : "none yet"],
     [
       "profile",
@@ -80,6 +78,8 @@ function describeStatus(status: HostStatus): string {
     const { sequence, toplevel } = pendingReboot.release;
     rows.push(["next boot", `tries release ${sequence}: ${toplevel}`]);
   }
+  if (pendingReboot) rows.push(["reboot", describeReboot(pendingReboot, status.rebootPolicy)]);
+  if (status.wayBack) rows.push(["way back", describeWayBack(status.wayBack)]);
   if (status.hold.kind !== "none") rows.push(["hold", describeHold(status.hold)]);
   if (status.drift) rows.push(["drift", describeDrift(status.drift)]);
   if (status.lastPoll) rows.push(...pollRows(status.lastPoll));
@@ -93,7 +93,49 @@ function describeStatus(status: HostStatus): string {
   for (const { toplevel, reason, at } of denied.slice(-3)) {
     rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);
   }
+  rows.push(...status.lastSwitches.flatMap(switchRows));
   return formatTable(rows);
+}
+
+function describeRelease({ committed, earlier, pendingReboot }: AgentRecord): string {
+  if (committed === null) {
+    return earlier ? "none: no release brought the system that runs" : "none applied yet";
+  }
+  const reboot = pendingReboot ? ", REBOOT NEEDED" : "";
+  return `${committed.sequence}, ${committed.mode} at ${committed.at}${reboot}`;
+}
+
+/** What a reboot is for, why, and who makes it. */
+function describeReboot(
+  { release, wayBack, why }: NonNullable<AgentRecord["pendingReboot"]>,
+  policy: HostStatus["rebootPolicy"],
+): string {
+  if (wayBack) return `leads back from release ${release.sequence}, and waits for nothing`;
+  const who = {
+    never: "a person has to make it",
+    window: "the agent makes it in the next window",
+    now: "the agent makes it",
+  }[policy];
+  const because = why === undefined ? "" : `: ${why}`;
+  return `release ${release.sequence} waits for it${because}; policy ${policy}: ${who}`;
+}
+
+function describeWayBack({ at, event, sequence, message }: NonNullable<HostStatus["wayBack"]>) {
+  const failed = event.endsWith("Failed") ? "FAILED: " : "";
+  return `${at}${sequence === undefined ? "" : `, from release ${sequence}`}: ${failed}${message}`;
+}
+
+/** So many of the lines of one switch are shown; the history has all that are kept. */
+const SHOWN_LINES = 12;
+const MAX_LINE = 400;
+
+/** An event of the last attempt with what its switch printed. */
+function switchRows(entry: HostStatus["lastSwitches"][number]): string[][] {
+  const { at, event, sequence, code, message, lastLines } = entry;
+  const why = code === undefined ? message : `${code}: ${message}`;
+  const what = `${at}, release ${sequence ?? "-"}, ${event}${why === undefined ? "" : `: ${why}`}`;
+  const lines = tellingLines(lastLines, SHOWN_LINES);
+  return [["switch", what], ...lines.map((line) => ["", `| ${sanitize(line, MAX_LINE)}`])];
 }
 
 /** What the last poll found, a line for each fact. */

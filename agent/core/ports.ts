@@ -595,6 +595,8 @@ export interface HistoryStore {
   read(): Promise<HistoryEntry[]>;
   /** The newest entry of an event, or null. */
   findLast(event: string): Promise<HistoryEntry | null>;
+  /** The entries, newest first. Reads only as much as is taken. */
+  newestFirst(): AsyncIterable<HistoryEntry>;
   /** Whether there ever was one. */
   exists(): Promise<boolean>;
 }

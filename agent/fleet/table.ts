@@ -51,8 +51,10 @@ function row(host: FleetHost, now: Date): string[] {
 function detailsOf({ standing, note, failure }: FleetHost): string[] {
   if (note === null || standing === "current") return [];
   const lines = standing === "failing" ? (failure?.lastLines ?? []) : [];
+  const { wayBack } = failure ?? {};
   return [
     `    ${sanitize(note, MAX_NOTE)}`,
+    ...(wayBack === undefined ? [] : [`    way back: ${sanitize(wayBack, MAX_NOTE)}`]),
     ...lines.slice(-SHOWN_LINES).map((line) => `      | ${sanitize(line, MAX_NOTE)}`),
   ];
 }

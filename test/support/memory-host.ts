@@ -609,6 +609,9 @@ function historyOf(host: MemoryHost): AgentTools["history"] {
     },
     read: async () => host.history,
     findLast: async (event) => host.history.findLast((entry) => entry.event === event) ?? null,
+    async *newestFirst() {
+      yield* [...host.history].reverse();
+    },
     exists: async () => host.history.length > 0,
   };
 }

@@ -38,6 +38,10 @@ const failureSchema = z.strictObject({
   code: z.enum(ERROR_CODES).nullable(),
   message: textSchema.nullable(),
   lastLines: z.array(z.string().max(MAX_FAILURE_LINE)).max(MAX_FAILURE_LINES),
+  /** What the way back did not restore, or why it failed; absent if it has nothing to say. */
+  wayBack: textSchema.optional(),
+  /** True if it was tried often enough: it waits for a person or another release. */
+  gaveUp: z.boolean().optional(),
 });
 
 /** What only a reboot completes, and whether this host reboots by itself for it. */

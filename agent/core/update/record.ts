@@ -59,6 +59,8 @@ const pendingRebootSchema = z.strictObject({
   bootId: bootIdSchema,
   /** True if the boot is a trial: every later one starts the recorded system again. */
   trial: z.boolean().optional(),
+  /** Why it takes a boot, if the kernel is not the reason. */
+  why: z.string().optional(),
   /** Reboots that the agent itself asked for. */
   requested: z.int().nonnegative(),
 });
@@ -77,6 +79,8 @@ export const recordSchema = z.strictObject({
   state: stateSchema,
   trust: trustMemoriesSchema,
   committed: committedSchema.nullable(),
+  /** Releases that the host switched to before, the newest last; absent for none. */
+  earlier: z.array(committedSchema).optional(),
   denied: z.array(deniedSchema),
   pendingReboot: pendingRebootSchema.nullable(),
   /** Whether the FleetLock server may still count this host as rebooting. */
@@ -147,6 +151,30 @@ export function isSameSystem(
 /** Whether two modes activate alike, or either is any mode. */
 function isAlike(one: ActivationMode | undefined, other: ActivationMode | undefined): boolean {
   return one === undefined || other === undefined || provingMode(one) === provingMode(other);
+}
+
+/** Only this many earlier releases are remembered: those that somebody may go back to. */
+const MAX_EARLIER = 8;
+
+/** The record of a host that leaves its release, which is remembered. */
+export function withoutCommitted(record: AgentRecord): AgentRecord {
+  const { committed, earlier = [] } = record;
+  if (committed === null) return record;
+  const others = earlier.filter(({ toplevel }) => toplevel !== committed.toplevel);
+  return { ...record, committed: null, earlier: [...others, committed].slice(-MAX_EARLIER) };
+}
+
+/** The record of a host that is a release now; the one that it was before is remembered. */
+export function withCommitted(record: AgentRecord, committed: Committed): AgentRecord {
+  const { earlier = [], ...rest } = withoutCommitted(record);
+  const others = earlier.filter(({ toplevel }) => toplevel !== committed.toplevel);
+  return { ...rest, committed, ...(others.length > 0 && { earlier: others }) };
+}
+
+/** The record of a host that went back to a system, and so is the release that brought it. */
+export function backAt(record: AgentRecord, toplevel: string | null): AgentRecord {
+  const before = record.earlier?.find((it) => it.toplevel === toplevel);
+  return record.committed === null && before ? withCommitted(record, before) : record;
 }
 
 /** The snippets that are known to fail in a system. */

@@ -90,6 +90,8 @@ export const stateSchema = z.discriminatedUnion("name", [
     name: z.literal("Committing"),
     ...withBaseline,
     rebootNeeded: z.boolean(),
+    /** Why it takes a boot, if the kernel is not the reason. */
+    why: z.string().optional(),
     /** True if a trial boot has proven it. */
     tried: z.boolean().optional(),
   }),

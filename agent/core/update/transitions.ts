@@ -2,7 +2,10 @@ import type { Release } from "../formats/manifest.ts";
 import { setsProfile } from "./activation.ts";
 import type { EventOf, EventType } from "./events.ts";
 import {
+  backAt,
   isSameSystem,
+  withCommitted,
+  withoutCommitted,
   withDenial,
   withSnippets,
   type AgentRecord,
@@ -126,7 +129,7 @@ export const TRANSITIONS: Transitions = {
   Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   RollingBack: {
     RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => ({
-      ...withoutWayBack(withSnippets(record, activated)),
+      ...backAt(withoutWayBack(withSnippets(record, activated)), state.baseline.profile),
       state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
       pendingReboot:
         bootId === undefined
@@ -155,8 +158,10 @@ export const TRANSITIONS: Transitions = {
     AgentRestarted: countRestart,
   },
   Reverting: {
-    RevertSucceeded: (_, { activated }, record) =>
-      to(withoutWayBack(withSnippets(record, activated)), { name: "Idle" }),
+    RevertSucceeded: ({ target }, { activated }, record) =>
+      to(backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel), {
+        name: "Idle",
+      }),
     RevertFailed: (state, _, record) => to(record, { ...state, failures: state.failures + 1 }),
     RevertBegun: beginRevert,
     // As for RollingBack.
@@ -220,9 +225,7 @@ function adopt(
   const pendingReboot = stillPending(record.pendingReboot, release);
   const rested = { ...to(withoutWayBack(record), { name: "Idle" }), pendingReboot };
   // What waits for its trial is not proven.
-  return pendingReboot?.trial
-    ? rested
-    : { ...rested, committed: committedOf(release, at, previous) };
+  return pendingReboot?.trial ? rested : withCommitted(rested, committedOf(release, at, previous));
 }
 
 /** What a person leaves is denied, so that the next poll does not bring it back. */
@@ -235,8 +238,9 @@ function beginRevert(
   const tried = pendingReboot?.trial && pendingReboot.release.toplevel === from;
   const left = tried ? pendingReboot.release : committed?.toplevel === from ? committed : null;
   return {
-    ...to(record, { name: "Reverting", from, target, failures: 0 }),
-    committed: committed?.toplevel === from ? null : committed,
+    ...to(committed?.toplevel === from ? withoutCommitted(record) : record, {
+      ...{ name: "Reverting", from, target, failures: 0 },
+    }),
     pendingReboot: null,
     denied: left ? withDenial(record.denied, denialOfAll(left, reason, at)) : record.denied,
   };
@@ -292,11 +296,12 @@ function fail(
 
 function beginCommit(
   state: Prepared,
-  { rebootNeeded }: EventOf<"CommitBegun">,
+  { rebootNeeded, message: why }: EventOf<"CommitBegun">,
   record: AgentRecord,
 ): AgentRecord {
   return to(record, {
     ...{ name: "Committing", ...prepared(state), rebootNeeded },
+    ...(why !== undefined && { why }),
     ...(isTrial(state) && { tried: true }),
   });
 }
@@ -345,8 +350,10 @@ function undo({ release }: Prepared, record: AgentRecord): AgentRecord {
 function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
   const { release, baseline } = state;
   return {
-    ...to(withoutWayBack(record), { name: "Committed", ...prepared(state) }),
-    committed: committedOf(release, at, baseline.profile),
+    ...withCommitted(
+      to(withoutWayBack(record), { name: "Committed", ...prepared(state) }),
+      committedOf(release, at, baseline.profile),
+    ),
     // A mode that leaves the boot default alone leaves a reboot that waits for it, too.
     pendingReboot: setsProfile(release.mode) ? null : record.pendingReboot,
     // It failed here before and did not fail now: a person insisted, so it is denied no longer.
@@ -364,10 +371,14 @@ function committedOf(release: Release, at: string, previous: string | null): Com
 }
 
 function pendingRebootOf(
-  state: Attempted & { baseline: Baseline },
+  state: Attempted & { baseline: Baseline; why?: string | undefined },
   reboot: Pick<PendingReboot, "bootId" | "wayBack">,
 ): PendingReboot {
-  return { ...attempted(state), baseline: state.baseline, requested: 0, ...reboot };
+  const { baseline, why } = state;
+  return {
+    ...{ ...attempted(state), baseline, requested: 0, ...reboot },
+    ...(why !== undefined && { why }),
+  };
 }
 
 /**

@@ -106,6 +106,16 @@ export class History implements HistoryStore {
     return 0;
   }
 
+  /** The entries, newest first. Reads from the end, and only as much as is taken. */
+  async *newestFirst(): AsyncGenerator<HistoryEntry> {
+    for (const name of [FILE, OLDER]) {
+      for await (const line of linesBackwards(join(this.#directory, name))) {
+        const entry = entryIn(line);
+        if (entry) yield entry;
+      }
+    }
+  }
+
   /** Whether there is a file, even an empty one. */
   async exists(): Promise<boolean> {
     return (await this.#sizes()).some((size) => size !== null);

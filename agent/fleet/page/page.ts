@@ -163,6 +163,7 @@ function troubleCard(host: FleetHost, now: Date): Markup {
 <p class="facts">${release === null ? "no release yet" : `on release ${release}`} · seen ${timeText(lastSeen, now)}</p>
 <p class="note">${note}</p>
 ${earlier && markup`<p class="note">${failure.code}: ${failure.message}</p>`}
+${failure?.wayBack !== undefined && markup`<p class="note">Way back: ${failure.wayBack}</p>`}
 ${
   lines.length > 0 &&
   markup`<div class="log" tabindex="0" role="group" aria-label="Last lines of the update of ${host.hostname}"><pre class="code">${lines.map(

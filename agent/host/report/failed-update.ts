@@ -12,22 +12,31 @@ import type { HistoryEntry } from "../../core/update/history-entry.ts";
 
 /** Events with which an update comes to a bad end. */
 const FAILURES = new Set(["ActivationRejected", "ActivationInterrupted", "AttemptFailed"]);
+/** Events of its way back. */
+const WAYS_BACK = new Set(["RollbackSucceeded", "RollbackFailed"]);
 
 /**
  * The last update that failed after `committedAt`, with the lines of its switch that say most; none
- * if the host became another release since then.
+ * if the host became another release since then, or a person went back to one.
  */
 export function failedUpdate(
   history: readonly HistoryEntry[],
   committedAt: string | null,
 ): Report["failure"] {
-  const after = committedAt === null ? -Infinity : Date.parse(committedAt);
+  const reverted = history.findLast(({ event }) => event === "RevertSucceeded")?.at;
+  const times = [committedAt, reverted].map((it) => (it ? Date.parse(it) : -Infinity));
+  const after = Math.max(...times);
   const at = history.findLastIndex(
     (entry) => FAILURES.has(entry.event) && Date.parse(entry.at) > after,
   );
   const entry = history[at];
   if (!entry) return undefined;
   const toplevel = storePathSchema.safeParse(entry.toplevel);
+  const wayBack = history
+    .slice(at)
+    .findLast(
+      ({ event, sequence }) => WAYS_BACK.has(event) && sequence === entry.sequence,
+    )?.message;
   return {
     at: entry.at,
     sequence: entry.sequence ?? null,
@@ -37,6 +46,7 @@ export function failedUpdate(
     lastLines: tellingLines(linesBefore(history, at), MAX_FAILURE_LINES).map((line) =>
       sanitize(line, MAX_FAILURE_LINE),
     ),
+    ...(wayBack !== undefined && { wayBack: sanitize(wayBack, MAX_REPORT_MESSAGE) }),
   };
 }
 

@@ -2,7 +2,7 @@ import { BUILD } from "../../core/build.ts";
 import { memoryOf } from "../../core/release/acceptance.ts";
 import { driftOf } from "../../core/update/drift.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../core/update/record.ts";
-import { isPastTheLine, type Reason } from "../../core/update/states.ts";
+import { isPastTheLine, type Reason, type StateOf } from "../../core/update/states.ts";
 import {
   MAX_REPORT_MESSAGE,
   MAX_REPORT_WAITS,
@@ -78,16 +78,30 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
       },
     }),
     ...(record.pendingReboot && { pendingReboot: rebootOf(record.pendingReboot, tools) }),
-    ...(failure && { failure }),
+    ...(failure && { failure: { ...failure, ...(hasGivenUp(record) && { gaveUp: true }) } }),
     ...(disk && { disk }),
   };
 }
 
 /** What is wrong with the last attempt, or else with the last poll. */
 function reasonOf(record: AgentRecord, lastPoll: PollReport | null): Reason | null {
+  if (hasGivenUp(record)) return tiredOf(record.state);
   if ("reason" in record.state) return record.state.reason;
   if (lastPoll?.decision === "denied" && !lastPoll.error) return denialFor(record, lastPoll);
   return lastPoll?.error ?? null;
+}
+
+/** Whether the last release was tried often enough, and waits for somebody. */
+function hasGivenUp(
+  record: AgentRecord,
+): record is AgentRecord & { readonly state: StateOf<"Failed"> } {
+  return record.state.name === "Failed" && record.state.gaveUp === true;
+}
+
+function tiredOf({ release, reason, undone = 0 }: StateOf<"Failed">): Reason {
+  const words = `release ${release.sequence} waits for a person or another release`;
+  const times = `${undone} ${undone === 1 ? "try" : "tries"}`;
+  return { code: reason.code, message: `${words} after ${times}: ${reason.message}` };
 }
 
 /** A release that failed here and is not tried again stays wrong, however often it is found. */
@@ -102,13 +116,17 @@ function denialFor(record: AgentRecord, { release }: PollReport): Reason {
 }
 
 function rebootOf(
-  { release, wayBack, requested }: NonNullable<AgentRecord["pendingReboot"]>,
+  { release, wayBack, requested, why }: NonNullable<AgentRecord["pendingReboot"]>,
   { settings }: Pick<AgentTools, "settings">,
 ): NonNullable<Report["pendingReboot"]> {
   const message = wayBack
     ? `the way back from release ${release.sequence} is complete only after a reboot`
-    : `release ${release.sequence} is complete only after a reboot`;
-  return { sequence: release.sequence, message, policy: settings.reboot.policy, requested };
+    : `release ${release.sequence} is complete only after a reboot${why === undefined ? "" : `: ${why}`}`;
+  const { policy } = settings.reboot;
+  return {
+    ...{ sequence: release.sequence, policy, requested },
+    message: message.slice(0, MAX_REPORT_MESSAGE),
+  };
 }
 
 /** A report without the disk is better than none. */

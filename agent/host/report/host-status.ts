@@ -1,5 +1,6 @@
 import { toPullError } from "../../core/errors.ts";
 import type { BootLoaderFacts } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
 import { driftOf, type Drift } from "../../core/update/drift.ts";
 import type { HoldRead } from "../../core/schedule/hold.ts";
 import type { EventType } from "../../core/update/events.ts";
@@ -10,6 +11,7 @@ import type { HistoryEntry } from "../../core/update/history-entry.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { currentHold } from "../current-hold.ts";
 import { observe } from "../observe.ts";
+import { lastSwitches, type LastSwitches } from "./last-switch.ts";
 import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 
 const IMPORTED: EventType = "ClosureImported";
@@ -29,7 +31,13 @@ export interface HostStatus {
   readonly hold: HoldRead;
   /** How the host differs from its release, and not by an update that is under way. */
   readonly drift: Drift | null;
+  /** What the last attempt's switches printed. */
+  readonly lastSwitches: LastSwitches["switches"];
+  /** What the last way back did not restore, or why it failed; null if it has nothing to say. */
+  readonly wayBack: LastSwitches["wayBack"];
   readonly bootLoader: BootLoaderFacts;
+  /** When the agent makes a reboot that is needed. */
+  readonly rebootPolicy: Settings["reboot"]["policy"];
   /** What is wrong with what the state directory remembers. */
   readonly alarms: readonly Reason[];
 }
@@ -55,6 +63,7 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
   const record = found ?? EMPTY_RECORD;
   const [host, hold] = await Promise.all([observe(store), currentHold(tools)]);
   const imported = await history.findLast(IMPORTED);
+  const { switches, wayBack } = await lastSwitches(history);
   return {
     hostname: settings.hostname,
     channel: settings.channel,
@@ -64,7 +73,9 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
     hold,
     drift: isPastTheLine(record.state) ? null : driftOf(record, host),
     host: { ...host, generation: await store.profileGeneration() },
+    ...{ lastSwitches: switches, wayBack },
     bootLoader: await bootLoaderFacts(tools),
+    rebootPolicy: settings.reboot.policy,
     lastPoll: await readPollReport(files),
     lastImport: imported
       ? {

@@ -7,6 +7,7 @@ import { recordSchema } from "../../core/update/record.ts";
 import { reasonSchema } from "../../core/update/states.ts";
 import { historyEntrySchema } from "../../core/update/history-entry.ts";
 import { pollReportSchema } from "../poll/poll-report.ts";
+import { switchEntrySchema, wayBackSchema } from "./last-switch.ts";
 import type { HostStatus } from "./host-status.ts";
 
 /** What a host's boot loader is, and what it can do. */
@@ -28,7 +29,14 @@ export const statusSchema = z.strictObject({
   alarms: z.array(reasonSchema),
   hold: holdReadSchema,
   drift: driftSchema.nullable(),
+  lastSwitches: z
+    .array(switchEntrySchema)
+    .describe("events of the last attempt in which a switch printed something, oldest first"),
+  wayBack: wayBackSchema
+    .nullable()
+    .describe("what the last way back did not restore, or why it failed"),
   bootLoader: bootLoaderSchema,
+  rebootPolicy: z.enum(["never", "window", "now"]).describe("`reboot.policy`"),
   lastPoll: pollReportSchema.nullable(),
   lastImport: historyEntrySchema
     .pick({ at: true, sequence: true, toplevel: true, deltas: true })
@@ -45,6 +53,7 @@ export function statusJson(status: HostStatus): z.infer<typeof statusSchema> {
     ...rest,
     ...{ profile, generation, running, booted },
     ...remembered,
+    lastSwitches: [...rest.lastSwitches],
     alarms: [...alarms],
   };
 }

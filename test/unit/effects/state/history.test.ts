@@ -180,6 +180,23 @@ test("an entry that the disk has no room for is an error", async () => {
   expect(run(64, directory)).toBe("EFBIG");
 });
 
+test("entries come newest first, over both files, without those that a power cut tore", async () => {
+  const { history, directory, file } = await emptyHistory();
+  const all = async (): Promise<(number | undefined)[]> => {
+    const found: (number | undefined)[] = [];
+    for await (const { sequence } of history.newestFirst()) found.push(sequence);
+    return found;
+  };
+  expect(await all()).toEqual([]);
+  await history.append(entry(1));
+  await history.append(entry(2));
+  await writeFile(join(directory, "history.older.jsonl"), await readFile(file));
+  await writeFile(file, "");
+  await history.append(entry(3));
+  await appendFile(file, JSON.stringify(entry(4)).slice(0, -10));
+  expect(await all()).toEqual([3, 2, 1]);
+});
+
 describe("the last entry of an event", () => {
   const found = async (history: History, event: string): Promise<number | undefined> =>
     (await history.findLast(event))?.sequence;
