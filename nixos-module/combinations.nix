@@ -76,6 +76,14 @@ in
   config = lib.mkIf cfg.enable {
     assertions = [
       {
+        # Not an option of every NixOS.
+        assertion = config.system.switch.enable or true;
+        message = ''
+          `system.switch.enable` is off, so this system has no switch-to-configuration, and
+          nixos-pull could never activate a release on it. Turn it on.
+        '';
+      }
+      {
         assertion = ambiguous == [ ];
         message = ''
           ${option "credentials"} for ${shown ambiguous} needs exactly one of `credential` and

@@ -1,8 +1,15 @@
 # What an operator may set. Below `settings`, an option's path is the key's path in the
 # agent's configuration file; agent/core/settings.ts is the source of names, forms and
 # defaults, and test/nixos-module fails where the two differ.
-{ lib, pkgs, ... }:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
 let
+  # Empty if the network gives the name.
+  inherit (config.networking) hostName;
   inherit (lib)
     literalExpression
     mkEnableOption
@@ -413,9 +420,14 @@ in
 
           hostname = mkOption {
             type = types.nullOr hostname;
-            default = null;
+            default = if hostName == "" then null else hostName;
+            defaultText = literalExpression "config.networking.hostName";
             example = "gateway-07.example.org";
-            description = "Name of this host in releases; the system's hostname where `null`.";
+            description = ''
+              Name of this host in releases. `publish` refuses a system that has another one than
+              it is published for. If `null`, as with an empty `networking.hostName`, it is the
+              name that the network gives this host.
+            '';
           };
 
           poll = {

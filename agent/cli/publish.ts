@@ -74,6 +74,9 @@ function publishing() {
         "a store path without its hash, and optionally a file in it: its private keys may be published",
       ),
     )
+    .addOption(
+      repeatable("--allow-without-agent <host>", "a host whose system may have no nixos-pull"),
+    )
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
@@ -139,6 +142,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     rollout,
     barrier: barrierRequest(options),
     allowSecrets: options.allowSecrets.map(parseAllowedSecret),
+    allowWithoutAgent: options.allowWithoutAgent,
     clock: systemClock,
     signal,
     onProgress,

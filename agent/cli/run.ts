@@ -1,5 +1,5 @@
 import { composeTools } from "../host/compose.ts";
-import { runDaemon } from "../host/daemon/daemon.ts";
+import { runDaemon, type DaemonEnd } from "../host/daemon/daemon.ts";
 import { EXIT } from "../core/errors.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
@@ -16,9 +16,12 @@ export const runCommand: CommandMaker = ({ signal, finish }) =>
 
 /** `nixos-pull run`: the agent. */
 async function run(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
-  const settings = await loadSettings(options.config);
   const { config: configFile } = options;
-  const tools = composeTools(settings, createLog(settings.log), { configFile, isService: true });
-  await runDaemon(tools, signal);
+  let end: DaemonEnd;
+  do {
+    const settings = await loadSettings(configFile);
+    const tools = composeTools(settings, createLog(settings.log), { configFile, isService: true });
+    end = await runDaemon(tools, signal);
+  } while (end === "renamed");
   return EXIT.ok;
 }

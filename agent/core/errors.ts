@@ -63,6 +63,7 @@ export const ERROR_KINDS = {
   CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
   REPORT_INVALID: kind(EXIT.trust, "a signed report does not follow the format"),
+  HOSTNAME_MISMATCH: kind(EXIT.trust, "the system calls itself by another host's name"),
   MACHINE_MISMATCH: kind(EXIT.trust, "the release names another machine for this hostname"),
   RELEASE_DENIED: kind(EXIT.activation, "this system failed here before and is not tried again"),
 
@@ -123,6 +124,10 @@ export const ERROR_KINDS = {
   HEALTH_FAILED: kind(EXIT.activation, "the new system did not prove healthy"),
   HEALTH_UNBLAMED: kind(EXIT.activation, "units failed that the release did not change", true),
   HEALTH_MIRROR: kind(EXIT.activation, "the new system could not read a release", true),
+  CHANGED_BY_HAND: kind(
+    EXIT.activation,
+    "somebody switched this host to another system while a release was judged",
+  ),
   DEADLINE_PASSED: kind(EXIT.activation, "the release was not committed before its deadline"),
   RESTART_LOOP: kind(EXIT.activation, "the agent was ended again and again in one activation"),
   REBOOT_LOOP: kind(EXIT.activation, "the host did not come up as the pending system"),
@@ -141,6 +146,10 @@ export const ERROR_KINDS = {
   SIGNER_FAILED: kind(EXIT.publish, "an external signer gave no valid signature"),
   OPTION_UNKNOWN: kind(EXIT.usage, "a host's configuration has no such option"),
   OPTION_UNDEFINED: kind(EXIT.configuration, "an option has neither a definition nor a default"),
+  AGENT_MISSING: kind(
+    EXIT.publish,
+    "a system has no nixos-pull, so that its host would follow no later release",
+  ),
   SECRET_IN_CLOSURE: kind(EXIT.publish, "a system to be published holds a private key"),
   PUBLISH_LOCKED: kind(EXIT.publish, "another publish writes to this mirror", true),
 

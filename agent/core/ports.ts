@@ -500,6 +500,8 @@ export interface ServiceManager {
 export interface SystemContents {
   /** The switch inhibitors, by name; null for a system that has none. */
   inhibitors(toplevel: string): Promise<ReadonlyMap<string, string> | null>;
+  /** The name by which its agent looks itself up in a release; null if it has none of its own. */
+  name(toplevel: string): Promise<string | null>;
   /** The whole definition of a unit with its drop-ins, or null if the system does not have it. */
   unitDefinition(toplevel: string, unit: string): Promise<string | null>;
 }

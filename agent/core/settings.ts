@@ -158,6 +158,8 @@ export interface Settings extends Omit<
   "hostname" | "paths" | "poll" | "storeKeys" | "$schema"
 > {
   readonly hostname: string;
+  /** Whether that is the system's hostname, which may change, and not a setting. */
+  readonly isNamedBySystem: boolean;
   /** Whose signatures of store paths count: as configured, without the revoked ones. */
   readonly storeKeys: readonly PublicKey[];
   readonly paths: Omit<ParsedSettings["paths"], "staging" | "runtime"> & {
@@ -184,6 +186,7 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
   return {
     ...rest,
     hostname: name.data,
+    isNamedBySystem: hostname === undefined,
     storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
     source: JSON.stringify({ ...(json as object), hostname: name.data }),
     paths: {

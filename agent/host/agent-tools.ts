@@ -44,6 +44,8 @@ export interface AgentTools {
   readonly random: () => number;
   /** This machine's hashed identity; null if there is none. */
   readonly machineId: () => Promise<string | null>;
+  /** The name of this host at this moment: that of the settings, or the system's own. */
+  readonly hostname: () => string;
   /** The program and script that this process runs. */
   readonly ownProgram: readonly string[];
   /** Whether this process is the service, which systemd starts again when it ends. */

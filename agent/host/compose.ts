@@ -27,7 +27,7 @@ import { systemDisk } from "../effects/files/disk.ts";
 import { gcRootsIn } from "../effects/nix/gc-roots.ts";
 import { History } from "../effects/state/history.ts";
 import { successorOf } from "../effects/systemd/successor.ts";
-import { readMachineId } from "../effects/host/machine-identity.ts";
+import { readMachineId, systemHostname } from "../effects/host/machine-identity.ts";
 import { IndexFiles } from "../effects/state/index-cache.ts";
 import { ManifestCacheFile } from "../effects/state/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror/directory-mirror.ts";
@@ -125,6 +125,7 @@ export function composeTools(
     }),
     clock: systemClock,
     timers: systemTimers,
+    hostname: () => (settings.isNamedBySystem ? systemHostname() : settings.hostname),
     machineId: () => readMachineId(settings.paths.machineId),
     random: Math.random,
     log,

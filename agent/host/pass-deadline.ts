@@ -2,6 +2,7 @@ import type { AgentRecord } from "../core/update/record.ts";
 import { isPastTheLine } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
+import { changedByHand } from "./update/hand-made.ts";
 import { rejected } from "./update/happening.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { rebootIfDue, type RebootTools } from "./update/reboot.ts";
@@ -55,8 +56,10 @@ async function rollBackUnproven(toplevel: string, pass: Pass<PassDeadlineTools>)
   const { journal, tools } = pass;
   if (!(await isUnproven(toplevel, journal.record, tools))) return;
   await noticeReboot(pass);
-  const { name } = journal.record.state;
-  if (name === "Staged" || name === "Activating" || name === "Verifying") {
+  const { state } = journal.record;
+  const { name } = state;
+  const isLeft = name === "Verifying" && (await changedByHand(state, tools)) !== null;
+  if (name === "Staged" || name === "Activating" || (name === "Verifying" && !isLeft)) {
     const message = `still ${name} when the deadline passed`;
     await journal.happened(rejected("DEADLINE_PASSED", message));
   }

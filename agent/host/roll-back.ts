@@ -41,6 +41,7 @@ export async function rollBackByHand(
     const target = stays ?? (await findTarget(journal.record, generation, tools));
     const from = stays ? pendingReboot?.release.toplevel : await tools.store.profileToplevel();
     const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
+    await tools.roots.hold(ROOT.chosen, target.toplevel);
     await journal.happened({ type: "RevertBegun", from: from ?? null, target, reason });
     const error = await runSteps(pass);
     if (error) throw error;

@@ -213,6 +213,8 @@ let
         echo upper > CASE
         echo lower > case
         : > empty-file
+        mkdir -p systemd/system
+        echo '[Service]' > systemd/system/nixos-pull.service
         mkdir -p empty-directory deep/er/and/deeper
         ln -s ../../../hostname deep/er/and/deeper-hostname
         ln -s "$systemPath" absolute-link

@@ -7,6 +7,11 @@
 {
   name ? "web1",
   generation ? "1",
+  # What the system calls its host: a name that was given, else nothing, as on hosts whose name
+  # the network gives. Such a system may be any host's.
+  hostname ? args.name or "",
+  # Whether it has the agent's unit.
+  agent ? true,
   # Exit code of switch-to-configuration.
   exitCode ? 0,
   # Seconds that it takes.
@@ -18,7 +23,7 @@
   partBytes ? 0,
   # Changes the hashes of the row and of all that refers to it, and no contents.
   salt ? "",
-}:
+}@args:
 let
   build =
     name: script: attributes:
@@ -80,8 +85,9 @@ let
   '' { };
 
   etc = build "etc" ''
-    mkdir -p $out
-    echo ${name} > $out/hostname
+    mkdir -p $out/systemd/system
+    echo ${hostname} > $out/hostname
+    ${if agent then "echo '[Service]' > $out/systemd/system/nixos-pull.service" else ""}
     echo generation ${generation} > $out/release
   '' { };
 in

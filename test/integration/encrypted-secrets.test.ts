@@ -37,7 +37,7 @@ async function systemWithSecret(
         (umask 077; age --decrypt -i "$root/etc/host-key" -o "$root/run/secrets/password" "$toplevel/secret")
         ln -sfn "$toplevel" "$root/run/current-system"
       '';
-      args = [ "-euc" "PATH=/usr/bin:/bin; mkdir -p $out/bin; ln -s $secret $out/secret; cp $switch $out/bin/switch-to-configuration; chmod +x $out/bin/switch-to-configuration" ];
+      args = [ "-euc" "PATH=/usr/bin:/bin; mkdir -p $out/bin $out/etc/systemd/system; echo '[Service]' > $out/etc/systemd/system/nixos-pull.service; ln -s $secret $out/secret; cp $switch $out/bin/switch-to-configuration; chmod +x $out/bin/switch-to-configuration" ];
     }`,
   );
   return file;

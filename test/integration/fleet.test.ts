@@ -117,7 +117,7 @@ describe("the fleet", () => {
   test("is shown from real agents' reports, the failing host first with its last lines", async () => {
     const operator = await createOperator();
     const [good, bad] = await Promise.all([
-      buildSystem({ name: "web1" }),
+      buildSystem(),
       buildSystem({ name: "web2", exitCode: 1 }),
     ]);
     await operator.publish({ web1: good, web2: bad, web3: good });

@@ -249,6 +249,31 @@ test("equal systems share an archive, unchanged ones keep theirs, --keep-hosts k
   expect(await archives()).toHaveLength(5);
 });
 
+test("a system that would lose its host is refused, and nothing is packed", async () => {
+  const operator = await createOperator();
+  const [db1, nameless, agentless] = await Promise.all([
+    buildSystem({ name: "db1" }),
+    buildSystem({ name: "db1", hostname: "" }),
+    buildSystem({ agent: false }),
+  ]);
+  const refused = await attempt(operator, "--host", `web1=${db1}`, "--host", `db1=${db1}`);
+  expect(refused).toMatchObject({ exitCode: 4, stdout: "" });
+  expect(refused.stderr).toMatch(
+    /HOSTNAME_MISMATCH: web1: its system calls itself "db1"\. .*networking\.hostName/,
+  );
+  expect(await readdir(join(operator.mirror, "archives"))).toEqual([]);
+  const lost = await attempt(operator, "--host", `web1=${agentless}`);
+  expect(lost.exitCode).toBe(10);
+  expect(lost.stderr).toMatch(/AGENT_MISSING: .*web1: .*--allow-without-agent HOST/);
+  const allow = ["--allow-without-agent", "web1"];
+  const allowed = await attempt(operator, "--host", `web1=${agentless}`, ...allow);
+  expect(allowed.exitCode).toBe(0);
+  expect(allowed.stderr).toContain("web1: without nixos-pull after this release");
+  const unknown = await attempt(operator, "--host", `db1=${db1}`, ...allow);
+  expect(unknown.stderr).toMatch(/USAGE: --allow-without-agent: .*found web1/);
+  expect(await attempt(operator, "--host", `web1=${nameless}`)).toMatchObject({ exitCode: 0 });
+});
+
 test("sequences only rise, and a release signed by another key is not overwritten unasked", async () => {
   const operator = await createOperator();
   const stranger = join(operator.directory, "stranger.secret");

@@ -27,7 +27,7 @@ async function systemHolding({ directory }: Operator, name: string): Promise<str
       name = "nixos-system-web1-25.05";
       system = builtins.currentSystem;
       builder = "/bin/sh";
-      args = [ "-euc" "PATH=/usr/bin:/bin; mkdir $out; ln -s \${system}/bin $out/bin; ln -s \${tree} $out/tree" ];
+      args = [ "-euc" "PATH=/usr/bin:/bin; mkdir $out; ln -s \${system}/bin $out/bin; ln -s \${system}/etc $out/etc; ln -s \${tree} $out/tree" ];
     }`,
   );
   return file;

@@ -258,7 +258,8 @@ describe("an archive that is one host's own and that another host has NARs in", 
       library = number: build "chain-\${toString number}" "echo \${toString number} > $out";
     in
     build "nixos-system-${name}" ''
-      mkdir -p $out/bin
+      mkdir -p $out/bin $out/etc/systemd/system
+      echo '[Service]' > $out/etc/systemd/system/nixos-pull.service
       \${builtins.concatStringsSep "\\n" (map (number: "ln -s \${library number} $out/") [ ${libraries.join(" ")} ])}
       printf '#!/bin/sh\\n' > $out/bin/switch-to-configuration
       chmod +x $out/bin/switch-to-configuration

@@ -39,6 +39,13 @@ describe.skipIf(noNix)("the module's assertions", () => {
     expect(await failures(settings)).toEqual([]);
   });
 
+  it("refuse a system that cannot be switched", async () => {
+    const configuration = `{ imports = [ (${configured("")}) ]; system.switch.enable = false; }`;
+    expect(await evaluate("failures", configuration)).toEqual([
+      expect.stringMatching(/system\.switch\.enable` is off.*Turn it on/s),
+    ]);
+  });
+
   it.each([
     ["no mirror", "mirrors = [ ];", /mirrors` is empty.*Name at least one/s],
     ["no key", "publicKeys = [ ];", /publicKeys` is empty.*NAME:BASE64/s],

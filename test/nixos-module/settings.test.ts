@@ -126,7 +126,9 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
       const key = schemaKeys.get(name);
       // An assertion asks for what is required, with a better text than the module system's.
       const expected = isAsked(name) ? [] : (key?.default ?? null);
-      expect(option.default, name).toEqual(expected);
+      // The agent asks the system for its name; the module knows it.
+      if (name === "hostname") expect(option.default).toBe("nixos");
+      else expect(option.default, name).toEqual(expected);
     }
   });
 
@@ -236,7 +238,8 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
   it("is accepted by the agent for the README's minimal configuration", async () => {
     const readme = await readFile(new URL("../../nixos-module/README.md", import.meta.url), "utf8");
     const [, example = ""] = /## Minimal configuration\s+```nix\n(.*?)```/s.exec(readme) ?? [];
-    const { source: _, ...settings } = parseSettings(await configFile(example), "gateway");
+    const named = `{ imports = [ (${example}) ]; networking.hostName = "gateway"; }`;
+    const { source: _, ...settings } = parseSettings(await configFile(named), "other");
     expect(settings).toMatchObject({
       hostname: "gateway",
       channel: "stable",
@@ -245,10 +248,19 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       poll: { kind: "interval" },
     });
     const minimal = parseSettings(
-      { mirrors: settings.mirrors, publicKeys: settings.publicKeys.map((key) => key.text) },
-      "gateway",
+      {
+        hostname: "gateway",
+        mirrors: settings.mirrors,
+        publicKeys: settings.publicKeys.map((key) => key.text),
+      },
+      "other",
     );
     expect(settings).toEqual({ ...minimal, source: undefined });
+  });
+
+  it("has no name for a host that the network names", async () => {
+    const nameless = `{ imports = [ (${configured()}) ]; networking.hostName = ""; }`;
+    expect(await configFile(nameless)).not.toHaveProperty("hostname");
   });
 
   it("is checked by the agent while the system is built, unless that is turned off", async () => {

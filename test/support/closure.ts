@@ -8,6 +8,8 @@ export const SYSTEM_FILE = fileURLToPath(new URL("../closures/system.nix", impor
 export interface SystemOptions {
   readonly name?: string;
   readonly generation?: string;
+  readonly hostname?: string;
+  readonly agent?: boolean;
   readonly exitCode?: number;
   readonly seconds?: number;
   readonly payloadBytes?: number;

@@ -95,6 +95,8 @@ export class MemoryHost {
   /** The kernel of each system; `linux` if there is none here. */
   readonly kernels = new Map<string, string>();
   readonly valid = new Set<string>([system("1")]);
+  /** Names of systems that have one of their own. */
+  readonly names = new Map<string, string>();
   /** Systems without a bin/switch-to-configuration, and those that know its action `check`. */
   readonly unswitchable = new Set<string>();
   readonly checking = new Set<string>();
@@ -146,6 +148,8 @@ export class MemoryHost {
   spool: PendingReport | null = null;
   readonly reports: string[] = [];
   machineId: string | null = null;
+  /** What the host is called now. */
+  name = "web1";
 
   /** What the next fetches fail with, and how long each takes. */
   readonly fetchErrors: (PullError | null)[] = [];
@@ -270,6 +274,7 @@ function toolsOf(host: MemoryHost): AgentTools {
   return {
     ...{ settings, log, mirrors, clock: time, timers: time },
     random: () => 0.5,
+    hostname: () => host.name,
     machineId: async () => host.machineId,
     ownProgram: ["/bin/node", `${system("1")}/bin/nixos-pull`],
     isService: true,
@@ -288,7 +293,11 @@ function toolsOf(host: MemoryHost): AgentTools {
     bootLoader: bootLoaderOf(host),
     activator: activatorOf(host),
     services: servicesOf(host),
-    systems: { inhibitors: async () => null, unitDefinition: async () => null },
+    systems: {
+      inhibitors: async () => null,
+      name: async (toplevel) => host.names.get(toplevel) ?? null,
+      unitDefinition: async () => null,
+    },
     deadline: {
       command: async (toplevel) => ["nixos-pull", "deadline", "--system", toplevel],
       async armForBoot(toplevel) {

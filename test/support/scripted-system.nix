@@ -40,7 +40,8 @@ let
   '';
 in
 build "nixos-system-${name}-${generation}" ''
-  mkdir -p $out/bin $out/sw
+  mkdir -p $out/bin $out/sw $out/etc/systemd/system
+  echo '[Service]' > $out/etc/systemd/system/nixos-pull.service
   ln -s ${program}/bin $out/sw/bin
   ln -s ${library} $out/sw/library
   ${if payloadBytes > 0 then "ln -s ${payload} $out/payload" else ""}

@@ -14,6 +14,8 @@ export type Problem =
   | { readonly kind: "units"; readonly units: readonly string[] }
   /** One of the operator's checks did not pass. */
   | { readonly kind: "check" }
+  /** The host has another name now, by which it is not this system's in the channel. */
+  | { readonly kind: "name" }
   /** No mirror gave a release. */
   | { readonly kind: "mirror" };
 
@@ -34,6 +36,9 @@ export type Blame = "own" | "world";
 export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolean): Blame {
   switch (problem.kind) {
     case "mirror":
+    // A system that names its host itself is refused before it is activated: it is the network
+    // that gave this name.
+    case "name":
       return "world";
     case "units":
       return problem.units.length > 0 && problem.units.every(isUnchanged) ? "world" : "own";

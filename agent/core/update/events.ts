@@ -37,6 +37,16 @@ export type Event = { readonly at: string } & (
   | { readonly type: "ActivationRejected"; readonly reason: Reason }
   /** Not the system's fault, as far as is known: it is undone and tried again. */
   | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
+  /**
+   * Somebody switched to another system while this one was judged. Nothing is undone. `gaveUp`:
+   * the drift policy leaves the host alone.
+   */
+  | {
+      readonly type: "ChangedByHand";
+      readonly reason: Reason;
+      readonly retryAt: string;
+      readonly gaveUp?: boolean;
+    }
   /** `rebootFrom` is this boot, if only another boot makes the way back complete. */
   | {
       readonly type: "RollbackSucceeded";

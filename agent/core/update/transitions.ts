@@ -106,6 +106,11 @@ export const TRANSITIONS: Transitions = {
   },
   Verifying: {
     HealthConfirmed: (state, { at }, record) => commit(record, state, at),
+    ChangedByHand: (state, { reason, retryAt, gaveUp }, record) =>
+      to(withoutWayBack(record), {
+        ...failed(state, reason, retryAt),
+        ...(gaveUp && { gaveUp }),
+      }),
     CommitBegun: beginCommit,
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
@@ -264,7 +269,10 @@ function noticeReboot(
   const pending = record.pendingReboot;
   if (pending === null) return record;
   if (pending.wayBack) return { ...record, pendingReboot: null };
-  const { baseline, trial } = pending;
+  const { trial } = pending;
+  // The boot ended whatever ran before it: the way back is to what every other boot starts.
+  const { profile, running } = pending.baseline;
+  const baseline = { ...pending.baseline, running: profile ?? running };
   const examined: Prepared = { ...attempted(pending), baseline, bootId, restarts: 0 };
   return {
     ...to(record, { name: "Verifying", ...examined, afterBoot: true, ...(trial && { trial }) }),

@@ -1,3 +1,4 @@
+import { hostname } from "node:os";
 import { readFile } from "node:fs/promises";
 import { hashMachineId } from "../../core/machine-id.ts";
 
@@ -9,4 +10,9 @@ export async function readMachineId(path: string): Promise<string | null> {
     // A host without an identity matches no binding, and one without bindings needs no identity.
     return null;
   }
+}
+
+/** What the kernel has as this host's name now; empty before it has one. */
+export function systemHostname(): string {
+  return hostname();
 }

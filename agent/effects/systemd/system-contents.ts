@@ -2,10 +2,29 @@ import { readdir, readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import type { NixStore, SystemContents } from "../../core/ports.ts";
 import { parseInhibitors } from "../../core/update/inhibitors.ts";
+import { systemNameOf } from "../../core/formats/system-name.ts";
+import { AGENT_UNIT } from "./service-manager.ts";
 import { ifMissing, readIfExists } from "../files/missing-file.ts";
 
 /** Below a toplevel. */
 const UNITS = "etc/systemd/system";
+
+/**
+ * The name by which the agent of a system looks itself up in a release, or null. `root` is the
+ * real directory of the toplevel.
+ */
+export async function systemNameIn(root: string): Promise<string | null> {
+  const [hostname, config] = await Promise.all([
+    readIfExists(join(root, "etc/hostname")),
+    readIfExists(join(root, "etc/nixos-pull/config.json")),
+  ]);
+  return systemNameOf({ hostname, config });
+}
+
+/** Whether a system has the agent's service. */
+export async function hasAgentIn(root: string): Promise<boolean> {
+  return (await textOf(join(root, UNITS, AGENT_UNIT))) !== null;
+}
 
 /** Reads what stands in systems of this store. */
 export function systemContentsOf(store: Pick<NixStore, "realPath">): SystemContents {
@@ -14,6 +33,8 @@ export function systemContentsOf(store: Pick<NixStore, "realPath">): SystemConte
       const text = await readIfExists(join(store.realPath(toplevel), "switch-inhibitors"));
       return text === null ? null : parseInhibitors(text);
     },
+
+    name: (toplevel) => systemNameIn(store.realPath(toplevel)),
 
     async unitDefinition(toplevel, unit) {
       const units = join(store.realPath(toplevel), UNITS);

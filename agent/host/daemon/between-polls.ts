@@ -1,3 +1,4 @@
+import { hostnameSchema } from "../../core/formats/manifest.ts";
 import { MAX_TIMER_MS, formatDuration } from "../../core/text/duration.ts";
 import type { Clock, StickWatch, Timers } from "../../core/ports.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -15,7 +16,7 @@ const CLOCK_JUMP_MS = 60_000;
 /** What waiting for the next poll takes. */
 export type WaitTools = Pick<
   AgentTools,
-  "settings" | "clock" | "timers" | "sticks" | "commandsWatch"
+  "settings" | "clock" | "timers" | "sticks" | "commandsWatch" | "hostname"
 >;
 
 /**
@@ -26,9 +27,10 @@ export type WaitTools = Pick<
 export async function waitForNews(
   ms: number,
   reports: Pick<ReportDelivery, "untilRetry" | "retry">,
-  { settings, clock, timers, sticks, commandsWatch }: WaitTools,
+  tools: WaitTools,
   signal: AbortSignal,
 ): Promise<string | undefined> {
+  const { settings, clock, timers, sticks, commandsWatch } = tools;
   return firstOf(signal, [
     async (ended) => {
       await pauseAndRetry(ms, reports, timers, ended);
@@ -38,6 +40,7 @@ export async function waitForNews(
     (ended) => stickNews(sticks, settings.sticks.watch, timers, ended),
     async (ended) =>
       (await commandsWatch.untilNews(ended)) ? "somebody gave this host an order" : undefined,
+    (ended) => newName(tools, ended),
   ]);
 }
 
@@ -107,6 +110,31 @@ async function firstOf(
   );
   const came = await Promise.all(waiting);
   return came.find((it) => it !== undefined);
+}
+
+/** So often the host's name is looked at. */
+const NAME_LOOK_MS = 5_000;
+
+/** The name that the host has now, if it is another than it was followed by; else null. */
+export function nameNow({
+  settings,
+  hostname,
+}: Pick<AgentTools, "settings" | "hostname">): string | null {
+  const name = hostname();
+  return name !== settings.hostname && hostnameSchema.safeParse(name).success ? name : null;
+}
+
+/** Waits until the host has another name; if the settings have its name, for the end. */
+async function newName(tools: WaitTools, ended: AbortSignal): Promise<string | undefined> {
+  const { settings, timers } = tools;
+  const every = settings.isNamedBySystem ? NAME_LOOK_MS : Infinity;
+  const isOver = (): boolean => ended.aborted;
+  while (!isOver()) {
+    await pause(every, timers, ended);
+    const name = isOver() ? null : nameNow(tools);
+    if (name !== null) return `this host is called ${name} now`;
+  }
+  return undefined;
 }
 
 /** Waits until a stick came or changed; if there is none to watch, for the end. */

@@ -7,7 +7,7 @@ import { serveHostMetrics, writeMetricsFile, type MetricsTools } from "../report
 import { ReportDelivery, type DeliveryTools } from "../report/report-delivery.ts";
 import { handReport, type StickReportTools } from "../report/stick-report.ts";
 import { tick, type TickTools } from "../tick.ts";
-import { waitForNews, type WaitTools } from "./between-polls.ts";
+import { nameNow, waitForNews, type WaitTools } from "./between-polls.ts";
 import { TickLog } from "./tick-log.ts";
 import { FailureHook, type FailureHookTools } from "./failure-hook.ts";
 import { nextOccasion } from "./next-occasion.ts";
@@ -29,13 +29,20 @@ export type DaemonTools = TickTools &
   FailureHookTools &
   PaceTools;
 
+/** Why the service ended. */
+export type DaemonEnd =
+  /** It was stopped, or makes way for another agent. */
+  | "stopped"
+  /** The host has another name now, by which it has to be followed. */
+  | "renamed";
+
 /**
  * Polls until `signal` says stop, and then ends at the next safe point: downloads stop at once
  * and are resumed later, a running activation is brought to its end. It also ends once the
- * system has another agent: the service manager starts that in its place. Throws AGENT_RUNNING
- * if another agent has the state directory.
+ * system has another agent: the service manager starts that in its place; and if the host gets
+ * another name. Throws AGENT_RUNNING if another agent has the state directory.
  */
-export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promise<void> {
+export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promise<DaemonEnd> {
   const { state, locks } = tools;
   await state.prepare();
   const release = await locks.take("agent");
@@ -51,7 +58,7 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
     closeSocket = await openStatusSocket(tools);
     closeMetrics = await serveHostMetrics(tools);
     await announceHostKey(tools);
-    await pollUntilStopped(tools, signal);
+    return await pollUntilStopped(tools, signal);
   } finally {
     await closeMetrics?.();
     await closeSocket?.();
@@ -60,7 +67,7 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
 }
 
 /** Ticks, tells about it and waits, again and again. */
-async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promise<void> {
+async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promise<DaemonEnd> {
   const { settings, log, sticks, commandsWatch, successor } = tools;
   const reports = new ReportDelivery(tools);
   const rhythm = {
@@ -81,12 +88,14 @@ async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promis
     log.debug(`next poll in ${formatDuration(wait)}`);
     if ((await successor.look()).differs) {
       log.info("this system has another agent or configuration now; ending to be started as that");
-      return;
+      return "stopped";
     }
     const news = await waitForNews(wait, reports, tools, signal);
     if (news !== undefined) log.info(`${news}; polling now`);
+    if (settings.isNamedBySystem && nameNow(tools) !== null) return "renamed";
   }
   log.info("stopped");
+  return "stopped";
 }
 
 /** A host that nobody can log in to goes on without its socket. */

@@ -1,5 +1,5 @@
 import { PullError, toPullError } from "../../core/errors.ts";
-import type { Release } from "../../core/formats/manifest.ts";
+import { entryOf, type Manifest, type Release } from "../../core/formats/manifest.ts";
 import type { TrustMemories } from "../../core/release/acceptance.ts";
 import {
   RestartWatch,
@@ -32,7 +32,8 @@ export interface HealthProblem {
 }
 
 /** What judging takes. */
-export type HealthGateTools = PollTools & Pick<AgentTools, "services" | "store" | "probe" | "log">;
+export type HealthGateTools = PollTools &
+  Pick<AgentTools, "services" | "store" | "probe" | "hostname" | "log">;
 
 /**
  * Judges the system that runs now. It must be the release, without units that failed only
@@ -81,8 +82,7 @@ async function examine(
   if (units !== null) return units;
   const check = await judgeChecks(release, tools, signal);
   if (check !== null) return unhealthy(check, { kind: "check" });
-  const reason = tools.settings.health.mirror ? await judgeMirrors(trust, tools, signal) : null;
-  return reason && { reason, problem: { kind: "mirror" } };
+  return tools.settings.health.mirror ? judgeMirrors(release, trust, tools, signal) : null;
 }
 
 function unhealthy(message: string, problem: Problem): HealthProblem {
@@ -143,16 +143,33 @@ async function judgeChecks(
   return null;
 }
 
+/** Whether a release can be read now, and the host finds itself in it. */
 async function judgeMirrors(
+  release: Release,
   trust: TrustMemories,
-  tools: PollTools,
+  tools: HealthGateTools,
   signal: AbortSignal | undefined,
-): Promise<Reason | null> {
+): Promise<HealthProblem | null> {
   const { accepted, error } = await poll(tools, trust, signal);
-  if (accepted) return null;
+  if (accepted) return judgeName(release, accepted.signed.manifest, tools.hostname());
   const why = error ?? new PullError("MIRROR_UNREACHABLE", "no mirror answered");
-  return {
-    code: "HEALTH_MIRROR",
-    message: `no release can be read now: ${why.code}: ${why.message}`,
-  };
+  const message = `no release can be read now: ${why.code}: ${why.message}`;
+  return { reason: { code: "HEALTH_MIRROR", message }, problem: { kind: "mirror" } };
+}
+
+/**
+ * Whether a host that has another name now finds itself in the channel, as the same system. One
+ * that the channel no longer names by its old name either is no fault of the system.
+ */
+function judgeName(release: Release, manifest: Manifest, name: string): HealthProblem | null {
+  if (name === release.hostname) return null;
+  const entry = entryOf(manifest, name);
+  if (entry?.toplevel === release.toplevel) return null;
+  if (entry === undefined && entryOf(manifest, release.hostname) === undefined) return null;
+  const finds =
+    entry === undefined ? `does not name ${name}` : `names ${entry.toplevel} for ${name}`;
+  const message =
+    `the host is called ${name} now, and was ${release.hostname}: ` +
+    `release ${manifest.sequence} ${finds}`;
+  return { reason: { code: "HEALTH_UNBLAMED", message }, problem: { kind: "name" } };
 }

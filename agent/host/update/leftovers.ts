@@ -18,6 +18,7 @@ export async function removePreparations(
   { services, roots, deadline, bootLoader, store, log }: PreparationTools,
 ): Promise<void> {
   await services.disarmDeadline();
+  await roots.release(ROOT.chosen);
   if (!unfinishedWayBack) {
     await roots.release(ROOT.previousProfile);
     await roots.release(ROOT.previousRunning);

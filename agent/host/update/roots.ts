@@ -8,6 +8,8 @@ export const ROOT = {
   /** The way back, for as long as a system is not committed. */
   previousProfile: "previous-profile",
   previousRunning: "previous-running",
+  /** The generation that a person goes back to. */
+  chosen: "chosen",
   /** The system that the next boot tries. */
   trial: "trial",
   /** The agent that goes back at the deadline. */

@@ -51,8 +51,12 @@ export async function runSteps(
     if (event.type === "ActivationRejected" || event.type === "ActivationInterrupted") {
       tools.log.error(`${event.reason.message}; going back`, { code: event.reason.code });
     }
+    if (event.type === "ChangedByHand") {
+      tools.log.warn(event.reason.message, { code: event.reason.code });
+    }
     await journal.happened(event, details);
-    if (event.type === "AttemptFailed" && isPastTheLine(state)) {
+    const isLeft = event.type === "AttemptFailed" || event.type === "ChangedByHand";
+    if (isLeft && isPastTheLine(state)) {
       await removePreparations(journal.record, tools);
     }
     if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
@@ -70,6 +74,7 @@ function failureAfter(
     case "ActivationInterrupted":
       return new PullError(event.reason.code, event.reason.message);
     case "AttemptFailed":
+    case "ChangedByHand":
       return thrown ?? new PullError(event.reason.code, event.reason.message);
     case "RollbackFailed":
     case "RevertFailed":

@@ -31,6 +31,8 @@ export interface PublishOptions extends NextReleaseOptions, PositionRequest {
   readonly barrier: BarrierRequest;
   /** Files that may be published although they hold private keys. */
   readonly allowSecrets: readonly AllowedSecret[];
+  /** Hosts whose systems may have no agent. */
+  readonly allowWithoutAgent: readonly string[];
   /** Binary cache that is kept between publishes; a temporary one if absent. */
   readonly cache?: string | undefined;
   readonly onProgress: (progress: PublishProgress) => void;

@@ -16,11 +16,12 @@ import { buildContext, buildSystems } from "./nix-builder.ts";
 import { packSystems } from "./pack-systems.ts";
 import type { PublishOptions } from "./publish-options.ts";
 import { countSignedPaths } from "./reusable-archive.ts";
+import { checkSystems } from "./system-checks.ts";
 
 /**
  * Builds, packs, signs and places a release. Hosts see the release before until the manifest is
  * renamed into place, at the very end. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
- * SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
+ * HOSTNAME_MISMATCH, AGENT_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
  */
 export async function publish(options: PublishOptions): Promise<PublishedRelease> {
   checkRequest(options);
@@ -32,6 +33,7 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
     checkWaves(options.rollout.waves, expectedHosts(options, current));
 
     const toplevels = await buildAll(options, join(writer.work, "roots"));
+    await checkSystems(toplevels, options);
     const library = await NarLibrary.open(open, current);
     const systems = await packSystems({ writer, options, library, toplevels });
     const packed = await withIndexPatches(writer, options, systems, library);
@@ -59,7 +61,8 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
 }
 
 /** Throws USAGE for options that contradict each other. */
-function checkRequest({ hosts, refresh, storeKeys }: PublishOptions): void {
+function checkRequest(options: PublishOptions): void {
+  const { hosts, refresh, storeKeys, allowWithoutAgent } = options;
   if (refresh && hosts.length > 0) {
     throw new PullError("USAGE", "expected no hosts with --refresh: it changes no system");
   }
@@ -71,6 +74,11 @@ function checkRequest({ hosts, refresh, storeKeys }: PublishOptions): void {
   for (const { hostname } of hosts) {
     if (seen.has(hostname)) throw new PullError("USAGE", `host ${hostname} is named twice`);
     seen.add(hostname);
+  }
+  for (const hostname of allowWithoutAgent) {
+    if (seen.has(hostname)) continue;
+    const message = `--allow-without-agent: expected a host that is published, found ${hostname}`;
+    throw new PullError("USAGE", message);
   }
 }
 

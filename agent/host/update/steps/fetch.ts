@@ -6,13 +6,16 @@ import type { Step } from "../step.ts";
 
 /** What fetching takes. */
 export type FetchStepTools = RetryTools &
-  Pick<AgentTools, "roots" | "closures" | "activator" | "log"> & {
+  Pick<AgentTools, "roots" | "closures" | "activator" | "systems" | "log"> & {
     readonly onArchiveRead?: ArchiveListener;
   };
 
-/** Brings the closure into the store and holds it there. */
+/**
+ * Brings the closure into the store and holds it there. A system that does not go with this host
+ * is refused before anything is touched.
+ */
 export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signal }, tools) => {
-  const { roots, closures, activator, log, onArchiveRead } = tools;
+  const { roots, closures, activator, systems, log, onArchiveRead } = tools;
   const { release } = state;
   await roots.hold(ROOT.pending, release.toplevel);
   const summary = await closures.fetch(release, { signal, onArchiveRead });
@@ -22,6 +25,13 @@ export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signa
   if (!(await activator.canActivate(release.toplevel))) {
     const message = `${release.toplevel}: expected an executable bin/switch-to-configuration`;
     return { event: attemptFailed(state, { code: "NOT_A_SYSTEM", message }, tools), details };
+  }
+  const name = await systems.name(release.toplevel);
+  if (name !== null && name !== release.hostname) {
+    const message =
+      `${release.toplevel} calls itself ${JSON.stringify(name)}: expected ` +
+      `${JSON.stringify(release.hostname)}, or no name of its own`;
+    return { event: attemptFailed(state, { code: "HOSTNAME_MISMATCH", message }, tools), details };
   }
   return { event: { type: "ClosureImported" }, details };
 };

@@ -245,13 +245,9 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
   const { toplevel, generation } = state.target;
   const { store, log } = tools;
   const isProfile =
-    generation === null
-      ? (await store.profileToplevel()) === toplevel
-      : (await store.profileGeneration()) === generation;
-  if (!isProfile) {
-    if (generation === null) await store.setProfile(toplevel);
-    else await store.restoreProfile(generation);
-  }
+    (await store.profileToplevel()) === toplevel &&
+    (generation === null || (await store.profileGeneration()) === generation);
+  if (!isProfile) await restoreProfile({ profile: toplevel, generation }, store);
   log.info(`activating ${toplevel}, generation ${generation ?? "new"}`);
   const { running } = await observe(store);
   const isBoot = await isInhibited(running, toplevel, tools);

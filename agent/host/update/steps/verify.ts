@@ -6,6 +6,7 @@ import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
+import { changedByHand, type HandMadeTools } from "../hand-made.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
 import { passHealthGate, type HealthGateTools, type HealthProblem } from "../health-gate.ts";
 import type { Step } from "../step.ts";
@@ -14,6 +15,7 @@ import { makeWay, type TakeOverTools } from "../take-over.ts";
 /** What verifying takes. */
 export type VerifyTools = HealthGateTools &
   TakeOverTools &
+  HandMadeTools &
   Pick<AgentTools, "boot" | "systems" | "bootLoader">;
 
 /** Leads back: for good if the system is to blame, else to be tried again. */
@@ -93,6 +95,8 @@ async function judgeBootActivation(
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
   const { release, baseline, afterBoot } = state;
   const { attempts } = tools.settings.activation;
+  const before = await changedByHand(state, tools);
+  if (before !== null) return { event: before };
   if (!afterBoot && (await wasCutOff(state, tools))) {
     const message = "the host went down meanwhile";
     return { event: interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts) };
@@ -108,7 +112,11 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   const { failedJobs = null } = state;
   const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
   const found = await passHealthGate(subject, tools, signal);
-  if (found) return { event: await blame(state, found, tools) };
+  if (found) {
+    const isOther = found.problem.kind === "wrongSystem";
+    const meanwhile = isOther ? await changedByHand(state, tools) : null;
+    return { event: meanwhile ?? (await blame(state, found, tools)) };
+  }
   if (state.trial) return { event: { type: "CommitBegun", rebootNeeded: false } };
   if (afterBoot || !setsProfile(release.mode)) return { event: { type: "HealthConfirmed" } };
   const rebootNeeded = await tools.boot.needsReboot(release.toplevel);

@@ -103,6 +103,13 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     { requiredKeys: ["type", "at"] },
   ),
   HealthConfirmed: fc.record({ type: fc.constant("HealthConfirmed"), at: times }),
+  ChangedByHand: fc.record(
+    {
+      ...{ type: fc.constant("ChangedByHand"), at: times, reason: reasons, retryAt: times },
+      gaveUp: fc.boolean(),
+    },
+    { requiredKeys: ["type", "at", "reason", "retryAt"] },
+  ),
   CommitBegun: fc.record({
     type: fc.constant("CommitBegun"),
     at: times,

@@ -3,8 +3,10 @@ import { PullError } from "../../../../agent/core/errors.ts";
 import { confirmRelease, holdHost, unholdHost } from "../../../../agent/host/operator-commands.ts";
 import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
 import { readStatus } from "../../../../agent/host/report/host-status.ts";
+import { passDeadline } from "../../../../agent/host/pass-deadline.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { rejectionOf } from "../../../support/failure.ts";
+import { sampleHost } from "../../../support/sample-release.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
 const PATIENT = { insistence: "patient" } as const;
@@ -146,9 +148,11 @@ describe("a rollback by hand", () => {
       toplevel: system("1"),
     });
     expect(host.takeCalls()).toEqual([
+      "hold chosen 1",
       "[Reverting]",
       "restore generation 1",
       "switch 1",
+      "release chosen",
       "disarm boot deadline",
       "abandon fetch",
       "hook /back",
@@ -213,11 +217,12 @@ describe("a rollback by hand", () => {
     expect(host.history.at(-1)).toMatchObject({ event: "RevertFailed", message });
     host.takeCalls();
     await rollBackByHand(host.tools, 3);
-    expect(host.takeCalls().slice(0, 4)).toEqual([
+    expect(host.takeCalls().slice(0, 5)).toEqual([
       "switch 1",
+      "hold chosen 0",
       "restore generation 3",
       "switch 0",
-      "disarm boot deadline",
+      "release chosen",
     ]);
     expect(host.record?.state).toEqual({ name: "Idle" });
   });
@@ -366,5 +371,125 @@ describe("a pending reboot", () => {
     host.rebootSlot = "taken";
     await tick(host.tools, PATIENT);
     expect(host.record?.holdsRebootSlot).toBe(false);
+  });
+});
+
+describe("a switch that a person makes by hand while a release is judged", () => {
+  /** A host on which somebody switches to system 9 while release 7 is judged. */
+  function changedHost(config: object = {}): MemoryHost {
+    const check = { name: "website", kind: "http", url: "http://localhost/" };
+    const host = new MemoryHost({
+      ...config,
+      health: { settle: "1s", interval: "1s", timeout: "3s", checks: [check] },
+    });
+    host.publish({ sequence: 7, system: "2" });
+    const { tools } = host;
+    const probe: typeof tools.probe = async () => {
+      host.running = system("9");
+      throw new PullError("HEALTH_FAILED", "not yet");
+    };
+    Object.assign(tools, { probe });
+    return host;
+  }
+
+  test("is left alone and said, and neither undone nor denied", async () => {
+    const host = changedHost();
+    const { error } = await tick(host.tools, PATIENT);
+    expect(error?.code).toBe("CHANGED_BY_HAND");
+    expect(host.running).toBe(system("9"));
+    expect(host.deadline).toBeNull();
+    expect(host.record).toMatchObject({
+      ...{ committed: null, denied: [] },
+      state: { name: "Failed", gaveUp: true, reason: { code: "CHANGED_BY_HAND" } },
+    });
+    expect(host.history.at(-1)).toMatchObject({
+      ...{ event: "ChangedByHand", code: "CHANGED_BY_HAND" },
+      message: expect.stringMatching(/switched to .*-9 while release 7 .*left as it is/) as string,
+    });
+    host.takeCalls();
+    expect(await tick(host.tools, PATIENT)).toMatchObject({
+      decision: { kind: "backoff", until: null, reason: { code: "CHANGED_BY_HAND" } },
+    });
+    expect(host.takeCalls()).toEqual([]);
+  });
+
+  test("ends with the release if the drift policy says so, or a person", async () => {
+    for (const [config, insistence] of [
+      [{ drift: "revert" }, "patient"],
+      [{}, "retry"],
+    ] as const) {
+      const host = changedHost(config);
+      await tick(host.tools, PATIENT);
+      const tools = { ...host.tools, probe: async () => undefined };
+      expect(await tick(tools, { insistence })).toMatchObject({ updated: true });
+      expect(host.running).toBe(system("2"));
+    }
+  });
+
+  test("is not undone by the deadline either", async () => {
+    const host = changedHost();
+    const stopped = {
+      ...host.tools,
+      probe: async () => {
+        throw host.interrupted;
+      },
+    };
+    await tick(stopped, PATIENT);
+    expect(host.record?.state.name).toBe("Verifying");
+    host.running = system("9");
+    await passDeadline(host.tools, system("2"));
+    expect(host.running).toBe(system("9"));
+    expect(host.record?.state).toMatchObject({ name: "Failed", gaveUp: true });
+  });
+
+  test("is told from a trial that did not come up", async () => {
+    const host = changedHost();
+    host.cannotTry = null;
+    host.kernels.set(system("2"), "linux 2");
+    host.publish({ sequence: 7, system: "2", mode: "boot" });
+    await tick(host.tools, PATIENT);
+    host.boot();
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({
+      denied: [],
+      state: { reason: { code: "CHANGED_BY_HAND" } },
+    });
+  });
+});
+
+describe("a host's name", () => {
+  test("is never another host's: the system is refused before anything is touched", async () => {
+    const host = new MemoryHost();
+    host.names.set(system("2"), "db1");
+    host.publish({ sequence: 7, system: "2" });
+    const { error } = await tick(host.tools, PATIENT);
+    expect(error).toMatchObject({ code: "HOSTNAME_MISMATCH" });
+    expect(host.running).toBe(system("1"));
+    expect(host.events).not.toContain("BaselineRecorded");
+    expect(host.record).toMatchObject({ denied: [], state: { name: "Failed" } });
+    host.names.set(system("3"), "web1");
+    host.publish({ sequence: 8, system: "3" });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true });
+  });
+
+  test.each([
+    ["is in no release leads back", {}, "HEALTH_UNBLAMED"],
+    ["is another host's leads back", { db1: sampleHost() }, "HEALTH_UNBLAMED"],
+    [
+      "names the same system is followed on",
+      { db1: sampleHost({ toplevel: system("2") }) },
+      undefined,
+    ],
+  ])("that the new system changes and that %s", async (_, others, code) => {
+    const host = new MemoryHost();
+    const hosts = { web1: sampleHost({ toplevel: system("2") }), ...others };
+    host.publish({ sequence: 7, system: "2", hosts });
+    const meanwhile = (): void => {
+      host.name = "db1";
+    };
+    host.nextSwitch("test 2", { exitCode: 0, meanwhile });
+    const { error } = await tick(host.tools, PATIENT);
+    expect(error?.code).toBe(code);
+    expect(host.running).toBe(system(code === undefined ? "2" : "1"));
   });
 });

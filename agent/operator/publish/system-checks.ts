@@ -1,0 +1,54 @@
+import { PullError } from "../../core/errors.ts";
+import { hasAgentIn, systemNameIn } from "../../effects/systemd/system-contents.ts";
+import type { PublishOptions } from "./publish-options.ts";
+
+/** What the checks of built systems need to know. */
+type CheckOptions = Pick<PublishOptions, "allowWithoutAgent" | "onProgress">;
+
+/**
+ * Refuses systems after which their hosts would follow no later release: those that call
+ * themselves by another name than the one that they are published for, and those without an
+ * agent, unless that is allowed for the host. Throws HOSTNAME_MISMATCH, AGENT_MISSING.
+ */
+export async function checkSystems(
+  toplevels: ReadonlyMap<string, string>,
+  { allowWithoutAgent, onProgress }: CheckOptions,
+): Promise<void> {
+  const misnamed: string[] = [];
+  const agentless: string[] = [];
+  for (const [hostname, toplevel] of toplevels) {
+    const name = await systemNameIn(toplevel);
+    if (name !== null && name !== hostname) {
+      misnamed.push(`${hostname}: its system calls itself ${JSON.stringify(name)}`);
+    }
+    if (!(await hasAgentIn(toplevel))) agentless.push(hostname);
+  }
+  if (misnamed.length > 0) {
+    throw new PullError(
+      "HOSTNAME_MISMATCH",
+      `${few(misnamed, "; ")}. Such a host would not find itself in any later release: set ` +
+        "networking.hostName, or services.nixos-pull.settings.hostname, to the published name",
+    );
+  }
+  const refused = agentless.filter((hostname) => !allowWithoutAgent.includes(hostname));
+  if (refused.length > 0) {
+    throw new PullError(
+      "AGENT_MISSING",
+      `no nixos-pull.service in the system of ${few(refused, ", ")}: such a host would follow no ` +
+        "later release. Enable services.nixos-pull there, or give --allow-without-agent HOST",
+    );
+  }
+  if (agentless.length > 0) {
+    const message = `${few(agentless, ", ")}: without nixos-pull after this release`;
+    onProgress({ phase: "warning", message });
+  }
+}
+
+/** Hosts beyond this number are only counted. */
+const MAX_NAMED = 5;
+
+function few(items: readonly string[], separator: string): string {
+  const more = items.length - MAX_NAMED;
+  const shown = items.slice(0, MAX_NAMED).join(separator);
+  return more > 0 ? `${shown}${separator}and ${more} more` : shown;
+}
