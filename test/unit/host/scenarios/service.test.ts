@@ -32,6 +32,29 @@ describe("the service", () => {
     expect([...host.locked]).toEqual([]);
   });
 
+  test("ends soon after the host got another name, to go on by that", async () => {
+    const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "1" });
+    void host.time.sleep(12_000).then(() => {
+      host.name = "-no name-";
+    });
+    void host.time.sleep(22_000).then(() => {
+      host.name = "edge7";
+    });
+    expect(await runDaemon(host.tools, new AbortController().signal)).toBe("renamed");
+    expect(host.time.steadyMs()).toBeLessThan(30_000);
+    expect(host.logged).toContain("info: this host is called edge7 now; polling now");
+    expect([...host.locked]).toEqual([]);
+  });
+
+  test("keeps a name of its own, whatever the system is called", async () => {
+    const host = new MemoryHost({ hostname: "web1", poll: { interval: "10m", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "1" });
+    host.name = "edge7";
+    await served(host, 15 * MINUTE_MS);
+    expect(host.files.get("counters.json")).toMatchObject({ polls: 2 });
+  });
+
   test("adds jitter to each wait", async () => {
     const host = new MemoryHost({ poll: { interval: "10m", jitter: "10m" } });
     host.publish({ sequence: 7, system: "1" });
