@@ -351,8 +351,9 @@ function toolsOf(host: ExploredHost): AgentTools {
       ...tools.state,
       async save(record) {
         host.note();
-        await tools.state.save(record);
+        const saved = await tools.state.save(record);
         host.note();
+        return saved;
       },
     },
   };
