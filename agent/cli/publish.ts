@@ -24,7 +24,14 @@ import { printPublished, publishedSchema } from "./display/published.ts";
 import { expiresOption } from "./options/change.ts";
 import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
-import { readSecretKey, signerKeyOption, signerOption, signersOf } from "./options/signers.ts";
+import {
+  memoryOption,
+  memoryPathOf,
+  readSecretKey,
+  signerKeyOption,
+  signerOption,
+  signersOf,
+} from "./options/signers.ts";
 import { natural, positive, repeatable } from "./options/values.ts";
 
 function definition() {
@@ -44,6 +51,7 @@ function publishing() {
     .addOption(repeatable("--store-key <file>", "secret key for store paths", "the keys"))
     .addOption(signerOption())
     .addOption(signerKeyOption())
+    .addOption(memoryOption())
     .addOption(repeatable("-p, --public-key <key>", "a key of the current release or draft"))
     .addOption(
       repeatable(
@@ -144,8 +152,15 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     allowSecrets: options.allowSecrets.map(parseAllowedSecret),
     allowWithoutAgent: options.allowWithoutAgent,
     clock: systemClock,
+    memory: memoryPathOf({
+      memory: options.memory,
+      keys: [...options.key, ...options.storeKey],
+    }),
     signal,
     onProgress,
+    onWarning: (message) => {
+      onProgress({ phase: "warning", message });
+    },
   });
   progress.clear();
   printPublished(published, options);
@@ -200,6 +215,7 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
     draft,
     trust: { publicKeys, threshold },
     clock: systemClock,
+    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
   });
   printPublished(published, options);
   return EXIT.ok;

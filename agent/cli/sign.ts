@@ -11,7 +11,13 @@ import {
 import { hostSystemSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
 import { counted, formatTable, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
-import { signerKeyOption, signerOption, signersOf } from "./options/signers.ts";
+import {
+  memoryOption,
+  memoryPathOf,
+  signerKeyOption,
+  signerOption,
+  signersOf,
+} from "./options/signers.ts";
 import { repeatable } from "./options/values.ts";
 
 /** What `sign --json` prints. */
@@ -29,6 +35,7 @@ function definition() {
     .addOption(repeatable("-k, --key <file>", "secret key"))
     .addOption(signerOption())
     .addOption(signerKeyOption())
+    .addOption(memoryOption())
     .option("--channel <name>", "the channel, if a mirror is given", "stable")
     .addOption(jsonOption(signSchema));
 }
@@ -46,11 +53,10 @@ async function sign(
 ): CommandResult {
   const signers = await signersOf(options, signal);
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");
-  const { file, manifest, digest, added, claimed } = await signRelease(
-    target,
-    options.channel,
+  const { file, manifest, digest, added, claimed } = await signRelease(target, options.channel, {
     signers,
-  );
+    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+  });
   const { channel, epoch, createdAt, expiresAt } = manifest;
   const hosts = Object.entries(manifest.hosts).map(([hostname, entry]) => ({
     ...{ hostname, toplevel: entry.toplevel, mode: activationOf(manifest, entry).mode },

@@ -143,6 +143,11 @@ export const ERROR_KINDS = {
 
   BUILD_FAILED: kind(EXIT.publish, "Nix could not build a system"),
   PUBLISH_FAILED: kind(EXIT.publish, "the release could not be put together"),
+  RELEASE_BEHIND: kind(
+    EXIT.publish,
+    "a newer release was signed before than the mirror or draft has",
+  ),
+  RELEASE_FORKED: kind(EXIT.publish, "what was signed before and the mirror or draft disagree"),
   SIGNER_FAILED: kind(EXIT.publish, "an external signer gave no valid signature"),
   OPTION_UNKNOWN: kind(EXIT.usage, "a host's configuration has no such option"),
   OPTION_UNDEFINED: kind(EXIT.configuration, "an option has neither a definition nor a default"),

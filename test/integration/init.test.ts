@@ -174,7 +174,13 @@ async function committed(directory: string): Promise<Record<string, string>> {
   const bin = await temporaryDirectory();
   const program = `#!/bin/sh\nexec '${process.execPath}' '${BUNDLE}' "$@"\n`;
   await writeFile(join(bin, "nixos-pull"), program, { mode: 0o755 });
-  return { PATH: `${bin}:${process.env["PATH"] ?? ""}` };
+  // The script commits what it remembers.
+  const [name, email] = ["t", "t@example.org"];
+  return {
+    PATH: `${bin}:${process.env["PATH"] ?? ""}`,
+    ...{ GIT_AUTHOR_NAME: name, GIT_AUTHOR_EMAIL: email },
+    ...{ GIT_COMMITTER_NAME: name, GIT_COMMITTER_EMAIL: email },
+  };
 }
 
 describe("the scripts", () => {
@@ -190,8 +196,10 @@ describe("the scripts", () => {
     expect(output).toMatch(/Published release 1 of stable, signed by fleet-1/);
     expect(output).toMatch(/web1 +ok/);
     expect(output).toMatch(/db1 +ok/);
-    // What was published is ignored: the checkout is clean still.
+    // What was published is ignored, and what was signed is committed: the checkout is clean still.
     expect(runIn(directory, "git", ["status", "--porcelain"])).toBe("");
+    expect(runIn(directory, "git", ["ls-files", "memory.json"])).toBe("memory.json\n");
+    expect(runIn(directory, "git", ["log", "-1", "--format=%s"])).toContain("Remember");
   });
 
   test("a flake is published by the same script", async () => {

@@ -135,7 +135,7 @@ export class AttackWorld {
     // Without the last index, release 2's comes from its archive and not as a patch.
     await rm(join(world.state, "indexes"), { recursive: true });
     await world.publish(["--host", `web1=${second}`, "--host", `db1=${first}`]);
-    for (const name of RESTORED) {
+    for (const name of [...RESTORED, "fleet-1.memory"]) {
       await cp(join(directory, name), join(world.#snapshot, name), COPIED);
     }
     return world;
@@ -145,7 +145,7 @@ export class AttackWorld {
     await removeTree(this.directory);
   }
 
-  /** The mirror with release 2, the host's memory of release 1, and plain settings. */
+  /** The mirror with release 2, what signers and host remember of it, and plain settings. */
   async restore(): Promise<void> {
     this.#settings = {};
     this.#stagingMayStay = false;
@@ -154,6 +154,10 @@ export class AttackWorld {
       await rm(join(this.directory, name), { recursive: true, force: true });
       await cp(join(this.#snapshot, name), join(this.directory, name), COPIED);
     }
+    for (const name of await readdir(this.directory)) {
+      if (name.endsWith(".memory")) await rm(join(this.directory, name));
+    }
+    await cp(join(this.#snapshot, "fleet-1.memory"), join(this.directory, "fleet-1.memory"));
     // As after a boot: the record's copy would hide what a case does to the record.
     await rm(`${this.state}.run`, { recursive: true, force: true });
   }

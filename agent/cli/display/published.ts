@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { releaseSchema } from "../../core/formats/manifest.ts";
+import { describePosition, releaseSchema } from "../../core/formats/manifest.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import { bytesSchema, countSchema, hostSystemSchema, printJson, releaseShape } from "./json.ts";
 import { counted, formatBytes, formatTable, note, printLine } from "./output.ts";
@@ -9,6 +9,7 @@ export const publishedSchema = z.strictObject({
   ...releaseShape,
   manifest: z.string().describe("the file that was written"),
   draft: z.boolean().describe("true if the release is not in force yet"),
+  unchanged: z.boolean().describe("true if there was nothing to change: nothing was signed"),
   dropped: z.array(z.string()).describe("hosts that the release no longer names"),
   hosts: z
     .array(
@@ -35,6 +36,13 @@ export function printPublished(
     return;
   }
   const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
+  if (published.unchanged) {
+    printLine(
+      `Nothing changes: release ${describePosition({ epoch, sequence })} of ${channel} stays in ` +
+        "force, and nothing was signed.",
+    );
+    return;
+  }
   printLine(
     `${draft ? "Drafted" : "Published"} release ${sequence} of ${channel}` +
       `${epoch === 0 ? "" : `, epoch ${epoch}`}, signed by ${signedBy.join(", ") || "nobody yet"}, ` +

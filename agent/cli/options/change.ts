@@ -8,7 +8,14 @@ import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
 import { publishedSchema } from "../display/published.ts";
 import { jsonOption } from "./json.ts";
-import { signerKeyOption, signerOption, signersOf, type SignerOptions } from "./signers.ts";
+import {
+  memoryOption,
+  memoryPathOf,
+  signerKeyOption,
+  signerOption,
+  signersOf,
+  type SignerOptions,
+} from "./signers.ts";
 import { duration, repeatable } from "./values.ts";
 
 /** A `release` command that reads the release in force; `--json` prints what `output` describes. */
@@ -26,6 +33,7 @@ export function changeCommand(name: string, summary: string) {
     .addOption(repeatable("-k, --key <file>", "secret key"))
     .addOption(signerOption())
     .addOption(signerKeyOption())
+    .addOption(memoryOption())
     .addOption(expiresOption())
     .option("--draft <file>", "write the release here, for others to sign, not into force")
     .option("--unsigned <file>", "the same, signed by nobody");
@@ -51,6 +59,7 @@ export interface ChangeCommandOptions extends SignerOptions {
   readonly expires: number;
   readonly draft?: string;
   readonly unsigned?: string;
+  readonly memory?: string;
 }
 
 /** What the operator is to change, and who signs it. Throws USAGE, KEY_INVALID. */
@@ -74,6 +83,7 @@ export async function changeOptions(
     draft: unsigned ?? options.draft,
     expiresInMs: options.expires,
     clock: systemClock,
+    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
     signal,
     onWarning: (message) => {
       note(`nixos-pull: ${message}`);

@@ -1,4 +1,5 @@
 import { readFile, stat } from "node:fs/promises";
+import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
@@ -22,6 +23,35 @@ export function signerOption() {
 /** `--signer-key`: the public key of that program's signatures. */
 export function signerKeyOption() {
   return new Option("--signer-key <key>", "the public key of that signer, NAME:BASE64");
+}
+
+/** `--memory`: where it is remembered what was signed. */
+export function memoryOption() {
+  return new Option(
+    "--memory <file>",
+    "remembers what was signed, so that a mirror that was set back is noticed (default: beside the first key)",
+  );
+}
+
+/**
+ * The file that remembers what was signed: `--memory`, or `fleet.memory` beside `fleet.secret`.
+ * Null, with a warning, if there is neither.
+ */
+export function memoryPathOf({
+  memory,
+  keys,
+}: {
+  readonly memory?: string | undefined;
+  readonly keys: readonly string[];
+}): string | null {
+  if (memory !== undefined) return resolve(memory);
+  const [key] = keys;
+  if (key !== undefined) return `${resolve(key).replace(/\.secret$/, "")}.memory`;
+  note(
+    "nixos-pull: nothing remembers what is signed, so that a mirror that was set back is not " +
+      "noticed; give --memory FILE",
+  );
+  return null;
 }
 
 /** Options of every command that signs a release. */

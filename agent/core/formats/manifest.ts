@@ -226,8 +226,8 @@ const placeSchema = z.strictObject({
   sequence: z.int().positive(),
 });
 
-/** An earlier release of the channel. */
-const namedReleaseSchema = placeSchema.extend({ digest: sha256Schema });
+/** A release of a channel, by its place and the digest of its payload. */
+export const namedReleaseSchema = placeSchema.extend({ digest: sha256Schema });
 export type NamedRelease = z.infer<typeof namedReleaseSchema>;
 
 /**

@@ -1,6 +1,7 @@
 import {
   MANIFEST_FORMAT_VERSION,
   type Manifest,
+  type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { historyAfter } from "../../core/release/release-history.ts";
@@ -16,15 +17,18 @@ export type ReleaseFrame = Pick<
 /** What a release says of its hosts, apart from where it stands. */
 export type ReleaseContents = Pick<Manifest, "defaults" | "hosts" | "rollout" | "barrier">;
 
-/** The frame of the release after `current`, made now. Throws PUBLISH_FAILED. */
+/**
+ * The frame of the release after `current`, made now, at none of the `reserved` places. Throws
+ * PUBLISH_FAILED.
+ */
 export function nextFrame(
   { channel, clock }: Pick<NextReleaseOptions, "channel" | "clock">,
   current: SignedManifest | null,
-  request: PositionRequest = {},
+  { reserved, ...request }: PositionRequest & { readonly reserved: readonly Position[] },
 ): ReleaseFrame {
   return {
     channel,
-    ...nextPosition(current?.manifest ?? null, request),
+    ...nextPosition(current?.manifest ?? null, request, reserved),
     createdAt: clock.now().toISOString(),
     history: historyAfter(current),
   };

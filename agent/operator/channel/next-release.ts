@@ -1,5 +1,6 @@
+import { isDeepStrictEqual } from "node:util";
 import { PullError } from "../../core/errors.ts";
-import type { Manifest } from "../../core/formats/manifest.ts";
+import type { Manifest, SignedManifest } from "../../core/formats/manifest.ts";
 import {
   composeManifest,
   nextFrame,
@@ -8,18 +9,17 @@ import {
 } from "./compose-manifest.ts";
 import {
   currentRelease,
+  reservedPlaces,
   withOpenChannel,
   type NextReleaseOptions,
   type OpenChannel,
 } from "./open-channel.ts";
 import type { PublishedRelease } from "./published-release.ts";
 import { checkWaves } from "./rollout-request.ts";
-import { signAndPlace } from "./sign-and-place.ts";
+import { describePublished, signAndPlace } from "./sign-and-place.ts";
 
 /** What every `release` command needs that makes the next release without building. */
-export interface ChangeOptions extends NextReleaseOptions {
-  readonly onWarning: (message: string) => void;
-}
+export type ChangeOptions = NextReleaseOptions;
 
 /** What a change may look at while it decides. */
 export interface ChangeContext {
@@ -29,8 +29,8 @@ export interface ChangeContext {
 }
 
 /**
- * Makes the next release of a channel out of the current one. `alter` decides what it says.
- * Throws PUBLISH_FAILED if the channel has no release, and what `signAndPlace` throws.
+ * Makes the next release of a channel out of the current one. `alter` decides what it says; if
+ * that is the same, nothing is signed. Throws PUBLISH_FAILED if the channel has no release, and what `signAndPlace` throws.
  */
 export async function changeRelease(
   options: ChangeOptions,
@@ -41,10 +41,29 @@ export async function changeRelease(
     if (!current) {
       throw new PullError("PUBLISH_FAILED", `channel ${options.channel} has no release`);
     }
-    const frame = nextFrame(options, current);
+    const frame = nextFrame(options, current, { reserved: await reservedPlaces(open, current) });
     const contents = await alter(current.manifest, { open, frame });
+    if (saysTheSame(contents, current.manifest)) return unchanged(open, current);
     checkWaves(contents.rollout?.waves, contents.hosts);
     const manifest = composeManifest(frame, contents, options);
-    return signAndPlace(open.writer, { manifest, current }, options);
+    return signAndPlace(open, { manifest, current }, options);
   });
+}
+
+/** Whether a release with these contents would say of its hosts what this one says. */
+function saysTheSame(contents: ReleaseContents, current: Manifest): boolean {
+  const of = ({ defaults, hosts, rollout, barrier }: ReleaseContents): unknown =>
+    // Without the keys that have no value.
+    JSON.parse(JSON.stringify({ defaults, hosts, rollout, barrier }));
+  return isDeepStrictEqual(of(contents), of(current));
+}
+
+/** The release in force, for a person who asked for a change that changes nothing. */
+function unchanged({ writer, channel }: OpenChannel, current: SignedManifest): PublishedRelease {
+  const { manifest, digest, signedBy } = current;
+  return {
+    ...describePublished(manifest, manifest),
+    ...{ digest, manifest: writer.manifestPath(channel), draft: false, unchanged: true },
+    ...{ signedBy, hosts: {} },
+  };
 }

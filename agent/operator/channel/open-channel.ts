@@ -1,10 +1,18 @@
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
-import type { SignedManifest } from "../../core/formats/manifest.ts";
+import {
+  comparePositions,
+  describePosition,
+  positionOf,
+  type Position,
+  type SignedManifest,
+} from "../../core/formats/manifest.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { placeOf } from "../../core/release/release-history.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { SigningOptions } from "./sign-and-place.ts";
+import { SignerMemoryFile } from "./signer-memory-file.ts";
 
 /** What every command needs that makes the next release of a channel. */
 export interface NextReleaseOptions extends SigningOptions {
@@ -16,6 +24,9 @@ export interface NextReleaseOptions extends SigningOptions {
   /** How long hosts may accept the new release, milliseconds. */
   readonly expiresInMs: number;
   readonly clock: Clock;
+  /** The file that remembers what was signed; null if nothing does. */
+  readonly memory: string | null;
+  readonly onWarning: (message: string) => void;
 }
 
 /** A mirror that is taken for writing, to make the next release of one of its channels. */
@@ -24,6 +35,9 @@ export interface OpenChannel {
   readonly channel: string;
   /** Whose releases are built upon. */
   readonly trust: TrustPolicy;
+  /** What was signed before, whatever the mirror says. */
+  readonly memory: SignerMemoryFile;
+  readonly onWarning: (message: string) => void;
 }
 
 /**
@@ -34,29 +48,104 @@ export async function withOpenChannel<T>(
   options: NextReleaseOptions,
   work: (open: OpenChannel) => Promise<T>,
 ): Promise<T> {
-  const { mirror, channel, signers, publicKeys, draft } = options;
+  const { mirror, channel, signers, publicKeys, draft, onWarning } = options;
   if (signers.length === 0 && draft === undefined) {
     throw new PullError(
       "USAGE",
       "expected a --key or --signer that signs the release, or --unsigned FILE",
     );
   }
+  const memory = await SignerMemoryFile.open(options.memory);
   const writer = await MirrorWriter.open(mirror);
   try {
     const keys = [...signers.map(({ publicKey }) => publicKey), ...publicKeys];
-    return await work({ writer, channel, trust: { publicKeys: keys, threshold: 1 } });
+    const trust = { publicKeys: keys, threshold: 1 };
+    return await work({ writer, channel, trust, memory, onWarning });
   } finally {
     await writer.close();
   }
 }
 
+/** How the release in force is read. */
+export interface CurrentReleaseOptions {
+  /** What else the operator may do if these keys did not sign it. */
+  readonly advice?: string;
+  /** A new epoch leaves behind what was signed before: what is wrong with that is only a warning. */
+  readonly newEpoch?: boolean;
+}
+
 /**
- * The release that a channel has now, or null if it has none. Throws PUBLISH_FAILED if these
- * keys did not sign it; `advice` says what else the operator may do.
+ * The release that a channel has now, or null if it has none. It is the newest that the mirror or
+ * the memory knows. Throws PUBLISH_FAILED if these keys did not sign it, RELEASE_BEHIND if there
+ * is a newer one, RELEASE_FORKED if mirror and memory contradict each other.
  */
 export async function currentRelease(
+  open: OpenChannel,
+  { advice = "", newEpoch = false }: CurrentReleaseOptions = {},
+): Promise<SignedManifest | null> {
+  const current = await readCurrent(open, advice);
+  try {
+    open.memory.expectNewest(open.channel, current, open.writer.directory);
+    await expectNothingAfter(open, current);
+  } catch (error) {
+    if (!newEpoch || !(error instanceof PullError)) throw error;
+    open.onWarning(`${error.code}: ${error.message}`);
+  }
+  return current;
+}
+
+/**
+ * Throws RELEASE_BEHIND if the mirror itself retains a release that was made when a later one
+ * than `current` was in force. A single later release proves nothing: a publish may have been
+ * cut off before it came into force.
+ */
+async function expectNothingAfter(
   { writer, channel, trust }: OpenChannel,
-  advice = "",
+  current: SignedManifest | null,
+): Promise<void> {
+  const here = current ? positionOf(current.manifest) : { epoch: 0, sequence: 0 };
+  for (const { manifest } of await writer.retained.signedReleases(channel, trust)) {
+    const before = manifest.history.releases.at(-1);
+    if (!before || comparePositions(placeOf(before), here) <= 0) continue;
+    throw new PullError(
+      "RELEASE_BEHIND",
+      `${writer.directory} retains release ${describePosition(positionOf(manifest))} of ${channel}, ` +
+        `made when release ${describePosition(placeOf(before))} was in force; now it has ` +
+        (current ? `release ${describePosition(here)} in force` : "no release in force") +
+        ": it was set back. Bring the newer release there, or leave the numbers behind by " +
+        "`publish --new-epoch REASON`",
+    );
+  }
+}
+
+/**
+ * The places that the release after `current` must not take: what the memory knows, and drafts
+ * and releases on the mirror. Of the latter only numbers without a gap count, since whoever can
+ * write to the mirror could drive the numbers up with a file.
+ */
+export async function reservedPlaces(
+  { writer, memory, channel }: OpenChannel,
+  current: SignedManifest | null,
+): Promise<Position[]> {
+  const places = memory.reserved(channel);
+  const { epoch, sequence } = current ? positionOf(current.manifest) : { epoch: 0, sequence: 0 };
+  const taken = new Set<number>();
+  const add = (place: Position): void => {
+    if (place.epoch === epoch) taken.add(place.sequence);
+  };
+  for (const { position } of await writer.retained.releases(channel)) add(position);
+  for (const { manifest } of await writer.retained.drafts()) {
+    if (manifest.channel === channel) add(positionOf(manifest));
+  }
+  const known = places.filter((place) => place.epoch === epoch).map((place) => place.sequence);
+  let last = Math.max(sequence, ...known);
+  while (taken.has(last + 1)) last += 1;
+  return last > sequence ? [...places, { epoch, sequence: last }] : places;
+}
+
+async function readCurrent(
+  { writer, channel, trust }: OpenChannel,
+  advice: string,
 ): Promise<SignedManifest | null> {
   try {
     return await writer.currentRelease(channel, trust);

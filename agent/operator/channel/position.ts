@@ -4,6 +4,7 @@ import {
   describePosition,
   positionOf,
   type Manifest,
+  type Position,
 } from "../../core/formats/manifest.ts";
 
 /** How an operator wants the next release to be numbered. */
@@ -14,21 +15,42 @@ export interface PositionRequest {
   readonly sequence?: number | undefined;
 }
 
+/** The last of some places, and of the current release's. */
+function lastOf(current: Manifest | null, reserved: readonly Position[]): Position {
+  const places = [...reserved, ...(current ? [positionOf(current)] : [])];
+  return places.reduce((last, place) => (comparePositions(place, last) > 0 ? place : last), {
+    epoch: 0,
+    sequence: 0,
+  });
+}
+
 /**
- * The epoch and sequence of the release after `current`, which is null in a new channel. Throws
- * PUBLISH_FAILED if hosts would refuse them.
+ * The epoch and sequence of the release after `current`, which is null in a new channel. Numbers
+ * in `reserved` belong to drafts, whether they ever come into force or not. Throws PUBLISH_FAILED
+ * if hosts would refuse what is asked for, or it is reserved.
  */
 export function nextPosition(
   current: Manifest | null,
   { newEpoch, sequence: wanted }: PositionRequest = {},
+  reserved: readonly Position[] = [],
 ): Pick<Manifest, "epoch" | "sequence"> {
   const epoch = newEpoch
-    ? { number: newEpoch.number ?? (current?.epoch?.number ?? 0) + 1, reason: newEpoch.reason }
+    ? { number: newEpoch.number ?? lastOf(current, reserved).epoch + 1, reason: newEpoch.reason }
     : current?.epoch;
+  const number = epoch?.number ?? 0;
+  // Drafts of a later epoch may never come into force, and reserve nothing here.
+  const here = reserved.filter((place) => place.epoch === number);
+  const isSameEpoch = current !== null && positionOf(current).epoch === number;
   // A new epoch starts at 1 again.
-  const before = newEpoch ? 0 : (current?.sequence ?? 0);
+  const before = lastOf(isSameEpoch ? current : null, here).sequence;
   const next = { ...(epoch && { epoch }), sequence: wanted ?? before + 1 };
   expectNewer(next, current);
+  if (next.sequence <= before) {
+    throw new PullError(
+      "PUBLISH_FAILED",
+      `sequence: expected more than ${before}, which a draft may have, found ${next.sequence}`,
+    );
+  }
   return next;
 }
 

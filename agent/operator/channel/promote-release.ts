@@ -7,7 +7,7 @@ import {
 } from "../../core/formats/manifest.ts";
 import { withBarrier, type BarrierRequest } from "./barriers.ts";
 import { composeManifest, nextFrame } from "./compose-manifest.ts";
-import { currentRelease, withOpenChannel } from "./open-channel.ts";
+import { currentRelease, reservedPlaces, withOpenChannel } from "./open-channel.ts";
 import type { ChangeOptions } from "./next-release.ts";
 import { describeRelease } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
@@ -43,7 +43,7 @@ export async function promoteRelease(
       const { reason } = source.rollout.paused;
       throw new PullError("PUBLISH_FAILED", `${describeRelease(source)} is paused: ${reason}`);
     }
-    const frame = nextFrame(options, current);
+    const frame = nextFrame(options, current, { reserved: await reservedPlaces(open, current) });
     const hosts = promotedHosts(source, current?.manifest ?? null, keepHosts);
     const retained = await open.writer.retained.signedReleases(options.channel, open.trust);
     const rollout = rolloutFor(request, frame);
@@ -54,7 +54,7 @@ export async function promoteRelease(
     };
     checkWaves(rollout?.waves, contents.hosts);
     const manifest = composeManifest(frame, contents, options);
-    return signAndPlace(open.writer, { manifest, current }, options);
+    return signAndPlace(open, { manifest, current }, options);
   });
 }
 

@@ -26,6 +26,8 @@ export interface PublishedRelease {
   readonly manifest: string;
   /** True if the release is not in force yet. */
   readonly draft: boolean;
+  /** True if nothing was to change: nothing was signed, and this release was in force before. */
+  readonly unchanged: boolean;
   /** Names of the keys that signed. */
   readonly signedBy: readonly string[];
   /** By hostname. Empty if the systems are those of an earlier release. */

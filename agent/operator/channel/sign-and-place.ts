@@ -15,6 +15,7 @@ import { writeDurably } from "../../effects/files/durable-file.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
+import type { SignerMemoryFile } from "./signer-memory-file.ts";
 import { signEnvelope } from "./sign-release.ts";
 
 /** Who signs a release, and where it is put. */
@@ -24,6 +25,12 @@ export interface SigningOptions {
   /** Write the envelope to this file instead of putting it into force. */
   readonly draft?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+}
+
+/** Where a release is put, and what remembers it. */
+export interface SigningPlace {
+  readonly writer: MirrorWriter;
+  readonly memory: SignerMemoryFile;
 }
 
 /** A release that is ready to be signed, and what it comes from. */
@@ -39,10 +46,10 @@ export interface UnsignedRelease {
  * Signs a release and puts it into force, or into a draft: the last step of every command that
  * makes a release. Hosts see the release as soon as the manifest is renamed, so every archive
  * that it names has to be in place before. Throws PUBLISH_FAILED if one is not, MANIFEST_INVALID,
- * SIGNER_FAILED, INTERRUPTED.
+ * RELEASE_BEHIND, RELEASE_FORKED, SIGNER_FAILED, INTERRUPTED.
  */
 export async function signAndPlace(
-  writer: MirrorWriter,
+  { writer, memory }: SigningPlace,
   { manifest, current, packed = {} }: UnsignedRelease,
   { signers, draft, signal }: SigningOptions,
 ): Promise<PublishedRelease> {
@@ -50,6 +57,8 @@ export async function signAndPlace(
   // A manifest that hosts would refuse is not signed.
   parseManifest(payload);
   await expectArchives(writer, manifest);
+  const digest = sha256Hex(payload);
+  memory.expectSignable({ manifest, digest }, "the new release");
   const envelope = await signEnvelope(unsignedEnvelope(payload), signers);
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
   const text = encodeEnvelope(envelope);
@@ -61,9 +70,12 @@ export async function signAndPlace(
           publicKeys: signers.map(({ publicKey }) => publicKey),
           threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
         });
-  const digest = sha256Hex(payload);
-  if (draft === undefined) await placeRelease(writer, manifest, text);
-  else {
+  // Whoever has seen it, its number is taken, also if this is cut off now.
+  await memory.rememberSigned({ manifest, digest });
+  if (draft === undefined) {
+    await placeRelease(writer, manifest, text);
+    await memory.rememberInForce({ manifest, digest });
+  } else {
     await writer.retained.keepDraft(manifest, digest, text);
     await writeDurably(draft, text, 0o644);
   }
@@ -72,6 +84,7 @@ export async function signAndPlace(
     digest,
     manifest: draft ?? writer.manifestPath(manifest.channel),
     draft: draft !== undefined,
+    unchanged: false,
     signedBy: written?.signedBy ?? [],
     hosts: packed,
   };

@@ -13,6 +13,7 @@ import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { SignerMemoryFile } from "./signer-memory-file.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 
 /** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
@@ -84,38 +85,48 @@ export async function signEnvelope(
 /**
  * Adds signatures to a release: to the file `target`, or, if `target` is a mirror's directory, to
  * the channel's release in force. The payload stays the same byte for byte, so hosts see the same
- * release. A payload that is no valid manifest is not signed. The file is replaced by rename.
- * Throws USAGE, the trust errors, SIGNER_FAILED, PUBLISH_LOCKED.
+ * release. A payload that is no valid manifest, or that contradicts what the memory knows, is not
+ * signed. The file is replaced by rename. Throws USAGE, the trust errors, RELEASE_BEHIND,
+ * RELEASE_FORKED, SIGNER_FAILED, PUBLISH_LOCKED.
  */
 export async function signRelease(
   target: string,
   channel: string,
-  signers: readonly ReleaseSigner[],
+  { signers, memory: memoryFile }: { signers: readonly ReleaseSigner[]; memory: string | null },
 ): Promise<SignedRelease> {
+  const memory = await SignerMemoryFile.open(memoryFile);
   const found = await stat(target).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
     throw new PullError("USAGE", `${target}: expected an envelope or a mirror, found nothing`, {
       cause,
     });
   });
-  if (!found.isDirectory()) return signFile(target, signers);
+  if (!found.isDirectory()) return signFile(target, signers, memory);
   const writer = await MirrorWriter.open(target);
   try {
-    return await signFile(writer.manifestPath(channel), signers);
+    const signed = await signFile(writer.manifestPath(channel), signers, memory);
+    await memory.rememberInForce(signed);
+    return signed;
   } finally {
     await writer.close();
   }
 }
 
-async function signFile(file: string, signers: readonly ReleaseSigner[]): Promise<SignedRelease> {
+async function signFile(
+  file: string,
+  signers: readonly ReleaseSigner[],
+  memory: SignerMemoryFile,
+): Promise<SignedRelease> {
   const { envelope, manifest } = await readEnvelopeFile(file);
+  const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
+  memory.expectSignable({ manifest, digest }, file);
   const signed = await signEnvelope(envelope, signers);
   const added = signed.signatures.slice(envelope.signatures.length);
   if (added.length > 0) {
+    await memory.rememberSigned({ manifest, digest });
     await writeDurably(file, encodeEnvelope(signed), (await stat(file)).mode & 0o777);
   }
   const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
     signatures.map(({ keyid }) => keyid ?? "unnamed");
-  const digest = sha256Hex(Buffer.from(signed.payload, "base64"));
   return { file, manifest, digest, added: names({ signatures: added }), claimed: names(signed) };
 }

@@ -4,7 +4,12 @@ import type { Manifest, SignedManifest } from "../../core/formats/manifest.ts";
 import { hasZstd } from "../../effects/nix/delta-maker.ts";
 import { withBarrier } from "../channel/barriers.ts";
 import { composeManifest, nextFrame } from "../channel/compose-manifest.ts";
-import { currentRelease, withOpenChannel, type OpenChannel } from "../channel/open-channel.ts";
+import {
+  currentRelease,
+  reservedPlaces,
+  withOpenChannel,
+  type OpenChannel,
+} from "../channel/open-channel.ts";
 import type { PublishedHost, PublishedRelease } from "../channel/published-release.ts";
 import { checkWaves, rolloutFor } from "../channel/rollout-request.ts";
 import { droppedHosts, signAndPlace } from "../channel/sign-and-place.ts";
@@ -29,7 +34,9 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
     const { writer } = open;
     const inForce = await releaseToFollow(open, options);
     const current = inForce?.manifest ?? null;
-    const frame = nextFrame(options, inForce, options);
+    const { newEpoch, sequence } = options;
+    const reserved = await reservedPlaces(open, inForce);
+    const frame = nextFrame(options, inForce, { newEpoch, sequence, reserved });
     checkWaves(options.rollout.waves, expectedHosts(options, current));
 
     const toplevels = await buildAll(options, join(writer.work, "roots"));
@@ -56,7 +63,7 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
       ...withBarrier(options.barrier, entries, current, retained),
     };
     const manifest = composeManifest(frame, contents, options);
-    return signAndPlace(writer, { manifest, current: inForce, packed }, options);
+    return signAndPlace(open, { manifest, current: inForce, packed }, options);
   });
 }
 
@@ -89,12 +96,13 @@ function checkRequest(options: PublishOptions): void {
  */
 async function releaseToFollow(
   open: OpenChannel,
-  { channel, refresh, keepHosts, sequence }: PublishOptions,
+  { channel, refresh, keepHosts, sequence, newEpoch }: PublishOptions,
 ): Promise<SignedManifest | null> {
   const advice = ", or publish over it with --sequence and without --keep-hosts";
   const mayReplace = sequence !== undefined && !refresh && !keepHosts;
-  const current = await currentRelease(open, advice).catch((error: unknown) => {
-    if (mayReplace) return null;
+  const how = { advice, newEpoch: newEpoch !== undefined };
+  const current = await currentRelease(open, how).catch((error: unknown) => {
+    if (mayReplace && error instanceof PullError && error.code === "PUBLISH_FAILED") return null;
     throw error;
   });
   if (refresh && !current) {

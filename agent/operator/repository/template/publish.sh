@@ -20,7 +20,16 @@ if [ -n "$changes" ]; then
 fi
 unset NIX_PATH
 
-nixos-pull publish --mirror "$mirror" --key "$key" --hosts @hostsFile@ "$@"
+# memory.json knows what was signed, also if the mirror forgets it. It belongs to the repository.
+remember() {
+  if [ -n "$(git status --porcelain memory.json)" ]; then
+    git add memory.json
+    git commit --quiet --message "Remember what was signed" -- memory.json
+  fi
+}
+trap remember EXIT
+
+nixos-pull publish --mirror "$mirror" --key "$key" --memory memory.json --hosts @hostsFile@ "$@"
 
 trusted=()
 for file in keys/*.public; do

@@ -26,6 +26,24 @@ describe("the position of the next release", () => {
     });
   });
 
+  const place = (sequence: number, epoch = 0) => ({ epoch, sequence });
+
+  test("comes after the numbers that drafts have", () => {
+    expect(nextPosition(sampleManifest(), {}, [place(8), place(9)])).toEqual({ sequence: 10 });
+    expect(nextPosition(sampleManifest(), {}, [place(3)])).toEqual({ sequence: 8 });
+    expect(nextPosition(null, {}, [place(1)])).toEqual({ sequence: 2 });
+    const failure = failureOf(() => nextPosition(sampleManifest(), { sequence: 9 }, [place(9)]));
+    expect(failure.message).toContain("expected more than 9, which a draft may have, found 9");
+  });
+
+  test("skips no number of its epoch for a draft of another epoch, but skips that epoch", () => {
+    expect(nextPosition(sampleManifest(), {}, [place(30, 1)])).toEqual({ sequence: 8 });
+    const reason = "again";
+    expect(nextPosition(sampleManifest(), { newEpoch: { reason } }, [place(30, 1)])).toEqual({
+      ...{ epoch: { number: 2, reason }, sequence: 1 },
+    });
+  });
+
   test.each([
     [{ sequence: 7 }, "expected more than the current release's 7, found 7"],
     [{ sequence: 3 }, "found 3"],

@@ -1,0 +1,237 @@
+import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { join } from "node:path";
+import { beforeEach, describe, expect, test } from "vitest";
+import { parseEnvelope, sealEnvelope } from "../../../agent/core/formats/envelope.ts";
+import {
+  encodeManifest,
+  parseManifest,
+  type Manifest,
+} from "../../../agent/core/formats/manifest.ts";
+import { buildSystem } from "../../support/closure.ts";
+import { nixosPull, type CommandOutput } from "../../support/nixos-pull.ts";
+import {
+  createHost,
+  createOperator,
+  type Operator,
+  type SandboxHost,
+} from "../../support/sandbox.ts";
+
+/** A publisher whose mirror, drafts and memory somebody else changes behind its back. */
+let operator: Operator;
+let host: SandboxHost;
+let old: string;
+let current: string;
+
+const memoryFile = (): string => join(operator.directory, "key.memory");
+const manifestFile = (): string => join(operator.mirror, "channels/stable/manifest.json");
+const copy = (name: string): string => join(operator.directory, name);
+
+async function inForce(): Promise<Manifest> {
+  const { payload } = parseEnvelope(await readFile(manifestFile()));
+  return parseManifest(Buffer.from(payload, "base64"));
+}
+
+function run(...args: string[]): Promise<CommandOutput> {
+  return nixosPull([...args, "--mirror", operator.mirror, "--key", operator.keyFile]);
+}
+
+const refresh = (...args: string[]): Promise<CommandOutput> => run("publish", "--refresh", ...args);
+
+async function expectRefused(output: Promise<CommandOutput>, code: string): Promise<string> {
+  const before = await readFile(manifestFile(), "utf8").catch(() => null);
+  const { exitCode, stderr } = await output;
+  expect(stderr).toContain(`nixos-pull: ${code}: `);
+  expect(exitCode).toBe(10);
+  expect(await readFile(manifestFile(), "utf8").catch(() => null)).toBe(before);
+  return stderr;
+}
+
+async function setBack(name: string): Promise<void> {
+  await rm(operator.mirror, { recursive: true });
+  await cp(copy(name), operator.mirror, { recursive: true });
+}
+
+beforeEach(async () => {
+  operator = await createOperator();
+  old = await buildSystem({ generation: "1" });
+  current = await buildSystem({ generation: "2" });
+  await operator.publish({ web1: old });
+  await cp(operator.mirror, copy("release-1"), { recursive: true });
+  await operator.publish({ web1: current });
+  await refresh();
+  host = await createHost({
+    mirrors: [`file://${operator.mirror}`],
+    publicKeys: [operator.publicKey],
+  });
+  expect((await host.json("apply")).value).toMatchObject({ updated: true });
+  expect(await host.profileToplevel()).toBe(current);
+});
+
+describe("a mirror that is set back to a genuine older release", () => {
+  test("is not extended, and both releases are shown", async () => {
+    const digests = (await inForce()).history.releases.map(({ digest }) => digest);
+    await setBack("release-1");
+    const shown = await expectRefused(refresh(), "RELEASE_BEHIND");
+    expect(shown).toContain(`${memoryFile()} knows release 3 with digest`);
+    expect(shown).toContain(`${operator.mirror} has release 1 with digest ${digests[0]}`);
+    await expectRefused(run("release", "pause", "stop"), "RELEASE_BEHIND");
+    await expectRefused(run("publish", "--host", `web1=${old}`), "RELEASE_BEHIND");
+  });
+
+  test("is not extended either if it is emptied", async () => {
+    await rm(operator.mirror, { recursive: true });
+    await expectRefused(run("publish", "--host", `web1=${old}`), "RELEASE_BEHIND");
+    await expectRefused(
+      run("publish", "--host", `web1=${old}`, "--sequence", "100"),
+      "RELEASE_BEHIND",
+    );
+  });
+
+  test("brings no host back to it, even if nothing is remembered", async () => {
+    await setBack("release-1");
+    const codes: unknown[] = [];
+    for (let round = 0; round < 4; round++) {
+      expect((await refresh("--memory", copy("another.memory"))).exitCode).toBe(0);
+      codes.push((await host.json("check")).value.error?.code);
+    }
+    expect((await inForce()).sequence).toBe(5);
+    expect(codes).toEqual([
+      "SEQUENCE_REPLAYED",
+      "SEQUENCE_CONFLICT",
+      "SEQUENCE_FORKED",
+      "SEQUENCE_FORKED",
+    ]);
+    await host.json("apply");
+    expect(await host.profileToplevel()).toBe(current);
+  });
+
+  test("only by its manifest: what the mirror retains shows it", async () => {
+    await cp(join(copy("release-1"), "channels"), join(operator.mirror, "channels"), {
+      recursive: true,
+    });
+    const without = ["--memory", copy("another.memory")];
+    const shown = await expectRefused(refresh(...without), "RELEASE_BEHIND");
+    expect(shown).toContain("retains release 3");
+  });
+
+  test("is left behind by a new epoch, which hosts follow", async () => {
+    await setBack("release-1");
+    const output = await refresh("--new-epoch", "release 3 was lost");
+    expect(output.stderr).toContain("RELEASE_BEHIND");
+    expect(output.exitCode, output.stderr).toBe(0);
+    expect(await inForce()).toMatchObject({ epoch: { number: 1 }, sequence: 1 });
+    expect((await host.json("apply")).value).toMatchObject({ updated: true });
+    expect((await refresh()).exitCode).toBe(0);
+  });
+});
+
+describe("a mirror that contradicts what was signed", () => {
+  /** Another genuine release 3, as a publisher without memory would have made it. */
+  async function fork(changes: (manifest: Manifest) => void): Promise<void> {
+    const manifest = await inForce();
+    changes(manifest);
+    await writeFile(manifestFile(), sealEnvelope(encodeManifest(manifest), [operator.secretKey]));
+  }
+
+  test("by another release of that number, or by what comes after one", async () => {
+    const genuine = await readFile(memoryFile(), "utf8");
+    await fork((manifest) => void (manifest.expiresAt = "2099-01-01T00:00:00.000Z"));
+    const shown = await expectRefused(refresh(), "RELEASE_FORKED");
+    const [known] = /[0-9a-f]{64}/.exec(genuine) ?? [""];
+    expect(shown).toContain(known);
+    await fork((manifest) => {
+      manifest.sequence = 4;
+      manifest.history.releases.push({ sequence: 3, digest: "a".repeat(64) });
+    });
+    expect(await expectRefused(refresh(), "RELEASE_FORKED")).toContain("a".repeat(64));
+  });
+});
+
+describe("drafts", () => {
+  const draft = (): string => copy("draft.json");
+  const fromDraft = (): Promise<CommandOutput> =>
+    nixosPull([
+      ...["publish", "--mirror", operator.mirror, "--from-draft", draft()],
+      ...["--public-key", operator.publicKey, "--key", operator.keyFile],
+    ]);
+
+  test("reserve their number; an abandoned one is skipped and blocks nothing", async () => {
+    expect((await refresh("--draft", draft())).exitCode).toBe(0);
+    const next = await refresh();
+    expect(next.exitCode, next.stderr).toBe(0);
+    const manifest = await inForce();
+    expect(manifest.sequence).toBe(5);
+    expect(manifest.history.releases.map(({ sequence }) => sequence)).toEqual([1, 2, 3]);
+    expect((await host.json("apply")).value).toMatchObject({ error: null });
+    await expectRefused(fromDraft(), "RELEASE_BEHIND");
+    expect((await refresh()).exitCode).toBe(0);
+    expect((await inForce()).sequence).toBe(6);
+  });
+
+  test("reserve their number on the mirror too, for whoever has no memory of them", async () => {
+    expect((await refresh("--draft", draft())).exitCode).toBe(0);
+    expect((await refresh("--memory", copy("another.memory"))).exitCode).toBe(0);
+    expect((await inForce()).sequence).toBe(5);
+  });
+
+  test("come into force one after the other only if each knows the one before", async () => {
+    expect((await refresh("--draft", draft())).exitCode).toBe(0);
+    expect((await refresh("--draft", copy("second.json"))).exitCode).toBe(0);
+    const first = await fromDraft();
+    expect(first.exitCode, first.stderr).toBe(0);
+    await cp(copy("second.json"), draft());
+    await expectRefused(fromDraft(), "RELEASE_FORKED");
+    await rm(memoryFile());
+    expect(await expectRefused(fromDraft(), "RELEASE_FORKED")).toContain("Make it again");
+  });
+
+  test("of one number are not signed twice, nor one that is older than the last", async () => {
+    const sign = (file: string): Promise<CommandOutput> =>
+      nixosPull(["sign", file, "--key", operator.keyFile]);
+    expect((await refresh("--unsigned", draft(), "--memory", copy("a"))).exitCode).toBe(0);
+    await rm(join(operator.mirror, ".publish/drafts"), { recursive: true });
+    const other = ["--unsigned", copy("other.json"), "--memory", copy("b"), "--expires", "9d"];
+    expect((await refresh(...other)).exitCode).toBe(0);
+    expect((await sign(draft())).exitCode).toBe(0);
+    expect((await sign(draft())).exitCode).toBe(0);
+    await expectRefused(sign(copy("other.json")), "RELEASE_FORKED");
+    await rm(join(operator.mirror, ".publish/drafts"), { recursive: true });
+    const later = ["--sequence", "9", "--unsigned", copy("later.json"), "--memory", copy("c")];
+    expect((await refresh(...later)).exitCode).toBe(0);
+    expect((await sign(copy("later.json"))).exitCode).toBe(0);
+    await expectRefused(sign(copy("other.json")), "RELEASE_FORKED");
+  });
+});
+
+test("a job that is run again with an older memory goes on with what the mirror has", async () => {
+  const before = await readFile(memoryFile(), "utf8");
+  await refresh();
+  await writeFile(memoryFile(), before);
+  const again = await refresh();
+  expect(again.exitCode, again.stderr).toBe(0);
+  expect((await inForce()).sequence).toBe(5);
+  expect(JSON.parse(await readFile(memoryFile(), "utf8"))).toMatchObject({
+    channels: [{ channel: "stable", inForce: { sequence: 5 }, signed: [] }],
+  });
+});
+
+test("a damaged memory is not taken for an empty one", async () => {
+  await writeFile(memoryFile(), "{");
+  const { exitCode, stderr } = await refresh();
+  expect(stderr).toContain("nixos-pull: STATE_CORRUPT: ");
+  expect(exitCode).toBe(7);
+});
+
+test("release edit without a change signs nothing", async () => {
+  const before = await readFile(manifestFile(), "utf8");
+  const output = await run("release", "edit");
+  expect(output.exitCode, output.stderr).toBe(0);
+  expect(output.stdout).toBe(
+    "Nothing changes: release 3 of stable stays in force, and nothing was signed.\n",
+  );
+  expect(await readFile(manifestFile(), "utf8")).toBe(before);
+  const json = await run("release", "edit", "--json", "--now", "web1");
+  expect(JSON.parse(json.stdout)).toMatchObject({ unchanged: false, sequence: 4 });
+  const again = await run("release", "edit", "--json", "--now", "web1");
+  expect(JSON.parse(again.stdout)).toMatchObject({ unchanged: true, sequence: 4, hosts: [] });
+});
