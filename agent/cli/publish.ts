@@ -20,7 +20,7 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { ProgressLine, formatBytes, note } from "./display/output.ts";
-import { printPublished, publishedSchema } from "./display/published.ts";
+import { printPublished, publishedSchema, showDifference } from "./display/published.ts";
 import { expiresOption } from "./options/change.ts";
 import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
@@ -158,6 +158,10 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     }),
     signal,
     onProgress,
+    onDifference: (difference) => {
+      progress.clear();
+      showDifference(options)(difference);
+    },
     onWarning: (message) => {
       onProgress({ phase: "warning", message });
     },
@@ -216,6 +220,7 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
     trust: { publicKeys, threshold },
     clock: systemClock,
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+    onDifference: showDifference(options),
   });
   printPublished(published, options);
   return EXIT.ok;

@@ -1,6 +1,12 @@
 import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
-import { activationOf, describePosition, positionOf } from "../core/formats/manifest.ts";
+import {
+  activationOf,
+  describePosition,
+  positionOf,
+  type Manifest,
+} from "../core/formats/manifest.ts";
+import type { SeenDifference } from "../operator/channel/seen-difference.ts";
 import { signRelease } from "../operator/channel/sign-release.ts";
 import {
   operatorCommand,
@@ -8,8 +14,10 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
+import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { hostSystemSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
 import { counted, formatTable, printLine } from "./display/output.ts";
+import { againstAt, againstOption } from "./options/against.ts";
 import { jsonOption } from "./options/json.ts";
 import {
   memoryOption,
@@ -27,6 +35,8 @@ const signSchema = z.strictObject({
   added: z.array(z.string()).describe("names of the keys whose signatures were added now"),
   file: z.string().describe("the file that was signed"),
   hosts: z.array(hostSystemSchema),
+  epochReason: z.string().nullable().describe("why the numbering was restarted last"),
+  difference: differenceSchema.describe("what the release changes: all that is signed"),
 });
 
 function definition() {
@@ -36,6 +46,7 @@ function definition() {
     .addOption(signerOption())
     .addOption(signerKeyOption())
     .addOption(memoryOption())
+    .addOption(againstOption())
     .option("--channel <name>", "the channel, if a mirror is given", "stable")
     .addOption(jsonOption(signSchema));
 }
@@ -53,17 +64,26 @@ async function sign(
 ): CommandResult {
   const signers = await signersOf(options, signal);
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");
-  const { file, manifest, digest, added, claimed } = await signRelease(target, options.channel, {
+  const publicKeys = signers.map(({ publicKey }) => publicKey);
+  const signed = await signRelease(target, options.channel, {
     signers,
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+    seeBefore: (manifest) => againstAt(options.against, manifest, publicKeys),
+    onDifference: (difference, release) => {
+      if (!options.json) showBefore(release.manifest, difference);
+    },
   });
+  const { file, manifest, digest, difference, added, claimed } = signed;
   const { channel, epoch, createdAt, expiresAt } = manifest;
   const hosts = Object.entries(manifest.hosts).map(([hostname, entry]) => ({
     ...{ hostname, toplevel: entry.toplevel, mode: activationOf(manifest, entry).mode },
   }));
   if (options.json) {
     const release = releaseJson({ manifest, digest, signedBy: claimed });
-    printJson(signSchema, { ...release, added, file, hosts });
+    printJson(signSchema, {
+      ...{ ...release, added, file, hosts, epochReason: epoch?.reason ?? null },
+      difference: differenceJson(difference),
+    });
     return EXIT.ok;
   }
   const position = describePosition(positionOf(manifest));
@@ -77,4 +97,12 @@ async function sign(
   printLine(`Created ${createdAt}, good until ${expiresAt}, for ${counted(hosts.length, "host")}:`);
   printLine(formatTable(hosts.map(({ hostname, mode, toplevel }) => [hostname, mode, toplevel])));
   return EXIT.ok;
+}
+
+/** What is about to be signed, before it is. */
+function showBefore(manifest: Manifest, difference: SeenDifference): void {
+  const position = describePosition(positionOf(manifest));
+  printLine(`Release ${position} of ${manifest.channel} changes:`);
+  for (const line of describeDifference(difference)) printLine(line);
+  printLine("");
 }

@@ -23,6 +23,7 @@ import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { readStickContents } from "../effects/report/stick-contents-file.ts";
 import { channelsIn } from "../operator/mirror/channels.ts";
+import { seeDifference } from "../operator/channel/seen-difference.ts";
 import { readSignedFile } from "../operator/channel/sign-release.ts";
 import {
   verifyMirror,
@@ -43,7 +44,9 @@ import {
   releaseJson,
   releaseShape,
 } from "./display/json.ts";
+import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { counted, ProgressLine, formatTable, printLine } from "./display/output.ts";
+import { againstAt, againstOption } from "./options/against.ts";
 import { configOption } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
@@ -80,7 +83,11 @@ const verifiedSchema = z.strictObject({
 });
 
 /** What it prints of a draft. */
-const draftSchema = z.strictObject(releaseShape);
+const draftSchema = z.strictObject({
+  ...releaseShape,
+  epochReason: z.string().nullable().describe("why the numbering was restarted last"),
+  difference: differenceSchema.describe("what the draft changes"),
+});
 
 function definition() {
   return operatorCommand(
@@ -93,6 +100,7 @@ function definition() {
     .addOption(thresholdOption())
     .option("--channel <name>", "the channel (default: all of a directory, or the configuration's)")
     .option("--host <name>", "verify this host's archive only")
+    .addOption(againstOption())
     .addOption(configOption("keys from here"))
     .addOption(jsonOption(z.union([verifiedSchema, draftSchema, reportSchema])));
 }
@@ -255,14 +263,21 @@ async function verifyFile(file: string, options: Options): CommandResult {
   const signed = readManifest(bytes, { ...trustPolicyOf(settings), threshold });
   const { manifest, digest, signedBy } = signed;
   const { channel, createdAt, expiresAt } = manifest;
+  const { publicKeys } = trustPolicyOf(settings);
+  const { release, source } = await againstAt(options.against, manifest, publicKeys);
+  const difference = await seeDifference(release, signed, source);
   if (options.json) {
-    printJson(draftSchema, releaseJson(signed));
+    printJson(draftSchema, {
+      ...{ ...releaseJson(signed), epochReason: manifest.epoch?.reason ?? null },
+      difference: differenceJson(difference),
+    });
   } else {
     const position = describePosition(positionOf(manifest));
     printLine(
       `Release ${position} of ${channel}, signed by ${signedBy.join(", ")}, created ${createdAt}, good until ${expiresAt}`,
     );
     printLine(`Digest ${digest}; archives were not checked`);
+    for (const line of describeDifference(difference)) printLine(line);
   }
   return EXIT.ok;
 }

@@ -1,6 +1,8 @@
 import * as z from "zod";
 import { describePosition, releaseSchema } from "../../core/formats/manifest.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
+import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
+import { describeDifference, differenceJson, differenceSchema } from "./difference.ts";
 import { bytesSchema, countSchema, hostSystemSchema, printJson, releaseShape } from "./json.ts";
 import { counted, formatBytes, formatTable, note, printLine } from "./output.ts";
 
@@ -10,6 +12,7 @@ export const publishedSchema = z.strictObject({
   manifest: z.string().describe("the file that was written"),
   draft: z.boolean().describe("true if the release is not in force yet"),
   unchanged: z.boolean().describe("true if there was nothing to change: nothing was signed"),
+  difference: differenceSchema.nullable().describe("what it changes; null if nothing was signed"),
   dropped: z.array(z.string()).describe("hosts that the release no longer names"),
   hosts: z
     .array(
@@ -32,7 +35,8 @@ export function printPublished(
   if (options.json) {
     const { hosts, ...release } = published;
     const packed = Object.entries(hosts).map(([hostname, host]) => ({ hostname, ...host }));
-    printJson(publishedSchema, { ...release, hosts: packed });
+    const difference = published.difference && differenceJson(published.difference);
+    printJson(publishedSchema, { ...release, difference, hosts: packed });
     return;
   }
   const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
@@ -64,6 +68,14 @@ export function printPublished(
     );
   }
   printLine(manifest);
+}
+
+/** Shows what is about to be signed, unless the result is printed as JSON anyway. */
+export function showDifference({ json }: { readonly json?: true }): (it: SeenDifference) => void {
+  return (difference) => {
+    if (json) return;
+    for (const line of describeDifference(difference)) note(line);
+  };
 }
 
 /** The same of a release that was made out of another, and which hosts it no longer names. */

@@ -6,7 +6,7 @@ import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
 import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
-import { publishedSchema } from "../display/published.ts";
+import { publishedSchema, showDifference } from "../display/published.ts";
 import { jsonOption } from "./json.ts";
 import {
   memoryOption,
@@ -60,6 +60,7 @@ export interface ChangeCommandOptions extends SignerOptions {
   readonly draft?: string;
   readonly unsigned?: string;
   readonly memory?: string;
+  readonly json?: true;
 }
 
 /** What the operator is to change, and who signs it. Throws USAGE, KEY_INVALID. */
@@ -85,6 +86,7 @@ export async function changeOptions(
     clock: systemClock,
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
     signal,
+    onDifference: showDifference(options),
     onWarning: (message) => {
       note(`nixos-pull: ${message}`);
     },

@@ -1,5 +1,6 @@
 import { operatorCommand, type CommandMaker } from "../command.ts";
 import { abortCommand } from "./abort.ts";
+import { diffCommand } from "./diff.ts";
 import { editCommand } from "./edit.ts";
 import { pauseCommand } from "./pause.ts";
 import { promoteCommand } from "./promote.ts";
@@ -10,7 +11,7 @@ import { showCommand } from "./show.ts";
 export const releaseCommands: CommandMaker = (context) => {
   const release = operatorCommand("release", "show or change the release in force");
   for (const make of [
-    ...[showCommand, pauseCommand, resumeCommand],
+    ...[showCommand, diffCommand, pauseCommand, resumeCommand],
     ...[abortCommand, editCommand, promoteCommand],
   ]) {
     release.addCommand(make(context));

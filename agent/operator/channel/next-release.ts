@@ -63,7 +63,13 @@ function unchanged({ writer, channel }: OpenChannel, current: SignedManifest): P
   const { manifest, digest, signedBy } = current;
   return {
     ...describePublished(manifest, manifest),
-    ...{ digest, manifest: writer.manifestPath(channel), draft: false, unchanged: true },
+    ...{
+      digest,
+      manifest: writer.manifestPath(channel),
+      draft: false,
+      unchanged: true,
+      difference: null,
+    },
     ...{ signedBy, hosts: {} },
   };
 }

@@ -6,6 +6,7 @@ import { ancestryOf, describeKnown, knownRelease } from "../../core/release/rele
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { expectNewer } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
+import { seeDifference, type SeenDifference } from "./seen-difference.ts";
 import { describePublished, expectArchives, placeRelease } from "./sign-and-place.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
 import { readEnvelopeFile } from "./sign-release.ts";
@@ -20,6 +21,8 @@ export interface DraftOptions {
   readonly clock: Clock;
   /** The file that remembers what was signed; null if nothing does. */
   readonly memory: string | null;
+  /** Hears what the draft changes, before it is put into force. */
+  readonly onDifference: (difference: SeenDifference) => void;
 }
 
 /**
@@ -49,6 +52,8 @@ export async function publishDraft(options: DraftOptions): Promise<PublishedRele
       expectAfter(manifest, current, options.draft);
     }
     await expectArchives(writer, manifest);
+    const difference = await seeDifference(current, { manifest }, writer.asMirror());
+    options.onDifference(difference);
     await memory.rememberSigned({ manifest, digest });
     await placeRelease(writer, manifest, bytes.toString("utf8"));
     await memory.rememberInForce({ manifest, digest });
@@ -58,6 +63,7 @@ export async function publishDraft(options: DraftOptions): Promise<PublishedRele
       manifest: writer.manifestPath(channel),
       draft: false,
       unchanged: false,
+      difference,
       signedBy,
       hosts: {},
     };

@@ -1,5 +1,7 @@
 import type { ActivationMode, HostEntry } from "../../core/formats/manifest.ts";
 
+import type { SeenDifference } from "./seen-difference.ts";
+
 /** What was packed for one host. */
 export interface PublishedHost {
   readonly toplevel: string;
@@ -28,6 +30,8 @@ export interface PublishedRelease {
   readonly draft: boolean;
   /** True if nothing was to change: nothing was signed, and this release was in force before. */
   readonly unchanged: boolean;
+  /** What it changes; null if nothing was signed. */
+  readonly difference: SeenDifference | null;
   /** Names of the keys that signed. */
   readonly signedBy: readonly string[];
   /** By hostname. Empty if the systems are those of an earlier release. */

@@ -16,6 +16,7 @@ import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import type { SignerMemoryFile } from "./signer-memory-file.ts";
+import { seeDifference, type SeenDifference } from "./seen-difference.ts";
 import { signEnvelope } from "./sign-release.ts";
 
 /** Who signs a release, and where it is put. */
@@ -25,6 +26,8 @@ export interface SigningOptions {
   /** Write the envelope to this file instead of putting it into force. */
   readonly draft?: string | undefined;
   readonly signal?: AbortSignal | undefined;
+  /** Hears what the release changes, before anything is signed or put into force. */
+  readonly onDifference: (difference: SeenDifference) => void;
 }
 
 /** Where a release is put, and what remembers it. */
@@ -44,14 +47,14 @@ export interface UnsignedRelease {
 
 /**
  * Signs a release and puts it into force, or into a draft: the last step of every command that
- * makes a release. Hosts see the release as soon as the manifest is renamed, so every archive
+ * makes a release. What it changes is shown first. Hosts see the release as soon as the manifest is renamed, so every archive
  * that it names has to be in place before. Throws PUBLISH_FAILED if one is not, MANIFEST_INVALID,
  * RELEASE_BEHIND, RELEASE_FORKED, SIGNER_FAILED, INTERRUPTED.
  */
 export async function signAndPlace(
   { writer, memory }: SigningPlace,
   { manifest, current, packed = {} }: UnsignedRelease,
-  { signers, draft, signal }: SigningOptions,
+  { signers, draft, signal, onDifference }: SigningOptions,
 ): Promise<PublishedRelease> {
   const payload = encodeManifest(manifest);
   // A manifest that hosts would refuse is not signed.
@@ -59,6 +62,8 @@ export async function signAndPlace(
   await expectArchives(writer, manifest);
   const digest = sha256Hex(payload);
   memory.expectSignable({ manifest, digest }, "the new release");
+  const difference = await seeDifference(current, { manifest }, writer.asMirror());
+  onDifference(difference);
   const envelope = await signEnvelope(unsignedEnvelope(payload), signers);
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
   const text = encodeEnvelope(envelope);
@@ -85,6 +90,7 @@ export async function signAndPlace(
     manifest: draft ?? writer.manifestPath(manifest.channel),
     draft: draft !== undefined,
     unchanged: false,
+    difference,
     signedBy: written?.signedBy ?? [],
     hosts: packed,
   };

@@ -13,11 +13,31 @@ import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
 import { writeDurably } from "../../effects/files/durable-file.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
+import type { ArchiveSource } from "../mirror/read-contents.ts";
+import { retainedBefore } from "./release-before.ts";
+import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 
 /** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
-const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
+export const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
+
+/** The release that a difference is shown from, and where the archives of both are. */
+export interface Against {
+  readonly release: SeenRelease | null;
+  readonly source: ArchiveSource | null;
+}
+
+/** Who signs, and what he is shown before. */
+export interface SignOptions {
+  readonly signers: readonly ReleaseSigner[];
+  /** The file that remembers what was signed; null if nothing does. */
+  readonly memory: string | null;
+  /** Finds the release that the draft comes after. */
+  readonly seeBefore: (manifest: Manifest) => Promise<Against>;
+  /** Hears what the release changes, before it is signed. */
+  readonly onDifference: (difference: SeenDifference, release: SeenRelease) => void;
+}
 
 /** What was signed, for the person who signed it. */
 export interface SignedRelease {
@@ -25,6 +45,8 @@ export interface SignedRelease {
   readonly manifest: Manifest;
   /** sha256 of the payload, which signers at several places compare. */
   readonly digest: string;
+  /** What it changes, as it was shown before it was signed. */
+  readonly difference: SeenDifference;
   /** Names of the keys whose signatures were added now. */
   readonly added: readonly string[];
   /** Names that all signatures claim. Only the signatures just added were verified here. */
@@ -92,19 +114,24 @@ export async function signEnvelope(
 export async function signRelease(
   target: string,
   channel: string,
-  { signers, memory: memoryFile }: { signers: readonly ReleaseSigner[]; memory: string | null },
+  options: SignOptions,
 ): Promise<SignedRelease> {
-  const memory = await SignerMemoryFile.open(memoryFile);
+  const memory = await SignerMemoryFile.open(options.memory);
   const found = await stat(target).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
     throw new PullError("USAGE", `${target}: expected an envelope or a mirror, found nothing`, {
       cause,
     });
   });
-  if (!found.isDirectory()) return signFile(target, signers, memory);
+  if (!found.isDirectory()) return signFile(target, { ...options, memory });
   const writer = await MirrorWriter.open(target);
   try {
-    const signed = await signFile(writer.manifestPath(channel), signers, memory);
+    const seeBefore = async (manifest: Manifest): Promise<Against> => ({
+      release: await retainedBefore(writer, manifest),
+      source: writer.asMirror(),
+    });
+    const file = writer.manifestPath(channel);
+    const signed = await signFile(file, { ...options, seeBefore, memory });
     await memory.rememberInForce(signed);
     return signed;
   } finally {
@@ -114,12 +141,19 @@ export async function signRelease(
 
 async function signFile(
   file: string,
-  signers: readonly ReleaseSigner[],
-  memory: SignerMemoryFile,
+  {
+    signers,
+    seeBefore,
+    onDifference,
+    memory,
+  }: Omit<SignOptions, "memory"> & { readonly memory: SignerMemoryFile },
 ): Promise<SignedRelease> {
   const { envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
   memory.expectSignable({ manifest, digest }, file);
+  const { release, source } = await seeBefore(manifest);
+  const difference = await seeDifference(release, { manifest }, source);
+  onDifference(difference, { manifest, digest });
   const signed = await signEnvelope(envelope, signers);
   const added = signed.signatures.slice(envelope.signatures.length);
   if (added.length > 0) {
@@ -128,5 +162,12 @@ async function signFile(
   }
   const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
     signatures.map(({ keyid }) => keyid ?? "unnamed");
-  return { file, manifest, digest, added: names({ signatures: added }), claimed: names(signed) };
+  return {
+    file,
+    manifest,
+    digest,
+    difference,
+    added: names({ signatures: added }),
+    claimed: names(signed),
+  };
 }

@@ -2,11 +2,7 @@ import { createReadStream } from "node:fs";
 import { mkdir, mkdtemp, readFile, readdir, rename, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import {
-  readIndex,
-  type ArchiveContents,
-  type OtherArchive,
-} from "../../core/formats/archive-index.ts";
+import type { ArchiveContents, OtherArchive } from "../../core/formats/archive-index.ts";
 import type { ByteRange } from "../../core/formats/byte-ranges.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import {
@@ -18,12 +14,12 @@ import {
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { Sha256 } from "../../core/formats/sha256.ts";
 import { STICK_CONTENTS_FILE, type StickContents } from "../../core/formats/stick-contents.ts";
-import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
 import { removeDurably, syncDirectory, writeDurably } from "../../effects/files/durable-file.ts";
 import { ifMissing } from "../../effects/files/missing-file.ts";
 import { tryLock, type ProcessLock } from "../../effects/process/process-lock.ts";
+import { readArchiveIndex, readContents } from "./read-contents.ts";
 import { RetainedReleases } from "./retained-releases.ts";
 
 /** What the name of a publish's working directory begins with. */
@@ -103,11 +99,8 @@ export class MirrorWriter {
   }
 
   /** The compressed index of an archive that is here, whole or in part; not verified. */
-  async readIndex({ sha256, index }: ArchiveReference): Promise<Buffer> {
-    const range = { from: TAR_BLOCK, to: TAR_BLOCK + index.size };
-    const pieces: Uint8Array[] = [];
-    for await (const piece of this.asMirror().readArchive(sha256, range)) pieces.push(piece);
-    return Buffer.concat(pieces);
+  async readIndex(archive: ArchiveReference): Promise<Buffer> {
+    return readArchiveIndex(this.asMirror(), archive);
   }
 
   /**
@@ -115,11 +108,7 @@ export class MirrorWriter {
    * Signatures of store paths are not checked.
    */
   async readContents(system: ReleasedSystem): Promise<ArchiveContents | null> {
-    try {
-      return readIndex(await this.readIndex(system.archive), system, null);
-    } catch {
-      return null;
-    }
+    return readContents(this.asMirror(), system);
   }
 
   /** What is written so far, read the way hosts read it. */

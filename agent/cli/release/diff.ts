@@ -1,0 +1,61 @@
+import { resolve } from "node:path";
+import * as z from "zod";
+import { EXIT, PullError } from "../../core/errors.ts";
+import { describePosition, positionOf } from "../../core/formats/manifest.ts";
+import { parsePublicKey } from "../../core/formats/signing-key.ts";
+import { compareReleases } from "../../operator/channel/compare-releases.ts";
+import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
+import { describeDifference, differenceJson, differenceSchema } from "../display/difference.ts";
+import { printJson, releaseJson, releaseShape } from "../display/json.ts";
+import { printLine } from "../display/output.ts";
+import { channelOption, releaseCommand } from "../options/change.ts";
+import { positive } from "../options/values.ts";
+
+/** What `release diff --json` prints. */
+const diffSchema = z.strictObject({
+  ...releaseShape,
+  signedBy: releaseShape.signedBy.nullable().describe("null if no key was given to verify it with"),
+  difference: differenceSchema,
+});
+
+function definition() {
+  return releaseCommand(
+    "diff",
+    "show what a release changes on hosts, and which packages",
+    diffSchema,
+  )
+    .addOption(channelOption())
+    .option("--to <sequence>", "the newer release (default: the one in force)", positive)
+    .option("--draft <file>", "a draft instead, which need not be in force")
+    .option("--from <sequence>", "the older release (default: the one before)", positive);
+}
+
+export const diffCommand: CommandMaker = ({ finish }) =>
+  definition().action((options) => {
+    finish(diff(options));
+  });
+
+/** `nixos-pull release diff`: what a release changes, compared with another. */
+async function diff(options: OptionsOf<typeof definition>): CommandResult {
+  const { channel, from, to, draft } = options;
+  if (to !== undefined && draft !== undefined) {
+    throw new PullError("USAGE", "expected --to SEQUENCE or --draft FILE, not both");
+  }
+  const compared = await compareReleases({
+    ...{ mirror: resolve(options.mirror), channel, from, to, draft },
+    publicKeys: options.publicKey.map(parsePublicKey),
+  });
+  const { release, signedBy, difference } = compared;
+  if (options.json) {
+    const { signedBy: _, ...json } = releaseJson({ ...release, signedBy: [] });
+    printJson(diffSchema, { ...json, signedBy, difference: differenceJson(difference) });
+    return EXIT.ok;
+  }
+  printLine(
+    `Release ${describePosition(positionOf(release.manifest))} of ${release.manifest.channel}, ` +
+      (signedBy ? `signed by ${signedBy.join(", ")}` : "signatures not verified") +
+      `, digest ${release.digest}`,
+  );
+  for (const line of describeDifference(difference)) printLine(line);
+  return EXIT.ok;
+}

@@ -1,0 +1,106 @@
+import { join } from "node:path";
+import { pathToFileURL } from "node:url";
+import { PullError } from "../../core/errors.ts";
+import { openEnvelope } from "../../core/formats/envelope.ts";
+import {
+  comparePositions,
+  describePosition,
+  positionOf,
+  type Position,
+} from "../../core/formats/manifest.ts";
+import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
+import { RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
+import { releaseIn, retainedBefore } from "./release-before.ts";
+import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
+import { MAX_ENVELOPE_BYTES, readSignedFile } from "./sign-release.ts";
+
+/** Which releases are compared. */
+export interface Comparison {
+  /** The mirror's directory. It is only read. */
+  readonly mirror: string;
+  readonly channel: string;
+  /** Sequence of the older one; the one before the newer if absent. */
+  readonly from?: number | undefined;
+  /** Sequence of the newer one; the one in force if absent. */
+  readonly to?: number | undefined;
+  /** A file with the newer one, instead of `to`. */
+  readonly draft?: string | undefined;
+  /** Keys of which one must have signed both; nothing is verified without any. */
+  readonly publicKeys: readonly PublicKey[];
+}
+
+/** Two releases that were compared. */
+export interface ComparedReleases {
+  readonly release: SeenRelease;
+  /** Null if no key was given to verify them with. */
+  readonly signedBy: readonly string[] | null;
+  readonly difference: SeenDifference;
+}
+
+/**
+ * What a release or draft changes from an earlier release. Throws USAGE, PUBLISH_FAILED if the
+ * mirror does not have one of them, the MIRROR_ and the trust errors.
+ */
+export async function compareReleases(comparison: Comparison): Promise<ComparedReleases> {
+  const { mirror, channel, from, to, draft, publicKeys } = comparison;
+  const retained = new RetainedReleases(join(mirror, ".publish"));
+  const source = new DirectoryMirror(pathToFileURL(mirror).href, {
+    manifestBytes: MAX_ENVELOPE_BYTES,
+  });
+  const inForce = async (): Promise<Uint8Array> => {
+    const answer = await source.readManifest(channel);
+    if (answer.kind === "read") return answer.bytes;
+    throw new PullError("MIRROR_STATUS", `${source.address}: expected a manifest, found none`);
+  };
+  const numbered = async (sequence: number): Promise<Uint8Array> => {
+    const { epoch } = positionOf(releaseIn(await inForce()).manifest);
+    return retainedAt(retained, channel, { epoch, sequence });
+  };
+  const newer =
+    draft !== undefined
+      ? (await readSignedFile(draft)).bytes
+      : to !== undefined
+        ? await numbered(to)
+        : await inForce();
+  const release = releaseIn(newer);
+  const trust = { publicKeys, threshold: 1 };
+  const signedBy = publicKeys.length > 0 ? openEnvelope(newer, trust).signedBy : null;
+  let before: SeenRelease | null;
+  if (from !== undefined) {
+    const older = await numbered(from);
+    if (publicKeys.length > 0) openEnvelope(older, trust);
+    before = releaseIn(older);
+  } else {
+    before = await namedBefore(release, retained, inForce);
+  }
+  return { release, signedBy, difference: await seeDifference(before, release, source) };
+}
+
+/** The release that another one names as the one before it, retained or in force. */
+async function namedBefore(
+  { manifest }: SeenRelease,
+  retained: RetainedReleases,
+  inForce: () => Promise<Uint8Array>,
+): Promise<SeenRelease | null> {
+  const found = await retainedBefore({ retained }, manifest);
+  const last = manifest.history.releases.at(-1);
+  if (found || !last) return found;
+  const current = await inForce();
+  return digestIn(current) === last.digest ? releaseIn(current) : null;
+}
+
+async function retainedAt(
+  retained: RetainedReleases,
+  channel: string,
+  wanted: Position,
+): Promise<Uint8Array> {
+  const all = await retained.releases(channel);
+  const found = all.find(({ position }) => comparePositions(position, wanted) === 0);
+  if (found) return found.envelope;
+  const known = all.map(({ position }) => describePosition(position)).join(", ");
+  throw new PullError(
+    "PUBLISH_FAILED",
+    `expected a retained release ${describePosition(wanted)}; there are ${known || "none"}`,
+  );
+}
