@@ -3,15 +3,17 @@ import { check as checkHost } from "../host/check.ts";
 import { composeTools } from "../host/compose.ts";
 import { describeDrift, driftSchema } from "../core/update/drift.ts";
 import { stateSchema } from "../core/update/states.ts";
-import { hostnameSchema } from "../core/formats/manifest.ts";
+import { hostnameSchema, type Release } from "../core/formats/manifest.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold, holdReadSchema } from "../core/schedule/hold.ts";
+import { sanitize } from "../core/text/sanitize.ts";
 import { silentLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeFinding, describeVerdict, findingJson, findingShape } from "./display/finding.ts";
 import { bootLoaderSchema } from "../host/report/status-json.ts";
+import { describePackages, packageChangeSchema, packageJson } from "./display/difference.ts";
 import { countSchema, bytesSchema, printJson } from "./display/json.ts";
 import { counted, describeError, formatBytes, note, printLine } from "./display/output.ts";
 
@@ -25,6 +27,10 @@ const checkSchema = z.strictObject({
       newPaths: countSchema,
       downloadBytes: bytesSchema,
       storeBytes: bytesSchema,
+      packages: z
+        .array(packageChangeSchema)
+        .nullable()
+        .describe("packages that change from the running system; null if that is not known"),
     })
     .nullable()
     .describe("what the update would bring; null if there is none"),
@@ -55,7 +61,8 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
     const { hostname } = settings;
     printJson(checkSchema, {
       ...{ hostname, ...findingJson(found) },
-      ...{ preview, state: record.state, drift, hold, bootLoader },
+      preview: preview && { ...preview, packages: preview.packages?.map(packageJson) ?? null },
+      ...{ state: record.state, drift, hold, bootLoader },
     });
   } else {
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
@@ -71,10 +78,21 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
         `It would bring ${preview.newPaths} of ${counted(preview.paths, "path")}: ` +
           `${formatBytes(preview.downloadBytes)} to download, ${formatBytes(preview.storeBytes)} in the store.`,
       );
+      for (const line of describePackages(preview.packages ?? [])) printLine(`  ${line}`);
+      for (const line of describeCommands(found.release)) printLine(line);
     } else if (found.decision?.kind === "update" && error) {
       printLine(`It would fail now: ${describeError(error)}`);
     }
   }
   if (error) return error.exitCode;
   return options.exitCode && found.decision?.kind === "update" ? EXIT.updateAvailable : EXIT.ok;
+}
+
+/** The commands of the release that this host would run as root. */
+function describeCommands(release: Release | null): string[] {
+  return (release?.checks ?? []).flatMap((check) =>
+    check.kind === "command"
+      ? [sanitize(`It would run as root: ${check.name}: ${JSON.stringify(check.command)}`, 300_000)]
+      : [],
+  );
 }

@@ -1,3 +1,4 @@
+import type { PackageChange, SizedPath } from "./release/package-difference.ts";
 import type * as z from "zod";
 import type { PullError } from "./errors.ts";
 import type { NarMember } from "./formats/archive-index.ts";
@@ -120,6 +121,8 @@ export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
   readonly downloadBytes: number;
   /** Bytes by which the store would grow. */
   readonly storeBytes: number;
+  /** Packages that change from the running system; null if nobody knows what runs. */
+  readonly packages: readonly PackageChange[] | null;
 }
 
 /** Hears how each mirror served an archive: null if it served what was asked. */
@@ -143,6 +146,9 @@ export interface ClosureFetch {
 
 /** The Nix store and profile of the host. */
 export interface NixStore {
+  /** The paths of a closure with their sizes, or null if it is not valid. Throws TOOL_MISSING, … */
+  closureOf(toplevel: string): Promise<SizedPath[] | null>;
+
   /** Which of these store paths (absolute) the store does not hold as valid. */
   invalidPaths(paths: readonly string[]): Promise<string[]>;
 

@@ -1,3 +1,4 @@
+import type { SizedPath } from "../../agent/core/release/package-difference.ts";
 import { PullError } from "../../agent/core/errors.ts";
 import { narFileName } from "../../agent/core/formats/narinfo.ts";
 import type { Release } from "../../agent/core/formats/manifest.ts";
@@ -32,6 +33,9 @@ export class FetchWorld {
   readonly events: string[] = [];
   readonly log = recordingLog();
   readonly valid: Set<string>;
+  /** What runs, and closures that a preview compares with. */
+  running: string | null = null;
+  readonly closures = new Map<string, SizedPath[]>();
   readonly roots = new Map<string, string[]>();
   /** Kept indexes by hash. */
   readonly indexes = new Map<string, Uint8Array>();
@@ -233,6 +237,7 @@ export class FetchWorld {
   #store(): NixStore {
     const unused = (): Promise<never> => Promise.reject(new Error("a fetch does not need this"));
     return {
+      closureOf: async (toplevel) => this.closures.get(toplevel) ?? null,
       invalidPaths: async (paths) => paths.filter((path) => !this.valid.has(path)),
       importPaths: (directory, paths, signal) => this.#import(directory, paths, signal),
       flush: async () => {
@@ -249,7 +254,7 @@ export class FetchWorld {
       ...{ setProfile: unused, restoreProfile: unused, profileToplevel: unused },
       ...{ profileGeneration: unused, findGeneration: unused, pruneGenerations: unused },
       ...{ forgetNewer: unused, splitGenerations: unused },
-      ...{ runningToplevel: unused, bootedToplevel: unused },
+      ...{ runningToplevel: async () => this.running, bootedToplevel: unused },
     };
   }
 

@@ -403,7 +403,7 @@ function closuresOf(host: MemoryHost): ClosureFetch {
       const error = host.fetchErrors.shift() ?? null;
       if (error) throw error;
       const { paths, newPaths } = host.summary;
-      return { paths, newPaths, downloadBytes: 1_000, storeBytes: 3_000 };
+      return { paths, newPaths, downloadBytes: 1_000, storeBytes: 3_000, packages: null };
     },
     async abandon() {
       host.call("abandon fetch");
@@ -413,6 +413,7 @@ function closuresOf(host: MemoryHost): ClosureFetch {
 
 function storeOf(host: MemoryHost): NixStore {
   return {
+    closureOf: unexpected("closureOf"),
     invalidPaths: async (paths) => paths.filter((path) => !host.valid.has(path)),
     importPaths: unexpected("importPaths"),
     flush: unexpected("flush"),

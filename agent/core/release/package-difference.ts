@@ -8,6 +8,7 @@ import { storePathName } from "../formats/store-path.ts";
 
 /** A path of a closure. */
 export interface SizedPath {
+  /** `/nix/store/HASH-NAME`, or `HASH-NAME`. */
   readonly storePath: string;
   /** Bytes that it takes in the store. */
   readonly narSize: number;
@@ -59,10 +60,11 @@ function changeOf(
 function packagesOf(paths: readonly SizedPath[]): Map<string, Package> {
   const packages = new Map<string, Package>();
   for (const { storePath, narSize } of paths) {
-    const { name, version } = parseName(storePathName(storePath).slice(33));
+    const file = storePathName(storePath);
+    const { name, version } = parseName(file.slice(33));
     const known = packages.get(name) ?? { versions: new Set(), paths: new Set(), bytes: 0 };
     known.versions.add(version);
-    known.paths.add(storePath);
+    known.paths.add(file);
     known.bytes += narSize;
     packages.set(name, known);
   }

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { NixStore } from "../../core/ports.ts";
+import type { SizedPath } from "../../core/release/package-difference.ts";
 import type { Settings } from "../../core/settings.ts";
 import { PATHS_PER_CALL } from "./nix-environment.ts";
 import { NixPrograms } from "./nix-programs.ts";
@@ -19,6 +20,7 @@ export function nixStoreOf(
   const { root } = nix;
   return {
     ...systemProfile(profile, nix),
+    closureOf: (toplevel) => closureOf(nix, toplevel),
     invalidPaths: (paths) => invalidPaths(nix, paths),
     flush: () => nix.flush(),
     async importPaths(directory, paths, signal) {
@@ -43,6 +45,14 @@ export function nixStoreOf(
 
 function invalidPaths(nix: NixPrograms, paths: readonly string[]): Promise<string[]> {
   return nix.queryPaths(["--check-validity", "--print-invalid"], paths);
+}
+
+async function closureOf(nix: NixPrograms, toplevel: string): Promise<SizedPath[] | null> {
+  const paths = [...(await requisites(nix, [toplevel]))];
+  if (paths.length === 0) return null;
+  // One line for each path, in their order (nix-store(1), --query --size).
+  const sizes = await nix.queryPaths(["--query", "--size"], paths);
+  return paths.map((storePath, at) => ({ storePath, narSize: Number(sizes[at] ?? 0) }));
 }
 
 /** The closures of those of these paths that are valid. */

@@ -1,5 +1,6 @@
 import type { Release } from "../../core/formats/manifest.ts";
 import type { FetchPreview } from "../../core/ports.ts";
+import { packageChanges, type SizedPath } from "../../core/release/package-difference.ts";
 import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
 import { requireSpace, stagingBudget, storeBytes } from "./disk-space.ts";
 import { planFetch } from "./plan.ts";
@@ -30,5 +31,16 @@ export async function previewFetch(
     newPaths: plan.paths.length,
     downloadBytes: bytesOf(planRuns(contents, missing)) + deltaBytes,
     storeBytes: storeBytes(plan),
+    packages: await changedPackages(contents.narInfos, tools),
   };
+}
+
+/** What changes from the running system, by the names of store paths. */
+async function changedPackages(
+  after: readonly SizedPath[],
+  { store }: FetchTools,
+): Promise<FetchPreview["packages"]> {
+  const running = await store.runningToplevel();
+  const before = running === null ? null : await store.closureOf(running);
+  return before && packageChanges(before, after);
 }

@@ -2,6 +2,7 @@ import { expect, test } from "vitest";
 import { previewFetch } from "../../../../agent/host/fetch/preview.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { FetchWorld } from "../../../support/fetch-world.ts";
+import { samplePath } from "../../../support/sample-release.ts";
 import { chainArchive, withDeltas } from "../../../support/sample-archive.ts";
 
 const CHAIN = chainArchive();
@@ -12,7 +13,7 @@ test("a preview says what a fetch would move, and writes nothing", async () => {
   const [from] = world.wholeRange.split("-");
   expect(await previewFetch(CHAIN.release, world.tools())).toEqual({
     ...{ paths: 3, newPaths: 3 },
-    ...{ downloadBytes: size - Number(from), storeBytes: 800 + 1124 + 190 },
+    ...{ downloadBytes: size - Number(from), storeBytes: 800 + 1124 + 190, packages: null },
   });
   expect(world.events).toEqual([`one: archive ${world.indexRange}`]);
 });
@@ -21,7 +22,7 @@ test("a preview counts only what the store lacks", async () => {
   const world = new FetchWorld(CHAIN);
   for (const name of ["library-1.0", "program-2.0"]) world.valid.add(world.path(name));
   expect(await previewFetch(CHAIN.release, world.tools())).toEqual({
-    ...{ paths: 3, newPaths: 1, downloadBytes: 512 + 512, storeBytes: 190 },
+    ...{ paths: 3, newPaths: 1, downloadBytes: 512 + 512, storeBytes: 190, packages: null },
   });
 });
 
@@ -32,8 +33,29 @@ test("a preview counts deltas in place of the NARs that they spare", async () =>
   ]);
   const world = new FetchWorld(sample);
   expect(await previewFetch(sample.release, world.tools())).toEqual({
-    ...{ paths: 3, newPaths: 3, downloadBytes: 512 + 512 + 7 + 14, storeBytes: 2114 },
+    ...{
+      paths: 3,
+      newPaths: 3,
+      downloadBytes: 512 + 512 + 7 + 14,
+      storeBytes: 2114,
+      packages: null,
+    },
   });
+});
+
+test("a preview names the packages that change from the running system", async () => {
+  const world = new FetchWorld(CHAIN);
+  world.running = samplePath("old-system");
+  world.closures.set(world.running, [
+    { storePath: samplePath("library-0.9"), narSize: 500 },
+    { storePath: world.path("program-2.0"), narSize: 1124 },
+  ]);
+  const { packages } = await previewFetch(CHAIN.release, world.tools());
+  expect(packages?.find(({ name }) => name === "library")).toEqual({
+    ...{ name: "library", kind: "changed", before: ["0.9"], after: ["1.0"] },
+    ...{ beforeBytes: 500, afterBytes: 800 },
+  });
+  expect(packages?.some(({ name }) => name === "program")).toBe(false);
 });
 
 test("a preview refuses as a fetch would", async () => {
