@@ -39,6 +39,7 @@ async function publishTo(name: string): Promise<void> {
   const mirror = join(parent, name);
   const published = await nixosPull([
     ...["publish", `--mirror=${mirror}`, "--key", series.keyFile],
+    ...["--memory", join(await temporaryDirectory(), "memory")],
     ...["--host", `web1=${series.toplevels[1]}`],
   ]);
   expect(published.exitCode, published.stderr).toBe(0);

@@ -414,6 +414,9 @@ test("the same systems and key give the same archives; --json tells everything; 
   const args = [
     "-k",
     relative(process.cwd(), operator.keyFile),
+    // Of another fleet, as far as the key is concerned.
+    "--memory",
+    join(operator.directory, "other.memory"),
     "--host",
     `web2=${b}`,
     "--host",
@@ -445,6 +448,8 @@ test("the same systems and key give the same archives; --json tells everything; 
     epoch: 0,
     sequence: 1,
     draft: false,
+    unchanged: false,
+    difference: expect.objectContaining({ from: null, unchanged: 0 }),
     digest: sha256,
     createdAt: time,
     expiresAt: time,

@@ -72,16 +72,15 @@ export function describeDifference({ from, release, hosts, unchanged }: SeenDiff
   const lines = [
     from
       ? `Compared with release ${describePosition(from)}, digest ${from.digest}:`
-      : "Compared with nothing, since the release before is not at hand: everything is shown.",
+      : "Compared with nothing: everything is shown.",
     ...release.map((change) => `  ${describeChange(change)}`),
   ];
   const shown = new Map<string, string>();
   for (const host of hosts) lines.push(...describeHost(host, shown));
-  lines.push(
-    hosts.length === 0
-      ? "  No host changes."
-      : `  ${counted(unchanged, "other host")} ${unchanged === 1 ? "stays as it is" : "stay as they are"}.`,
-  );
+  if (hosts.length === 0) lines.push("  No host changes.");
+  else if (unchanged > 0) {
+    lines.push(`  ${counted(unchanged, "host")} ${unchanged === 1 ? "stays" : "stay"} the same.`);
+  }
   return lines.map((line) => sanitize(line, MAX_LINE));
 }
 
@@ -110,10 +109,23 @@ function describeHost(
   return lines;
 }
 
-function describeChange({ what, before, after }: Change): string {
+/** Whose digests are cut in text: the system's hash and the digest above say the same. */
+const CUT = new Set(["archive", "comes after"]);
+
+function describeChange(change: Change): string {
+  const { what } = change;
+  const shown = (text: string | null): string | null =>
+    text !== null && CUT.has(what) ? cutDigests(text) : text;
+  const [before, after] = [shown(change.before), shown(change.after)];
   if (before === null) return `+ ${what}: ${after ?? ""}`;
   if (after === null) return `- ${what}: ${before}`;
   return `~ ${what}: ${before} → ${after}`;
+}
+
+/** Text with the beginning of each digest; of several parts of an archive, the first two. */
+function cutDigests(text: string): string {
+  const parts = text.split("; ").slice(0, 2).join(", ");
+  return parts.replace(/[0-9a-f]{64}/g, (digest) => `${digest.slice(0, 12)}…`);
 }
 
 /** The packages that change: versions first, then what was rebuilt and what has no version. */

@@ -42,6 +42,8 @@ export async function createOperator({ directory: parent, bundle }) {
         `${name}=${path}`,
       ]);
       const command = ["publish", "--mirror", mirror, "--key", `${key}.secret`, "--json"];
+      // A benchmark has several mirrors, which know nothing of each other.
+      command.push("--memory", `${mirror}.memory`);
       const all = programArguments(bundle, [...command, ...hosts, ...args]);
       const run = await runChecked(process.execPath, all, { env });
       const { hosts: published, ...release } = JSON.parse(run.stdout);

@@ -25,9 +25,9 @@ describe("the repository that init writes", () => {
     // Repositories are compared with these files by eye: change a digest only on purpose.
     expect(digestsOf(false)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "067823ce3eb3e90c",
+        ".github/workflows/publish.yml": "6bc256f220ba7d23",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "7d77347a04471e8b",
+        "README.md": "4606d663ea78ac49",
         "common.nix": "47ab0f2c93599999",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
@@ -39,15 +39,15 @@ describe("the repository that init writes", () => {
         "pin": "764b7878323451f1",
         "pins/nixos-pull.json": "9f9a4f1574504ae3",
         "pins/nixpkgs.json": "9f9a4f1574504ae3",
-        "publish": "b57b434b4793fbab",
+        "publish": "d9b9cdc9375ebd32",
         "upload": "09fbaf628e91b8b4",
       }
     `);
     expect(digestsOf(true)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "93c78923c6c3ab06",
+        ".github/workflows/publish.yml": "a2d625cfb041f530",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "c0971a3f6f51b78d",
+        "README.md": "cfeb5c8e9628de47",
         "common.nix": "47ab0f2c93599999",
         "flake.nix": "e24cd3d6729def5b",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
@@ -56,7 +56,7 @@ describe("the repository that init writes", () => {
         "hosts/db.example.org.nix": "5f52a8126e4629fd",
         "hosts/web1.nix": "312497d58af154f5",
         "keys/.gitignore": "64e5f3a5147233cb",
-        "publish": "c4868e84f8d5e55f",
+        "publish": "6839e89e4c76e27a",
         "upload": "09fbaf628e91b8b4",
       }
     `);
