@@ -46,6 +46,7 @@ let
     );
   channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
+  specialisation = matching "specialisation's name" "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}";
   # An address stands in logs, in status and in the Nix store: a user and a password may not.
   mirror = matching "https://, http:// or file:/// address without user, query or fragment" "(https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?|file:///[^?#[:space:]]*)";
   webAddress = matching "https:// or http:// address without user" "https?://[^/?#@[:space:]]+([/?#][^[:space:]]*)?";
@@ -481,6 +482,16 @@ in
               description = ''
                 How this host activates every release, whatever the release says; as the
                 release says where `null`.
+              '';
+            };
+
+            specialisation = mkOption {
+              type = types.nullOr specialisation;
+              default = null;
+              example = "debug";
+              description = ''
+                The specialisation of each system that this host runs, whatever the release
+                says; as the release says where `null`.
               '';
             };
 

@@ -1,7 +1,7 @@
 import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { EXIT, PullError } from "../core/errors.ts";
-import { ACTIVATION_MODES } from "../core/formats/manifest.ts";
+import { ACTIVATION_MODES, specialisationSchema } from "../core/formats/manifest.ts";
 import { COMPRESSIONS } from "../core/formats/narinfo.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { systemClock } from "../effects/host/clock.ts";
@@ -83,6 +83,12 @@ function publishing() {
       ),
     )
     .addOption(
+      repeatable(
+        "--specialisation <host=name>",
+        "the specialisation of its system that a host runs",
+      ),
+    )
+    .addOption(
       repeatable("--allow-without-agent <host>", "a host whose system may have no nixos-pull"),
     )
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
@@ -123,7 +129,10 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   const fromFile: HostSpec[] =
     options.hosts === undefined ? [] : await readHostsFile(options.hosts, context);
   const published = await publishRelease({
-    hosts: withGroups([...fromFile, ...options.host.map(parseHostOption)], options.group),
+    hosts: withSpecialisations(
+      withGroups([...fromFile, ...options.host.map(parseHostOption)], options.group),
+      options.specialisation,
+    ),
     mirror: resolve(options.mirror),
     channel: options.channel,
     signers: unsigned === undefined ? signers : [],
@@ -191,6 +200,31 @@ function withGroups(hosts: readonly HostSpec[], options: readonly string[]): Hos
   return hosts.map((spec) => {
     const more = groups.get(spec.hostname);
     return more ? { ...spec, groups: [...new Set([...(spec.groups ?? []), ...more])] } : spec;
+  });
+}
+
+/** The hosts with the specialisations that the command line gives them. Throws USAGE. */
+function withSpecialisations(
+  hosts: readonly HostSpec[],
+  options: readonly string[],
+): readonly HostSpec[] {
+  const names = new Map(
+    options.map((text): [string, string] => {
+      const [hostname = "", ...rest] = text.split("=");
+      const name = specialisationSchema.safeParse(rest.join("="));
+      if (hosts.some((spec) => spec.hostname === hostname) && name.success) {
+        return [hostname, name.data];
+      }
+      throw new PullError(
+        "USAGE",
+        `--specialisation: expected HOST=NAME of a host that is published, found ${JSON.stringify(text)}`,
+      );
+    }),
+  );
+  return hosts.map((spec) => {
+    const specialisation = names.get(spec.hostname);
+    if (specialisation === undefined) return spec;
+    return { ...spec, activation: { ...spec.activation, specialisation } };
   });
 }
 

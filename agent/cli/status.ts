@@ -69,7 +69,11 @@ export function describeStatus(status: HostStatus): string {
         ? "none"
         : `${host.profile}${host.generation === null ? "" : `, generation ${host.generation}`}`,
     ],
-    ["running", host.running ?? "unknown"],
+    [
+      "running",
+      (host.running ?? "unknown") +
+        (host.specialisation === undefined ? "" : `, specialisation ${host.specialisation}`),
+    ],
     ["boot loader", describeBootLoader(status.bootLoader)],
     ["state", describeState(state)],
   ];

@@ -99,6 +99,7 @@ export const ERROR_KINDS = {
   PROFILE_FAILED: kind(EXIT.host, "nix-env could not set the system profile", true),
 
   NOT_A_SYSTEM: kind(EXIT.activation, "the closure has no bin/switch-to-configuration"),
+  SPECIALISATION_MISSING: kind(EXIT.activation, "the system has no specialisation of that name"),
   ACTIVATION_FAILED: kind(EXIT.activation, "switch-to-configuration failed"),
   ACTIVATION_TIMEOUT: kind(EXIT.activation, "switch-to-configuration did not finish in time"),
   ACTIVATION_INTERRUPTED: kind(

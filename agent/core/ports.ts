@@ -508,6 +508,8 @@ export interface SystemContents {
   inhibitors(toplevel: string): Promise<ReadonlyMap<string, string> | null>;
   /** The name by which its agent looks itself up in a release; null if it has none of its own. */
   name(toplevel: string): Promise<string | null>;
+  /** Its specialisations: their own toplevels by name. */
+  specialisations(toplevel: string): Promise<ReadonlyMap<string, string>>;
   /** The whole definition of a unit with its drop-ins, or null if the system does not have it. */
   unitDefinition(toplevel: string, unit: string): Promise<string | null>;
 }

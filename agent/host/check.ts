@@ -26,10 +26,12 @@ export type CheckTools = FindTools & Pick<AgentTools, "state" | "closures" | "bo
 
 /** What a tick would do now, without doing or writing anything. Throws the errors of the state file. */
 export async function check(tools: CheckTools, occasion: Occasion): Promise<CheckOutcome> {
-  const { state, store, closures } = tools;
+  const { state, closures } = tools;
   const record = await state.load();
   const finding = await findRelease(record, occasion, tools);
-  const drift = isPastTheLine(record.state) ? null : driftOf(record, await observe(store));
+  const drift = isPastTheLine(record.state)
+    ? null
+    : driftOf(record, await observe(tools, record.committed?.toplevel));
   const bootLoader = await bootLoaderFacts(tools);
   const outcome = { ...finding, record, drift, hold: await currentHold(tools), bootLoader };
   if (finding.decision?.kind !== "update" || !finding.release) {

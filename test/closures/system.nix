@@ -12,6 +12,8 @@
   hostname ? args.name or "",
   # Whether it has the agent's unit.
   agent ? true,
+  # The name of a specialisation that it has; none if empty.
+  specialisation ? "",
   # Exit code of switch-to-configuration.
   exitCode ? 0,
   # Seconds that it takes.
@@ -91,8 +93,14 @@ let
     echo generation ${generation} > $out/release
   '' { };
 in
-{
+rec {
   system = build "nixos-system-${name}-${generation}" ''
+    ${
+      if specialisation == "" then
+        ""
+      else
+        "mkdir -p $out/specialisation; ln -s ${specialised} $out/specialisation/${specialisation}"
+    }
     mkdir -p $out/bin $out/sw
     ln -s ${program}/bin $out/sw/bin
     ln -s ${library} $out/sw/library
@@ -116,6 +124,16 @@ in
     EOF
     chmod +x $out/bin/switch-to-configuration
   '' { };
+
+  # The system's specialisation: the same with another generation's name.
+  specialised =
+    (import ./system.nix (
+      args
+      // {
+        generation = "${generation}-${specialisation}";
+        specialisation = "";
+      }
+    )).system;
 
   # A path that is no system at all.
   notASystem = library;

@@ -10,6 +10,7 @@ export interface SystemOptions {
   readonly generation?: string;
   readonly hostname?: string;
   readonly agent?: boolean;
+  readonly specialisation?: string;
   readonly exitCode?: number;
   readonly seconds?: number;
   readonly payloadBytes?: number;

@@ -95,6 +95,8 @@ export class MemoryHost {
   /** The kernel of each system; `linux` if there is none here. */
   readonly kernels = new Map<string, string>();
   readonly valid = new Set<string>([system("1")]);
+  /** The specialisations of systems: their toplevels by name. */
+  readonly specialisations = new Map<string, ReadonlyMap<string, string>>();
   /** Names of systems that have one of their own. */
   readonly names = new Map<string, string>();
   /** Systems without a bin/switch-to-configuration, and those that know its action `check`. */
@@ -296,6 +298,7 @@ function toolsOf(host: MemoryHost): AgentTools {
     systems: {
       inhibitors: async () => null,
       name: async (toplevel) => host.names.get(toplevel) ?? null,
+      specialisations: async (toplevel) => host.specialisations.get(toplevel) ?? new Map(),
       unitDefinition: async () => null,
     },
     deadline: {

@@ -39,8 +39,18 @@ const timeSchema = z.iso.datetime({
   error: "expected a UTC time such as 2026-01-31T12:00:00.000Z",
 });
 
+/** A specialisation of a system: the name of one directory entry below `TOPLEVEL/specialisation`. */
+export const specialisationSchema = z
+  .string()
+  .regex(
+    /^[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}$/,
+    "expected a specialisation's name of letters, digits, dots, dashes and underscores",
+  );
+
 export const activationSchema = z.strictObject({
   mode: z.enum(ACTIVATION_MODES),
+  /** The specialisation of the system that runs; the system itself if absent. */
+  specialisation: specialisationSchema.optional(),
   /** Checks that the new system must pass, beside the host's own. */
   checks: z.array(healthCheckSchema).max(MAX_CHECKS).optional(),
 });
@@ -326,6 +336,8 @@ export const releaseSchema = z.strictObject({
   closureSize: byteCountSchema,
   archive: archiveSchema,
   mode: z.enum(ACTIVATION_MODES),
+  /** The specialisation that is activated; the system itself if absent. */
+  specialisation: specialisationSchema.optional(),
   checks: z.array(healthCheckSchema).max(MAX_CHECKS),
 });
 export type Release = z.infer<typeof releaseSchema>;
@@ -389,7 +401,12 @@ export function activationOf(
   { activation }: Pick<HostEntry, "activation">,
 ): Activation {
   const checks = activation?.checks ?? defaults.activation.checks;
-  return { mode: activation?.mode ?? defaults.activation.mode, ...(checks && { checks }) };
+  const specialisation = activation?.specialisation ?? defaults.activation.specialisation;
+  return {
+    mode: activation?.mode ?? defaults.activation.mode,
+    ...(specialisation !== undefined && { specialisation }),
+    ...(checks && { checks }),
+  };
 }
 
 /** A system that a manifest names, and the archive that has it. */
@@ -435,7 +452,7 @@ export function releaseFor(
         `this one is ${machineId ?? "without a machine-id"}`,
     );
   }
-  const { mode, checks = [] } = activationOf(manifest, entry);
+  const { mode, specialisation, checks = [] } = activationOf(manifest, entry);
   return {
     channel: manifest.channel,
     ...(manifest.epoch && { epoch: manifest.epoch.number }),
@@ -446,6 +463,7 @@ export function releaseFor(
     closureSize: entry.closureSize,
     archive: entry.archive,
     mode,
+    ...(specialisation !== undefined && { specialisation }),
     checks,
   };
 }

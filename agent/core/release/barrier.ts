@@ -61,6 +61,7 @@ export function stageRelease(stage: Stage, { channel, hostname }: Release): Rele
     ...(epoch !== undefined && { epoch }),
     ...{ sequence, digest, toplevel, closureSize, archive },
     mode: activation.mode,
+    ...(activation.specialisation !== undefined && { specialisation: activation.specialisation }),
     checks: activation.checks ?? [],
   };
 }

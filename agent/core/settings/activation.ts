@@ -1,5 +1,5 @@
 import * as z from "zod";
-import { ACTIVATION_MODES } from "../formats/manifest.ts";
+import { ACTIVATION_MODES, specialisationSchema } from "../formats/manifest.ts";
 import { httpAddressSchema } from "../formats/web-address.ts";
 import { windowSchema } from "../schedule/window.ts";
 import { durationSchema, positiveDurationSchema } from "../text/duration.ts";
@@ -20,6 +20,11 @@ export const activationSettingsSchema = z
       .enum(ACTIVATION_MODES)
       .optional()
       .describe("Overrides the release's activation mode on this host."),
+    specialisation: specialisationSchema
+      .optional()
+      .describe(
+        "The specialisation of each system that this host runs, whatever the release says; as the release says if absent.",
+      ),
     timeout: positiveDurationSchema
       .prefault("30m")
       .describe("How long switch-to-configuration may take."),

@@ -9,7 +9,11 @@ import type { Baseline } from "./states.ts";
  */
 export function judgeRunningSystem(release: Release, host: Observation): string | null {
   if (!changesRunningSystem(release.mode) || host.running === null) return null;
-  if (host.running === release.toplevel) return null;
+  if (host.running === release.toplevel) {
+    if (release.specialisation === host.specialisation) return null;
+    const [wanted, found] = [release.specialisation, host.specialisation].map((it) => it ?? "none");
+    return `the running specialisation: expected ${wanted}, found ${found}`;
+  }
   return `the running system: expected ${release.toplevel}, found ${host.running}`;
 }
 

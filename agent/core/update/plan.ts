@@ -73,15 +73,17 @@ export function decide({
   ) {
     return { kind: "active" };
   }
-  const active = isActive(record, release, host);
-  if (active) return { kind: recorded ? "active" : "adopt" };
+  const isThere = isActive(record, release, host);
+  if (isThere && !lacksSpecialisation(record, release, host)) {
+    return { kind: recorded ? "active" : "adopt" };
+  }
   const binding = waits.filter(({ binds }) => insistence === "patient" || binds === "everyone");
   const go: Decision =
     binding.length > 0 ? { kind: "waiting", waits: binding } : { kind: "update" };
   if (insistence === "again") return go;
   const denial = denialOf(record, release.toplevel, release.mode);
   if (denial) return { kind: "denied", reason: denial.reason };
-  if (asked) {
+  if (asked && !isThere) {
     const drift = driftOf(record, host);
     // A person or the boot loader chose another system to boot, and had a reason.
     if (driftPolicy === "keep" || drift?.what === "booted") {
@@ -118,6 +120,18 @@ function isAhead(failed: StateOf<"Failed">, now: Date, retryMax: number): boolea
   const isSwitch = undone > 0 || mayBeTheWorlds(reason.code);
   const longest = Math.max(isSwitch ? MAX_WAIT_MS : 0, longestBackoff(retryMax));
   return wait > 0 && wait <= longest;
+}
+
+/**
+ * Whether another specialisation of the system is to run. One that a person chose among those of
+ * the release is left alone; after a boot, which starts the system itself, it is activated again.
+ */
+function lacksSpecialisation(record: AgentRecord, release: Release, host: Observation): boolean {
+  const { toplevel, mode, specialisation: wanted } = release;
+  if (!changesRunningSystem(mode) || host.running !== toplevel) return false;
+  if (wanted === host.specialisation) return false;
+  const before = record.committed?.toplevel === toplevel ? record.committed : null;
+  return before?.specialisation !== wanted || host.specialisation === undefined;
 }
 
 function isActive(record: AgentRecord, release: Release, host: Observation): boolean {

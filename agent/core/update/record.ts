@@ -2,6 +2,7 @@ import * as z from "zod";
 import {
   ACTIVATION_MODES,
   releaseSchema,
+  specialisationSchema,
   sha256Schema,
   type ActivationMode,
 } from "../formats/manifest.ts";
@@ -39,6 +40,8 @@ const committedSchema = z.strictObject({
   digest: sha256Schema,
   toplevel: storePathSchema,
   mode: z.enum(ACTIVATION_MODES),
+  /** The specialisation that was activated; absent for the system itself. */
+  specialisation: specialisationSchema.optional(),
   at: timeSchema,
   /** What the profile pointed at before. */
   previous: storePathSchema.nullable(),

@@ -370,11 +370,12 @@ function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
 }
 
 function committedOf(release: Release, at: string, previous: string | null): Committed {
-  const { channel, epoch, sequence, digest, toplevel, mode } = release;
+  const { channel, epoch, sequence, digest, toplevel, mode, specialisation } = release;
   return {
     channel,
     ...(epoch !== undefined && { epoch }),
     ...{ sequence, digest, toplevel, mode, at, previous },
+    ...(specialisation !== undefined && { specialisation }),
   };
 }
 

@@ -4,7 +4,8 @@ import type { NixStore, SystemContents } from "../../core/ports.ts";
 import { parseInhibitors } from "../../core/update/inhibitors.ts";
 import { systemNameOf } from "../../core/formats/system-name.ts";
 import { AGENT_UNIT } from "./service-manager.ts";
-import { ifMissing, readIfExists } from "../files/missing-file.ts";
+import { storePathSchema } from "../../core/formats/store-path.ts";
+import { ifMissing, readIfExists, readLinkIfExists } from "../files/missing-file.ts";
 
 /** Below a toplevel. */
 const UNITS = "etc/systemd/system";
@@ -21,6 +22,17 @@ export async function systemNameIn(root: string): Promise<string | null> {
   return systemNameOf({ hostname, config });
 }
 
+/** The toplevels of a system's specialisations, by name. `root` is its real directory. */
+export async function specialisationsIn(root: string): Promise<ReadonlyMap<string, string>> {
+  const directory = join(root, "specialisation");
+  const found = new Map<string, string>();
+  for (const name of await ifMissing(readdir(directory), [])) {
+    const target = await readLinkIfExists(join(directory, name));
+    if (target !== null && storePathSchema.safeParse(target).success) found.set(name, target);
+  }
+  return found;
+}
+
 /** Whether a system has the agent's service. */
 export async function hasAgentIn(root: string): Promise<boolean> {
   return (await textOf(join(root, UNITS, AGENT_UNIT))) !== null;
@@ -33,6 +45,8 @@ export function systemContentsOf(store: Pick<NixStore, "realPath">): SystemConte
       const text = await readIfExists(join(store.realPath(toplevel), "switch-inhibitors"));
       return text === null ? null : parseInhibitors(text);
     },
+
+    specialisations: (toplevel) => specialisationsIn(store.realPath(toplevel)),
 
     name: (toplevel) => systemNameIn(store.realPath(toplevel)),
 

@@ -13,6 +13,7 @@ import {
 import { passageOf, stageRelease } from "../../core/release/barrier.ts";
 import { rolloutWaits } from "../../core/release/rollout.ts";
 import { hostWaits } from "../../core/schedule/host-rules.ts";
+import type { Settings } from "../../core/settings.ts";
 import type { AgentRecord } from "../../core/update/record.ts";
 import { decide, type Decision, type Insistence } from "../../core/update/plan.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -21,7 +22,8 @@ import type { FoundRelease, SecondLook } from "./finding.ts";
 import { acceptHere, poll, type MirrorVerdict, type PollTools } from "./poll.ts";
 
 /** What finding a release takes. */
-export type FindTools = PollTools & Pick<AgentTools, "store" | "commands" | "machineId" | "log">;
+export type FindTools = PollTools &
+  Pick<AgentTools, "store" | "systems" | "commands" | "machineId" | "log">;
 
 /** What a decision is made for, beside the record. */
 export interface Occasion {
@@ -88,7 +90,7 @@ class ReleaseFinder {
     const memories = mergeMemories([...record.trust, memoryOfManifest(signed)]);
     try {
       const entry = releaseFor(signed, settings.hostname, await machineId());
-      const release = { ...entry, mode: settings.activation.mode ?? entry.mode };
+      const release = asSettingsSay(entry, settings);
       return {
         ...{ verdicts, error: null, memories },
         ...(await this.#choose(record, signed.manifest, release)),
@@ -132,7 +134,7 @@ class ReleaseFinder {
 
   /** Decides about a release, or about one that stands before it, as things are at this moment. */
   async #choose(record: AgentRecord, manifest: Manifest, release: Release): Promise<Choice> {
-    const { settings, store, clock, commands, log } = this.#tools;
+    const { settings, store, systems, clock, commands, log } = this.#tools;
     const { insistence } = this.#occasion;
     const now = clock.now();
     const commanded = {
@@ -142,7 +144,8 @@ class ReleaseFinder {
     if (commanded.hold.kind === "damaged") {
       log.error(`hold: ${commanded.hold.why}; this host counts as held`, { code: "STATE_CORRUPT" });
     }
-    const host = await observe(store);
+    const { committed } = record;
+    const host = await observe({ store, systems }, committed?.toplevel, release.toplevel);
     const policy = rolloutWaits(manifest, settings.hostname, record, now);
     const decideOn = (one: Release): Decision => {
       const waits = [...policy, ...hostWaits(settings, commanded, one, now)];
@@ -156,7 +159,13 @@ class ReleaseFinder {
     const isThere = decision.kind === "active" || decision.kind === "adopt";
     if (passage.kind !== "through" || isThere) return { release, decision };
     const earlier = stageRelease(passage.stage, release);
-    const stage = { ...earlier, mode: settings.activation.mode ?? earlier.mode };
+    const stage = asSettingsSay(earlier, settings);
     return { release: stage, next: release, decision: decideOn(stage) };
   }
+}
+
+/** The release as this host activates it. */
+function asSettingsSay(release: Release, { activation }: Pick<Settings, "activation">): Release {
+  const { mode = release.mode, specialisation = release.specialisation } = activation;
+  return { ...release, mode, ...(specialisation !== undefined && { specialisation }) };
 }

@@ -24,12 +24,12 @@ export type ReportTools = StatusTools & Pick<AgentTools, "disk">;
 
 /** What this host has to say about itself, from disk alone. */
 export async function makeReport(tools: ReportTools): Promise<Report> {
-  const { settings, state, store, clock, history, files } = tools;
+  const { settings, state, clock, history, files } = tools;
   const [{ record: found, alarms: recalled }, lastPoll, host, hold, machineId, disk, entries] =
     await Promise.all([
       state.recall(),
       readPollReport(files),
-      observe(store),
+      observe(tools),
       currentHold(tools),
       tools.machineId(),
       storeDisk(tools),

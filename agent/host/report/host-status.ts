@@ -48,6 +48,7 @@ export type StatusTools = Pick<
   | "settings"
   | "state"
   | "store"
+  | "systems"
   | "history"
   | "files"
   | "commands"
@@ -61,7 +62,7 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
   const { settings, state, store, history, files } = tools;
   const { record: found, alarms } = await state.recall();
   const record = found ?? EMPTY_RECORD;
-  const [host, hold] = await Promise.all([observe(store), currentHold(tools)]);
+  const [host, hold] = await Promise.all([observe(tools), currentHold(tools)]);
   const imported = await history.findLast(IMPORTED);
   const { switches, wayBack } = await lastSwitches(history);
   return {

@@ -1,5 +1,10 @@
 import * as z from "zod";
-import { channelSchema, hostnameSchema, sha256Schema } from "../../core/formats/manifest.ts";
+import {
+  channelSchema,
+  hostnameSchema,
+  sha256Schema,
+  specialisationSchema,
+} from "../../core/formats/manifest.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
 import { holdReadSchema } from "../../core/schedule/hold.ts";
 import { driftSchema } from "../../core/update/drift.ts";
@@ -23,7 +28,10 @@ export const statusSchema = z.strictObject({
   machineId: sha256Schema.nullable().describe("this machine's hashed identity"),
   profile: storePathSchema.nullable().describe("what the system profile points at"),
   generation: z.int().positive().nullable(),
-  running: storePathSchema.nullable(),
+  running: storePathSchema
+    .nullable()
+    .describe("the system that runs, if a specialisation of it runs too"),
+  specialisation: specialisationSchema.nullable().describe("the specialisation of it that runs"),
   booted: storePathSchema.nullable(),
   ...recordSchema.omit({ formatVersion: true }).shape,
   alarms: z.array(reasonSchema),
@@ -48,10 +56,10 @@ export const statusSchema = z.strictObject({
 export function statusJson(status: HostStatus): z.infer<typeof statusSchema> {
   const { record, host, alarms, ...rest } = status;
   const { formatVersion: _, ...remembered } = record;
-  const { profile, generation, running, booted = null } = host;
+  const { profile, generation, running, specialisation = null, booted = null } = host;
   return {
     ...rest,
-    ...{ profile, generation, running, booted },
+    ...{ profile, generation, running, specialisation, booted },
     ...remembered,
     lastSwitches: [...rest.lastSwitches],
     alarms: [...alarms],

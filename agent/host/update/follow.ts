@@ -113,7 +113,8 @@ async function accept(release: Release, { journal, tools }: Pass<FollowTools>): 
     "release" in state &&
     state.name !== "Failed" &&
     state.release.digest === release.digest &&
-    state.release.mode === release.mode;
+    state.release.mode === release.mode &&
+    state.release.specialisation === release.specialisation;
   // Somebody may have removed the root of what was brought in.
   const isLost =
     state.name === "Imported" && (await tools.store.invalidPaths([release.toplevel])).length > 0;

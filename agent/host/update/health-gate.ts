@@ -33,7 +33,7 @@ export interface HealthProblem {
 
 /** What judging takes. */
 export type HealthGateTools = PollTools &
-  Pick<AgentTools, "services" | "store" | "probe" | "hostname" | "log">;
+  Pick<AgentTools, "services" | "store" | "systems" | "probe" | "hostname" | "log">;
 
 /**
  * Judges the system that runs now. It must be the release, without units that failed only
@@ -76,7 +76,7 @@ async function examine(
 ): Promise<HealthProblem | null> {
   const { release, afterBoot, trust } = subject;
   const judgeSystem = afterBoot ? judgeBootedSystem : judgeRunningSystem;
-  const wrong = judgeSystem(release, await observe(tools.store));
+  const wrong = judgeSystem(release, await observe(tools, release.toplevel));
   if (wrong !== null) return unhealthy(wrong, { kind: "wrongSystem" });
   const units = await judgeUnits(subject, tools, watch);
   if (units !== null) return units;

@@ -55,7 +55,7 @@ function newEntry(
 ): HostEntry {
   return {
     ...{ toplevel, closureSize, archive },
-    ...ownActivation({ mode, checks: activation?.checks }, byDefault),
+    ...ownActivation(definedOf({ ...activation, mode }) as Activation, byDefault),
     // All that the operator says of the host, so that a further key is not lost here.
     ...definedOf({ ...own, groups: own.groups && [...own.groups] }),
     ...keptHold(before),
@@ -64,9 +64,9 @@ function newEntry(
 
 /** What an entry has to say of its activation if the release's default is `byDefault`. */
 function ownActivation(
-  { mode, checks }: Activation,
+  activation: Activation,
   byDefault: ActivationMode,
 ): Pick<HostEntry, "activation"> {
-  if (mode === byDefault && checks === undefined) return {};
-  return { activation: { mode, ...(checks && { checks }) } };
+  const { mode, ...others } = activation;
+  return mode === byDefault && Object.keys(others).length === 0 ? {} : { activation };
 }

@@ -26,7 +26,7 @@ import { checkSystems } from "./system-checks.ts";
 /**
  * Builds, packs, signs and places a release. Hosts see the release before until the manifest is
  * renamed into place, at the very end. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
- * HOSTNAME_MISMATCH, AGENT_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
+ * HOSTNAME_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
  */
 export async function publish(options: PublishOptions): Promise<PublishedRelease> {
   checkRequest(options);

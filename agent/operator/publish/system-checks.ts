@@ -1,19 +1,36 @@
 import { PullError } from "../../core/errors.ts";
-import { hasAgentIn, systemNameIn } from "../../effects/systemd/system-contents.ts";
+import {
+  hasAgentIn,
+  specialisationsIn,
+  systemNameIn,
+} from "../../effects/systemd/system-contents.ts";
 import type { PublishOptions } from "./publish-options.ts";
 
 /** What the checks of built systems need to know. */
-type CheckOptions = Pick<PublishOptions, "allowWithoutAgent" | "onProgress">;
+type CheckOptions = Pick<PublishOptions, "hosts" | "allowWithoutAgent" | "onProgress">;
 
 /**
  * Refuses systems after which their hosts would follow no later release: those that call
  * themselves by another name than the one that they are published for, and those without an
- * agent, unless that is allowed for the host. Throws HOSTNAME_MISMATCH, AGENT_MISSING.
+ * agent, unless that is allowed for the host. Also systems without the specialisation that the
+ * host is to run. Throws HOSTNAME_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING.
  */
 export async function checkSystems(
   toplevels: ReadonlyMap<string, string>,
-  { allowWithoutAgent, onProgress }: CheckOptions,
+  { hosts, allowWithoutAgent, onProgress }: CheckOptions,
 ): Promise<void> {
+  for (const { hostname, activation } of hosts) {
+    const toplevel = toplevels.get(hostname);
+    const wanted = activation?.specialisation;
+    if (wanted === undefined || toplevel === undefined) continue;
+    const names = [...(await specialisationsIn(toplevel)).keys()];
+    if (names.includes(wanted)) continue;
+    const found = names.length === 0 ? "none" : names.join(", ");
+    throw new PullError(
+      "SPECIALISATION_MISSING",
+      `${hostname}: expected a specialisation ${wanted} of ${toplevel}, found ${found}`,
+    );
+  }
   const misnamed: string[] = [];
   const agentless: string[] = [];
   for (const [hostname, toplevel] of toplevels) {

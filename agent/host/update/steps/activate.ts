@@ -3,6 +3,7 @@ import { snippetsOf, type AgentRecord } from "../../../core/update/record.ts";
 import type { StateOf } from "../../../core/update/states.ts";
 import { snippetText } from "../../../core/update/switch-output.ts";
 import type { AgentTools } from "../../agent-tools.ts";
+import { activeToplevel } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
 import { notBegun, takesBoot } from "../not-begun.ts";
@@ -12,7 +13,10 @@ import { runSwitch, type SwitchRun, type SwitchTools } from "../switch-run.ts";
 import type { ProofTools } from "../take-over.ts";
 
 /** What activating takes. */
-export type ActivateTools = SwitchTools & ProofTools & RetryTools & Pick<AgentTools, "services">;
+export type ActivateTools = SwitchTools &
+  ProofTools &
+  RetryTools &
+  Pick<AgentTools, "services" | "systems">;
 
 /** Switches to the system without making it the boot default. */
 export const activate: Step<"Activating", ActivateTools> = async (state, context, tools) => {
@@ -25,7 +29,8 @@ export const activate: Step<"Activating", ActivateTools> = async (state, context
   const action = provingMode(release.mode) ?? "test";
   const ranBefore = baseline.running;
   const knownSnippets = await failingBefore(context.record, ranBefore, tools);
-  const order = { toplevel: release.toplevel, action, ranBefore, knownSnippets };
+  const toplevel = await activeToplevel(release, tools);
+  const order = { toplevel, action, ranBefore, knownSnippets };
   const run = await runSwitch(order, context.signal, tools);
   const event = await judge(state, { run, action, signal: context.signal }, tools);
   return { event, details: run.details };

@@ -13,7 +13,9 @@ import type { Step, StepContext, StepResult } from "../step.ts";
 import { runSwitch, type SwitchTools } from "../switch-run.ts";
 
 /** What arming a trial takes. */
-export type TrialTools = SwitchTools & DeadlineTools & Pick<AgentTools, "store" | "bootLoader">;
+export type TrialTools = SwitchTools &
+  DeadlineTools &
+  Pick<AgentTools, "store" | "systems" | "bootLoader">;
 
 /** What arming a trial leads to, or why this host cannot try a system by one boot. */
 export type Arming = StepResult | { readonly cannot: string };
@@ -35,7 +37,7 @@ export async function armTrial(
   if (proven === release.toplevel) return { cannot: "the system is the boot default already" };
   const { cannotTry } = await bootLoader.look();
   if (cannotTry !== null) return { cannot: cannotTry };
-  const host = await observe(store);
+  const host = await observe(tools);
   // A power cut may start the trial before it was recorded.
   const isTried = host.running === release.toplevel && host.profile === proven;
   if (isTried && (await wasCutOff(state, tools))) {

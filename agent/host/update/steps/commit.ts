@@ -41,11 +41,12 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   // Before the installer, which copies the kernels of all generations.
   if (keep !== undefined) await store.pruneGenerations(keep, baseline.generation);
   // A power cut may have brought the old system back after the new one was proven.
-  const { running } = await observe(store);
+  const { running } = await observe(tools, release.toplevel);
   const proven = release.mode === "switch" && !rebootNeeded && !tried;
   const action = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
   const order = {
-    ...({ toplevel: release.toplevel, action, ranBefore: running } as const),
+    ...({ toplevel: release.toplevel, action } as const),
+    ranBefore: await store.runningToplevel(),
     knownSnippets: snippetsOf(context.record, baseline.running),
   };
   const { verdict, details } = await runSwitch(order, context.signal, tools);
@@ -59,7 +60,7 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
         : interrupted(state, { code, message }, settings.activation.attempts);
     return { event, details };
   }
-  const problem = judgeBootDefault(release, await observe(store));
+  const problem = judgeBootDefault(release, await observe(tools));
   if (problem !== null) return { event: rejected("HEALTH_FAILED", problem), details };
   if (rebootNeeded) await armBootDeadline(release, tools);
   const isAway = tried && running !== null && running !== release.toplevel;

@@ -1,5 +1,6 @@
 import type { ArchiveListener } from "../../../core/ports.ts";
 import type { AgentTools } from "../../agent-tools.ts";
+import { activeToplevel } from "../../observe.ts";
 import { attemptFailed, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
 import type { Step } from "../step.ts";
@@ -33,5 +34,7 @@ export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signa
       `${JSON.stringify(release.hostname)}, or no name of its own`;
     return { event: attemptFailed(state, { code: "HOSTNAME_MISMATCH", message }, tools), details };
   }
+  // Throws if the system does not have it.
+  await activeToplevel(release, tools);
   return { event: { type: "ClosureImported" }, details };
 };

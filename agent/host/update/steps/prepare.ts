@@ -6,7 +6,6 @@ import type { Baseline, StateOf } from "../../../core/update/states.ts";
 import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdict.ts";
 import { lastingUnits } from "../../../core/update/unit-states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
-import { observe } from "../../observe.ts";
 import { armDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import type { Happening } from "../happening.ts";
 import { runHook, type HookTools } from "../hooks.ts";
@@ -51,11 +50,12 @@ async function observeBaseline(
   record: AgentRecord,
   { store, services }: Pick<AgentTools, "store" | "services">,
 ): Promise<Baseline> {
-  const host = await observe(store);
-  const { profile } = host;
+  const profile = await store.profileToplevel();
+  // What really runs, a specialisation too: that is gone back to.
+  const runs = await store.runningToplevel();
   // A system that failed here and could not be left is no system to go back to.
-  const isFailed = host.running !== null && denialOf(record, host.running) !== undefined;
-  const running = isFailed && profile !== null ? profile : host.running;
+  const isFailed = runs !== null && denialOf(record, runs) !== undefined;
+  const running = isFailed && profile !== null ? profile : runs;
   const troubles = await services.unitTroubles();
   const active = await services.activeUnits();
   return {

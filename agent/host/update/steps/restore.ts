@@ -34,7 +34,7 @@ export type RollBackTools = SwitchTools &
 export const rollBack: Step<"RollingBack", RollBackTools> = async (state, context, tools) => {
   const { release, baseline } = state;
   const { store, services, boot } = tools;
-  const host = await observe(store);
+  const host = await observe(tools);
   if (setsProfile(release.mode)) await tools.bootLoader.cancelTrial();
   if (state.trial) {
     // Profile and boot default never changed: the next boot leads back, if that did not happen.
@@ -249,7 +249,7 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
     (generation === null || (await store.profileGeneration()) === generation);
   if (!isProfile) await restoreProfile({ profile: toplevel, generation }, store);
   log.info(`activating ${toplevel}, generation ${generation ?? "new"}`);
-  const { running } = await observe(store);
+  const running = await store.runningToplevel();
   const isBoot = await isInhibited(running, toplevel, tools);
   const order = {
     ...({ toplevel, action: isBoot ? "boot" : "switch", ranBefore: null } as const),

@@ -4,7 +4,7 @@ import { snippetsOf, type AgentRecord } from "../../../core/update/record.ts";
 import { snippetText } from "../../../core/update/switch-output.ts";
 import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
-import { observe } from "../../observe.ts";
+import { activeToplevel, observe } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
 import { changedByHand, type HandMadeTools } from "../hand-made.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
@@ -25,8 +25,9 @@ async function blame(
   tools: VerifyTools,
 ): Promise<Happening> {
   const unchanged = new Set<string>();
+  const now = await activeToplevel(release, tools);
   for (const unit of problem.kind === "units" ? problem.units : []) {
-    if (await isUnchanged(unit, baseline.running, release.toplevel, tools)) unchanged.add(unit);
+    if (await isUnchanged(unit, baseline.running, now, tools)) unchanged.add(unit);
   }
   if (blameFor(problem, (unit) => unchanged.has(unit)) === "own") {
     return { type: "ActivationRejected", reason };
@@ -54,10 +55,10 @@ async function isUnchanged(
 /** What a trial leads to that did not leave the host with the system; null if it did. */
 async function judgeTrial(
   state: StateOf<"Verifying">,
-  tools: Pick<AgentTools, "store" | "services" | "bootLoader" | "settings">,
+  tools: Pick<AgentTools, "store" | "systems" | "services" | "bootLoader" | "settings">,
 ): Promise<Happening | null> {
   const { toplevel } = state.release;
-  const { running } = await observe(tools.store);
+  const { running } = await observe(tools, toplevel);
   if (running === null || running === toplevel) return null;
   if (await wasCutOff(state, tools)) {
     const message = `the host went down while ${toplevel} was judged`;
