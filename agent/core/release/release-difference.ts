@@ -90,6 +90,7 @@ function checkFacts(checks: NonNullable<Activation["checks"]>): readonly Fact[] 
 
 const ACTIVATION: Shown<Activation> = {
   mode: (mode) => fact("mode", mode),
+  specialisation: (name) => fact("specialisation", name),
   checks: checkFacts,
 };
 

@@ -86,6 +86,9 @@ describe("hosts", () => {
     expect(ofHost({ groups: ["a", "b"] })).toEqual([change("groups", null, "@a @b")]);
     expect(ofHost({ machineId: SHA })).toEqual([change("machine", null, SHA)]);
     expect(ofHost({ activation: { mode: "boot" } })).toEqual([change("mode", "switch", "boot")]);
+    expect(ofHost({ activation: { specialisation: "debug" } })).toEqual([
+      change("specialisation", null, "debug"),
+    ]);
   });
 
   test("show a mode that is only the default's", () => {
