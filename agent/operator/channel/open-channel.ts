@@ -4,6 +4,7 @@ import {
   comparePositions,
   describePosition,
   positionOf,
+  type Manifest,
   type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
@@ -124,9 +125,10 @@ async function expectNothingAfter(
  * write to the mirror could drive the numbers up with a file.
  */
 export async function reservedPlaces(
-  { writer, memory, channel }: OpenChannel,
+  open: OpenChannel,
   current: SignedManifest | null,
 ): Promise<Position[]> {
+  const { writer, memory, channel } = open;
   const places = memory.reserved(channel);
   const { epoch, sequence } = current ? positionOf(current.manifest) : { epoch: 0, sequence: 0 };
   const taken = new Set<number>();
@@ -134,13 +136,24 @@ export async function reservedPlaces(
     if (place.epoch === epoch) taken.add(place.sequence);
   };
   for (const { position } of await writer.retained.releases(channel)) add(position);
-  for (const { manifest } of await writer.retained.drafts()) {
+  for (const manifest of await draftsOn(open)) {
     if (manifest.channel === channel) add(positionOf(manifest));
   }
   const known = places.filter((place) => place.epoch === epoch).map((place) => place.sequence);
   let last = Math.max(sequence, ...known);
   while (taken.has(last + 1)) last += 1;
   return last > sequence ? [...places, { epoch, sequence: last }] : places;
+}
+
+/** The drafts on the mirror; none, with a warning, if something else lies among them. */
+async function draftsOn({ writer, onWarning }: OpenChannel): Promise<Manifest[]> {
+  try {
+    return (await writer.retained.drafts()).map(({ manifest }) => manifest);
+  } catch (error) {
+    if (!(error instanceof PullError)) throw error;
+    onWarning(`drafts on the mirror reserve no number: ${error.code}: ${error.message}`);
+    return [];
+  }
 }
 
 async function readCurrent(

@@ -1,4 +1,4 @@
-import { cp, readFile, rm, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeEach, describe, expect, test } from "vitest";
 import { parseEnvelope, sealEnvelope } from "../../../agent/core/formats/envelope.ts";
@@ -172,6 +172,15 @@ describe("drafts", () => {
     expect((await refresh("--draft", draft())).exitCode).toBe(0);
     expect((await refresh("--memory", copy("another.memory"))).exitCode).toBe(0);
     expect((await inForce()).sequence).toBe(5);
+  });
+
+  test("that are none hold nothing up", async () => {
+    const drafts = join(operator.mirror, ".publish/drafts/stable");
+    await mkdir(drafts, { recursive: true });
+    await writeFile(join(drafts, "stray.json"), "{");
+    const output = await refresh();
+    expect(output.exitCode, output.stderr).toBe(0);
+    expect(output.stderr).toContain("drafts on the mirror reserve no number: ENVELOPE_INVALID");
   });
 
   test("come into force one after the other only if each knows the one before", async () => {
