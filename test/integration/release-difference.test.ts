@@ -190,7 +190,11 @@ describe("release diff", () => {
     }
     const compare = ["release", "diff", "--mirror", copy, "--json"];
     const { difference } = JSON.parse((await nixosPull([...compare, "--from", "1"])).stdout);
-    expect(difference.hosts).toMatchObject([{ hostname: "old1", kind: "removed" }]);
+    expect(difference.hosts).toMatchObject([
+      { hostname: "old1", kind: "removed" },
+      // The same system, with patches from the indexes between.
+      { hostname: "web1", kind: "changed", changes: [{ what: "archive" }], packages: null },
+    ]);
     const { stdout } = await nixosPull([...compare, "--to", "3"]);
     expect(JSON.parse(stdout).difference.hosts).toMatchObject([
       { hostname: "old1", kind: "removed" },

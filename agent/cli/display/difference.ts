@@ -119,6 +119,8 @@ function describeChange(change: Change): string {
   const [before, after] = [shown(change.before), shown(change.after)];
   if (before === null) return `+ ${what}: ${after ?? ""}`;
   if (after === null) return `- ${what}: ${before}`;
+  // What is cut may be what changed: index patches, say, which lead to the same index.
+  if (before === after) return `~ ${what}: ${before}, described otherwise (--json has both)`;
   return `~ ${what}: ${before} → ${after}`;
 }
 
