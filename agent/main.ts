@@ -1,8 +1,9 @@
 import { CommanderError } from "@commander-js/extra-typings";
 import { errorDocumentSchema, errorJson, printJson } from "./cli/display/json.ts";
-import { describeError } from "./cli/display/output.ts";
+import { describeError, note } from "./cli/display/output.ts";
 import { createProgram } from "./cli/program.ts";
-import { EXIT, toPullError } from "./core/errors.ts";
+import { EXIT, PullError, toPullError } from "./core/errors.ts";
+import { processStrayErrors } from "./effects/process/stray-errors.ts";
 
 /** Whether `--json` is given; also of a command line that could not be parsed. */
 function asksForJson(argv: readonly string[]): boolean {
@@ -19,6 +20,12 @@ async function main(argv: readonly string[]): Promise<number> {
       stop.abort();
     });
   }
+  // A command ends at its next safe point; the service has a listener of its own.
+  processStrayErrors.listen((error) => {
+    stop.abort(error);
+    // What would have gone on was lost with the error, and nothing is left that could end us.
+    process.once("beforeExit", () => process.exit(tell(error, argv)));
+  });
   let result: Promise<number> = Promise.resolve(EXIT.ok);
   const program = createProgram({
     signal: stop.signal,
@@ -34,12 +41,17 @@ async function main(argv: readonly string[]): Promise<number> {
       // Help that was asked for, or that answers a command line without a command.
       return thrown.exitCode === 0 ? EXIT.ok : EXIT.usage;
     }
-    const error = toPullError(thrown);
-    if (asksForJson(argv)) printJson(errorDocumentSchema, { error: errorJson(error) });
-    process.stderr.write(`${describeError(error)}\n`);
-    if (error.code === "INTERNAL") process.stderr.write(`${error.stack ?? ""}\n`);
-    return error.exitCode;
+    const stray: unknown = stop.signal.reason;
+    return tell(stray instanceof PullError ? stray : toPullError(thrown), argv);
   }
+}
+
+/** Prints an error; gives its exit code. */
+function tell(error: PullError, argv: readonly string[]): number {
+  if (asksForJson(argv)) printJson(errorDocumentSchema, { error: errorJson(error) });
+  note(describeError(error));
+  if (error.code === "INTERNAL") note(error.stack ?? "");
+  return error.exitCode;
 }
 
 void main(process.argv).then((code) => {

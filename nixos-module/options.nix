@@ -247,6 +247,18 @@ in
             description = "Public keys trusted to sign store paths; those of `publicKeys` where `null`.";
           };
 
+          contentAddressed = mkOption {
+            type = types.enum [
+              "signed"
+              "unsigned"
+            ];
+            default = "signed";
+            description = ''
+              Whether store paths with a content address need a signature by `storeKeys`, as all
+              others do. If `unsigned`, whoever can sign releases needs no store key for such paths.
+            '';
+          };
+
           revokedKeys = mkOption {
             type = types.listOf types.str;
             default = [ ];

@@ -95,6 +95,12 @@ export interface ManifestCache {
   save(): Promise<void>;
 }
 
+/** Errors that no call throws: a library's callback did. */
+export interface StrayErrors {
+  /** Tells the listener that came last, until what this gives is called. */
+  listen(listener: (error: PullError) => void): () => void;
+}
+
 /** How far a download is, in bytes of NARs and deltas. */
 export interface FetchProgress {
   readonly received: number;

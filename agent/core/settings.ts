@@ -54,6 +54,12 @@ export const settingsSchema = z
       .max(32)
       .optional()
       .describe("Keys trusted to sign store paths; publicKeys if absent."),
+    contentAddressed: z
+      .enum(["signed", "unsigned"])
+      .default("signed")
+      .describe(
+        "signed: store paths with a content address need a signature by storeKeys, as all others do. unsigned: they need none, as for Nix itself; whoever can sign releases then needs no store key for such paths.",
+      ),
     revokedKeys: z
       .array(publicKeySchema)
       .max(32)

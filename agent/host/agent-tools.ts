@@ -25,11 +25,13 @@ import type {
   ServiceManager,
   StateStore,
   StickWatch,
+  StrayErrors,
   Successor,
   SystemContents,
   Timers,
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
+import type { MirrorStandings } from "./poll/mirror-standings.ts";
 
 /**
  * One host's settings and every port to its outside world. `compose.ts` makes it of the real
@@ -52,6 +54,10 @@ export interface AgentTools {
   readonly isService: boolean;
 
   readonly mirrors: readonly Mirror[];
+  readonly standings: MirrorStandings;
+  /** Ends all connections to mirrors; later requests make new ones. */
+  readonly closeConnections: () => Promise<void>;
+  readonly strayErrors: StrayErrors;
   readonly cache: ManifestCache;
   readonly closures: ClosureFetch;
 

@@ -7,6 +7,7 @@ import { childActivator } from "../effects/systemd/activator.ts";
 import { deadlineOf } from "../effects/systemd/deadline.ts";
 import { fleetLock } from "../effects/host/fleet-lock.ts";
 import { systemProbe } from "../effects/process/health-probe.ts";
+import { processStrayErrors } from "../effects/process/stray-errors.ts";
 import { systemHookRunner } from "../effects/process/hook-runner.ts";
 import { sandboxManager, systemdManager } from "../effects/systemd/service-manager.ts";
 import { systemContentsOf } from "../effects/systemd/system-contents.ts";
@@ -44,6 +45,7 @@ import { fetchClosure } from "./fetch/fetch-closure.ts";
 import { abandonImported } from "./fetch/imported-paths.ts";
 import { previewFetch } from "./fetch/preview.ts";
 import type { FetchTools } from "./fetch/tools.ts";
+import { MirrorStandings } from "./poll/mirror-standings.ts";
 
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(
@@ -87,12 +89,14 @@ export function composeTools(
   const bootLoader = managed ? bootLoaderOf(settings) : unknownLoader(settings.paths.boot);
   const transport = new Transport(settings);
   const mirrors = mirrorsOf(settings, transport);
+  const standings = new MirrorStandings();
   const roots = gcRootsIn(settings.paths.gcRoots);
   const { fleetLock: fleetLockSettings } = settings.reboot;
   const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
-    settings,
-    mirrors,
+    ...{ settings, mirrors, standings },
+    closeConnections: () => transport.close(),
+    strayErrors: processStrayErrors,
     cache: new ManifestCacheFile(stateDirectory),
     store,
     roots,
@@ -116,7 +120,7 @@ export function composeTools(
     boot: bootDirectoryOf(settings, store, bootLoader),
     bootLoader,
     closures: closureFetchOf({
-      ...{ settings, mirrors, store, roots, log, onProgress },
+      ...{ settings, mirrors, standings, store, roots, log, onProgress },
       disk: systemDisk,
       staging: stagingIn(settings.paths.staging),
       indexes: new IndexFiles(stateDirectory),

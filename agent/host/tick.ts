@@ -1,3 +1,4 @@
+import { PullError, toPullError } from "../core/errors.ts";
 import type { AgentRecord } from "../core/update/record.ts";
 import { isPastTheLine } from "../core/update/states.ts";
 import type { Insistence } from "../core/update/plan.ts";
@@ -11,6 +12,7 @@ import { follow, type FollowTools } from "./update/follow.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { endReboot, rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
 import { finishBegun, isBarred } from "./update/resume.ts";
+import type { Pass } from "./update/run.ts";
 
 /** What a tick takes. */
 export type TickTools = FindTools &
@@ -48,6 +50,29 @@ export async function tick(tools: TickTools, options: TickOptions): Promise<Tick
   });
 }
 
+/** Polls and does what that asks for. If a stray error ends it, that is the outcome's error. */
+async function findAndFollow(
+  insistence: Insistence,
+  pass: Pass<FindTools & FollowTools>,
+): Promise<TickOutcome> {
+  const { journal, tools, signal } = pass;
+  try {
+    const finding = await findRelease(journal.record, { insistence, signal }, tools);
+    return await follow(finding, pass);
+  } catch (thrown) {
+    const error = endedBy(signal, toPullError(thrown));
+    if (error === null || error.code === "INTERRUPTED") throw thrown;
+    const nothing = { verdicts: [], release: null, decision: null };
+    return { ...nothing, error, record: journal.record, updated: false };
+  }
+}
+
+/** The error behind an interruption, if the signal's reason is one, and else `error` itself. */
+function endedBy(signal: AbortSignal | undefined, error: PullError | null): PullError | null {
+  const reason: unknown = signal?.reason;
+  return error?.code === "INTERRUPTED" && reason instanceof PullError ? reason : error;
+}
+
 async function updateOnce(
   record: AgentRecord,
   tools: TickTools,
@@ -66,13 +91,12 @@ async function updateOnce(
       code: unfinished.code,
     });
   }
-  const finding = await findRelease(journal.record, { insistence, signal }, tools);
-  const followed = await follow(finding, pass);
+  const followed = await findAndFollow(insistence, pass);
   await releaseRebootSlot(pass);
   const stuck = isPastTheLine(journal.record.state) ? unfinished : null;
   await endReboot(pass);
   const notRebooted = await rebootIfDue(pass);
-  const error = followed.error ?? stuck ?? notRebooted;
+  const error = endedBy(signal, followed.error ?? stuck ?? notRebooted);
   const outcome = { ...followed, record: journal.record, error };
   await keepPollReport(outcome, archives, tools);
   return outcome;

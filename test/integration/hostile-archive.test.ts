@@ -337,7 +337,7 @@ FORGERIES.push(
       ],
       [
         "an unsigned store path that claims to be content-addressed",
-        "IMPORT_FAILED",
+        "PATH_SIGNATURE",
         firstPath((it) => Object.assign(it, { signatures: [], ca: `fixed:r:${it.narHash}` })),
       ],
       [

@@ -188,6 +188,7 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
     ["hooks.timeout", '"soon"'],
     ["maintenance.windows", '"nightly"'],
     ["drift", '"adopt"'],
+    ["contentAddressed", '"trusted"'],
   ])("refuses, as the agent does, %s = %s", async (name, value) => {
     await expect(configFile(configured(`${name} = ${value};`))).rejects.toThrow(
       `services.nixos-pull.settings.${name}`,
@@ -323,6 +324,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
         activation.confirm = "required";
         hooks = { preActivate = [ "/bin/drain" "--all" ]; onFailure = [ "/bin/tell" ]; timeout = "30s"; };
         drift = "revert";
+        contentAddressed = "unsigned";
       `),
     );
     expect(parseSettings(json, "gateway")).toMatchObject({
@@ -336,6 +338,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
       activation: { confirm: "required" },
       hooks: { preActivate: ["/bin/drain", "--all"], onFailure: ["/bin/tell"], timeout: 30_000 },
       drift: "revert",
+      contentAddressed: "unsigned",
     });
   });
 

@@ -24,6 +24,7 @@ import {
   type FailedSnippet,
 } from "../../agent/core/update/switch-output.ts";
 import type { AgentTools } from "../../agent/host/agent-tools.ts";
+import { MirrorStandings } from "../../agent/host/poll/mirror-standings.ts";
 import { MemoryMirror } from "./memory-mirror.ts";
 import { recordingLog } from "./recording-log.ts";
 import { sealManifest } from "./release-series.ts";
@@ -169,6 +170,8 @@ export class MemoryHost {
   readonly hooks: HookRun[] = [];
   rebootSlot: "free" | "taken" | "refused" | "unreachable" | null = null;
   news: "none" | "commands" = "none";
+  /** Who hears of errors that no call throws. */
+  readonly strayListeners: ((error: PullError) => void)[] = [];
 
   constructor(config: object = {}) {
     this.settings = parseSettings(
@@ -277,6 +280,16 @@ function toolsOf(host: MemoryHost): AgentTools {
     ...{ settings, log, mirrors, clock: time, timers: time },
     random: () => 0.5,
     hostname: () => host.name,
+    standings: new MirrorStandings(),
+    closeConnections: async () => {
+      host.calls.push("close connections");
+    },
+    strayErrors: {
+      listen(listener) {
+        host.strayListeners.push(listener);
+        return () => host.strayListeners.splice(host.strayListeners.indexOf(listener), 1);
+      },
+    },
     machineId: async () => host.machineId,
     ownProgram: ["/bin/node", `${system("1")}/bin/nixos-pull`],
     isService: true,

@@ -9,6 +9,7 @@ import {
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
+import { escapeJson } from "../../core/text/sanitize.ts";
 import { reasonSchema } from "../../core/update/states.ts";
 import { printLine } from "./output.ts";
 
@@ -39,7 +40,7 @@ export function printJson<Schema extends z.ZodType>(
 
 /** The document as text. */
 export function encodeJson(value: unknown): string {
-  return JSON.stringify(value, null, 2);
+  return escapeJson(JSON.stringify(value, null, 2));
 }
 
 /** An error: its stable code, and the same for people. */

@@ -1,13 +1,17 @@
 import type { PullError } from "../../core/errors.ts";
+import { sanitizeLines } from "../../core/text/sanitize.ts";
 
-/** Results go to standard output, everything else to standard error. */
+/**
+ * Prints lines; results go to standard output, everything else to standard error. Whatever a
+ * manifest, a program or a report wrote into them, the terminal shows it and does not obey it.
+ */
 export function printLine(line: string): void {
-  process.stdout.write(`${line}\n`);
+  process.stdout.write(`${sanitizeLines(line)}\n`);
 }
 
 /** A line on standard error, for a person: progress and warnings. */
 export function note(line: string): void {
-  process.stderr.write(`${line}\n`);
+  process.stderr.write(`${sanitizeLines(line)}\n`);
 }
 
 /** An error as a person reads it: the code, then what was expected and found. */
@@ -54,7 +58,9 @@ export class ProgressLine {
   show(text: string): void {
     if (!this.#shown || performance.now() < this.#next) return;
     this.#next = performance.now() + 100;
-    process.stderr.write(`\r\u001b[K${text.slice(0, (process.stderr.columns || 80) - 1)}`);
+    process.stderr.write(
+      `\r\u001b[K${sanitizeLines(text).slice(0, (process.stderr.columns || 80) - 1)}`,
+    );
     this.#dirty = true;
   }
 

@@ -1,104 +1,28 @@
 import { gunzipSync, gzipSync } from "node:zlib";
-import * as z from "zod";
 import { PullError } from "../errors.ts";
-import { sha256Schema, type ArchiveReference, type Release } from "./manifest.ts";
-import {
-  COMPRESSIONS,
-  CONTENT_ADDRESS,
-  NAR_HASH,
-  PATH_SIGNATURE,
-  hasTrustedSignature,
-  narFileName,
-  narInfoFileName,
-  renderNarInfo,
-  type NarInfo,
-} from "./narinfo.ts";
-import { describeIssues } from "../text/schema-issues.ts";
+import type { ArchiveReference, Release } from "./manifest.ts";
+import { parseIndex, type PathRules } from "./index-reader.ts";
+import type { ArchiveIndex, OtherArchive } from "./index-schema.ts";
+import { narFileName, narInfoFileName, renderNarInfo, type NarInfo } from "./narinfo.ts";
 import { expectSha256 } from "./sha256.ts";
 import type { PublicKey } from "./signing-key.ts";
-import { STORE_DIRECTORY, storePathName, storePathNameSchema } from "./store-path.ts";
+import { STORE_DIRECTORY, storePathName } from "./store-path.ts";
 import { TAR_BLOCK, TAR_TRAILER, paddedSize } from "./tar-layout.ts";
 
+export {
+  INDEX_FORMAT_VERSION,
+  MAX_BASES,
+  archiveIndexSchema,
+  type ArchiveIndex,
+  type IndexedPath,
+  type OtherArchive,
+} from "./index-schema.ts";
+
 /** The index of a host's archive: its first member, pinned by the manifest. */
-export const INDEX_FORMAT_VERSION = 1;
 export const INDEX_MEMBER = "index.json.gz";
 
 /** The decompressed index may be at most this long; 100,000 paths need about 50 MB. */
 export const MAX_INDEX_BYTES = 256 * 1024 * 1024;
-
-/** A counterpart of the same name by its hash alone, of another name in full, or none. */
-const COUNTERPART = /^([0-9abcdfghijklmnpqrsvwxyz]{32}(-[0-9a-zA-Z+._?=-]{1,211})?)?$/;
-
-/** Earlier releases that one index may have deltas against. */
-export const MAX_BASES = 16;
-
-const pathSchema = z.strictObject({
-  /** Base name of the store path. */
-  path: storePathNameSchema,
-  narHash: z.string().regex(NAR_HASH, "expected sha256: and 52 base-32 digits"),
-  narSize: z.int().positive(),
-  /**
-   * Positions in `paths` of what this path refers to, ascending. None is greater than
-   * the path's own, so that any prefix of the list is closed under references.
-   */
-  references: z.array(z.int().nonnegative()),
-  signatures: z.array(z.string().regex(PATH_SIGNATURE, "expected NAME:BASE64")).max(32),
-  ca: z.string().regex(CONTENT_ADDRESS, "expected a content address").optional(),
-  /**
-   * The NAR member, and where its contents begin: counted from the end of the index
-   * member, or from the start of another archive.
-   */
-  nar: z.strictObject({
-    /** Position in `archives`; absent if the NAR lies in the index's own archive. */
-    archive: z.int().nonnegative().optional(),
-    offset: z.int().nonnegative(),
-    size: z.int().positive(),
-    sha256: sha256Schema,
-  }),
-  /** What the path was in each earlier release that deltas are based on. */
-  was: z
-    .array(z.string().regex(COUNTERPART, "expected a hash, or HASH-NAME"))
-    .max(MAX_BASES)
-    .optional(),
-  /** Ways to make its NAR out of an earlier one's: bytes of another archive. */
-  deltas: z
-    .array(
-      z.strictObject({
-        /** Position in `was`. */
-        base: z.int().nonnegative(),
-        /** Position in `archives`. */
-        archive: z.int().nonnegative(),
-        offset: z.int().nonnegative(),
-        size: z.int().positive(),
-        sha256: sha256Schema,
-      }),
-    )
-    .max(MAX_BASES)
-    .optional(),
-});
-
-/** Other archives that one index may name; each release of a channel adds a few at most. */
-const MAX_ARCHIVES = 10_000;
-
-export const archiveIndexSchema = z.strictObject({
-  formatVersion: z.literal(INDEX_FORMAT_VERSION),
-  compression: z.enum(COMPRESSIONS),
-  /**
-   * Other archives of the mirror in which NARs of this closure lie, in the order in which
-   * they are best read: oldest first, since paths refer to what was there before them.
-   */
-  archives: z
-    .array(z.strictObject({ sha256: sha256Schema, size: z.int().positive() }))
-    .max(MAX_ARCHIVES)
-    .optional(),
-  /** In topological order, dependencies first; the toplevel comes last. */
-  paths: z.array(pathSchema).min(1),
-});
-
-export type ArchiveIndex = z.infer<typeof archiveIndexSchema>;
-export type IndexedPath = ArchiveIndex["paths"][number];
-/** Another archive in which members lie. */
-export type OtherArchive = NonNullable<ArchiveIndex["archives"]>[number];
 
 /** One tar member that a reader of the archive must find, and where. */
 export interface Member {
@@ -218,14 +142,15 @@ export function archiveSize(members: readonly Member[], indexSize: number): numb
  * Checks the compressed index of a release against everything the manifest signed.
  * Throws ARCHIVE_CORRUPT when its hash is wrong, FORMAT_UNSUPPORTED, INDEX_INVALID,
  * or PATH_SIGNATURE when Nix would refuse a path anyway. With null for keys, signatures
- * are not checked: enough to know what lies where.
+ * are not checked: enough to know what lies where. `rules` say what else may stand for one.
  */
 export function readIndex(
   compressed: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
+  rules: PathRules = {},
 ): ArchiveContents {
-  return checkIndex(openIndex(compressed, release.archive), release, trustedKeys);
+  return checkIndex(openIndex(compressed, release.archive), release, trustedKeys, rules);
 }
 
 /**
@@ -245,9 +170,10 @@ export function readPatchedIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
+  rules: PathRules = {},
 ): ArchiveContents {
   expectSha256(json, release.archive.index.json ?? "none", "patched index");
-  return checkIndex(json, release, trustedKeys);
+  return checkIndex(json, release, trustedKeys, rules);
 }
 
 /** Checks the JSON of an index: everything that `readIndex` checks except the hash. */
@@ -255,10 +181,11 @@ export function checkIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
+  rules: PathRules = {},
 ): ArchiveContents {
   const { archive } = release;
-  const index = parseIndex(json);
-  checkReferences(index);
+  expectPlausible(json.length, archive.index.size);
+  const { index, untrusted } = parseIndex(json, trustedKeys, rules);
   const narInfos = narInfosOf(index);
   const toplevel = index.paths.at(-1);
   if (toplevel?.path !== storePathName(release.toplevel)) {
@@ -276,71 +203,44 @@ export function checkIndex(
   }
   const members = checkLayout(index, archive);
   const elsewhere = checkElsewhere(index, narInfos);
-  const untrusted = trustedKeys && narInfos.find((info) => !hasTrustedSignature(info, trustedKeys));
-  if (untrusted) {
-    throw new PullError(
-      "PATH_SIGNATURE",
-      `${STORE_DIRECTORY}/${untrusted.storePath}: expected a signature by one of ` +
-        `${trustedKeys.map(({ name }) => name).join(", ")}, found ` +
-        (untrusted.signatures.map((text) => text.split(":")[0]).join(", ") || "none"),
-    );
-  }
+  if (untrusted) throw untrusted;
   const { sha256, size } = archive;
   return { index, narInfos, sha256, members, size, elsewhere };
 }
 
 const NOT_AN_INDEX = `the archive index is not gzip-compressed JSON of at most ${MAX_INDEX_BYTES} bytes`;
 
+/**
+ * Hashes and signatures do not compress: the JSON of a real index has three to six times the bytes
+ * of its compressed form. More than this, and a megabyte, is no index.
+ */
+const MAX_COMPRESSION = 64;
+
+function longestJson(compressedSize: number): number {
+  return Math.min(MAX_INDEX_BYTES, MAX_COMPRESSION * compressedSize + 1024 * 1024);
+}
+
+function expectPlausible(jsonSize: number, compressedSize: number): void {
+  const longest = longestJson(compressedSize);
+  if (jsonSize <= longest) return;
+  throw new PullError(
+    "INDEX_INVALID",
+    `archive index: expected at most ${longest} bytes of JSON, found ${jsonSize}`,
+  );
+}
+
 /** An index's JSON, of bounded size. Throws INDEX_INVALID. */
 export function unpackIndex(compressed: Uint8Array): Buffer {
+  const maxOutputLength = longestJson(compressed.length);
+  // A gzip file ends with the length of what it holds: then it comes in one piece. If that is a
+  // lie, it comes in several.
+  const tail = Buffer.from(compressed.subarray(-4));
+  const told = tail.length === 4 ? tail.readUInt32LE() : 0;
+  const chunkSize = Math.max(1024, Math.min(told, maxOutputLength) + 1);
   try {
-    return gunzipSync(compressed, { maxOutputLength: MAX_INDEX_BYTES });
+    return gunzipSync(compressed, { maxOutputLength, chunkSize });
   } catch (cause) {
     throw new PullError("INDEX_INVALID", NOT_AN_INDEX, { cause });
-  }
-}
-
-function parseIndex(text: Uint8Array): ArchiveIndex {
-  let json: unknown;
-  try {
-    json = JSON.parse(Buffer.from(text.buffer, text.byteOffset, text.byteLength).toString("utf8"));
-  } catch (cause) {
-    throw new PullError("INDEX_INVALID", NOT_AN_INDEX, { cause });
-  }
-  const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
-  if (typeof version === "number" && version > INDEX_FORMAT_VERSION) {
-    throw new PullError(
-      "FORMAT_UNSUPPORTED",
-      `expected archive format ${INDEX_FORMAT_VERSION}, found ${version}; ` +
-        "this host needs a newer nixos-pull",
-    );
-  }
-  const parsed = archiveIndexSchema.safeParse(json);
-  if (!parsed.success) {
-    throw new PullError("INDEX_INVALID", `archive index: ${describeIssues(parsed.error, json)}`);
-  }
-  return parsed.data;
-}
-
-function checkReferences(index: ArchiveIndex): void {
-  const hashes = new Set<string>();
-  for (const [position, entry] of index.paths.entries()) {
-    const hash = entry.path.slice(0, 32);
-    if (hashes.has(hash)) {
-      throw new PullError("INDEX_INVALID", `archive index: ${entry.path} stands in it twice`);
-    }
-    hashes.add(hash);
-    let previous = -1;
-    for (const reference of entry.references) {
-      if (reference <= previous || reference > position) {
-        throw new PullError(
-          "INDEX_INVALID",
-          `archive index: ${entry.path} (position ${position}): expected ascending references ` +
-            `to itself or paths before it, found ${entry.references.join(", ")}`,
-        );
-      }
-      previous = reference;
-    }
   }
 }
 

@@ -1,6 +1,13 @@
 import * as z from "zod";
 import { PullError } from "../errors.ts";
-import { describeIssues } from "../text/schema-issues.ts";
+import {
+  MAX_NAME_LENGTH,
+  MAX_SIGNATURES,
+  decodeBase64,
+  decodedLength,
+  readEnvelopeParts,
+  type EnvelopeParts,
+} from "./envelope-reader.ts";
 import { sha256Hex } from "./sha256.ts";
 import {
   keyMaterial,
@@ -17,8 +24,7 @@ import {
  */
 export const RELEASE_PAYLOAD_TYPE = "application/vnd.nixos-pull.release+json";
 
-/** More signatures than any threshold needs would only cost verification time. */
-export const MAX_SIGNATURES = 32;
+export { MAX_SIGNATURES };
 
 const base64Schema = z.base64({ error: "expected base64" });
 
@@ -31,10 +37,12 @@ export const printableSchema = z
   );
 
 export const envelopeSchema = z.strictObject({
-  payloadType: z.string().max(200),
+  payloadType: z.string().max(MAX_NAME_LENGTH),
   payload: base64Schema,
   signatures: z
-    .array(z.strictObject({ keyid: printableSchema.max(200).optional(), sig: base64Schema }))
+    .array(
+      z.strictObject({ keyid: printableSchema.max(MAX_NAME_LENGTH).optional(), sig: base64Schema }),
+    )
     .max(MAX_SIGNATURES),
 });
 
@@ -57,15 +65,25 @@ export interface TrustPolicy {
   readonly revokedKeys?: readonly PublicKey[];
 }
 
-/** The bytes that are signed: DSSE's pre-authentication encoding (protocol.md, "PAE"). */
-export function preAuthenticationEncoding(payloadType: string, payload: Uint8Array): Buffer {
+/**
+ * The bytes that are signed: DSSE's pre-authentication encoding (protocol.md, "PAE"). With a
+ * greater `length` than that of `payload`, there is room for the rest at the end.
+ */
+export function preAuthenticationEncoding(
+  payloadType: string,
+  payload: Uint8Array,
+  length = payload.length,
+): Buffer {
   const type = Buffer.from(payloadType, "utf8");
-  return Buffer.concat([
+  const head = Buffer.concat([
     Buffer.from(`DSSEv1 ${type.length} `),
     type,
-    Buffer.from(` ${payload.length} `),
-    payload,
+    Buffer.from(` ${length} `),
   ]);
+  const encoded = Buffer.allocUnsafeSlow(head.length + length);
+  encoded.set(head);
+  encoded.set(payload, head.length);
+  return encoded;
 }
 
 /** An envelope that nobody signed yet. */
@@ -127,33 +145,46 @@ export function openEnvelope(
   trust: TrustPolicy,
   payloadType: string = RELEASE_PAYLOAD_TYPE,
 ): OpenedEnvelope {
-  const envelope = parseEnvelope(bytes);
-  if (envelope.payloadType !== payloadType) {
+  const { payloadType: found, payload: base64, signatures } = readEnvelopeParts(bytes);
+  expectPrintable(signatures);
+  if (found !== payloadType) {
     throw new PullError(
       "PAYLOAD_TYPE_WRONG",
-      `expected payload type ${payloadType}, found ${JSON.stringify(envelope.payloadType)}`,
+      `expected payload type ${payloadType}, found another one`,
     );
   }
+  // One buffer for both: the payload may be large.
+  const message = preAuthenticationEncoding(payloadType, new Uint8Array(0), decodedLength(base64));
+  const payload = message.subarray(message.length - decodedLength(base64));
+  decodeBase64(base64, payload);
   const revoked = new Set((trust.revokedKeys ?? []).map(keyMaterial));
-  const all = voicesIn(envelope, [...trust.publicKeys, ...(trust.revokedKeys ?? [])]);
+  const known = [...trust.publicKeys, ...(trust.revokedKeys ?? [])];
+  const all = voicesIn(signatures, message, known);
   const voices = new Map([...all].filter(([material]) => !revoked.has(material)));
   if (voices.size < trust.threshold) {
-    const claimed = envelope.signatures.map(({ keyid }) => keyid ?? "unnamed");
     const valid = trust.publicKeys.filter((key) => !revoked.has(keyMaterial(key)));
     const expected =
       `expected valid signatures by ${trust.threshold} of the trusted keys ` +
       `${valid.map((key) => key.name).join(", ") || "(none)"}; found ${voices.size} valid ` +
-      `among ${claimed.length} (${claimed.join(", ") || "no signature at all"})`;
+      `among ${signatures.length} (${claimed(signatures, known)})`;
     if (all.size < trust.threshold) throw new PullError("SIGNATURE_THRESHOLD", expected);
     const names = [...all].flatMap(([material, name]) => (revoked.has(material) ? [name] : []));
     throw new PullError("KEY_REVOKED", `${expected}; revoked here: ${names.join(", ")}`);
   }
-  const payload = Buffer.from(envelope.payload, "base64");
-  return {
-    payload,
-    digest: sha256Hex(payload),
-    signedBy: [...voices.values()],
-  };
+  return { payload, digest: sha256Hex(payload), signedBy: [...voices.values()] };
+}
+
+/** Whom signatures claim to be by. Names that nobody here knows are not repeated. */
+function claimed(signatures: EnvelopeParts["signatures"], known: readonly PublicKey[]): string {
+  if (signatures.length === 0) return "no signature at all";
+  const names = new Set(known.map(({ name }) => name));
+  const listed = signatures.flatMap(({ keyid }) =>
+    keyid !== undefined && names.has(keyid) ? [keyid] : [],
+  );
+  const others = signatures.length - listed.length;
+  return [...listed, ...(others > 0 ? [`${others} by keys that are not known here`] : [])].join(
+    ", ",
+  );
 }
 
 /**
@@ -161,14 +192,19 @@ export function openEnvelope(
  * signatures: one key signing twice, or listed under two names, is one voice (TUF
  * specification, section 4.2.1, threshold).
  */
-function voicesIn(envelope: Envelope, keys: readonly PublicKey[]): Map<string, string> {
-  const message = signedBytesOf(envelope);
-  const signatures = envelope.signatures.map(({ sig }) => Buffer.from(sig, "base64"));
+function voicesIn(
+  signatures: EnvelopeParts["signatures"],
+  message: Uint8Array,
+  keys: readonly PublicKey[],
+): Map<string, string> {
+  // Each check reads the whole message, so that the same signature is checked once.
+  const distinct = [...new Set(signatures.map(({ sig }) => sig))];
+  const raw = distinct.map((sig) => Buffer.from(sig, "base64"));
   const voices = new Map<string, string>();
   for (const key of keys) {
     const material = keyMaterial(key);
     if (voices.has(material)) continue;
-    if (signatures.some((signature) => verifyBytes(key, message, signature))) {
+    if (raw.some((signature) => verifyBytes(key, message, signature))) {
       voices.set(material, key.name);
     }
   }
@@ -177,31 +213,19 @@ function voicesIn(envelope: Envelope, keys: readonly PublicKey[]): Map<string, s
 
 /** Reads the JSON form without verifying anything. Throws ENVELOPE_INVALID. */
 export function parseEnvelope(bytes: Uint8Array): Envelope {
-  const text = Buffer.from(bytes).toString("utf8");
-  let json: unknown;
-  try {
-    json = JSON.parse(text);
-  } catch (cause) {
-    throw new PullError(
-      "ENVELOPE_INVALID",
-      `expected a signed manifest as JSON, found ${describeText(text)}`,
-      { cause },
-    );
-  }
-  const parsed = envelopeSchema.safeParse(json);
-  if (!parsed.success) {
-    throw new PullError(
-      "ENVELOPE_INVALID",
-      `expected a DSSE envelope: ${describeIssues(parsed.error, json)}`,
-    );
-  }
-  return parsed.data;
+  const { payloadType, payload, signatures } = readEnvelopeParts(bytes);
+  expectPrintable(signatures);
+  const base64 = Buffer.from(payload.buffer, payload.byteOffset, payload.byteLength);
+  return { payloadType, payload: base64.toString("latin1"), signatures: [...signatures] };
 }
 
-function describeText(text: string): string {
-  if (text.length === 0) return "an empty file";
-  if (/^\s*</.test(text)) {
-    return "an HTML or XML page (a captive portal, a proxy or an error page?)";
+/** A signer's terminal shows these names. Throws ENVELOPE_INVALID. */
+function expectPrintable(signatures: EnvelopeParts["signatures"]): void {
+  for (const [at, { keyid = "" }] of signatures.entries()) {
+    if (printableSchema.safeParse(keyid).success) continue;
+    throw new PullError(
+      "ENVELOPE_INVALID",
+      `expected a DSSE envelope: signatures[${at}].keyid: expected printable characters`,
+    );
   }
-  return `${JSON.stringify(text.slice(0, 60))}${text.length > 60 ? "…" : ""}`;
 }

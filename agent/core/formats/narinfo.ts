@@ -22,7 +22,7 @@ export interface StorePathInfo {
   readonly narSize: number;
   /** Base names of the paths that it refers to, possibly itself; sorted. */
   readonly references: readonly string[];
-  /** Content address, if the path has one; such a path needs no signature. */
+  /** Content address, if the path has one; to Nix such a path needs no signature. */
   readonly ca?: string | undefined;
 }
 
@@ -129,9 +129,14 @@ export function signPath(key: SecretKey, fingerprint: Uint8Array): string {
   return `${key.name}:${signBytes(key, fingerprint).toString("base64")}`;
 }
 
-/** Whether Nix will take this path: content-addressed, or signed by one of `keys`. */
-export function hasTrustedSignature(info: NarInfo, keys: readonly PublicKey[]): boolean {
-  if (info.ca !== undefined) return true;
+/**
+ * Whether one of `keys` signed the path. A content address is no signature: Nix would take such a
+ * path from whoever knows how to make one.
+ */
+export function hasTrustedSignature(
+  info: Pick<NarInfo, "storePath" | "narHash" | "narSize" | "references" | "signatures">,
+  keys: readonly PublicKey[],
+): boolean {
   const fingerprint = pathFingerprint(info);
   return info.signatures.some((text) => {
     const [name = "", base64 = ""] = text.split(":");

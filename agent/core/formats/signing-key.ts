@@ -52,8 +52,10 @@ const NAME = /^[^\s:]{1,200}$/;
 function split(text: string, what: string, bytes: number): { name: string; raw: Buffer } {
   const [name = "", base64 = "", ...rest] = text.trim().split(":");
   const raw = Buffer.from(base64, "base64");
-  if (!NAME.test(name) || rest.length > 0 || raw.toString("base64") !== base64) {
-    throw new PullError("KEY_INVALID", `expected a ${what} key as NAME:BASE64`);
+  if (base64 === "" || !NAME.test(name) || rest.length > 0 || raw.toString("base64") !== base64) {
+    // Without a colon it may be the name of a file; what was given is not repeated.
+    const hint = text.includes(":") ? "" : "; give the key itself, not the name of its file";
+    throw new PullError("KEY_INVALID", `expected a ${what} key as NAME:BASE64${hint}`);
   }
   if (raw.length !== bytes) {
     throw new PullError(
@@ -67,7 +69,34 @@ function split(text: string, what: string, bytes: number): { name: string; raw: 
   return { name, raw };
 }
 
+/**
+ * Points of small order, without their sign bit, also as encodings that are not reduced. Anybody
+ * can make "signatures" that hold under such a key, for messages of his choice or for all.
+ */
+const SMALL_ORDER = new Set([
+  "00".repeat(32),
+  `01${"00".repeat(31)}`,
+  "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+  "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+  `ec${"ff".repeat(30)}7f`,
+  `ed${"ff".repeat(30)}7f`,
+  `ee${"ff".repeat(30)}7f`,
+]);
+
+function hasSmallOrder(raw: Buffer): boolean {
+  const point = Buffer.from(raw);
+  point[31] = (point[31] ?? 0) & 0x7f;
+  return SMALL_ORDER.has(point.toString("hex"));
+}
+
 function publicKeyOf(name: string, raw: Buffer): PublicKey {
+  if (hasSmallOrder(raw)) {
+    throw new PullError(
+      "KEY_INVALID",
+      `public key ${name}: expected an Ed25519 key, found a point of small order, for which ` +
+        "anybody can sign",
+    );
+  }
   return {
     name,
     text: `${name}:${raw.toString("base64")}`,

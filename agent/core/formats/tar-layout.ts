@@ -67,21 +67,14 @@ const TYPES: Record<string, string> = {
   K: "GNU long link",
 };
 
-/** Words for a header that is not the expected one; used in error messages only. */
+/**
+ * Words for a header that is not the expected one, for error messages. They say which kind it is
+ * and repeat nothing of it: it may be a part of something else that was not meant to be told.
+ */
 export function describeTarHeader(block: Uint8Array): string {
   const header = Buffer.from(block);
   if (header.every((byte) => byte === 0)) return "the end of the archive";
-  const text = (from: number, length: number): string =>
-    header
-      .toString("latin1", from, from + length)
-      .replace(/\0[\s\S]*$/, "")
-      .replace(/[\u0000-\u001f\u007f-\u009f]/g, "?");
-  if (text(257, 5) !== "ustar") return "bytes that are no tar header";
+  if (header.toString("latin1", 257, 262) !== "ustar") return "bytes that are no tar header";
   const type = TYPES[header.toString("latin1", 156, 157)] ?? "unknown type";
-  const link = text(157, 100);
-  return (
-    `${type} ${JSON.stringify(text(0, 100))}` +
-    (link === "" ? "" : ` to ${JSON.stringify(link)}`) +
-    ` of ${text(124, 12).trim()} (octal) bytes`
-  );
+  return `another header (${type})`;
 }

@@ -2,7 +2,6 @@ import * as z from "zod";
 import type { ByteRange } from "./byte-ranges.ts";
 import { findCovering } from "./byte-ranges.ts";
 import { PullError } from "../errors.ts";
-import { describeIssues } from "../text/schema-issues.ts";
 
 /**
  * A part of an archive in a file of its own, `archives/SHA256.thin`: one line of JSON
@@ -37,6 +36,9 @@ const thinHeaderSchema = z
     { error: "expected ascending ranges within the archive" },
   );
 
+/** Names and positions of this format, and nobody's own. */
+const KNOWN_PART = /^(formatVersion|size|ranges(\.\d+){0,2})$/;
+
 /** What a thin archive has of its archive. */
 export interface ThinHeader {
   readonly size: number;
@@ -58,12 +60,19 @@ export function parseThinHeader(line: Uint8Array, name: string): ThinHeader {
   let json: unknown;
   try {
     json = JSON.parse(Buffer.from(line).toString("utf8"));
-  } catch (cause) {
-    throw new PullError("ARCHIVE_CORRUPT", `${name}: expected a line of JSON first`, { cause });
+  } catch {
+    // Neither the reason nor the schema's issues are told: they would repeat what is there.
+    throw new PullError("ARCHIVE_CORRUPT", `${name}: expected a line of JSON first`);
   }
   const parsed = thinHeaderSchema.safeParse(json);
   if (!parsed.success) {
-    throw new PullError("ARCHIVE_CORRUPT", `${name}: ${describeIssues(parsed.error, json)}`);
+    const [issue] = parsed.error.issues;
+    const part = issue?.path.slice(0, 3).join(".") ?? "";
+    throw new PullError(
+      "ARCHIVE_CORRUPT",
+      `${name}: expected the first line of a thin archive; wrong: ` +
+        (KNOWN_PART.test(part) ? part : "its form"),
+    );
   }
   const { size, ranges } = parsed.data;
   return { size, ranges: ranges.map(([from, to]) => ({ from, to })) };

@@ -1,7 +1,5 @@
 import { constants, open, type FileHandle } from "node:fs/promises";
 import { PullError, type ErrorCode } from "../../core/errors.ts";
-import { readBounded } from "./bounded-read.ts";
-import { readBytes } from "./file-bytes.ts";
 import { hasErrorCode } from "./missing-file.ts";
 
 /** How a file is opened that somebody else may have put there. */
@@ -73,9 +71,17 @@ export async function readOpenFile(
     new PullError(code, `${name}: expected at most ${maxBytes} bytes, found ${found}`);
   const { size } = await file.stat();
   if (size > maxBytes) throw tooLarge(String(size));
-  const bytes = await readBounded(readBytes(file, { from: 0, to: maxBytes + 1 }), maxBytes);
-  if (bytes === null) throw tooLarge("more");
-  return bytes;
+  // Into one buffer, at least as long as the file was, and grown if the file grows.
+  let bytes = Buffer.allocUnsafeSlow(Math.min(size, maxBytes) + 1);
+  for (let at = 0; ;) {
+    const { bytesRead } = await file.read(bytes, at, bytes.length - at, at);
+    if (bytesRead === 0) return bytes.subarray(0, at);
+    at += bytesRead;
+    if (at > maxBytes) throw tooLarge("more");
+    if (at === bytes.length) {
+      bytes = Buffer.concat([bytes], Math.min(2 * bytes.length, maxBytes) + 1);
+    }
+  }
 }
 
 /**

@@ -1,6 +1,8 @@
 import { request, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { RebootLock } from "../../core/ports.ts";
+import { sanitize } from "../../core/text/sanitize.ts";
+import { readBounded } from "../files/bounded-read.ts";
 
 export interface FleetLockSettings {
   /** Base address of the server. */
@@ -12,6 +14,9 @@ export interface FleetLockSettings {
 }
 
 const TIMEOUT_MS = 30_000;
+
+/** An answer has a kind and a sentence; a longer one is not looked at. */
+const MAX_ANSWER_BYTES = 64 * 1024;
 
 /**
  * Client of the FleetLock protocol, version 1: `pre-reboot` takes a slot (also again while holding
@@ -36,7 +41,8 @@ export function fleetLock(
         dispatcher: await dispatcher(),
       });
       status = response.statusCode;
-      text = (await response.body.text()).slice(0, 500);
+      const body = await readBounded(response.body as AsyncIterable<Buffer>, MAX_ANSWER_BYTES);
+      text = sanitize((body ?? Buffer.alloc(0)).toString("utf8"), 500);
     } catch (cause) {
       throw new PullError("REBOOT_REFUSED", `${url.href}: ${(cause as Error).message}`, { cause });
     }

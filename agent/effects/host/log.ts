@@ -1,6 +1,7 @@
 import { pino } from "pino";
 import type { Log } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
+import { escapeJson, sanitize } from "../../core/text/sanitize.ts";
 
 /** syslog priorities that the journal reads from a line's start (sd-daemon(3)). */
 const PRIORITIES: Record<string, string> = {
@@ -42,7 +43,9 @@ export function createLog(
     {
       write:
         style === "json"
-          ? write
+          ? (line) => {
+              write(escapeJson(line));
+            }
           : (line) => {
               write(readable(line, style));
             },
@@ -67,7 +70,7 @@ function readable(line: string, style: "terminal" | "journal"): string {
     typeof entry[name] === "string" ? [`[${entry[name]}] `] : [],
   ).join("");
   // One entry is one line, whatever a program or a mirror wrote into it.
-  const message = entry.msg.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " ");
+  const message = sanitize(entry.msg.replace(/[\u0000-\u001f\u007f-\u009f]+/g, " "), Infinity);
   return `${prefix}${shown}${message}\n`;
 }
 

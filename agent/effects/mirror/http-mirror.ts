@@ -1,12 +1,16 @@
+import { lookup } from "node:dns/promises";
+import { isIP } from "node:net";
 import { request, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
 import type { MirrorCredential } from "../../core/settings/mirrors.ts";
 import type { Settings } from "../../core/settings.ts";
 import { parseUrl } from "../../core/formats/web-address.ts";
+import { sanitize } from "../../core/text/sanitize.ts";
 import { readBounded } from "../files/bounded-read.ts";
+import { addressScope, type AddressScope } from "./address-scope.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
-import { authorizationOf, type Transport } from "./transport.ts";
+import { authorizationOf, isWithin, type Transport } from "./transport.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
@@ -102,7 +106,8 @@ export class HttpMirror implements Mirror {
         await drop(response);
         throw new PullError(
           "MIRROR_STATUS",
-          `${url.href}: expected content range "bytes ${from}-…", found ${JSON.stringify(range)}`,
+          `${url.href}: expected content range "bytes ${from}-…", found ` +
+            JSON.stringify(sanitize(range, MAX_SHOWN)),
         );
       }
     }
@@ -117,15 +122,16 @@ export class HttpMirror implements Mirror {
     }
   }
 
-  /** GET that follows a few redirects, but none from https to anything weaker. */
+  /** GET that follows a few redirects, but none to anything weaker or into another network. */
   async #get(
     first: URL,
     headers: Record<string, string>,
     signal: AbortSignal | undefined,
   ): Promise<Response> {
     let url = first;
+    let scopes: ReadonlySet<AddressScope> | undefined;
     for (let hops = 0; ; hops++) {
-      const response = await this.#request(url, headers, signal);
+      const response = await this.#request(url, { headers, scopes, signal });
       if (!REDIRECTS.has(response.statusCode)) return response;
       await drop(response);
       const location = header(response, "location");
@@ -138,11 +144,13 @@ export class HttpMirror implements Mirror {
             : `${first.href}: expected at most ${this.#limits.redirects} redirects`,
         );
       }
+      const target = sanitize(`${next.protocol}//${next.host}`, MAX_SHOWN);
       if (next.protocol !== "https:" && (url.protocol === "https:" || next.protocol !== "http:")) {
-        throw new PullError(
-          "MIRROR_REDIRECT",
-          `${url.href}: refused the redirect to ${next.protocol}//${next.host}`,
-        );
+        throw new PullError("MIRROR_REDIRECT", `${url.href}: refused the redirect to ${target}`);
+      }
+      if (this.#base.protocol === "http:" && next.origin !== this.#base.origin) {
+        scopes = await this.#scopes();
+        expectWithin(next, scopes, `${url.href}: refused the redirect to ${target}`);
       }
       // A redirect must not choose a user name for us either.
       next.username = next.password = "";
@@ -150,17 +158,44 @@ export class HttpMirror implements Mirror {
     }
   }
 
+  /**
+   * The networks in which the mirror itself is. Whoever answers over plain HTTP may be anybody,
+   * and must not send this host to services that only the host or its site can reach.
+   */
+  async #scopes(): Promise<ReadonlySet<AddressScope>> {
+    const { hostname } = this.#base;
+    // Behind a proxy the name may be unknown here.
+    const found = await lookup(bareHost(hostname), { all: true }).catch(() => []);
+    return new Set(found.map(({ address }) => addressScope(address)));
+  }
+
   async #request(
     url: URL,
-    headers: Record<string, string>,
-    signal: AbortSignal | undefined,
+    {
+      headers,
+      scopes,
+      signal,
+    }: {
+      headers: Record<string, string>;
+      scopes: ReadonlySet<AddressScope> | undefined;
+      signal: AbortSignal | undefined;
+    },
   ): Promise<Response> {
     // Secrets and the client certificate are for the mirror itself, never for another origin.
     const identified = url.origin === this.#base.origin;
     const { credential, transport } = this.#options;
     const secret =
       identified && credential ? { authorization: await authorizationOf(credential) } : {};
-    const dispatcher = await transport.dispatcher({ identified });
+    const dispatcher = await transport.dispatcher(
+      identified ? { identified } : { identified, scopes },
+    );
+    // undici begins to wait anew with each interim answer (1xx), of which there may be no end.
+    const { connectTimeout, stallTimeout } = this.#limits;
+    const late = new AbortController();
+    const patience = 2 * connectTimeout + stallTimeout;
+    const limit = setTimeout(() => {
+      late.abort();
+    }, patience);
     try {
       return await request(url, {
         method: "GET",
@@ -171,10 +206,19 @@ export class HttpMirror implements Mirror {
           "user-agent": "nixos-pull",
         },
         dispatcher,
-        signal: signal ?? null,
+        signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
       });
     } catch (cause) {
+      if (late.signal.aborted && !signal?.aborted) {
+        throw new PullError(
+          "MIRROR_STALLED",
+          `${url.href}: expected an answer within ${patience / 1000} s, found none`,
+          { cause },
+        );
+      }
       throw networkError(url, cause, signal);
+    } finally {
+      clearTimeout(limit);
     }
   }
 
@@ -216,13 +260,36 @@ function header(response: Response, name: string): string | undefined {
   return Array.isArray(value) ? value[0] : value;
 }
 
+/** What a server says about itself is shown up to this length. */
+const MAX_SHOWN = 200;
+
 /** An unwanted body up to this length is read, so that its connection can be used again. */
 const DROP_BYTES = 16 * 1024;
+
+/** And for this long: a new connection costs less than waiting for a slow error page. */
+const DROP_MS = 1_000;
 
 /** Ends a response whose body is not needed. */
 async function drop(response: Response): Promise<void> {
   response.body.on("error", () => undefined);
-  await response.body.dump({ limit: DROP_BYTES }).catch(() => undefined);
+  const end = { limit: DROP_BYTES, signal: AbortSignal.timeout(DROP_MS) };
+  await response.body.dump(end).catch(() => undefined);
+}
+
+/** The address of a URL's host as `net` writes it. */
+function bareHost(hostname: string): string {
+  return hostname.replace(/^\[(.*)\]$/, "$1");
+}
+
+/** Refuses a redirect to an address or to this host; names are looked at when we connect. */
+function expectWithin(url: URL, scopes: ReadonlySet<AddressScope>, refusal: string): void {
+  const host = bareHost(url.hostname);
+  const address = /(^|\.)localhost\.?$/.test(host) ? "127.0.0.1" : host;
+  if (isIP(address) === 0 || isWithin(address, scopes)) return;
+  throw new PullError(
+    "MIRROR_REDIRECT",
+    `${refusal}: it leads into a network that is not the mirror's`,
+  );
 }
 
 const STALLS = new Set(["UND_ERR_HEADERS_TIMEOUT", "UND_ERR_BODY_TIMEOUT"]);

@@ -6,6 +6,8 @@ import { EnvHttpProxyAgent, type Dispatcher } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { MirrorCredential } from "../../core/settings/mirrors.ts";
 import type { Settings } from "../../core/settings.ts";
+import { addressScope, type AddressScope } from "./address-scope.ts";
+import { connectorOf } from "./connector.ts";
 
 /** No static file server sends longer response headers (undici's own default). */
 const MAX_HEADER_BYTES = 16 * 1024;
@@ -19,10 +21,21 @@ const UNIT_CREDENTIALS = "/run/credentials/nixos-pull.service";
 /** Paths of PEM files, or their contents. */
 type TlsFiles = Partial<Record<"ca" | "cert" | "key", string>>;
 
+/** Whom a connection is for. */
+export interface Audience {
+  /** With our client certificate: for servers as they are configured. */
+  readonly identified: boolean;
+  /**
+   * Networks, beside the public one, into which the connection may lead; every one, if absent.
+   * What a proxy connects to is the proxy's to decide.
+   */
+  readonly scopes?: ReadonlySet<AddressScope> | undefined;
+}
+
 /**
  * Connections to mirrors, by the proxies of HTTP_PROXY, HTTPS_PROXY and NO_PROXY and with the TLS
- * settings. There are two pools: one with our client certificate, for mirrors as configured, and
- * one without, for the servers to which they redirect.
+ * settings. There is one pool with our client certificate, for mirrors as configured, and there
+ * are some without, for the servers to which they redirect: one for each choice of networks.
  */
 export class Transport {
   readonly #limits: Settings["limits"];
@@ -40,18 +53,25 @@ export class Transport {
    * The pool to use. Files are read again when they change: short-lived certificates
    * need no restart. Throws CREDENTIAL_UNREADABLE.
    */
-  async dispatcher(options: { identified: boolean }): Promise<Dispatcher> {
+  async dispatcher({ identified, scopes }: Audience): Promise<Dispatcher> {
     const turn = this.#queue.then(() => this.#current());
     this.#queue = turn.catch(() => undefined);
-    const { identified, anonymous } = await turn;
-    return options.identified ? identified : anonymous;
+    const { dispatchers, identity, authorities } = await turn;
+    const name = `${identified} ${scopes ? [...scopes].sort().join(" ") : "anywhere"}`;
+    let dispatcher = dispatchers.get(name);
+    if (!dispatcher) {
+      const mirrorTls = identified ? { ...authorities, ...identity } : authorities;
+      dispatcher = this.#dispatcher(mirrorTls, authorities, scopes);
+      dispatchers.set(name, dispatcher);
+    }
+    return dispatcher;
   }
 
   /** Closes every connection at once. */
   async close(): Promise<void> {
     const pools = this.#pools;
     this.#pools = null;
-    await Promise.all([pools?.identified.destroy(), pools?.anonymous.destroy()]);
+    await Promise.all([...(pools?.dispatchers.values() ?? [])].map((it) => it.destroy()));
   }
 
   async #current(): Promise<Pools> {
@@ -63,23 +83,33 @@ export class Transport {
     const identity = cert === undefined || key === undefined ? {} : { cert, key };
     checkPem({ files, ca, ...identity });
     const before = this.#pools;
-    this.#pools = {
-      version,
-      identified: this.#pool({ ...authorities, ...identity }, authorities),
-      anonymous: this.#pool(authorities, authorities),
-    };
+    this.#pools = { version, dispatchers: new Map(), identity, authorities };
     // Requests in progress are still answered; then the connections of the old certificate end.
-    for (const pool of [before?.identified, before?.anonymous]) {
-      pool?.close().catch(() => undefined);
+    for (const dispatcher of before?.dispatchers.values() ?? []) {
+      dispatcher.close().catch(() => undefined);
     }
     return this.#pools;
   }
 
-  #pool(mirrorTls: object, proxyTls: object): Dispatcher {
-    // Set here, so that NODE_TLS_REJECT_UNAUTHORIZED in our environment has no effect.
-    const common = { timeout: this.#limits.connectTimeout, rejectUnauthorized: true };
+  #dispatcher(
+    mirrorTls: object,
+    proxyTls: object,
+    scopes: ReadonlySet<AddressScope> | undefined,
+  ): Dispatcher {
+    const { connectTimeout } = this.#limits;
+    const common = {
+      timeout: connectTimeout,
+      // A proxy with two addresses: half of the time for the first one.
+      autoSelectFamilyAttemptTimeout: Math.max(250, Math.floor(connectTimeout / 2)),
+      // Set here, so that NODE_TLS_REJECT_UNAUTHORIZED in our environment has no effect.
+      rejectUnauthorized: true,
+    };
     return new EnvHttpProxyAgent({
-      connect: { ...common, ...mirrorTls },
+      connect: connectorOf({
+        timeoutMs: connectTimeout,
+        tls: { rejectUnauthorized: true, ...mirrorTls },
+        permits: scopes && ((address) => isWithin(address, scopes)),
+      }),
       requestTls: { ...common, ...mirrorTls },
       // A proxy is not the mirror, and does not get our certificate.
       proxyTls: { ...common, ...proxyTls },
@@ -104,8 +134,16 @@ export class Transport {
 interface Pools {
   /** Differs as soon as one of the files changes. */
   readonly version: string;
-  readonly identified: Dispatcher;
-  readonly anonymous: Dispatcher;
+  /** What was made so far, by whom it is for. */
+  readonly dispatchers: Map<string, Dispatcher>;
+  readonly identity: { readonly cert?: string; readonly key?: string };
+  readonly authorities: { readonly ca?: string };
+}
+
+/** Whether an address is public, or in one of these networks. */
+export function isWithin(address: string, scopes: ReadonlySet<AddressScope>): boolean {
+  const scope = addressScope(address);
+  return scope === "public" || scopes.has(scope);
 }
 
 /** OpenSSL ignores authorities that it cannot read, and then refuses every certificate. */

@@ -12,6 +12,7 @@ import { TickLog } from "./tick-log.ts";
 import { FailureHook, type FailureHookTools } from "./failure-hook.ts";
 import { nextOccasion } from "./next-occasion.ts";
 import { PollPace, type PaceTools } from "./poll-pace.ts";
+import { StrayWatch, type StrayTools } from "./stray-watch.ts";
 
 /** Two ticks are never closer than this. */
 const SOONEST_MS = 1_000;
@@ -27,7 +28,8 @@ export type DaemonTools = TickTools &
   StickReportTools &
   WaitTools &
   FailureHookTools &
-  PaceTools;
+  PaceTools &
+  StrayTools;
 
 /** Why the service ended. */
 export type DaemonEnd =
@@ -52,14 +54,16 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
       `another nixos-pull run has ${locks.fileOf("agent")}; stop it first`,
     );
   }
+  const strays = new StrayWatch(tools);
   let closeSocket: (() => Promise<void>) | undefined;
   let closeMetrics: (() => Promise<void>) | undefined;
   try {
     closeSocket = await openStatusSocket(tools);
     closeMetrics = await serveHostMetrics(tools);
     await announceHostKey(tools);
-    return await pollUntilStopped(tools, signal);
+    return await pollUntilStopped(tools, strays, signal);
   } finally {
+    strays.end();
     await closeMetrics?.();
     await closeSocket?.();
     await release();
@@ -67,7 +71,11 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
 }
 
 /** Ticks, tells about it and waits, again and again. */
-async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promise<DaemonEnd> {
+async function pollUntilStopped(
+  tools: DaemonTools,
+  strays: StrayWatch,
+  signal: AbortSignal,
+): Promise<DaemonEnd> {
   const { settings, log, sticks, commandsWatch, successor } = tools;
   const reports = new ReportDelivery(tools);
   const rhythm = {
@@ -80,7 +88,9 @@ async function pollUntilStopped(tools: DaemonTools, signal: AbortSignal): Promis
     // From before the poll, so that what comes during it is polled for too.
     await sticks.look();
     await commandsWatch.look();
-    const wait = await tickOnce(tools, rhythm, signal);
+    const wait = await strays.during(signal, (either) =>
+      tickOnce(tools, rhythm, { signal, either }),
+    );
     await writeMetricsFile(tools);
     await reports.sendNew(signal);
     await handReport(tools);
@@ -141,11 +151,11 @@ interface Rhythm {
 async function tickOnce(
   tools: DaemonTools,
   { tickLog, pace, failures }: Rhythm,
-  signal: AbortSignal,
+  { signal, either }: { signal: AbortSignal; either: AbortSignal },
 ): Promise<number> {
   const { log, clock, settings } = tools;
   try {
-    const outcome = await tick(tools, { insistence: "patient", signal });
+    const outcome = await tick(tools, { insistence: "patient", signal: either });
     tickLog.tell(outcome);
     await failures.hear(outcome, signal);
     const scheduled = pace.after(outcome);
@@ -155,7 +165,7 @@ async function tickOnce(
     return Math.min(scheduled, Math.max(wait, SOONEST_MS));
   } catch (thrown) {
     const error = toPullError(thrown);
-    if (error.code === "INTERRUPTED") return 0;
+    if (error.code === "INTERRUPTED" && signal.aborted) return 0;
     if (error.code === "AGENT_BUSY") return Math.min(pace.schedule(), BUSY_WAIT_MS);
     log.error(error.message, { code: error.code, stack: error.stack });
     await failures.hear({ error }, signal).catch(() => undefined);

@@ -21,7 +21,7 @@ export interface CheckedIndex {
 
 type IndexTools = Pick<
   FetchTools,
-  "settings" | "mirrors" | "indexes" | "applyIndexPatch" | "log" | "onArchiveRead"
+  "settings" | "mirrors" | "standings" | "indexes" | "applyIndexPatch" | "log" | "onArchiveRead"
 >;
 
 /**
@@ -52,7 +52,7 @@ async function stagedIndex(
   if (!staged) return null;
   try {
     const json = openIndex(staged, release.archive);
-    return { contents: checkIndex(json, release, settings.storeKeys), json };
+    return { contents: checkIndex(json, release, settings.storeKeys, settings), json };
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -65,7 +65,7 @@ async function patchedIndex(
   tools: IndexTools,
   signal: AbortSignal | undefined,
 ): Promise<CheckedIndex | null> {
-  const { settings, mirrors, indexes, applyIndexPatch, log } = tools;
+  const { settings, mirrors, standings, indexes, applyIndexPatch, log } = tools;
   const { size, patches = [] } = release.archive.index;
   const worthwhile = patches.filter((patch) => patch.size < size);
   for (const patch of worthwhile.sort((a, b) => a.size - b.size)) {
@@ -73,10 +73,15 @@ async function patchedIndex(
     if (base === null) continue;
     try {
       // A mirror without the patch is no reason to worry: the whole index comes instead.
-      const quiet = { mirrors, log: { warn: log.debug.bind(log) } };
+      const order = standings?.order.bind(standings) ?? ((all: readonly Mirror[]) => [...all]);
+      const quiet = {
+        mirrors,
+        standings: { order, heard: () => undefined },
+        log: { warn: log.debug.bind(log) },
+      };
       const bytes = await withFailover(quiet, (mirror) => readPatch(patch, mirror, signal));
       const json = await applyIndexPatch(base, bytes, signal);
-      const contents = readPatchedIndex(json, release, settings.storeKeys);
+      const contents = readPatchedIndex(json, release, settings.storeKeys, settings);
       log.debug(`the index came as a patch of ${patch.size} bytes`);
       return { contents, json };
     } catch (thrown) {
@@ -115,7 +120,7 @@ async function wholeIndex(
   return withFailover(tools, async (mirror) => {
     const compressed = await readCompressedIndex(mirror, release, signal);
     const json = openIndex(compressed, release.archive);
-    const contents = checkIndex(json, release, tools.settings.storeKeys);
+    const contents = checkIndex(json, release, tools.settings.storeKeys, tools.settings);
     await staging?.writeIndex(compressed);
     return { contents, json };
   });

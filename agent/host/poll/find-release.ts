@@ -63,7 +63,7 @@ class ReleaseFinder {
 
   async find(record: AgentRecord): Promise<FoundRelease> {
     const { signal } = this.#occasion;
-    const { accepted, error, verdicts } = await poll(this.#tools, record.trust, signal);
+    const { accepted, error, verdicts } = await poll(this.#tools, record.trust, { signal });
     return accepted
       ? this.#judge(record, accepted.signed, verdicts)
       : this.#nothing(verdicts, error, record.trust);
@@ -111,9 +111,12 @@ class ReleaseFinder {
   async #findAgain(
     record: AgentRecord,
     before: { signed: SignedManifest; verdicts: readonly MirrorVerdict[] },
-    { signal = this.#occasion.signal }: SecondLook,
+    { signal = this.#occasion.signal, enough }: SecondLook,
   ): Promise<FoundRelease> {
-    const { accepted, verdicts } = await poll(this.#tools, record.trust, signal);
+    const { accepted, verdicts } = await poll(this.#tools, record.trust, {
+      signal,
+      ...(enough && { enough }),
+    });
     if (accepted) {
       // The same manifest stands by what all mirrors said when it was found.
       const isNews = accepted.signed.digest !== before.signed.digest;

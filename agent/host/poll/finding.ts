@@ -30,6 +30,8 @@ export interface SecondLook {
    * one, as long as it is still acceptable.
    */
   readonly askMirrors: boolean;
+  /** When the mirrors need not be waited for any longer; as in a poll, if absent. */
+  readonly enough?: "answer";
   /** Ends the asking (INTERRUPTED). */
   readonly signal?: AbortSignal | undefined;
 }

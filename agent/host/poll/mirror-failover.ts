@@ -1,10 +1,13 @@
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
+import type { MirrorStandings } from "./mirror-standings.ts";
 import type { ArchiveListener, Log, Mirror } from "../../core/ports.ts";
 
 /** What fail-over needs. */
 export interface FailoverTools {
   /** In the order in which they are tried. */
   readonly mirrors: readonly Mirror[];
+  /** Says which ones are better tried first, and hears how they served. */
+  readonly standings?: Pick<MirrorStandings, "order" | "heard"> | undefined;
   readonly log: Pick<Log, "warn">;
   readonly onArchiveRead?: ArchiveListener | undefined;
 }
@@ -35,15 +38,16 @@ function isMirrorsFault(code: ErrorCode): boolean {
 }
 
 /**
- * Calls `read` with one mirror after the other until one serves it. Throws at once what is
+ * Calls `read` with one mirror after the other until one serves it, those that failed lately last. Throws at once what is
  * no mirror's fault; otherwise an error with the last mirror's code that says what each of
  * them did.
  */
 export async function withFailover<T>(
-  { mirrors, log, onArchiveRead }: FailoverTools,
+  { mirrors: configured, standings, log, onArchiveRead }: FailoverTools,
   read: (mirror: Mirror) => Promise<T>,
 ): Promise<T> {
   const failures: string[] = [];
+  const mirrors = standings?.order(configured) ?? configured;
   for (const [at, mirror] of mirrors.entries()) {
     try {
       const result = await read(mirror);
@@ -53,6 +57,7 @@ export async function withFailover<T>(
       const error = toPullError(thrown);
       if (!isMirrorsFault(error.code)) throw error;
       onArchiveRead?.(mirror.address, error);
+      standings?.heard(mirror.address, error);
       failures.push(`${mirror.address}: ${error.message}`);
       if (at === mirrors.length - 1) {
         throw failures.length === 1

@@ -48,21 +48,39 @@ export interface PollOutcome {
 const MAX_POLL_MS = 15 * 60 * 1000;
 
 /** What asking the mirrors takes. */
-export type PollTools = Pick<AgentTools, "settings" | "mirrors" | "cache" | "clock" | "timers">;
+export type PollTools = Pick<
+  AgentTools,
+  "settings" | "mirrors" | "standings" | "cache" | "clock" | "timers"
+>;
+
+/** How a poll is meant. */
+export interface PollOptions {
+  readonly signal?: AbortSignal | undefined;
+  /**
+   * What ends the waiting for the other mirrors. `news`, if absent: a release that is not known
+   * yet; they then have `limits.stallTimeout`. `answer`: any acceptable release; they have the same
+   * time. `first`: any acceptable release, at once.
+   */
+  readonly enough?: "news" | "answer" | "first";
+  /** The longest time for all of it, milliseconds; a quarter of an hour for several mirrors. */
+  readonly longest?: number;
+}
 
 /**
  * Asks every mirror for the channel's manifest and takes the acceptable one with the
  * highest epoch and sequence; among equals the mirror that stands first. So a mirror that is
  * behind or lies cannot hide a release that another one has. A slow mirror cannot hold a
  * release back either: once one mirror has news, the others have `limits.stallTimeout` to
- * answer (TUF: slow retrieval attack). No news never cuts the others short. Throws INTERRUPTED.
+ * answer (TUF: slow retrieval attack). No news does not cut the others short, or a fast mirror
+ * could hide what a slow one has; unless `enough` says that it may, since a poll just before did
+ * wait for them. Throws INTERRUPTED.
  */
 export async function poll(
   tools: PollTools,
   memories: TrustMemories,
-  signal?: AbortSignal,
+  { signal, enough = "news", longest }: PollOptions = {},
 ): Promise<PollOutcome> {
-  const { settings, mirrors, timers } = tools;
+  const { settings, mirrors, standings, timers } = tools;
   const late = new AbortController();
   const over = new AbortController();
   const giveUpIn = (ms: number): void => {
@@ -73,7 +91,8 @@ export async function poll(
       () => undefined,
     );
   };
-  if (mirrors.length > 1) giveUpIn(MAX_POLL_MS);
+  const limit = longest ?? (mirrors.length > 1 ? MAX_POLL_MS : null);
+  if (limit !== null) giveUpIn(limit);
   const either = signal ? AbortSignal.any([signal, late.signal]) : late.signal;
   const gaveUp = aborted(late.signal);
   const known = memoryOf(memories, settings.channel);
@@ -86,7 +105,11 @@ export async function poll(
         gaveUp.then(() => tooLate(mirror)),
       ]);
       const isNews = answer.accepted !== null && isAfter(answer.accepted.memory, known);
-      if (isNews) giveUpIn(settings.limits.stallTimeout);
+      if (isNews || (answer.accepted && enough !== "news")) {
+        giveUpIn(enough === "first" ? 0 : settings.limits.stallTimeout);
+      }
+      // A mirror that was cut short is not a bad one.
+      if (enough === "news") standings.heard(mirror.address, answer.error);
       return answer;
     }),
   ).finally(() => {

@@ -89,7 +89,7 @@ async function bringIn(
     }
     if (error !== null) return { ...finding, record: journal.record, updated: false, error };
   }
-  const now = await finding.lookAgain(journal.record, { askMirrors });
+  const now = await finding.lookAgain(journal.record, { askMirrors, enough: "answer" });
   if (now.release?.digest !== release.digest) {
     const why = now.release ? `release ${now.release.sequence} is newer` : now.error?.message;
     tools.log.info(`release ${release.sequence} is not activated: ${why}`);

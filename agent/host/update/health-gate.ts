@@ -1,4 +1,4 @@
-import { PullError, toPullError } from "../../core/errors.ts";
+import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
 import { entryOf, type Manifest, type Release } from "../../core/formats/manifest.ts";
 import type { TrustMemories } from "../../core/release/acceptance.ts";
 import {
@@ -143,15 +143,31 @@ async function judgeChecks(
   return null;
 }
 
-/** Whether a release can be read now, and the host finds itself in it. */
+/**
+ * Errors of releases whose signatures were good. A mirror that goes back to one while a new system
+ * is judged would have the host go back, too.
+ */
+const VERIFIED: ReadonlySet<ErrorCode> = new Set([
+  "SEQUENCE_REPLAYED",
+  "SEQUENCE_CONFLICT",
+  "SEQUENCE_FORKED",
+]);
+
+/** Whether a release can be read now, from whichever mirror, and the host finds itself in it. */
 async function judgeMirrors(
   release: Release,
   trust: TrustMemories,
   tools: HealthGateTools,
   signal: AbortSignal | undefined,
 ): Promise<HealthProblem | null> {
-  const { accepted, error } = await poll(tools, trust, signal);
+  const { accepted, error, verdicts } = await poll(tools, trust, {
+    ...{ signal, enough: "first" },
+    longest: Math.max(tools.settings.health.timeout, tools.settings.limits.stallTimeout),
+  });
   if (accepted) return judgeName(release, accepted.signed.manifest, tools.hostname());
+  // It was read and verified: whoever answers with it says nothing about this system.
+  const wasVerified = verdicts.some(({ code }) => code !== undefined && VERIFIED.has(code));
+  if (wasVerified && tools.hostname() === release.hostname) return null;
   const why = error ?? new PullError("MIRROR_UNREACHABLE", "no mirror answered");
   const message = `no release can be read now: ${why.code}: ${why.message}`;
   return { reason: { code: "HEALTH_MIRROR", message }, problem: { kind: "mirror" } };

@@ -1,4 +1,4 @@
-import { cp, readFile, readdir, writeFile } from "node:fs/promises";
+import { cp, mkdir, readFile, readdir, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import type { AddressInfo } from "node:net";
 import { join } from "node:path";
@@ -193,6 +193,47 @@ describe("hostile HTTP", () => {
     },
   ];
 
+  const dripping =
+    (code: number, headers: Record<string, string> = {}): Behaviour =>
+    (_, response) => {
+      response.writeHead(code, headers);
+      const timer = setInterval(() => response.write("x"), 50);
+      response.on("close", () => {
+        clearInterval(timer);
+      });
+      return true;
+    };
+  const answers: [number, Record<string, string>, ErrorCode][] = [
+    [404, {}, "MIRROR_NOT_FOUND"],
+    [500, {}, "MIRROR_STATUS"],
+    [302, { location: "/elsewhere" }, "MIRROR_REDIRECT"],
+    [416, {}, "ARCHIVE_TRUNCATED"],
+    [206, { "content-range": "bytes 0-9/10" }, "MIRROR_STATUS"],
+  ];
+  table.push(
+    ...answers.map(([status, headers, code]) => ({
+      ...{ name: `an answer ${status} in drips, for ever`, code },
+      behave: onArchive(dripping(status, headers)),
+    })),
+    {
+      name: "early hints without end",
+      code: "MIRROR_STALLED",
+      behave: (_, response) => {
+        const timer = setInterval(() => {
+          response.writeEarlyHints({ link: "</x>; rel=preload" });
+        }, 50);
+        response.on("close", () => {
+          clearInterval(timer);
+        });
+        return true;
+      },
+    },
+    ...["10.1.2.3", "169.254.169.254", "[fd00::1]"].map((host) => ({
+      ...{ name: `a redirect into another network, to ${host}`, code: "MIRROR_REDIRECT" as const },
+      behave: status(302, { location: `http://${host}/secrets` }),
+    })),
+  );
+
   test.each(table)("$name: $code", async ({ code, behave, limits }) => {
     const server = await serve(behave);
     world.configure({ mirrors: [server.url], limits: limits ?? {} });
@@ -232,6 +273,49 @@ describe("hostile HTTP", () => {
     world.configure({ mirrors: [slow.url, `file://${world.mirror}`] });
     const { value } = await world.apply(["check"]);
     expect(value).toMatchObject({ decision: "update", mirrors: [{ code: "MIRROR_SLOW" }, {}] });
+  });
+
+  test("dead mirrors in front cost their time once, and not for each file", async () => {
+    const dead = await Promise.all(Array.from({ length: 9 }, () => serve(() => true)));
+    const good = await serve();
+    world.configure({ mirrors: [...dead.map(({ url }) => url), good.url] });
+    world.leavesDownload();
+    const started = performance.now();
+    await world.apply(["apply"], { PATH: await world.pathWithout("nix") });
+    expect(good.requests.filter(({ path }) => path.startsWith("/archives/"))).not.toEqual([]);
+    for (const { requests } of dead) {
+      expect(requests.map(({ path }) => path)).toEqual(["/channels/stable/manifest.json"]);
+    }
+    // One time limit of 2 s for all of them, and no such limit for each.
+    expect(performance.now() - started).toBeLessThan(9 * 2_000);
+  });
+
+  test("nothing of what a stranger's service answers is told to anybody", async () => {
+    const inbox = join(world.directory, "inbox");
+    await mkdir(inbox, { recursive: true });
+    const genuine = await readFile(world.manifestFile, "utf8");
+    const bodies = [
+      "S3cret",
+      '{"S3cret":"S3cret"}',
+      genuine.replace('"fleet-1"', '"S3cret"').replace(/"sig": "..../, '"sig": "AAAA'),
+      genuine.replace("vnd.nixos-pull", "S3cret"),
+      `${genuine}S3cret`,
+    ];
+    for (const body of bodies) {
+      const server = await serve((_, response) => {
+        response.end(body);
+        return true;
+      });
+      world.configure({ mirrors: [server.url], reports: { directory: inbox } });
+      const { stdout, stderr } = await world.apply();
+      expect(stdout).toContain('"code"');
+      const status = await world.host(["status", "--json"]);
+      const report = await world.host(["report"]);
+      const { payload } = JSON.parse(report.stdout) as { payload: string };
+      const poll = await readFile(join(world.state, "poll.json"), "utf8");
+      const told = [stdout, stderr, status.stdout, poll, Buffer.from(payload, "base64").toString()];
+      expect(told.join("\n")).not.toContain("S3cret");
+    }
   });
 
   test("a bandwidth cap is kept", async () => {

@@ -212,7 +212,10 @@ describe("every error names the key, what was expected and what was found", () =
     [{ mirrors: [] }, "mirrors: Too small: expected array to have >=1 items, found []"],
     [{ publicKeys: undefined }, "publicKeys: missing; expected array"],
     [{ publicKeys: [] }, "publicKeys: Too small: expected array to have >=1 items, found []"],
-    [{ publicKeys: ["fleet-1"] }, "publicKeys[0]: public key fleet-1: expected 32 bytes, found 0"],
+    [
+      { publicKeys: ["fleet-1"] },
+      "publicKeys[0]: expected a public key as NAME:BASE64; give the key itself",
+    ],
     [{ publicKeys: [7] }, "publicKeys[0]: expected string, found 7"],
     [{ channel: "Stable" }, "channel: expected a channel name of lower-case letters"],
     [{ channel: "../other" }, 'found "../other"'],

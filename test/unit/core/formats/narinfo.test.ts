@@ -253,8 +253,8 @@ describe("a path's signature", () => {
     },
   );
 
-  test("is not needed where the path is content-addressed", () => {
+  test("is needed if the path is content-addressed, too", () => {
     const info = { ...INFO, ca: `text:sha256:${"0".repeat(52)}` };
-    expect(hasTrustedSignature(info, [KEY.publicKey])).toBe(true);
+    expect(hasTrustedSignature(info, [KEY.publicKey])).toBe(false);
   });
 });

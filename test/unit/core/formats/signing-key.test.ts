@@ -1,4 +1,4 @@
-import { createHash } from "node:crypto";
+import { createHash, createPublicKey, verify } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
 import {
@@ -90,7 +90,7 @@ describe("malformed keys", () => {
   });
 
   test("what is no NAME:BASE64 is told what was expected, and of which key", () => {
-    for (const text of ["", ":", "fleet-1:****", "fleet-1:AAAA:"]) {
+    for (const text of [":", "fleet-1:", "fleet-1:****", "fleet-1:AAAA:"]) {
       const messages = [parsePublicKey, parseSecretKey].map(
         (parse) => failureOf(() => parse(text)).message,
       );
@@ -98,6 +98,42 @@ describe("malformed keys", () => {
         "expected a public key as NAME:BASE64",
         "expected a secret key as NAME:BASE64",
       ]);
+    }
+  });
+
+  test("the name of a file is no key, and is not repeated: it may be a key after all", () => {
+    for (const text of ["", "keys/fleet-1.public", PUBLIC_BASE64]) {
+      expect(failureOf(() => parsePublicKey(text)).message).toBe(
+        "expected a public key as NAME:BASE64; give the key itself, not the name of its file",
+      );
+    }
+  });
+
+  const identity = Buffer.concat([Buffer.from([1]), Buffer.alloc(31)]);
+
+  test("of small order are refused: anybody can sign for them", () => {
+    // OpenSSL takes such a key, and a signature that nobody made, for any message.
+    const spki = Buffer.concat([Buffer.from("302a300506032b6570032100", "hex"), identity]);
+    const key = createPublicKey({ key: spki, format: "der", type: "spki" });
+    const forged = Buffer.concat([identity, Buffer.alloc(32)]);
+    expect(verify(null, Buffer.from("any message"), key, forged)).toBe(true);
+    const last = (hex: string, sign: number): string =>
+      hex.slice(0, 62) + (Number.parseInt(hex.slice(62), 16) | sign).toString(16).padStart(2, "0");
+    for (const hex of [
+      "00".repeat(32),
+      identity.toString("hex"),
+      "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+      "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+      `ec${"ff".repeat(30)}7f`,
+      `ed${"ff".repeat(30)}7f`,
+      `ee${"ff".repeat(30)}7f`,
+    ]) {
+      for (const sign of [0, 0x80]) {
+        const text = `weak-1:${Buffer.from(last(hex, sign), "hex").toString("base64")}`;
+        const failure = failureOf(() => parsePublicKey(text));
+        expect(failure.code).toBe("KEY_INVALID");
+        expect(failure.message).toContain("public key weak-1: expected an Ed25519 key, found a");
+      }
     }
   });
 
@@ -138,14 +174,6 @@ describe("malformed keys", () => {
       { numRuns: 50 },
     );
   });
-});
-
-test("a name without bytes is a key that is too short", () => {
-  for (const text of ["fleet-1", "fleet-1:"]) {
-    expect(failureOf(() => parsePublicKey(text)).message).toBe(
-      "public key fleet-1: expected 32 bytes, found 0",
-    );
-  }
 });
 
 test("a revoked key is gone under every name, and no other one", () => {

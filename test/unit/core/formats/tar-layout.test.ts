@@ -43,9 +43,7 @@ describe("a header", () => {
   });
 
   test("describes itself as the file that it is", () => {
-    expect(describeTarHeader(tarHeader("nar/abc.nar.zst", 0o1234))).toBe(
-      'file "nar/abc.nar.zst" of 00000001234 (octal) bytes',
-    );
+    expect(describeTarHeader(tarHeader("nar/abc.nar.zst", 0o1234))).toBe("another header (file)");
   });
 
   test("is read by GNU tar, also for a file beyond 8 GiB", async () => {
@@ -100,11 +98,11 @@ describe("the description of a header", () => {
     );
     const blocks = [0, 1, 3, 4, 5].map((at) => archive.subarray(at * 512, at * 512 + 512));
     expect(blocks.map(describeTarHeader)).toEqual([
-      'directory "directory/" of 00000000000 (octal) bytes',
-      'file "file" of 00000000001 (octal) bytes',
-      'hard link "hard" to "file" of 00000000000 (octal) bytes',
-      'symbolic link "soft" to "/etc/passwd" of 00000000000 (octal) bytes',
-      'FIFO "fifo" of 00000000000 (octal) bytes',
+      "another header (directory)",
+      "another header (file)",
+      "another header (hard link)",
+      "another header (symbolic link)",
+      "another header (FIFO)",
     ]);
   });
 
@@ -131,7 +129,7 @@ describe("the description of a header", () => {
   ])("names a %s", (_, type, words) => {
     const header = tarHeader("x", 0);
     header.write(type, 156, "latin1");
-    expect(describeTarHeader(header)).toContain(`${words} "x"`);
+    expect(describeTarHeader(header)).toBe(`another header (${words})`);
   });
 
   test("calls a zero block the end of the archive", () => {

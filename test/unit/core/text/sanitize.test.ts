@@ -1,6 +1,6 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { sanitize } from "../../../../agent/core/text/sanitize.ts";
+import { escapeJson, sanitize, sanitizeLines } from "../../../../agent/core/text/sanitize.ts";
 
 describe("sanitize", () => {
   it("leaves what people write as it is", () => {
@@ -31,5 +31,32 @@ describe("sanitize", () => {
     // Not in the middle of a character: of 🙂, which is two long, nothing is left.
     expect(sanitize("ab🙂cdef", 4)).toBe("ab…");
     expect(sanitize("x".repeat(2_001))).toBe(`${"x".repeat(1_999)}…`);
+  });
+});
+
+const HOSTILE = "\u001b]0;owned\u0007 \u009b2J \u202etxt.exe\u2066 \u061c \u007f";
+
+describe("text of several lines", () => {
+  it("keeps its lines and tabs, and nothing else that a terminal obeys", () => {
+    expect(sanitizeLines("one\n\ttwo\r\n")).toBe("one\n\ttwo\ufffd\n");
+    expect(sanitizeLines(HOSTILE)).toBe(
+      "\ufffd]0;owned\ufffd \ufffd2J \ufffdtxt.exe\ufffd \ufffd \ufffd",
+    );
+    expect(sanitizeLines("x".repeat(5_000))).toHaveLength(5_000);
+  });
+});
+
+describe("JSON for a terminal", () => {
+  it("has the same value, and no character that a terminal obeys", () => {
+    expect(escapeJson(JSON.stringify({ a: HOSTILE }))).toBe(
+      String.raw`{"a":"\u001b]0;owned\u0007 \u009b2J \u202etxt.exe\u2066 \u061c \u007f"}`,
+    );
+    fc.assert(
+      fc.property(fc.jsonValue(), fc.string({ unit: "binary" }), (value, text) => {
+        const json = escapeJson(JSON.stringify({ value, text, HOSTILE }, null, 2));
+        expect(JSON.parse(json)).toEqual(JSON.parse(JSON.stringify({ value, text, HOSTILE })));
+        expect(json).not.toMatch(/[^\P{Cc}\n]|[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/u);
+      }),
+    );
   });
 });

@@ -61,10 +61,15 @@ describe("what a schema refused", () => {
     );
   });
 
-  test("may be nested too deeply to be shown", () => {
+  test("may be nested very deeply", () => {
     let deep: unknown = [];
     for (let at = 0; at < 100_000; at++) deep = [deep];
-    expect(saidAt([], deep)).toBe("top level: expected more, found something that cannot be shown");
+    expect(saidAt([], deep)).toBe(`top level: expected more, found ${"[".repeat(80)}…`);
+  });
+
+  test("may be of many parts, of which few are looked at", () => {
+    const many = Array.from({ length: 10_000 }, () => ({}));
+    expect(saidAt([], many)).toMatch(/^top level: expected more, found \[\{\},\{\},.{73}…$/);
   });
 });
 

@@ -133,7 +133,7 @@ describe("is refused", () => {
     expect(code).toBe("ARCHIVE_MEMBER");
     expect(message).toContain(
       `expected the tar member file "${PROGRAM}" of 1024 bytes at offset ` +
-        `${offsetOf(PROGRAM) + WHOLE.from}, found file "oar/`,
+        `${offsetOf(PROGRAM) + WHOLE.from}, found another header (file)`,
     );
     expect(nars).toEqual([LIBRARY]);
   });
@@ -151,23 +151,13 @@ describe("is refused", () => {
     if (info?.body.kind !== "bytes") throw new Error("no narinfo");
     const lines = info.body.bytes.toString().split("\n");
     const second = offsetOf(info.name) + 512 + (lines[0]?.length ?? 0) + 1;
-    const changed = `${String.fromCharCode((lines[1] ?? "").charCodeAt(0) ^ 1)}${lines[1]?.slice(1)}`;
     expect(await refusal(flipped(second))).toEqual({
       code: "NARINFO_MISMATCH",
       message:
         `${info.name} differs from the signed index in line 2: expected ` +
-        `${JSON.stringify(lines[1])}, found ${JSON.stringify(changed)}`,
+        JSON.stringify(lines[1]),
       nars: [],
     });
-  });
-
-  test("a narinfo with a long line, of which 200 characters are told", async () => {
-    const info = CONTENTS.members.find(({ name }) => name.endsWith(".narinfo"));
-    if (info?.body.kind !== "bytes") throw new Error("no narinfo");
-    const bytes = Buffer.from(honest(WHOLE));
-    bytes.fill("x", offsetOf(info.name) + 512, offsetOf(info.name) + 512 + info.size);
-    const { message } = await refusal(bytes);
-    expect(message).toMatch(/line 1: expected "StorePath: [^"]+", found "x{200}"$/);
   });
 
   test("an end that comes early", async () => {

@@ -51,10 +51,7 @@ function mirrorAt(
 ): HttpMirror {
   const limits = sampleLimits({ stallTimeout: 60_000, connectTimeout: 60_000, ...some });
   const transport = new Transport({ limits, tls });
-  onTestFinished(async () => {
-    for (const identified of [true, false])
-      await (await transport.dispatcher({ identified })).destroy();
-  });
+  onTestFinished(() => transport.close());
   return new HttpMirror(address, { limits, transport, pacer: new Pacer(limits.maxRate) });
 }
 
@@ -271,6 +268,20 @@ describe("redirects", () => {
     },
   );
 
+  test.each([
+    "http://10.1.2.3/",
+    "http://192.168.1.1:8080/",
+    "http://169.254.169.254/latest/meta-data/",
+    "http://[fe80::1]/",
+    "http://[::ffff:10.0.0.1]/",
+    "https://[fd00::1]/",
+  ])("to %s are refused unless the mirror is there too", async (location) => {
+    const url = await serve((_, response) => response.writeHead(302, { location }).end());
+    const failure = await rejectionOf(manifestOf(mirrorAt(url)));
+    expect(failure.code).toBe("MIRROR_REDIRECT");
+    expect(failure.message).toContain("it leads into a network that is not the mirror's");
+  });
+
   test("from https lead to https and never to http", async () => {
     const directory = await temporaryDirectory();
     const [key, cert] = [join(directory, "key.pem"), join(directory, "cert.pem")];
@@ -410,6 +421,42 @@ describe("a mirror that stops sending", () => {
     expect((await rejectionOf(soon(manifestOf(mirrorAt(url, patient))))).code).toBe(
       "MIRROR_STATUS",
     );
+  });
+
+  const unwanted: [string, (response: ServerResponse) => void][] = [
+    ["not found", (response) => response.writeHead(404)],
+    ["in trouble", (response) => response.writeHead(500)],
+    ["moved to nowhere", (response) => response.writeHead(302)],
+    ["out of range", (response) => response.writeHead(416)],
+    ["of another range", (response) => response.writeHead(206, ranged(0, 999_999, 1_000_000))],
+  ];
+
+  test.each(unwanted)("by an answer %s in drips costs a moment", async (_, begin) => {
+    const url = await serve((_request, response) => {
+      begin(response);
+      const timer = setInterval(() => response.write("x"), 50);
+      response.on("close", () => {
+        clearInterval(timer);
+      });
+    });
+    const started = performance.now();
+    await rejectionOf(soon(read(mirrorAt(url), 15, 25)));
+    expect(performance.now() - started).toBeLessThan(20_000);
+  });
+
+  test("by interim answers without end is given up", async () => {
+    const url = await serve((_, response) => {
+      const timer = setInterval(() => {
+        response.writeEarlyHints({ link: "</x>; rel=preload" });
+      }, 50);
+      response.on("close", () => {
+        clearInterval(timer);
+      });
+    });
+    const impatient = { stallTimeout: 300, connectTimeout: 200 };
+    const failure = await rejectionOf(soon(manifestOf(mirrorAt(url, impatient))));
+    expect(failure.code).toBe("MIRROR_STALLED");
+    expect(failure.message).toContain("expected an answer within 0.7 s, found none");
   });
 
   /** Sends `part` every 100 ms, so many times. */

@@ -1,5 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { ERROR_KINDS, PullError, type ErrorCode } from "../../../../agent/core/errors.ts";
+import type { Mirror } from "../../../../agent/core/ports.ts";
+import { MirrorStandings } from "../../../../agent/host/poll/mirror-standings.ts";
 import { withFailover } from "../../../../agent/host/poll/mirror-failover.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { ArchiveMirror } from "../../../support/archive-mirror.ts";
@@ -73,6 +75,38 @@ test.each(Object.keys(ERROR_KINDS) as ErrorCode[])("%s asks the next, or ends it
     // It says nothing about the mirror.
     expect(heard).toEqual([]);
   }
+});
+
+describe("what is known of mirrors", () => {
+  const nobody = async (): Promise<never> => {
+    throw new PullError("MIRROR_UNREACHABLE", "no");
+  };
+  const addressesOf = (mirrors: readonly Mirror[]): string[] =>
+    mirrors.map(({ address }) => address);
+
+  test("puts those that failed last, and gives them their place back", () => {
+    const standings = new MirrorStandings();
+    expect(addressesOf(standings.order(MIRRORS))).toEqual(["one", "two", "three"]);
+    standings.heard("one", new PullError("MIRROR_STALLED", "no"));
+    standings.heard("two", null);
+    expect(addressesOf(standings.order(MIRRORS))).toEqual(["two", "three", "one"]);
+    standings.heard("one", null);
+    expect(addressesOf(standings.order(MIRRORS))).toEqual(["one", "two", "three"]);
+  });
+
+  test("is used and learned", async () => {
+    const standings = new MirrorStandings();
+    const tools = { mirrors: MIRRORS, standings, log: recordingLog() };
+    const asked: string[] = [];
+    const read = async ({ address }: Mirror): Promise<string> => {
+      asked.push(address);
+      return address === "one" ? nobody() : address;
+    };
+    expect(await withFailover(tools, read)).toBe("two");
+    expect(await withFailover(tools, read)).toBe("two");
+    expect(asked).toEqual(["one", "two", "two"]);
+    await expect(withFailover(tools, nobody)).rejects.toThrow("two: no; three: no; one: no");
+  });
 });
 
 describe("when all have failed", () => {

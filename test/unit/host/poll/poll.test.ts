@@ -4,6 +4,7 @@ import { sealEnvelope } from "../../../../agent/core/formats/envelope.ts";
 import { encodeManifest } from "../../../../agent/core/formats/manifest.ts";
 import type { CachedManifest, ManifestCache, Mirror } from "../../../../agent/core/ports.ts";
 import { parseSettings } from "../../../../agent/core/settings.ts";
+import { MirrorStandings } from "../../../../agent/host/poll/mirror-standings.ts";
 import { poll } from "../../../../agent/host/poll/poll.ts";
 import { sampleManifest } from "../../../support/sample-release.ts";
 import { testKey } from "../../../support/test-key.ts";
@@ -51,7 +52,7 @@ function memoryCache(): ManifestCache & { readonly kept: Map<string, CachedManif
 function polled(mirrors: readonly Mirror[], cache = memoryCache()) {
   return poll(
     {
-      ...{ settings: SETTINGS, mirrors, cache },
+      ...{ settings: SETTINGS, mirrors, cache, standings: new MirrorStandings() },
       clock: { now: () => new Date("2026-02-01T12:00:00Z") },
       timers: { steadyMs: () => 0, sleep: () => new Promise(() => undefined) },
     },

@@ -151,6 +151,67 @@ describe("a new system", () => {
     expect(host.record).toMatchObject({ state: { name: "Failed", attempts: 1 }, denied: [] });
   });
 
+  test("is healthy if one mirror answers, however long another one hangs", async () => {
+    const config = { mirrors: ["https://a.example.org/", "https://b.example.org/"] };
+    const { host, code } = await examined((it) => {
+      const [mirror] = it.mirrors;
+      if (mirror) mirror.latencyMs = Infinity;
+    }, config);
+    expect(code).toBeUndefined();
+    expect(host.time.steadyMs()).toBeLessThan(5_000);
+  });
+
+  test("waits for a mirror that hangs no longer than for its health", async () => {
+    const { host, code } = await examined((it) => {
+      const [mirror] = it.mirrors;
+      if (mirror) mirror.latencyMs = Infinity;
+    });
+    expect(code).toBe("HEALTH_MIRROR");
+    expect(host.time.steadyMs()).toBeLessThan(2 * 60_000);
+  });
+
+  test("is not judged by a mirror that shows an old release meanwhile", async () => {
+    const { host, code } = await examined((it) => {
+      it.publish({ sequence: 6, system: "1" });
+    });
+    expect(code).toBeUndefined();
+    expect(host.record?.committed).toMatchObject({ sequence: 7, toplevel: system("2") });
+  });
+
+  test("is tried a few times, and never denied, for a mirror that leaves while it is judged", async () => {
+    const host = new MemoryHost();
+    const [mirror] = host.mirrors;
+    if (!mirror) throw new Error("expected a mirror");
+    host.publish({ sequence: 7, system: "2" });
+    // Its archives are served, and it answers whenever the old system runs.
+    for (let poll = 0; poll < 500; poll++) {
+      mirror.down = null;
+      host.nextSwitch("test 2", {
+        exitCode: 0,
+        meanwhile: () => {
+          mirror.down = "MIRROR_STATUS";
+        },
+      });
+      host.nextSwitch("test 1", {
+        exitCode: 0,
+        meanwhile: () => {
+          mirror.down = null;
+        },
+      });
+      await tick(host.tools, PATIENT);
+      host.time.advance(15 * 60_000);
+    }
+    expect(host.record).toMatchObject({ denied: [], state: { reason: { code: "HEALTH_MIRROR" } } });
+    const switches = host.takeCalls().filter((call) => call.startsWith("test 2"));
+    expect(switches.length).toBeLessThanOrEqual(20);
+    // The next release, a refresh too, is followed once the mirror behaves.
+    host.switches.clear();
+    mirror.down = null;
+    host.publish({ sequence: 8, system: "2" });
+    host.time.advance(24 * 60 * 60_000);
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true });
+  });
+
   test("needs no mirror if the settings say so", async () => {
     const { code } = await examined(
       (it) => {

@@ -101,6 +101,20 @@ describe("a poll", () => {
     ]);
   });
 
+  test("before an activation does not wait long for a mirror that hangs", async () => {
+    const { host, a } = hostOfTwo({ limits: { stallTimeout: "30s" } });
+    host.publish({ sequence: 7, system: "2" });
+    // It answers the poll, and hangs once the release was fetched.
+    host.fetchMs = 1_000;
+    void host.time.sleep(500).then(() => {
+      a.latencyMs = Infinity;
+    });
+    const { updated } = await tick(host.tools, PATIENT);
+    expect(updated).toBe(true);
+    // The look before the activation, and no time at all in the health gate.
+    expect(host.time.steadyMs()).toBeLessThan(60_000);
+  });
+
   test("of a stick that is elsewhere is explained by the other mirrors", async () => {
     const host = new MemoryHost({ mirrors: [STICK, A] });
     const [stick, web] = host.mirrors;

@@ -72,6 +72,27 @@ describe("the service", () => {
     ]);
   });
 
+  test("outlives what a library throws where nobody can catch it, and resumes its download", async () => {
+    const host = new MemoryHost({ poll: { interval: "10m", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "2" });
+    host.fetchMs = 2 * MINUTE_MS;
+    void host.time.sleep(MINUTE_MS).then(() => {
+      for (const listener of host.strayListeners) listener(new PullError("INTERNAL", "assertion"));
+    });
+    const status: unknown[] = [];
+    void host.time.sleep(2 * MINUTE_MS).then(() => {
+      status.push(host.files.get("poll.json"));
+    });
+    await served(host, 25 * MINUTE_MS);
+    expect(status).toMatchObject([{ error: { code: "INTERNAL", message: "assertion" } }]);
+    expect(host.logged).toContain("error: INTERNAL: assertion");
+    const calls = host.takeCalls();
+    expect(calls.filter((call) => call === "close connections")).toHaveLength(1);
+    expect(calls.indexOf("close connections")).toBeLessThan(calls.indexOf("fetched release 7"));
+    expect(host.running).toBe(system("2"));
+    expect(host.strayListeners).toEqual([]);
+  });
+
   test("comes back for a retry before its next poll", async () => {
     const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
     host.publish({ sequence: 7, system: "2" });
