@@ -22,6 +22,47 @@ const AGENT = join(process.cwd(), "agent");
 /** The one file of host/ that may know effects. */
 const COMPOSE = join(AGENT, "host", "compose.ts");
 
+/**
+ * The modules of operator/ and fleet/ that may use plain paths, since theirs are the operator's own:
+ * a publish's work directory, which it just made, and its cache; a starting repository; key files; the
+ * memories of `fleet` and of signers. Mirrors, sticks, drafts and reports may come from somebody else, so all other
+ * modules use RootDirectory (agent/effects/files/root-directory.ts).
+ */
+const PLAIN_PATHS = [
+  "agent/operator/channel/signer-memory-file.ts",
+  "agent/operator/publish/archive-packer.ts",
+  "agent/operator/publish/blob-archive.ts",
+  "agent/operator/publish/delta-packer.ts",
+  "agent/operator/publish/index-patches.ts",
+  "agent/operator/publish/nar-compressor.ts",
+  "agent/operator/publish/nix-builder.ts",
+  "agent/operator/publish/packable-closure.ts",
+  "agent/operator/repository/template-file.ts",
+  "agent/fleet/host-keys.ts",
+  "agent/fleet/memory.ts",
+];
+
+/** What follows links in a path. Types, and the reading of a file that is open, are no danger. */
+const FOLLOWS_LINKS = {
+  paths: ["fs", "fs/promises", "node:fs", "node:fs/promises"].map((name) => ({
+    name,
+    allowTypeImports: true,
+    message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
+  })),
+  patterns: [
+    {
+      regex: "/effects/files/(durable-file|checked-file)\\.ts$",
+      importNamePattern: "^(write|remove|read|sync|checkedFilesIn)",
+      message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
+    },
+    {
+      regex: "/effects/files/(missing-file|regular-file)\\.ts$",
+      importNamePattern: "^(exists|readIfExists|readLinkIfExists|openRegularFile|readRegularFile)$",
+      message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
+    },
+  ],
+};
+
 /** Which layer of agent/ a file is in: its first folder. */
 const layerOf = (file) => relative(AGENT, file).split(sep)[0];
 
@@ -92,6 +133,11 @@ export default tseslint.config(
     files: ["agent/**/*.ts"],
     plugins: { agent: { rules: { layers } } },
     rules: { "agent/layers": "error" },
+  },
+  {
+    files: ["agent/operator/**/*.ts", "agent/fleet/**/*.ts"],
+    ignores: PLAIN_PATHS,
+    rules: { "@typescript-eslint/no-restricted-imports": ["error", FOLLOWS_LINKS] },
   },
   {
     // What `--json` printed is asserted on, not typed.

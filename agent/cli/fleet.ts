@@ -33,6 +33,7 @@ import { fleetPage } from "../fleet/page/page.ts";
 import { believeReports } from "../fleet/read-fleet.ts";
 import { readReportSource } from "../fleet/report-source.ts";
 import { describeDistrust, fleetTable } from "../fleet/table.ts";
+import { fileNamed } from "../effects/files/root-directory.ts";
 import { readSignedFile } from "../operator/channel/sign-release.ts";
 import {
   operatorCommand,
@@ -47,7 +48,7 @@ import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import { settingsFor, thresholdOption } from "./options/trust.ts";
-import { duration, repeatable } from "./options/values.ts";
+import { duration, repeatable, repeatableChannel } from "./options/values.ts";
 
 const positionSchema = z.strictObject({ epoch: countSchema, sequence: z.int().positive() });
 
@@ -110,7 +111,7 @@ function definition() {
         "what hosts should be: a manifest, or a mirror that has it",
       ),
     )
-    .addOption(repeatable("--channel <name>", "channel of a mirror", "stable"))
+    .addOption(repeatableChannel("channel of a mirror", "stable"))
     .addOption(
       repeatable("-p, --public-key <key>", "trusted key of manifests", "the configuration's"),
     )
@@ -254,7 +255,7 @@ async function manifestsAt(
     (found) => found.isFile(),
     () => false,
   );
-  if (isFile) return [readManifest((await readSignedFile(place)).bytes, trust)];
+  if (isFile) return [readManifest((await readSignedFile(fileNamed(place))).bytes, trust)];
   const mirror = mirrorAt(mirrorPlace(place), network);
   const read = await parallelMap(channel.length > 0 ? channel : ["stable"], (name) =>
     readChannel(mirror, name, trust, signal),

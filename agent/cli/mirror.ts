@@ -10,7 +10,7 @@ import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror } from "../operator/mirror/copy-mirror.ts";
 import type { CopiedChannel, CopiedMirror } from "../operator/mirror/copy-options.ts";
-import { bringReports, readReport, reportFiles } from "../operator/mirror/stick-reports.ts";
+import { bringReports, pathOf, readReport, reportFiles } from "../operator/mirror/stick-reports.ts";
 import {
   operatorCommand,
   type CommandMaker,
@@ -37,7 +37,7 @@ import {
   trustedKeyOption,
   trustedStoreKeyOption,
 } from "./options/trust.ts";
-import { positive, repeatable } from "./options/values.ts";
+import { positive, repeatable, repeatableChannel } from "./options/values.ts";
 
 /** What `mirror --json` prints of releases that were copied. */
 const copiedSchema = z.strictObject({
@@ -82,7 +82,7 @@ function definition() {
   )
     .argument("<from>", "a mirror's directory or address")
     .argument("<to>", "a directory; made if it is not there")
-    .addOption(repeatable("--channel <name>", "copy this channel", "all, or stable of a server"))
+    .addOption(repeatableChannel("copy this channel", "all, or stable of a server"))
     .addOption(repeatable("--host <name>", "copy the archives of this host only", "all"))
     .addOption(
       repeatable(
@@ -190,6 +190,9 @@ async function copy(
       onProgress: (what) => {
         progress.show(what);
       },
+      onWarning: (message) => {
+        note(`nixos-pull: ${message}`);
+      },
     });
   } finally {
     progress.clear();
@@ -215,7 +218,7 @@ async function reportsFrom(places: readonly string[], keys: HostKeys | null): Pr
         reports.push((await readReport(file, keys)).report);
       } catch (thrown) {
         const error = toPullError(thrown);
-        throw new PullError(error.code, `${file}: ${error.message}`, { cause: error });
+        throw new PullError(error.code, `${pathOf(file)}: ${error.message}`, { cause: error });
       }
     }
   }

@@ -11,7 +11,7 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { bytesSchema, countSchema, printJson } from "./display/json.ts";
-import { counted, formatBytes, printLine } from "./display/output.ts";
+import { counted, formatBytes, note, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
 
@@ -59,6 +59,9 @@ async function prune(mirror: string, options: OptionsOf<typeof definition>): Com
     keep: options.keep,
     dryRun,
     clock: systemClock,
+    onWarning: (message) => {
+      note(`nixos-pull: ${message}`);
+    },
   });
   if (options.json) {
     printJson(pruneSchema, { ...prunedJson(pruned), dryRun });

@@ -21,7 +21,7 @@ import {
 } from "./command.ts";
 import { ProgressLine, formatBytes, note } from "./display/output.ts";
 import { printPublished, publishedSchema, showDifference } from "./display/published.ts";
-import { expiresOption } from "./options/change.ts";
+import { channelOption, expiresOption } from "./options/change.ts";
 import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
 import {
@@ -61,7 +61,7 @@ function publishing() {
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
     .addOption(repeatable("--group <host=groups>", "groups of a host, for the rollout"))
-    .option("--channel <name>", "the channel", "stable")
+    .addOption(channelOption())
     .addOption(
       new Option("--mode <mode>", "what hosts do with it")
         .choices(ACTIVATION_MODES)
@@ -255,6 +255,9 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
     clock: systemClock,
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
     onDifference: showDifference(options),
+    onWarning: (message) => {
+      note(`nixos-pull: ${message}`);
+    },
   });
   printPublished(published, options);
   return EXIT.ok;

@@ -16,7 +16,7 @@ import {
 } from "./command.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { hostSystemSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
-import { counted, formatTable, printLine } from "./display/output.ts";
+import { counted, formatTable, note, printLine } from "./display/output.ts";
 import { againstAt, againstOption } from "./options/against.ts";
 import { jsonOption } from "./options/json.ts";
 import {
@@ -26,7 +26,7 @@ import {
   signerOption,
   signersOf,
 } from "./options/signers.ts";
-import { repeatable } from "./options/values.ts";
+import { channelName, repeatable } from "./options/values.ts";
 
 /** What `sign --json` prints. */
 const signSchema = z.strictObject({
@@ -47,7 +47,7 @@ function definition() {
     .addOption(signerKeyOption())
     .addOption(memoryOption())
     .addOption(againstOption())
-    .option("--channel <name>", "the channel, if a mirror is given", "stable")
+    .option("--channel <name>", "the channel, if a mirror is given", channelName, "stable")
     .addOption(jsonOption(signSchema));
 }
 
@@ -71,6 +71,9 @@ async function sign(
     seeBefore: (manifest) => againstAt(options.against, manifest, publicKeys),
     onDifference: (difference, release) => {
       if (!options.json) showBefore(release.manifest, difference);
+    },
+    onWarning: (message) => {
+      note(`nixos-pull: ${message}`);
     },
   });
   const { file, manifest, digest, difference, added, claimed } = signed;

@@ -21,6 +21,7 @@ import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
+import { RootDirectory, fileNamed } from "../effects/files/root-directory.ts";
 import { readStickContents } from "../effects/report/stick-contents-file.ts";
 import { channelsIn } from "../operator/mirror/channels.ts";
 import { seeDifference } from "../operator/channel/seen-difference.ts";
@@ -56,6 +57,7 @@ import {
   trustedKeyOption,
   trustedStoreKeyOption,
 } from "./options/trust.ts";
+import { channelName } from "./options/values.ts";
 
 /** What `verify --json` prints of a mirror. */
 const verifiedSchema = z.strictObject({
@@ -98,7 +100,11 @@ function definition() {
     .addOption(trustedKeyOption())
     .addOption(trustedStoreKeyOption())
     .addOption(thresholdOption())
-    .option("--channel <name>", "the channel (default: all of a directory, or the configuration's)")
+    .option(
+      "--channel <name>",
+      "the channel (default: all of a directory, or the configuration's)",
+      channelName,
+    )
     .option("--host <name>", "verify this host's archive only")
     .addOption(againstOption())
     .addOption(configOption("keys from here"))
@@ -122,7 +128,10 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const settings = await settingsFor(place.text, options);
   const mirror = mirrorAt(place, settings);
   const directory = directoryOf(place);
-  const contents = directory === null ? EMPTY_STICK_CONTENTS : await readStickContents(directory);
+  const contents =
+    directory === null
+      ? EMPTY_STICK_CONTENTS
+      : await readStickContents(new RootDirectory(directory));
   const channels = await channelsOf(directory, options.channel, settings.channel);
   const progress = new ProgressLine();
   const found: Proof[] = [];
@@ -196,7 +205,7 @@ async function channelsOf(
   configured: string,
 ): Promise<string[]> {
   if (named !== undefined) return [named];
-  const channels = directory === null ? [] : await channelsIn(directory);
+  const channels = directory === null ? [] : await channelsIn(new RootDirectory(directory));
   return channels.length > 0 ? channels : [configured];
 }
 
@@ -243,7 +252,7 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 async function verifyFile(file: string, options: Options): CommandResult {
-  const { bytes, envelope } = await readSignedFile(file);
+  const { bytes, envelope } = await readSignedFile(fileNamed(file));
   if (envelope.payloadType === REPORT_PAYLOAD_TYPE) {
     // One key: with several, one host could speak in another's name.
     const [key, ...others] = options.publicKey.map(parsePublicKey);

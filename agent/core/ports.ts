@@ -583,7 +583,7 @@ export interface Recollection {
 
 /** The agent's record, kept so that no single loss forgets which releases were accepted. */
 export interface StateStore {
-  /** Makes the state directory, readable by its owner alone. */
+  /** Makes the state directory, readable by its owner alone. Throws STATE_UNSAFE. */
   prepare(): Promise<void>;
   /** Removes files that were never finished; only for the holder of the update lock. */
   removeUnfinished(): Promise<void>;

@@ -1,5 +1,3 @@
-import { readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { request } from "undici";
 import { PullError, toPullError } from "../core/errors.ts";
 import { MAX_HOSTS, hostnameSchema } from "../core/formats/manifest.ts";
@@ -12,7 +10,7 @@ import {
 import { MAX_REPORT_BYTES } from "../core/formats/report.ts";
 import type { MirrorCredential } from "../core/settings/mirrors.ts";
 import { readBounded } from "../effects/files/bounded-read.ts";
-import { readRegularFile } from "../effects/files/regular-file.ts";
+import { RootDirectory } from "../effects/files/root-directory.ts";
 import { networkError } from "../effects/mirror/http-mirror.ts";
 import { authorizationOf, type Transport } from "../effects/mirror/transport.ts";
 import { parallelMap } from "../effects/process/parallel-map.ts";
@@ -36,8 +34,8 @@ const AT_ONCE = 8;
 /**
  * Reads every report of a place. A place is a directory of `HOST.json` files, a directory with
  * such a directory `reports` in it, or an address as in the setting `reports.url`. A web server
- * has no list of its reports, so it is asked for those of `hostnames`. Throws if the place itself
- * cannot be read.
+ * has no list of its reports, so it is asked for those of `hostnames`. A directory may come from
+ * somebody else: no link in it is followed. Throws if the place itself cannot be read.
  */
 export async function readReportSource(
   place: string,
@@ -55,33 +53,27 @@ export async function readReportSource(
 }
 
 async function readDirectory(place: string): Promise<FoundReport[]> {
-  const below = join(place, "reports");
-  const isThere = await stat(below).then(
-    (found) => found.isDirectory(),
-    () => false,
-  );
-  const directory = isThere ? below : place;
-  const hostnames = (await readdir(directory)).flatMap((name) => {
-    const hostname = name.endsWith(".json") ? name.slice(0, -".json".length) : "";
-    return hostnameSchema.safeParse(hostname).success ? [hostname] : [];
+  const root = new RootDirectory(place);
+  const directory = (await root.stat("reports")) ? "reports" : "";
+  return root.within(directory, async (reports) => {
+    const hostnames = (await reports.list("")).flatMap(({ name }) => {
+      const hostname = name.endsWith(".json") ? name.slice(0, -".json".length) : "";
+      return hostnameSchema.safeParse(hostname).success ? [hostname] : [];
+    });
+    if (hostnames.length > MAX_HOSTS) {
+      throw new PullError(
+        "REPORT_INVALID",
+        `${reports.path}: expected at most ${MAX_HOSTS} reports, found ${hostnames.length}`,
+      );
+    }
+    const read = (hostname: string): Promise<FoundReport> => readReportFile(hostname, reports);
+    return parallelMap(hostnames.sort(), read, { atOnce: AT_ONCE });
   });
-  if (hostnames.length > MAX_HOSTS) {
-    throw new PullError(
-      "REPORT_INVALID",
-      `${directory}: expected at most ${MAX_HOSTS} reports, found ${hostnames.length}`,
-    );
-  }
-  return parallelMap(
-    hostnames.sort(),
-    (hostname) => readReportFile(hostname, join(directory, `${hostname}.json`)),
-    { atOnce: AT_ONCE },
-  );
 }
 
-async function readReportFile(hostname: string, path: string): Promise<FoundReport> {
+async function readReportFile(hostname: string, reports: RootDirectory): Promise<FoundReport> {
   try {
-    const limits = { code: "REPORT_INVALID", maxBytes: MAX_REPORT_BYTES } as const;
-    return { hostname, bytes: await readRegularFile(path, limits) };
+    return { hostname, bytes: await reports.readFile(`${hostname}.json`, MAX_REPORT_BYTES) };
   } catch (error) {
     return { hostname, unreadable: toPullError(error).message };
   }

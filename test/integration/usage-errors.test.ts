@@ -15,6 +15,12 @@ const WRONG: readonly (readonly [string, readonly string[], RegExp, string])[] =
   ["an argument too many", ["check", "web1"], /too many arguments/, "nixos-pull check"],
   ["a missing value", ["check", "--config"], /argument missing/, "nixos-pull check"],
   ["a wrong value", ["history", "--lines", "0"], /a positive number/, "nixos-pull history"],
+  [
+    "a channel that is none",
+    ["sign", "/nowhere", "--channel", "../x"],
+    /a channel/,
+    "nixos-pull sign",
+  ],
   ["no such choice", ["completion", "tcsh"], /bash, zsh, fish/, "nixos-pull completion"],
   ["a missing option", ["publish"], /'-m, --mirror <directory>'/, "nixos-pull publish"],
   ["an unknown part", ["release", "nosuch"], /unknown command 'nosuch'/, "nixos-pull release"],

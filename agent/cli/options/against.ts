@@ -1,10 +1,10 @@
 import { stat } from "node:fs/promises";
-import { join } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { directoryOf } from "../../core/formats/mirror-address.ts";
 import type { Manifest } from "../../core/formats/manifest.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { expectBefore, retainedBefore } from "../../operator/channel/release-before.ts";
 import { readSignedFile, type Against } from "../../operator/channel/sign-release.ts";
 import { RetainedReleases } from "../../operator/mirror/retained-releases.ts";
@@ -40,7 +40,7 @@ export async function againstAt(
     () => false,
   );
   if (isFile) {
-    const { bytes } = await readSignedFile(place);
+    const { bytes } = await readSignedFile(fileNamed(place));
     return { release: expectBefore(manifest, bytes, place), source: null };
   }
   const address = mirrorPlace(place);
@@ -54,7 +54,7 @@ export async function againstAt(
     directory === null
       ? null
       : await retainedBefore(
-          { retained: new RetainedReleases(join(directory, ".publish")) },
+          { retained: new RetainedReleases(new RootDirectory(directory)) },
           manifest,
         );
   if (retained) return { release: retained, source };

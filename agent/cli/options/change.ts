@@ -16,7 +16,7 @@ import {
   signersOf,
   type SignerOptions,
 } from "./signers.ts";
-import { duration, repeatable } from "./values.ts";
+import { channelName, duration, repeatable } from "./values.ts";
 
 /** A `release` command that reads the release in force; `--json` prints what `output` describes. */
 export function releaseCommand(name: string, summary: string, output: z.ZodType) {
@@ -41,7 +41,7 @@ export function changeCommand(name: string, summary: string) {
 
 /** `--channel`, of a command that reads or changes one channel. */
 export function channelOption() {
-  return new Option("--channel <name>", "the channel").default("stable");
+  return new Option("--channel <name>", "the channel").argParser(channelName).default("stable");
 }
 
 /** `--expires`, of every command that writes a release. */

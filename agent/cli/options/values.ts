@@ -1,5 +1,6 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import * as z from "zod";
+import { channelSchema } from "../../core/formats/manifest.ts";
 import { parseDuration } from "../../core/text/duration.ts";
 
 /** An option that may be repeated; `absent` says in the help what applies without it. */
@@ -16,6 +17,20 @@ export function repeatable<Flags extends string>(
 
 function collect(value: string, before: readonly string[]): readonly string[] {
   return [...before, value];
+}
+
+/** The same for names of channels. */
+export function repeatableChannel(description: string, absent: string) {
+  const none: readonly string[] = [];
+  return new Option("--channel <name>", `${description}; may be repeated`)
+    .argParser((value: string, before: readonly string[]) => collect(channelName(value), before))
+    .default(none, absent);
+}
+
+/** The name of a channel, which is part of a path on mirrors. Throws InvalidArgumentError. */
+export function channelName(value: string): string {
+  if (channelSchema.safeParse(value).success) return value;
+  throw new InvalidArgumentError("expected a channel, such as stable");
 }
 
 /** The number from 1 that `value` says. Throws InvalidArgumentError, as all of these do. */

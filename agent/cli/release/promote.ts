@@ -4,12 +4,13 @@ import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import { printChanged } from "../display/published.ts";
 import { changeCommand, changeOptions } from "../options/change.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "../options/rollout.ts";
+import { channelName } from "../options/values.ts";
 
 function definition() {
   return withRollout(
     changeCommand("promote", "make the release of one channel the next of another"),
   )
-    .requiredOption("--from <channel>", "the channel whose release it is")
+    .requiredOption("--from <channel>", "the channel whose release it is", channelName)
     .requiredOption("--to <channel>", "the channel that gets it")
     .option("--keep-hosts", "keep hosts of the other channel that the release does not name");
 }

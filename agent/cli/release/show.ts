@@ -1,4 +1,4 @@
-import { join, resolve } from "node:path";
+import { resolve } from "node:path";
 import * as z from "zod";
 import { EXIT } from "../../core/errors.ts";
 import { openEnvelope } from "../../core/formats/envelope.ts";
@@ -15,6 +15,8 @@ import { sha256Hex } from "../../core/formats/sha256.ts";
 import { turnOf } from "../../core/release/rollout.ts";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
+import { manifestFile } from "../../operator/mirror/mirror-reader.ts";
 import { readEnvelopeFile } from "../../operator/channel/sign-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import {
@@ -63,7 +65,8 @@ export const showCommand: CommandMaker = ({ finish }) =>
 
 /** `nixos-pull release show`: the release in force, and when each host's turn comes. */
 async function show(options: OptionsOf<typeof definition>): CommandResult {
-  const file = join(resolve(options.mirror), "channels", options.channel, "manifest.json");
+  const root = new RootDirectory(resolve(options.mirror));
+  const file = { root, name: manifestFile(options.channel) };
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
   const publicKeys = options.publicKey.map(parsePublicKey);

@@ -3,6 +3,7 @@ import { constants, type Dirent, type Stats } from "node:fs";
 import {
   lstat,
   mkdir,
+  mkdtemp,
   open,
   readdir,
   rename,
@@ -10,7 +11,7 @@ import {
   unlink,
   type FileHandle,
 } from "node:fs/promises";
-import { join } from "node:path";
+import { basename, dirname, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import { syncDirectory } from "./durable-file.ts";
 import { hasErrorCode, ifMissing, isNotFound } from "./missing-file.ts";
@@ -33,7 +34,9 @@ const MAX_LEVELS = 64;
  *   not followed either;
  * - takes regular files only, and opens them with O_NONBLOCK, so that a FIFO or a device
  *   never blocks (open(2), fifo(7));
- * - creates files with O_EXCL.
+ * - creates files with O_EXCL, and writes in place only to files that have no other name, since a
+ *   hard link would lead elsewhere too;
+ * - removes and replaces regular files and directories only, by the names that it is given.
  *
  * The root itself was named by the operator, and may be a link. Paths below it are relative,
  * with `/` between names; `..`, empty names and absolute paths are a defect of the caller.
@@ -42,9 +45,34 @@ const MAX_LEVELS = 64;
  */
 export class RootDirectory {
   readonly path: string;
+  readonly #held: FileHandle | null;
 
-  constructor(path: string) {
+  /** Opens nothing. If `held` is given, that open directory is the root, and `path` its name. */
+  constructor(path: string, held: FileHandle | null = null) {
     this.path = path;
+    this.#held = held;
+  }
+
+  /**
+   * Calls `use` with the directory that is at `path` now, and stays the root whatever is mounted
+   * or unmounted there meanwhile; with null if there is none. Throws what `use` throws.
+   */
+  static async holding<T>(
+    path: string,
+    use: (root: RootDirectory | null) => Promise<T>,
+  ): Promise<T> {
+    const held = await ifMissing(open(path, O_RDONLY | O_DIRECTORY), null);
+    if (held === null) return use(null);
+    try {
+      return await use(new RootDirectory(path, held));
+    } finally {
+      await held.close();
+    }
+  }
+
+  /** Makes the root itself, and what is above it. The operator named it, so links are followed. */
+  async makeRoot(): Promise<void> {
+    await mkdir(this.path, { recursive: true });
   }
 
   /** The place of `relative` for messages. Nothing is checked, so nothing may be opened by it. */
@@ -61,14 +89,43 @@ export class RootDirectory {
     return this.nameOf(relative);
   }
 
+  /**
+   * Calls `use` with a directory below the root, which it opens once, as a root of its own; for many
+   * files of one directory. Throws UNSAFE_FILE, ENOENT, and what `use` throws.
+   */
+  within<T>(relative: string, use: (root: RootDirectory) => Promise<T>): Promise<T> {
+    return this.#withDirectory(namesOf(relative), (directory) =>
+      use(new RootDirectory(this.nameOf(relative), directory)),
+    );
+  }
+
   /** Opens a regular file for reading. Throws UNSAFE_FILE, ENOENT. The caller closes it. */
   openFile(relative: string): Promise<FileHandle> {
     return this.#openRegular(relative, O_RDONLY);
   }
 
-  /** Opens a regular file that exists for reading and writing. Throws UNSAFE_FILE, ENOENT. */
-  openForUpdate(relative: string): Promise<FileHandle> {
-    return this.#openRegular(relative, O_RDWR);
+  /**
+   * Opens a regular file that exists, and has no other name, for reading and writing. Throws
+   * UNSAFE_FILE, ENOENT.
+   */
+  async openForUpdate(relative: string): Promise<FileHandle> {
+    const file = await this.#openRegular(relative, O_RDWR);
+    try {
+      const { nlink } = await file.stat();
+      if (nlink <= 1) return file;
+      throw this.#found(relative, "a file with only this name", `one with ${nlink} names`);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  /**
+   * Opens a file for a lock, and creates it if it is missing. It may have other names, so in a
+   * directory that somebody else prepared nothing is to be written to it. Throws UNSAFE_FILE.
+   */
+  openLock(relative: string): Promise<FileHandle> {
+    return this.#createOr(relative, 0o600, () => this.#openRegular(relative, O_RDWR));
   }
 
   /** Creates a file for reading and writing; it must not exist (EEXIST). Throws UNSAFE_FILE. */
@@ -78,8 +135,19 @@ export class RootDirectory {
     );
   }
 
-  /** Opens a regular file for reading and writing, and creates it if it is missing. */
-  async openOrCreate(relative: string, mode = 0o644): Promise<FileHandle> {
+  /**
+   * Opens a regular file for reading and writing, and creates it if it is missing. Throws
+   * UNSAFE_FILE, also for a file with other names.
+   */
+  openOrCreate(relative: string, mode = 0o644): Promise<FileHandle> {
+    return this.#createOr(relative, mode, () => this.openForUpdate(relative));
+  }
+
+  async #createOr(
+    relative: string,
+    mode: number,
+    openIt: () => Promise<FileHandle>,
+  ): Promise<FileHandle> {
     for (let tries = 0; ; tries++) {
       try {
         return await this.createFile(relative, mode);
@@ -87,7 +155,7 @@ export class RootDirectory {
         if (!hasErrorCode(error, "EEXIST") || tries > 0) throw error;
       }
       try {
-        return await this.openForUpdate(relative);
+        return await openIt();
       } catch (error) {
         // Somebody removed it in between: once more.
         if (!isNotFound(error)) throw error;
@@ -124,11 +192,13 @@ export class RootDirectory {
   }
 
   /**
-   * Replaces a file as a whole: temporary name, fsync, rename, fsync of the directory. A link
-   * of that name is replaced and not followed. Throws UNSAFE_FILE, the system's errors.
+   * Replaces a file as a whole: temporary name, fsync, rename, fsync of the directory. Throws
+   * UNSAFE_FILE if something else than a file has that name, and the system's errors.
    */
   async writeFile(relative: string, contents: string | Uint8Array, mode = 0o644): Promise<void> {
     const temporary = `${relative}.tmp-${randomBytes(6).toString("hex")}`;
+    // Before anything is written; `placeFile` looks again.
+    await this.statFile(relative);
     try {
       const file = await this.createFile(temporary, mode);
       try {
@@ -137,7 +207,7 @@ export class RootDirectory {
       } finally {
         await file.close();
       }
-      await this.rename(temporary, relative);
+      await this.placeFile(temporary, relative);
     } catch (error) {
       await this.removeFile(temporary).catch(() => undefined);
       throw error;
@@ -157,6 +227,15 @@ export class RootDirectory {
       });
     }
     await this.pathOf(relative);
+  }
+
+  /**
+   * Makes a new directory, whose name is `prefix` with six letters and digits added, for this
+   * user alone. Gives its name below the root. Throws UNSAFE_FILE.
+   */
+  async makeWorkDirectory(prefix: string): Promise<string> {
+    const made = await this.#inParent(prefix, (place) => mkdtemp(place));
+    return [...namesOf(prefix).slice(0, -1), basename(made)].join("/");
   }
 
   /** The entries of a directory, sorted by name, without following any. Throws UNSAFE_FILE, ENOENT. */
@@ -188,9 +267,32 @@ export class RootDirectory {
     }
   }
 
+  /** What is there, if it is a regular file, or null. Throws UNSAFE_FILE if it is something else. */
+  async statFile(relative: string): Promise<Stats | null> {
+    const found = await this.stat(relative);
+    if (found && !found.isFile()) throw this.#found(relative, "a regular file", kindOf(found));
+    return found;
+  }
+
   /** Renames a file or directory; what has the new name is replaced. Throws UNSAFE_FILE, ENOENT. */
   async rename(from: string, to: string): Promise<void> {
     await this.#inParent(from, (old) => this.#inParent(to, (place) => rename(old, place)));
+  }
+
+  /**
+   * Renames a file to its final name, and replaces a regular file there. Something else there is
+   * UNSAFE_FILE, and stays: nobody of us made it. The caller syncs the directory.
+   */
+  async placeFile(from: string, to: string): Promise<void> {
+    await this.statFile(to);
+    await this.rename(from, to);
+  }
+
+  /** Removes a regular file. Gives false, and leaves it, if something else or nothing is there. */
+  async removeRegularFile(relative: string): Promise<boolean> {
+    if (!(await this.stat(relative))?.isFile()) return false;
+    await this.removeFile(relative);
+    return true;
   }
 
   /** Removes a file or a link, not what it leads to; nothing if it is not there. */
@@ -225,6 +327,11 @@ export class RootDirectory {
     await this.#inDirectory(namesOf(relative).slice(0, -1), (place) => syncDirectory(place));
   }
 
+  /** Makes the names in a directory last. Throws UNSAFE_FILE, ENOENT. */
+  async syncNames(relative: string): Promise<void> {
+    await this.#inDirectory(namesOf(relative), (place) => syncDirectory(place));
+  }
+
   async #openRegular(relative: string, flags: number): Promise<FileHandle> {
     return this.#inParent(relative, async (place) => {
       const file = await open(place, flags | O_NOFOLLOW | O_NONBLOCK).catch((error: unknown) => {
@@ -250,11 +357,18 @@ export class RootDirectory {
   }
 
   /** Calls `use` with a path of the directory that stays the same whatever is renamed meanwhile. */
-  async #inDirectory<T>(names: readonly string[], use: (place: string) => Promise<T>): Promise<T> {
-    let directory = await open(this.path, O_RDONLY | O_DIRECTORY);
+  #inDirectory<T>(names: readonly string[], use: (place: string) => Promise<T>): Promise<T> {
+    return this.#withDirectory(names, ({ fd }) => use(`/proc/self/fd/${fd}`));
+  }
+
+  async #withDirectory<T>(
+    names: readonly string[],
+    use: (directory: FileHandle) => Promise<T>,
+  ): Promise<T> {
+    let opened = this.#held ? null : await open(this.path, O_RDONLY | O_DIRECTORY);
     try {
       for (const [at, name] of names.entries()) {
-        const place = `/proc/self/fd/${directory.fd}/${name}`;
+        const place = `/proc/self/fd/${(opened ?? this.#held)?.fd}/${name}`;
         const next = await open(place, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK).catch(
           async (error: unknown) => {
             const above = names.slice(0, at + 1).join("/");
@@ -264,12 +378,14 @@ export class RootDirectory {
             throw error;
           },
         );
-        await directory.close();
-        directory = next;
+        await opened?.close();
+        opened = next;
       }
-      return await use(`/proc/self/fd/${directory.fd}`);
+      const directory = opened ?? this.#held;
+      if (!directory) throw new Error("no directory is open");
+      return await use(directory);
     } finally {
-      await directory.close();
+      await opened?.close();
     }
   }
 
@@ -298,6 +414,18 @@ export class RootDirectory {
   #tooLong(relative: string, maxBytes: number): PullError {
     return unsafe(`${this.nameOf(relative)}: expected at most ${maxBytes} bytes, found more`);
   }
+}
+
+/** A file of a directory that somebody else may have prepared. */
+export interface FileBelow {
+  readonly root: RootDirectory;
+  /** Relative to the root. */
+  readonly name: string;
+}
+
+/** The file that an operator named by its path: its directory is the root. */
+export function fileNamed(path: string): FileBelow {
+  return { root: new RootDirectory(dirname(path)), name: basename(path) };
 }
 
 function unsafe(message: string, cause?: unknown): PullError {

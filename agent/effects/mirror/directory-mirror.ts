@@ -1,36 +1,41 @@
-import { readlink, realpath, type FileHandle } from "node:fs/promises";
-import { join, sep } from "node:path";
+import type { FileHandle } from "node:fs/promises";
 import type { ByteRange } from "../../core/formats/byte-ranges.ts";
 import { parseMirrorAddress } from "../../core/formats/mirror-address.ts";
 import { PullError } from "../../core/errors.ts";
 import type { ManifestRead, Mirror } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { readBytes } from "../files/file-bytes.ts";
-import { exists, isNotFound } from "../files/missing-file.ts";
-import { openRegularFile, readOpenFile } from "../files/regular-file.ts";
+import { isNotFound } from "../files/missing-file.ts";
+import { readOpenFile } from "../files/regular-file.ts";
+import { RootDirectory } from "../files/root-directory.ts";
 import { ThinFile } from "./thin-file.ts";
 
-/** A mirror in a directory, given by its file:/// address: a stick, a network file system. */
+/**
+ * A mirror in a directory, given by its file:/// address: a stick, a network file system. The
+ * directory itself may be a link, but no link below it is followed: it could lead to any file of
+ * this host, and messages about its contents would get into logs and reports.
+ */
 export class DirectoryMirror implements Mirror {
   readonly address: string;
   readonly ranges = true;
-  readonly #directory: string;
+  readonly #root: RootDirectory;
   readonly #limits: Pick<Settings["limits"], "manifestBytes">;
 
   constructor(address: string, limits: Pick<Settings["limits"], "manifestBytes">) {
     this.address = address;
     const parsed = parseMirrorAddress(address);
     if (parsed?.kind !== "directory") throw new Error(`expected a file:/// address: ${address}`);
-    this.#directory = parsed.directory;
+    this.#root = new RootDirectory(parsed.directory);
     this.#limits = limits;
   }
 
   async readManifest(channel: string): Promise<ManifestRead> {
-    const path = join(this.#directory, "channels", channel, "manifest.json");
-    const file = await this.#open(path);
+    const name = `channels/${channel}/manifest.json`;
+    const file = await this.#open(name);
     try {
       const maxBytes = this.#limits.manifestBytes;
-      const bytes = await readOpenFile(file, { name: path, maxBytes, code: "MIRROR_OVERSIZE" });
+      const bounds = { maxBytes, code: "MIRROR_OVERSIZE" } as const;
+      const bytes = await readOpenFile(file, { name: this.#root.nameOf(name), ...bounds });
       return { kind: "read", bytes, validators: {} };
     } finally {
       await file.close();
@@ -58,8 +63,8 @@ export class DirectoryMirror implements Mirror {
 
   /** The whole archive, or, if there is none, the part of it that a stick carries. */
   async #openArchive(sha256: string): Promise<{ file: FileHandle; thin: ThinFile | null }> {
-    const whole = join(this.#directory, "archives", `${sha256}.tar`);
-    const part = join(this.#directory, "archives", `${sha256}.thin`);
+    const whole = `archives/${sha256}.tar`;
+    const part = `archives/${sha256}.thin`;
     try {
       return { file: await this.#open(whole), thin: null };
     } catch (error) {
@@ -69,7 +74,7 @@ export class DirectoryMirror implements Mirror {
         throw other instanceof PullError && other.code === "MIRROR_NOT_FOUND" ? error : other;
       });
       try {
-        return { file, thin: await ThinFile.from(file, part) };
+        return { file, thin: await ThinFile.from(file, this.#root.nameOf(part)) };
       } catch (damaged) {
         await file.close();
         throw damaged;
@@ -77,48 +82,26 @@ export class DirectoryMirror implements Mirror {
     }
   }
 
-  async #open(path: string): Promise<FileHandle> {
-    let file: FileHandle;
+  /** Throws MIRROR_NOT_FOUND, MIRROR_ABSENT, and MIRROR_STATUS for a link or a device. */
+  async #open(name: string): Promise<FileHandle> {
     try {
-      file = await openRegularFile(path, { code: "MIRROR_STATUS", followLink: true });
+      return await this.#root.openFile(name);
     } catch (cause) {
-      if (isNotFound(cause)) {
-        await this.#expectThere(cause);
-        throw new PullError("MIRROR_NOT_FOUND", `${path}: no such file`, { cause });
+      if (cause instanceof PullError && cause.code === "UNSAFE_FILE") {
+        // Another mirror may do better, and this one too once somebody has looked at it.
+        throw new PullError("MIRROR_STATUS", cause.message, { cause });
       }
-      throw cause;
-    }
-    try {
-      await this.#expectInside(file, path);
-      return file;
-    } catch (error) {
-      await file.close();
-      throw error;
+      if (!isNotFound(cause)) throw cause;
+      await this.#expectThere(cause);
+      throw new PullError("MIRROR_NOT_FOUND", `${this.#root.nameOf(name)}: no such file`, {
+        cause,
+      });
     }
   }
 
   /** A mount point is empty while its stick is not plugged in. Throws MIRROR_ABSENT. */
   async #expectThere(cause: unknown): Promise<void> {
-    if (await isMirrorThere(this.#directory)) return;
-    throw new PullError("MIRROR_ABSENT", `${this.#directory}: there is no mirror now`, { cause });
+    if (await this.#root.stat("channels")) return;
+    throw new PullError("MIRROR_ABSENT", `${this.#root.path}: there is no mirror now`, { cause });
   }
-
-  /**
-   * A link on a stick may lead to any file of this host, and messages about its contents would get
-   * into logs and reports. The check is made on the open file (proc(5), /proc/PID/fd), so that
-   * nobody can replace the file in between. Throws MIRROR_STATUS.
-   */
-  async #expectInside(file: FileHandle, path: string): Promise<void> {
-    const [found, directory] = await Promise.all([
-      readlink(`/proc/self/fd/${file.fd}`),
-      realpath(this.#directory),
-    ]);
-    if (found.startsWith(directory.endsWith(sep) ? directory : directory + sep)) return;
-    throw new PullError("MIRROR_STATUS", `${path}: a link leads out of the mirror's directory`);
-  }
-}
-
-/** Whether a directory holds a mirror, of whatever channels. Throws the system's errors. */
-export function isMirrorThere(directory: string): Promise<boolean> {
-  return exists(join(directory, "channels"));
 }

@@ -16,26 +16,6 @@ export async function statOf(path: string): Promise<Stats | null> {
   return ifMissing(lstat(path), null);
 }
 
-/**
- * Throws STAGING_UNSAFE unless only this user decides what lies in a directory. A `shared`
- * one, such as the root of a mounted file system, may be open to others if its sticky bit
- * keeps them from touching our files (inode(7)); our `own` directories must be closed.
- */
-export async function expectPrivate(directory: string, kind: "shared" | "own"): Promise<void> {
-  const found = await lstat(directory);
-  const user = process.geteuid?.() ?? 0;
-  const writable = (found.mode & 0o022) !== 0;
-  const sticky = kind === "shared" && (found.mode & 0o1000) !== 0;
-  if (found.isDirectory() && found.uid === user && (!writable || sticky)) return;
-  throw new PullError(
-    "STAGING_UNSAFE",
-    `${directory}: expected a directory of user ${user} that no others write to, found ` +
-      (found.isSymbolicLink()
-        ? "a symbolic link"
-        : `mode ${(found.mode & 0o7777).toString(8)} of user ${found.uid}`),
-  );
-}
-
 /** Creates a file in place of whatever had its name; never follows a link. */
 async function createNew(path: string): Promise<FileHandle> {
   const flags = constants.O_WRONLY | constants.O_CREAT | constants.O_EXCL | constants.O_NOFOLLOW;

@@ -11,10 +11,10 @@ import { narInfoFileName, renderNarInfo, type NarInfo } from "../../core/formats
 import { SHA256_HEX } from "../../core/formats/sha256.ts";
 import type { Staging, StagingArea } from "../../core/ports.ts";
 import { ifMissing } from "../files/missing-file.ts";
+import { expectPrivate } from "../files/private-directory.ts";
 import { parallelMap } from "../process/parallel-map.ts";
 import {
   PART,
-  expectPrivate,
   hashPlain,
   plainSize,
   readPlain,
@@ -48,14 +48,14 @@ export class StagingDirectory implements Staging {
 
   async prepare(): Promise<void> {
     await mkdir(this.#parent, { recursive: true, mode: 0o700 });
-    await expectPrivate(this.#parent, "shared");
+    await expectPrivate(this.#parent, { code: "STAGING_UNSAFE", shared: true });
     await removeArchives(this.#parent, basename(this.directory));
     // Somebody else's link or directory in our place would lead the writes elsewhere.
     for (const directory of [this.directory, join(this.directory, "nar")]) {
       const found = await statOf(directory);
       if (found && !found.isDirectory()) await rm(directory, { force: true });
       await mkdir(directory, { recursive: true, mode: 0o700 });
-      await expectPrivate(directory, "own");
+      await expectPrivate(directory, { code: "STAGING_UNSAFE" });
     }
   }
 

@@ -1,7 +1,8 @@
-import { open, type FileHandle } from "node:fs/promises";
+import type { FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { LockName, Locks } from "../../core/ports.ts";
+import { fileNamed } from "../files/root-directory.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess } from "./subprocess.ts";
 
@@ -11,19 +12,36 @@ export interface ProcessLock {
 }
 
 /**
- * Takes an exclusive flock(2) on a file, or gives null if another process holds it.
- * Node has no flock, so util-linux's `flock` locks a descriptor that it inherits. The lock
- * belongs to the open file description, which this process keeps. Throws TOOL_MISSING and the
- * operating system's errors.
+ * Takes an exclusive lock on a file and notes this process in it, or gives null if another process
+ * holds it. A link is not followed. Throws UNSAFE_FILE if something else than a file is there, TOOL_MISSING, and the operating system's errors.
  */
 export async function tryLock(path: string): Promise<ProcessLock | null> {
-  const file = await open(path, "a+", 0o600);
+  const { root, name } = fileNamed(path);
+  const file = await root.openLock(name);
+  const lock = await lockFile(file, "exclusive");
+  if (!lock) return null;
   try {
-    if ((await lockDescriptor(file)) === 0) {
-      await file.truncate(0);
-      await file.write(`${process.pid}\n`);
-      return { release: () => file.close() };
-    }
+    await file.truncate(0);
+    await file.write(`${process.pid}\n`, 0);
+    return lock;
+  } catch (error) {
+    await lock.release();
+    throw error;
+  }
+}
+
+/**
+ * Locks an open file by flock(2), without a change to it, or closes it and gives null if another
+ * process holds it. Several processes may have a shared lock. Node has no flock, so util-linux's
+ * `flock` locks a descriptor that it inherits. The lock belongs to the open file description,
+ * which this process keeps. Throws TOOL_MISSING and the operating system's errors.
+ */
+export async function lockFile(
+  file: FileHandle,
+  kind: "exclusive" | "shared",
+): Promise<ProcessLock | null> {
+  try {
+    if ((await lockDescriptor(file, kind)) === 0) return { release: () => file.close() };
   } catch (error) {
     await file.close();
     throw error;
@@ -50,8 +68,8 @@ const HELD = 75;
 /** `flock --nonblock` answers at once; only a stuck machine takes this long. */
 const TIMEOUT_MS = 60_000;
 
-async function lockDescriptor(file: FileHandle): Promise<number> {
-  const args = ["--exclusive", "--nonblock", "-E", String(HELD), "3"];
+async function lockDescriptor(file: FileHandle, kind: "exclusive" | "shared"): Promise<number> {
+  const args = [`--${kind}`, "--nonblock", "-E", String(HELD), "3"];
   const result = await runProcess("flock", args, {
     env: childEnvironment(),
     timeoutMs: TIMEOUT_MS,

@@ -1,9 +1,8 @@
-import { join } from "node:path";
 import { request } from "undici";
 import { PullError } from "../../core/errors.ts";
 import type { ReportTarget } from "../../core/formats/pending-report.ts";
 import type { Settings } from "../../core/settings.ts";
-import { writeDurably } from "../files/durable-file.ts";
+import { RootDirectory } from "../files/root-directory.ts";
 import { networkError } from "../mirror/http-mirror.ts";
 import { authorizationOf, type Transport } from "../mirror/transport.ts";
 
@@ -19,8 +18,8 @@ export interface Delivery {
 
 /**
  * Delivers a report to one place that the settings name: as `HOSTNAME.json` into a directory, or
- * by PUT below an address. A redirect is not followed. Throws MIRROR_STATUS, MIRROR_UNREACHABLE, …
- * and the operating system's errors.
+ * by PUT below an address. A redirect is not followed. Throws MIRROR_STATUS, MIRROR_UNREACHABLE, …,
+ * UNSAFE_FILE, and the operating system's errors.
  */
 export async function deliverReport(
   target: ReportTarget,
@@ -33,7 +32,7 @@ export async function deliverReport(
   if (target === "directory" && directory !== undefined) {
     // The directory is not made here: below the mount point of a stick that is not plugged in,
     // the report would lie on the host's own disk, and nobody would find it.
-    await writeDurably(join(directory, file), envelope, 0o644);
+    await new RootDirectory(directory).writeFile(file, envelope);
   }
   if (target === "url" && url !== undefined) {
     const address = new URL(file, url.endsWith("/") ? url : `${url}/`);

@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import {
   EMPTY_STICK_CONTENTS,
   MAX_STICK_CONTENTS_BYTES,
@@ -6,22 +5,14 @@ import {
   parseStickContents,
   type StickContents,
 } from "../../core/formats/stick-contents.ts";
-import { ifMissing } from "../files/missing-file.ts";
-import { readRegularFile } from "../files/regular-file.ts";
+import type { RootDirectory } from "../files/root-directory.ts";
 
 /**
  * The list of contents of a mirror's directory; an empty one if there is no list. Throws
- * MIRROR_STATUS and the operating system's errors.
+ * MIRROR_STATUS, UNSAFE_FILE and the operating system's errors.
  */
-export async function readStickContents(directory: string): Promise<StickContents> {
-  const path = join(directory, STICK_CONTENTS_FILE);
-  const bytes = await ifMissing(
-    readRegularFile(path, {
-      code: "MIRROR_STATUS",
-      maxBytes: MAX_STICK_CONTENTS_BYTES,
-      followLink: true,
-    }),
-    null,
-  );
-  return bytes === null ? EMPTY_STICK_CONTENTS : parseStickContents(bytes, path);
+export async function readStickContents(mirror: RootDirectory): Promise<StickContents> {
+  const bytes = await mirror.readFileIfExists(STICK_CONTENTS_FILE, MAX_STICK_CONTENTS_BYTES);
+  if (bytes === null) return EMPTY_STICK_CONTENTS;
+  return parseStickContents(bytes, mirror.nameOf(STICK_CONTENTS_FILE));
 }

@@ -16,6 +16,7 @@ import type { Log, Recollection, StateStore } from "../../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
 import { TEMPORARY } from "../files/durable-file.ts";
 import { ifMissing } from "../files/missing-file.ts";
+import { expectPrivate, type PrivateDirectory } from "../files/private-directory.ts";
 import type { History } from "./history.ts";
 
 /** What the record is kept with. */
@@ -68,10 +69,16 @@ export class StateFile implements StateStore {
     this.#machineId = machineId;
   }
 
-  /** Makes the state directory, readable by its owner alone. */
+  /**
+   * Makes the state directory, readable by its owner alone. Throws STATE_UNSAFE if others could
+   * have changed what is in it or in the directory of the copy: the agent does as root what its
+   * state says.
+   */
   async prepare(): Promise<void> {
     await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await expectPrivate(this.#directory, unsafeIf(this.#directory));
     await chmod(this.#directory, 0o700);
+    await ifMissing(expectPrivate(this.#copyDirectory, unsafeIf(this.#copyDirectory)), null);
   }
 
   /** Removes unfinished files of agents that were killed. The caller holds the update lock. */
@@ -268,6 +275,18 @@ function writesOf(read: CheckedRead<SavedRecord>): number {
 /** The record without what belongs to its file. */
 function recordIn({ writes: _, machineId: __, ...record }: SavedRecord): AgentRecord {
   return record;
+}
+
+/** What is expected of a directory with the agent's memory. The settings may name a link to it. */
+function unsafeIf(directory: string): PrivateDirectory {
+  const user = process.geteuid?.() ?? 0;
+  return {
+    code: "STATE_UNSAFE",
+    followLink: true,
+    advice:
+      "others could have changed what this host remembers: look at what lies there, then run " +
+      `\`chown ${user} ${directory} && chmod go-w ${directory}\``,
+  };
 }
 
 function isMissing({ kind }: CheckedRead<unknown>): boolean {

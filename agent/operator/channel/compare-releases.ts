@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { PullError } from "../../core/errors.ts";
 import { openEnvelope } from "../../core/formats/envelope.ts";
@@ -9,6 +8,7 @@ import {
   type Position,
 } from "../../core/formats/manifest.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import { RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
 import { releaseIn, retainedBefore } from "./release-before.ts";
@@ -40,11 +40,11 @@ export interface ComparedReleases {
 
 /**
  * What a release or draft changes from an earlier release. Throws USAGE, PUBLISH_FAILED if the
- * mirror does not have one of them, the MIRROR_ and the trust errors.
+ * mirror does not have one of them, UNSAFE_FILE, the MIRROR_ and the trust errors.
  */
 export async function compareReleases(comparison: Comparison): Promise<ComparedReleases> {
   const { mirror, channel, from, to, draft, publicKeys } = comparison;
-  const retained = new RetainedReleases(join(mirror, ".publish"));
+  const retained = new RetainedReleases(new RootDirectory(mirror));
   const source = new DirectoryMirror(pathToFileURL(mirror).href, {
     manifestBytes: MAX_ENVELOPE_BYTES,
   });
@@ -59,7 +59,7 @@ export async function compareReleases(comparison: Comparison): Promise<ComparedR
   };
   const newer =
     draft !== undefined
-      ? (await readSignedFile(draft)).bytes
+      ? (await readSignedFile(fileNamed(draft))).bytes
       : to !== undefined
         ? await numbered(to)
         : await inForce();

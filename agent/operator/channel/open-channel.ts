@@ -27,6 +27,7 @@ export interface NextReleaseOptions extends SigningOptions {
   readonly clock: Clock;
   /** The file that remembers what was signed; null if nothing does. */
   readonly memory: string | null;
+  /** Hears what a person should know, and what does not end the command. */
   readonly onWarning: (message: string) => void;
 }
 
@@ -43,7 +44,7 @@ export interface OpenChannel {
 
 /**
  * Takes the mirror for writing, does `work`, and gives the mirror back. Throws USAGE if nobody
- * would sign a release that is not a draft, PUBLISH_LOCKED, and what `work` throws.
+ * would sign a release that is not a draft, PUBLISH_LOCKED, UNSAFE_FILE, and what `work` throws.
  */
 export async function withOpenChannel<T>(
   options: NextReleaseOptions,
@@ -57,7 +58,7 @@ export async function withOpenChannel<T>(
     );
   }
   const memory = await SignerMemoryFile.open(options.memory);
-  const writer = await MirrorWriter.open(mirror);
+  const writer = await MirrorWriter.open(mirror, options.onWarning);
   try {
     const keys = [...signers.map(({ publicKey }) => publicKey), ...publicKeys];
     const trust = { publicKeys: keys, threshold: 1 };
@@ -78,7 +79,7 @@ export interface CurrentReleaseOptions {
 /**
  * The release that a channel has now, or null if it has none. It is the newest that the mirror or
  * the memory knows. Throws PUBLISH_FAILED if these keys did not sign it, RELEASE_BEHIND if there
- * is a newer one, RELEASE_FORKED if mirror and memory contradict each other.
+ * is a newer one, RELEASE_FORKED if mirror and memory contradict each other, UNSAFE_FILE.
  */
 export async function currentRelease(
   open: OpenChannel,
@@ -89,7 +90,7 @@ export async function currentRelease(
     open.memory.expectNewest(open.channel, current, open.writer.directory);
     await expectNothingAfter(open, current);
   } catch (error) {
-    if (!newEpoch || !(error instanceof PullError)) throw error;
+    if (!newEpoch || !(error instanceof PullError) || isUnsafe(error)) throw error;
     open.onWarning(`${error.code}: ${error.message}`);
   }
   return current;
@@ -163,6 +164,7 @@ async function readCurrent(
   try {
     return await writer.currentRelease(channel, trust);
   } catch (cause) {
+    if (isUnsafe(cause)) throw cause;
     throw new PullError(
       "PUBLISH_FAILED",
       `the current release of ${channel} cannot be read with these keys ` +
@@ -170,4 +172,9 @@ async function readCurrent(
       { cause },
     );
   }
+}
+
+/** Whether something else lies where a file belongs: nothing may then be built upon it or put there. */
+export function isUnsafe(error: unknown): boolean {
+  return error instanceof PullError && error.code === "UNSAFE_FILE";
 }

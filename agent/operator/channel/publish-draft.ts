@@ -4,11 +4,13 @@ import { readManifest, type Manifest, type SignedManifest } from "../../core/for
 import type { Clock } from "../../core/ports.ts";
 import { ancestryOf, describeKnown, knownRelease } from "../../core/release/release-history.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { isUnsafe } from "./open-channel.ts";
 import { expectNewer } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
 import { seeDifference, type SeenDifference } from "./seen-difference.ts";
 import { describePublished, expectArchives, placeRelease } from "./sign-and-place.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
+import { fileNamed } from "../../effects/files/root-directory.ts";
 import { readEnvelopeFile } from "./sign-release.ts";
 
 export interface DraftOptions {
@@ -23,16 +25,18 @@ export interface DraftOptions {
   readonly memory: string | null;
   /** Hears what the draft changes, before it is put into force. */
   readonly onDifference: (difference: SeenDifference) => void;
+  /** Hears of files in the mirror that nobody of us made, and that are left. */
+  readonly onWarning: (message: string) => void;
 }
 
 /**
  * Puts a draft into force. First it is verified the way hosts will, and every archive has to be
  * on the mirror. It has to come after the release in force there, and after the one that the memory
  * knows. Throws the trust errors, MANIFEST_EXPIRED, RELEASE_BEHIND, RELEASE_FORKED,
- * PUBLISH_FAILED, PUBLISH_LOCKED.
+ * PUBLISH_FAILED, PUBLISH_LOCKED, UNSAFE_FILE.
  */
 export async function publishDraft(options: DraftOptions): Promise<PublishedRelease> {
-  const { bytes } = await readEnvelopeFile(options.draft);
+  const { bytes } = await readEnvelopeFile(fileNamed(options.draft));
   const { manifest, digest, signedBy } = readManifest(bytes, options.trust);
   const { channel, expiresAt } = manifest;
   if (Date.parse(expiresAt) <= options.clock.now().getTime()) {
@@ -40,11 +44,11 @@ export async function publishDraft(options: DraftOptions): Promise<PublishedRele
   }
   const memory = await SignerMemoryFile.open(options.memory);
   memory.expectNewest(channel, { manifest, digest }, options.draft);
-  const writer = await MirrorWriter.open(options.mirror);
+  const writer = await MirrorWriter.open(options.mirror, options.onWarning);
   try {
     // Hosts do not follow a release that these keys did not sign, so it may be replaced.
     const current = await writer.currentRelease(channel, options.trust).catch((error: unknown) => {
-      if (error instanceof PullError) return null;
+      if (error instanceof PullError && !isUnsafe(error)) return null;
       throw error;
     });
     if (current && current.digest !== digest) {

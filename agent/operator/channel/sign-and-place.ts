@@ -11,7 +11,7 @@ import {
   type Manifest,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
+import { fileNamed } from "../../effects/files/root-directory.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
@@ -49,7 +49,7 @@ export interface UnsignedRelease {
  * Signs a release and puts it into force, or into a draft: the last step of every command that
  * makes a release. What it changes is shown first. Hosts see the release as soon as the manifest is renamed, so every archive
  * that it names has to be in place before. Throws PUBLISH_FAILED if one is not, MANIFEST_INVALID,
- * RELEASE_BEHIND, RELEASE_FORKED, SIGNER_FAILED, INTERRUPTED.
+ * RELEASE_BEHIND, RELEASE_FORKED, SIGNER_FAILED, INTERRUPTED, UNSAFE_FILE.
  */
 export async function signAndPlace(
   { writer, memory }: SigningPlace,
@@ -82,7 +82,8 @@ export async function signAndPlace(
     await memory.rememberInForce({ manifest, digest });
   } else {
     await writer.retained.keepDraft(manifest, digest, text);
-    await writeDurably(draft, text, 0o644);
+    const { root, name } = fileNamed(draft);
+    await root.writeFile(name, text);
   }
   return {
     ...describePublished(manifest, current?.manifest ?? null),

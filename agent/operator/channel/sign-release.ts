@@ -1,4 +1,3 @@
-import { open, stat } from "node:fs/promises";
 import {
   addSignature,
   encodeEnvelope,
@@ -10,8 +9,10 @@ import {
 import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
+import { readOpenFile } from "../../effects/files/regular-file.ts";
+import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/root-directory.ts";
+import { manifestFile } from "../mirror/mirror-reader.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { ArchiveSource } from "../mirror/read-contents.ts";
 import { retainedBefore } from "./release-before.ts";
@@ -37,6 +38,8 @@ export interface SignOptions {
   readonly seeBefore: (manifest: Manifest) => Promise<Against>;
   /** Hears what the release changes, before it is signed. */
   readonly onDifference: (difference: SeenDifference, release: SeenRelease) => void;
+  /** Hears of files in the mirror that nobody of us made, and that are left. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** What was signed, for the person who signed it. */
@@ -53,21 +56,22 @@ export interface SignedRelease {
   readonly claimed: readonly string[];
 }
 
-/** Reads a file with an envelope. Signatures are not verified. Throws USAGE, ENVELOPE_INVALID. */
-export async function readSignedFile(path: string): Promise<{ bytes: Buffer; envelope: Envelope }> {
-  const file = await open(path, "r").catch((cause: unknown) => {
+/**
+ * Reads a file with an envelope, such as a draft on a stick. Signatures are not verified. Throws
+ * USAGE, ENVELOPE_INVALID, UNSAFE_FILE.
+ */
+export async function readSignedFile({
+  root,
+  name,
+}: FileBelow): Promise<{ bytes: Buffer; envelope: Envelope }> {
+  const path = root.nameOf(name);
+  const file = await root.openFile(name).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
     throw new PullError("USAGE", `${path}: expected a signed file, found none`, { cause });
   });
   try {
-    const { size } = await file.stat();
-    if (size > MAX_ENVELOPE_BYTES) {
-      throw new PullError(
-        "ENVELOPE_INVALID",
-        `${path}: expected at most ${MAX_ENVELOPE_BYTES} bytes, found ${size}`,
-      );
-    }
-    const bytes = await file.readFile();
+    const bounds = { maxBytes: MAX_ENVELOPE_BYTES, code: "ENVELOPE_INVALID" } as const;
+    const bytes = await readOpenFile(file, { name: path, ...bounds });
     return { bytes, envelope: parseEnvelope(bytes) };
   } finally {
     await file.close();
@@ -76,16 +80,16 @@ export async function readSignedFile(path: string): Promise<{ bytes: Buffer; env
 
 /**
  * Reads a file with a release's envelope. Signatures are not verified. Throws USAGE,
- * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, MANIFEST_INVALID.
+ * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, MANIFEST_INVALID, UNSAFE_FILE.
  */
 export async function readEnvelopeFile(
-  path: string,
+  file: FileBelow,
 ): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
-  const { bytes, envelope } = await readSignedFile(path);
+  const { bytes, envelope } = await readSignedFile(file);
   if (envelope.payloadType !== RELEASE_PAYLOAD_TYPE) {
     throw new PullError(
       "PAYLOAD_TYPE_WRONG",
-      `${path}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
+      `${file.root.nameOf(file.name)}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
     );
   }
   return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
@@ -109,7 +113,7 @@ export async function signEnvelope(
  * the channel's release in force. The payload stays the same byte for byte, so hosts see the same
  * release. A payload that is no valid manifest, or that contradicts what the memory knows, is not
  * signed. The file is replaced by rename. Throws USAGE, the trust errors, RELEASE_BEHIND,
- * RELEASE_FORKED, SIGNER_FAILED, PUBLISH_LOCKED.
+ * RELEASE_FORKED, SIGNER_FAILED, PUBLISH_LOCKED, UNSAFE_FILE.
  */
 export async function signRelease(
   target: string,
@@ -117,20 +121,15 @@ export async function signRelease(
   options: SignOptions,
 ): Promise<SignedRelease> {
   const memory = await SignerMemoryFile.open(options.memory);
-  const found = await stat(target).catch((cause: unknown) => {
-    if (!isNotFound(cause)) throw cause;
-    throw new PullError("USAGE", `${target}: expected an envelope or a mirror, found nothing`, {
-      cause,
-    });
-  });
-  if (!found.isDirectory()) return signFile(target, { ...options, memory });
-  const writer = await MirrorWriter.open(target);
+  const mirror = new RootDirectory(target);
+  if (!(await mirror.stat(""))) return signFile(fileNamed(target), { ...options, memory });
+  const writer = await MirrorWriter.open(target, options.onWarning);
   try {
     const seeBefore = async (manifest: Manifest): Promise<Against> => ({
       release: await retainedBefore(writer, manifest),
       source: writer.asMirror(),
     });
-    const file = writer.manifestPath(channel);
+    const file = { root: writer.root, name: manifestFile(channel) };
     const signed = await signFile(file, { ...options, seeBefore, memory });
     await memory.rememberInForce(signed);
     return signed;
@@ -140,7 +139,7 @@ export async function signRelease(
 }
 
 async function signFile(
-  file: string,
+  file: FileBelow,
   {
     signers,
     seeBefore,
@@ -148,9 +147,10 @@ async function signFile(
     memory,
   }: Omit<SignOptions, "memory"> & { readonly memory: SignerMemoryFile },
 ): Promise<SignedRelease> {
+  const { root, name } = file;
   const { envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
-  memory.expectSignable({ manifest, digest }, file);
+  memory.expectSignable({ manifest, digest }, root.nameOf(name));
   const { release, source } = await seeBefore(manifest);
   const difference = await seeDifference(release, { manifest }, source);
   onDifference(difference, { manifest, digest });
@@ -158,12 +158,13 @@ async function signFile(
   const added = signed.signatures.slice(envelope.signatures.length);
   if (added.length > 0) {
     await memory.rememberSigned({ manifest, digest });
-    await writeDurably(file, encodeEnvelope(signed), (await stat(file)).mode & 0o777);
+    const mode = (await root.statFile(name))?.mode ?? 0o644;
+    await root.writeFile(name, encodeEnvelope(signed), mode & 0o777);
   }
   const names = ({ signatures }: Pick<Envelope, "signatures">): string[] =>
     signatures.map(({ keyid }) => keyid ?? "unnamed");
   return {
-    file,
+    file: root.nameOf(name),
     manifest,
     digest,
     difference,

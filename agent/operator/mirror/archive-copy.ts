@@ -1,6 +1,4 @@
-import { constants } from "node:fs";
-import { mkdir, open, readdir, rename, rm, stat, type FileHandle } from "node:fs/promises";
-import { join } from "node:path";
+import type { FileHandle } from "node:fs/promises";
 import { setTimeout as sleep } from "node:timers/promises";
 import type { ArchiveReference } from "../../core/formats/manifest.ts";
 import {
@@ -14,10 +12,9 @@ import type { Mirror } from "../../core/ports.ts";
 import type { ArchiveNeed } from "../../core/transfer/stick-plan.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
 import { encodeThinHeader } from "../../core/formats/thin-archive.ts";
-import { syncDirectory } from "../../effects/files/durable-file.ts";
 import { readBytes } from "../../effects/files/file-bytes.ts";
 import { ThinFile } from "../../effects/mirror/thin-file.ts";
-import type { MirrorWriter } from "./mirror-writer.ts";
+import { INCOMING, leftAlone, type MirrorWriter } from "./mirror-writer.ts";
 import { expectHash, verifyMembers } from "./verify-members.ts";
 
 /** Attempts without any progress before a copy fails. */
@@ -40,7 +37,6 @@ export interface WantedArchive extends ArchiveNeed {
 export class ArchiveCopy {
   readonly #source: Mirror;
   readonly #writer: MirrorWriter;
-  readonly #incoming: string;
   readonly #onBytes: (count: number) => void;
   readonly #signal: AbortSignal | undefined;
 
@@ -51,17 +47,23 @@ export class ArchiveCopy {
   ) {
     this.#source = source;
     this.#writer = writer;
-    this.#incoming = join(writer.directory, ".publish", "incoming");
     this.#onBytes = options.onBytes;
     this.#signal = options.signal;
   }
 
-  /** Makes the working directory, and removes unfinished archives that are not wanted any more. */
+  /**
+   * Makes the working directory, and removes unfinished archives that are not wanted any more.
+   * What nobody of us put there is named and left. Throws UNSAFE_FILE.
+   */
   async prepare(archives: readonly WantedArchive[]): Promise<void> {
-    await mkdir(this.#incoming, { recursive: true });
+    const { root, onWarning } = this.#writer;
+    await root.makeDirectory(INCOMING);
     const wanted = new Set(archives.map(fileOf));
-    for (const name of await readdir(this.#incoming)) {
-      if (!wanted.has(name)) await rm(join(this.#incoming, name), { recursive: true, force: true });
+    for (const entry of await root.list(INCOMING)) {
+      const name = `${INCOMING}/${entry.name}`;
+      if (wanted.has(name)) continue;
+      const isOurs = UNFINISHED.test(entry.name) && (await root.removeRegularFile(name));
+      if (!isOurs) onWarning(leftAlone(root.nameOf(name)));
     }
   }
 
@@ -69,8 +71,8 @@ export class ArchiveCopy {
   async resumable(archives: readonly WantedArchive[]): Promise<number> {
     let bytes = 0;
     for (const archive of archives) {
-      const found = await stat(join(this.#incoming, fileOf(archive))).catch(() => null);
-      bytes += found?.isFile() ? Math.min(found.size, archive.size) : 0;
+      const found = await this.#writer.root.statFile(fileOf(archive));
+      bytes += found ? Math.min(found.size, archive.size) : 0;
     }
     return bytes;
   }
@@ -83,19 +85,20 @@ export class ArchiveCopy {
 
   /** Gives "damaged" if the bytes that an earlier copy left were not right. */
   async #copyOnce(archive: WantedArchive): Promise<"done" | "damaged"> {
-    const path = join(this.#incoming, fileOf(archive));
+    const { root } = this.#writer;
+    const name = fileOf(archive);
     const layout = layoutOf(archive);
-    const file = await openOwn(path);
+    const file = await root.openOrCreate(name);
     let from: number;
     try {
       from = await begin(file, layout);
       await this.#fill(file, archive, layout, from);
       try {
-        await this.#verify(file, path, archive);
+        await this.#verify(file, root.nameOf(name), archive);
       } catch (thrown) {
         const { code } = toPullError(thrown);
         if (code === "INTERRUPTED") throw thrown;
-        await rm(path, { force: true });
+        await root.removeFile(name);
         if (from > layout.header.length && code.startsWith("ARCHIVE_")) return "damaged";
         throw thrown;
       }
@@ -103,16 +106,9 @@ export class ArchiveCopy {
     } finally {
       await file.close();
     }
-    const { sha256 } = archive;
-    if (archive.ranges === null) {
-      await this.#writer.placeArchive(path, sha256);
-      await rm(this.#writer.thinPath(sha256), { force: true });
-    } else {
-      await rename(path, this.#writer.thinPath(sha256));
-      // An archive of this name has the wrong size, or the part would not be wanted.
-      await rm(this.#writer.archivePath(sha256), { force: true });
-    }
-    await syncDirectory(join(this.#writer.directory, "archives"));
+    // A whole archive beside a part has the wrong size, or the part would not be wanted.
+    const kind = archive.ranges === null ? "whole" : "part";
+    await this.#writer.placeCopied(name, archive.sha256, kind);
     return "done";
   }
 
@@ -179,9 +175,12 @@ const MAY_PASS: ReadonlySet<string> = new Set([
   "MIRROR_SLOW",
 ]);
 
-/** Name of the unfinished file. */
+/** Names of unfinished files. */
+const UNFINISHED = /^[0-9a-f]{64}\.(tar|thin)$/;
+
+/** Name of the unfinished file, below the mirror's directory. */
 function fileOf({ sha256, ranges }: ArchiveNeed): string {
-  return ranges === null ? `${sha256}.tar` : `${sha256}.thin`;
+  return `${INCOMING}/${sha256}.${ranges === null ? "tar" : "thin"}`;
 }
 
 /** The bytes of the file that is written: a header, then ranges of the archive. */
@@ -197,12 +196,6 @@ function layoutOf({ size, ranges, held }: WantedArchive): Layout {
   const all = joinRanges([...ranges, ...held]);
   const header = encodeThinHeader({ size, ranges: all });
   return { header, ranges: all, size: header.length + bytesInRanges(all) };
-}
-
-/** Opens the unfinished file. A link is not followed, and a FIFO does not block. */
-async function openOwn(path: string): Promise<FileHandle> {
-  const flags = constants.O_RDWR | constants.O_CREAT | constants.O_NOFOLLOW | constants.O_NONBLOCK;
-  return open(path, flags, 0o644);
 }
 
 /** Looks at what an earlier copy left; gives the byte to continue with. */

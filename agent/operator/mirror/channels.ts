@@ -1,10 +1,8 @@
-import { readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { channelSchema } from "../../core/formats/manifest.ts";
-import { ifMissing } from "../../effects/files/missing-file.ts";
+import type { RootDirectory } from "../../effects/files/root-directory.ts";
 
-/** Names of the channels in a mirror's directory, sorted. */
-export async function channelsIn(directory: string): Promise<string[]> {
-  const names = await ifMissing(readdir(join(directory, "channels")), []);
+/** Names of the channels in a mirror's directory, sorted. Throws UNSAFE_FILE. */
+export async function channelsIn(mirror: RootDirectory): Promise<string[]> {
+  const names = (await mirror.listIfExists("channels")).map(({ name }) => name);
   return names.filter((name) => channelSchema.safeParse(name).success).sort();
 }

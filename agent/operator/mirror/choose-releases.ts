@@ -7,6 +7,7 @@ import {
   type StickContents,
 } from "../../core/formats/stick-contents.ts";
 import { readChannel } from "../../core/release/read-channel.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
 import { channelsIn } from "./channels.ts";
 import type { CopyOptions } from "./copy-options.ts";
@@ -38,7 +39,9 @@ export async function chooseReleases(options: CopyOptions): Promise<ChosenReleas
   // Reading a channel tells why there is none.
   if (channels.length === 0) await source.readManifest("stable", { signal });
   const contents =
-    sourceDirectory === null ? EMPTY_STICK_CONTENTS : await readStickContents(sourceDirectory);
+    sourceDirectory === null
+      ? EMPTY_STICK_CONTENTS
+      : await readStickContents(new RootDirectory(sourceDirectory));
   const releases: ChosenRelease[] = [];
   for (const channel of channels) {
     const { envelope, signed } = await readChannel(source, channel, trust, signal);
@@ -71,7 +74,7 @@ async function channelsToCopy({
   if (reports.length > 0 && hosts === null) {
     return [...new Set(reports.map(({ channel }) => channel))].sort();
   }
-  return sourceDirectory === null ? ["stable"] : channelsIn(sourceDirectory);
+  return sourceDirectory === null ? ["stable"] : channelsIn(new RootDirectory(sourceDirectory));
 }
 
 function hasHost({ manifest }: SignedManifest, hostname: string): boolean {

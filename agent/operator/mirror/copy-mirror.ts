@@ -1,4 +1,3 @@
-import { join } from "node:path";
 import { bytesInRanges } from "../../core/formats/byte-ranges.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
 import {
@@ -10,13 +9,13 @@ import {
 } from "../../core/formats/manifest.ts";
 import { ancestryOf, describeKnown } from "../../core/release/release-history.ts";
 import { packedAlso, packedOnly, type PackedHost } from "../../core/formats/stick-contents.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
 import { ArchiveCopy, type WantedArchive } from "./archive-copy.ts";
 import { channelsIn } from "./channels.ts";
 import { chooseReleases, type ChosenRelease } from "./choose-releases.ts";
 import type { CopiedChannel, CopiedHost, CopiedMirror, CopyOptions } from "./copy-options.ts";
 import { CopyPlan } from "./copy-plan.ts";
 import { KnownSystems } from "./known-systems.ts";
+import { MirrorReader } from "./mirror-reader.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { pruneOpened } from "./prune-mirror.ts";
@@ -27,43 +26,47 @@ import { digestIn, manifestIn } from "./retained-releases.ts";
  * last. Everything is verified on the way. A manifest gets its place only when everything that it
  * needs is on disk, so this may end at any moment, and the next copy continues. Throws
  * SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if the destination has a newer release,
- * another one of the same number, or one that this does not come after, the trust errors, the MIRROR_ and ARCHIVE_ errors, DISK_FULL, PUBLISH_LOCKED.
+ * another one of the same number, or one that this does not come after, the trust errors, the
+ * MIRROR_ and ARCHIVE_ errors, DISK_FULL, PUBLISH_LOCKED, UNSAFE_FILE. With `dryRun`, nothing in the
+ * destination is opened for writing.
  */
 export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
-  const { keep, dryRun, clock } = options;
+  const { keep, clock, dryRun } = options;
   const { releases, strangers } = await chooseReleases(options);
-  const writer = await MirrorWriter.open(options.destination);
+  const mirror = dryRun
+    ? await MirrorReader.open(options.destination)
+    : await MirrorWriter.open(options.destination, options.onWarning);
   try {
-    for (const release of releases) await expectNoNewer(writer, release, options);
+    for (const release of releases) await expectNoNewer(mirror, release, options);
     const plan = new CopyPlan(options, await knownSystems(releases, options));
     const channels: CopiedChannel[] = [];
     for (const release of releases) {
-      channels.push(await describeCopied(release, await plan.add(release), writer, options));
+      channels.push(await describeCopied(release, await plan.add(release), mirror, options));
     }
-    const { wanted, present } = await plan.missing(writer);
+    const { wanted, present } = await plan.missing(mirror);
     const bytes = wanted.reduce((sum, one) => sum + bytesOf(one), 0);
     const archives = { copied: wanted.length, present, bytes, patches: 0 };
-    if (dryRun) return { channels, strangers, archives, pruned: null };
-    await copyArchives(wanted, bytes, writer, options);
-    const patches = await copyPatches(releases, writer, options);
+    if (!(mirror instanceof MirrorWriter)) return { channels, strangers, archives, pruned: null };
+    await copyArchives(wanted, bytes, mirror, options);
+    const patches = await copyPatches(releases, mirror, options);
     for (const [at, release] of releases.entries()) {
-      await putIntoForce(release, channels[at]?.hosts ?? [], writer);
+      await putIntoForce(release, channels[at]?.hosts ?? [], mirror);
     }
-    const pruned = keep === null ? null : await pruneOpened(writer, { keep, dryRun, clock });
-    await forgetContents(writer);
+    const pruned = keep === null ? null : await pruneOpened(mirror, { keep, clock });
+    await forgetContents(mirror);
     return { channels, strangers, archives: { ...archives, patches }, pruned };
   } finally {
-    await writer.close();
+    await mirror.close();
   }
 }
 
 async function describeCopied(
   { channel, signed }: ChosenRelease,
   hosts: readonly CopiedHost[],
-  writer: MirrorWriter,
+  destination: MirrorReader,
   { clock }: CopyOptions,
 ): Promise<CopiedChannel> {
-  const current = await writer.readEnvelope(channel);
+  const current = await destination.readEnvelope(channel);
   return {
     ...{ channel, signed, hosts },
     expired: Date.parse(signed.manifest.expiresAt) <= clock.now().getTime(),
@@ -73,11 +76,11 @@ async function describeCopied(
 
 /** Throws SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if hosts of the destination would refuse it. */
 async function expectNoNewer(
-  writer: MirrorWriter,
+  destination: MirrorReader,
   { channel, signed }: ChosenRelease,
   { source, allowOlder }: CopyOptions,
 ): Promise<void> {
-  const envelope = await writer.readEnvelope(channel);
+  const envelope = await destination.readEnvelope(channel);
   if (!envelope) return;
   let current;
   try {
@@ -91,7 +94,7 @@ async function expectNoNewer(
   if (order < 0 && !allowOlder) {
     throw new PullError(
       "SEQUENCE_REPLAYED",
-      `${writer.directory} has release ${describePosition(current.position)} of ${channel}, newer than ` +
+      `${destination.directory} has release ${describePosition(current.position)} of ${channel}, newer than ` +
         `release ${describePosition(position)} of ${source.address}; nothing was copied ` +
         "(--allow-older replaces it by the older one)",
     );
@@ -99,7 +102,7 @@ async function expectNoNewer(
   if (order === 0 && signed.digest !== current.digest && !allowOlder) {
     throw new PullError(
       "SEQUENCE_CONFLICT",
-      `${writer.directory} has another release ${describePosition(position)} of ${channel} than ` +
+      `${destination.directory} has another release ${describePosition(position)} of ${channel} than ` +
         `${source.address}: digest ${current.digest}, not ${signed.digest}; nothing was copied`,
     );
   }
@@ -109,7 +112,7 @@ async function expectNoNewer(
   if (isForked && !allowOlder) {
     throw new PullError(
       "SEQUENCE_FORKED",
-      `${writer.directory} has ${describeKnown(known)} of ${channel}; release ` +
+      `${destination.directory} has ${describeKnown(known)} of ${channel}; release ` +
         `${describePosition(position)} of ${source.address} does not come after it, and hosts ` +
         "that have the former refuse the latter; nothing was copied",
     );
@@ -207,9 +210,7 @@ async function copyPatches(
       onProgress(`index patches were not copied: ${message}`);
       continue;
     }
-    const file = join(writer.work, "patches.tar");
-    await writeDurably(file, bytes, 0o644);
-    await writer.placeArchive(file, sha256);
+    await writer.placeBytes(bytes, sha256);
     copied++;
   }
   return copied;
@@ -241,7 +242,7 @@ async function forgetContents(writer: MirrorWriter): Promise<void> {
   const contents = await writer.stickContents();
   if (Object.keys(contents.releases).length === 0) return;
   const digests = new Set<string>();
-  for (const channel of await channelsIn(writer.directory)) {
+  for (const channel of await channelsIn(writer.root)) {
     const envelope = await writer.readEnvelope(channel);
     const digest = envelope && digestOrNull(envelope);
     if (digest !== null) digests.add(digest);

@@ -33,6 +33,8 @@ export interface CopyOptions {
   readonly disk: Disk;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress: (what: string) => void;
+  /** Hears of files in the destination that nobody of us made, and that are left. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** What was done about one channel. */

@@ -9,7 +9,7 @@ import type { WantedArchive } from "./archive-copy.ts";
 import type { ChosenRelease } from "./choose-releases.ts";
 import type { CopiedHost, CopyOptions } from "./copy-options.ts";
 import type { KnownSystems } from "./known-systems.ts";
-import type { MirrorWriter } from "./mirror-writer.ts";
+import type { MirrorReader } from "./mirror-reader.ts";
 
 /** Gathers what all hosts need, archive by archive. */
 export class CopyPlan {
@@ -52,11 +52,11 @@ export class CopyPlan {
   }
 
   /** What the destination lacks, with what it has of it, and how many archives it has already. */
-  async missing(writer: MirrorWriter): Promise<{ wanted: WantedArchive[]; present: number }> {
+  async missing(destination: MirrorReader): Promise<{ wanted: WantedArchive[]; present: number }> {
     const wanted: WantedArchive[] = [];
     let present = 0;
     for (const archive of this.#wanted.values()) {
-      const held = await writer.heldParts(archive);
+      const held = await destination.heldParts(archive);
       const isHere =
         held === null || (held && archive.ranges?.every((range) => covers(held, range)) === true);
       if (isHere) present++;

@@ -1,10 +1,10 @@
-import { join } from "node:path";
 import { readIndex } from "../../core/formats/archive-index.ts";
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
 import { toPullError } from "../../core/errors.ts";
 import { systemsOf, type HostEntry, type ReleasedSystem } from "../../core/formats/manifest.ts";
 import type { Mirror } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
 import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
 import { RetainedReleases } from "./retained-releases.ts";
 
@@ -30,7 +30,7 @@ export class KnownSystems {
    * Without the others, hosts just get more than they need.
    */
   async addRetained(directory: string, trust: TrustPolicy): Promise<void> {
-    const retained = new RetainedReleases(join(directory, ".publish"));
+    const retained = new RetainedReleases(new RootDirectory(directory));
     for (const channel of await retained.channels()) {
       for (const { manifest } of await retained.signedReleases(channel, trust)) {
         this.add(Object.values(manifest.hosts));

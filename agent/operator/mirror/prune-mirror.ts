@@ -1,5 +1,3 @@
-import { readdir, rm, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { readIndex } from "../../core/formats/archive-index.ts";
 import { PullError } from "../../core/errors.ts";
 import {
@@ -11,9 +9,8 @@ import {
 } from "../../core/formats/manifest.ts";
 import { packedHosts, type StickContents } from "../../core/formats/stick-contents.ts";
 import type { Clock } from "../../core/ports.ts";
-import { syncDirectory } from "../../effects/files/durable-file.ts";
-import { ifMissing } from "../../effects/files/missing-file.ts";
-import { MirrorWriter } from "./mirror-writer.ts";
+import { MirrorReader, archiveFile, thinFile } from "./mirror-reader.ts";
+import { MirrorWriter, leftAlone } from "./mirror-writer.ts";
 import { digestIn, manifestIn } from "./retained-releases.ts";
 
 export interface PruneOptions {
@@ -24,6 +21,8 @@ export interface PruneOptions {
   /** Say what would be removed, and remove nothing. */
   readonly dryRun: boolean;
   readonly clock: Clock;
+  /** Hears of files that nobody of us made, and that are left. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** What was removed, or would be. */
@@ -41,39 +40,65 @@ export interface Pruned {
  * Removes the archives that no retained release names. Of each channel the release in force and
  * those before it stay, `keep` in all, and drafts that may still come into force. Other files of
  * the mirror are not touched. Releases are forgotten before their archives are removed, so a
- * known release has its archives, whenever this is stopped. Throws PUBLISH_LOCKED, and
- * PUBLISH_FAILED if the needs of a release cannot be told.
+ * known release has its archives, whenever this is stopped. With `dryRun`, nothing is opened for
+ * writing. Throws PUBLISH_LOCKED, UNSAFE_FILE, and PUBLISH_FAILED if the needs of a release cannot
+ * be told.
  */
 export async function pruneMirror(options: PruneOptions): Promise<Pruned> {
-  const writer = await MirrorWriter.open(options.mirror);
+  const mirror = options.dryRun
+    ? await MirrorReader.open(options.mirror)
+    : await MirrorWriter.open(options.mirror, options.onWarning);
   try {
-    return await pruneOpened(writer, options);
+    return mirror instanceof MirrorWriter
+      ? await pruneOpened(mirror, options)
+      : (await planPruning(mirror, options, options.onWarning)).pruned;
   } finally {
-    await writer.close();
+    await mirror.close();
   }
 }
 
 /** The same, in a mirror that is taken for writing already. */
 export async function pruneOpened(
   writer: MirrorWriter,
-  { keep, dryRun, clock }: Omit<PruneOptions, "mirror">,
+  options: Pick<PruneOptions, "keep" | "clock">,
 ): Promise<Pruned> {
-  const needs = new ArchiveNeeds(writer, await writer.stickContents());
-  const inForce = await currentManifests(writer);
+  const { forgotten, unneeded, pruned } = await planPruning(writer, options, writer.onWarning);
+  for (const file of forgotten) await writer.retained.forget(file);
+  for (const file of unneeded) await writer.root.removeRegularFile(file);
+  await writer.root.syncNames("archives");
+  return pruned;
+}
+
+/** What pruning comes to, and the files, below the mirror's directory, that it removes. */
+interface PruningPlan {
+  /** Releases and drafts. */
+  readonly forgotten: readonly string[];
+  /** Archives. */
+  readonly unneeded: readonly string[];
+  readonly pruned: Pruned;
+}
+
+/** Decides what is removed. Changes nothing. */
+async function planPruning(
+  mirror: MirrorReader,
+  { keep, clock }: Pick<PruneOptions, "keep" | "clock">,
+  onWarning: (message: string) => void,
+): Promise<PruningPlan> {
+  const needs = new ArchiveNeeds(mirror, await mirror.stickContents());
+  const inForce = await currentManifests(mirror);
   for (const release of inForce.values()) await needs.add(release, "in force");
   const forgotten = [
-    ...(await olderReleases(writer, inForce, needs, keep)),
-    ...(await pastDrafts(writer, inForce, needs, clock)),
+    ...(await olderReleases(mirror, inForce, needs, keep)),
+    ...(await pastDrafts(mirror, inForce, needs, clock)),
   ];
-  const { unneeded, bytes, keptArchives } = await sortArchives(writer, needs.archives);
-  if (!dryRun) {
-    for (const { file } of forgotten) await writer.retained.forget(file);
-    for (const { file } of unneeded) await rm(file, { force: true });
-    await syncDirectory(join(writer.directory, "archives"));
-  }
+  const { unneeded, bytes, keptArchives } = await sortArchives(mirror, needs.archives, onWarning);
   const releases = forgotten.map(({ channel, sequence }) => ({ channel, sequence }));
   const archives = unneeded.map(({ sha256 }) => sha256).sort();
-  return { releases, archives, bytes, keptArchives };
+  return {
+    forgotten: forgotten.map(({ file }) => file),
+    unneeded: unneeded.map(({ file }) => file),
+    pruned: { releases, archives, bytes, keptArchives },
+  };
 }
 
 /** A release in force, or a draft, with what names it. */
@@ -90,18 +115,19 @@ interface ForgottenRelease {
 }
 
 /** The manifest in force of every channel of the mirror. Throws PUBLISH_FAILED. */
-async function currentManifests(writer: MirrorWriter): Promise<Map<string, NamedRelease>> {
+async function currentManifests(mirror: MirrorReader): Promise<Map<string, NamedRelease>> {
   const manifests = new Map<string, NamedRelease>();
-  const channels = await ifMissing(readdir(join(writer.directory, "channels")), []);
-  for (const channel of channels) {
-    const envelope = await writer.readEnvelope(channel);
+  for (const entry of await mirror.root.listIfExists("channels")) {
+    if (entry.isFile()) continue;
+    const channel = entry.name;
+    const envelope = await mirror.readEnvelope(channel);
     if (!envelope) continue;
     try {
       manifests.set(channel, { manifest: manifestIn(envelope), digest: digestIn(envelope) });
     } catch (cause) {
       throw new PullError(
         "PUBLISH_FAILED",
-        `nothing was removed: ${writer.manifestPath(channel)} cannot be read, so nobody can ` +
+        `nothing was removed: ${mirror.manifestPath(channel)} cannot be read, so nobody can ` +
           `tell which archives it needs (${(cause as Error).message})`,
         { cause },
       );
@@ -112,15 +138,15 @@ async function currentManifests(writer: MirrorWriter): Promise<Map<string, Named
 
 /** The releases beyond the newest `keep` of each channel, and incomplete ones. */
 async function olderReleases(
-  writer: MirrorWriter,
+  mirror: MirrorReader,
   inForce: ReadonlyMap<string, NamedRelease>,
   needs: ArchiveNeeds,
   keep: number,
 ): Promise<ForgottenRelease[]> {
   const forgotten: ForgottenRelease[] = [];
-  for (const channel of new Set([...inForce.keys(), ...(await writer.retained.channels())])) {
+  for (const channel of new Set([...inForce.keys(), ...(await mirror.retained.channels())])) {
     const current = inForce.get(channel)?.manifest;
-    const older = (await writer.retained.releases(channel)).filter(
+    const older = (await mirror.retained.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
     const places = keep - (current ? 1 : 0);
@@ -134,13 +160,13 @@ async function olderReleases(
 
 /** Drafts that cannot come into force any more. What the others need is added to `needs`. */
 async function pastDrafts(
-  writer: MirrorWriter,
+  mirror: MirrorReader,
   inForce: ReadonlyMap<string, NamedRelease>,
   needs: ArchiveNeeds,
   clock: Clock,
 ): Promise<ForgottenRelease[]> {
   const past: ForgottenRelease[] = [];
-  for (const { manifest, file } of await writer.retained.drafts()) {
+  for (const { manifest, file } of await mirror.retained.drafts()) {
     const { channel, sequence, expiresAt } = manifest;
     const current = inForce.get(channel)?.manifest;
     const isPast =
@@ -154,41 +180,46 @@ async function pastDrafts(
 
 /** The archives of the mirror, divided into those that are needed and those that are not. */
 async function sortArchives(
-  writer: MirrorWriter,
+  mirror: MirrorReader,
   needed: ReadonlySet<string>,
+  onWarning: (message: string) => void,
 ): Promise<{
   unneeded: { sha256: string; file: string }[];
   bytes: number;
   keptArchives: number;
 }> {
-  const directory = join(writer.directory, "archives");
   const unneeded: { sha256: string; file: string }[] = [];
   let bytes = 0;
   let keptArchives = 0;
-  for (const name of await readdir(directory)) {
+  for (const { name } of await mirror.root.listIfExists("archives")) {
     const sha256 = /^([0-9a-f]{64})\.(tar|thin)$/.exec(name)?.[1];
     if (sha256 === undefined) continue;
     if (needed.has(sha256)) {
       keptArchives++;
       continue;
     }
-    const file = join(directory, name);
+    const file = `archives/${name}`;
+    const found = await mirror.root.stat(file);
+    if (!found?.isFile()) {
+      onWarning(leftAlone(mirror.root.nameOf(file)));
+      continue;
+    }
     unneeded.push({ sha256, file });
-    bytes += (await stat(file)).size;
+    bytes += found.size;
   }
   return { unneeded, bytes, keptArchives };
 }
 
 /** Gathers which archives releases need. */
 class ArchiveNeeds {
-  readonly #writer: MirrorWriter;
+  readonly #mirror: MirrorReader;
   readonly #contents: StickContents;
   readonly #archives = new Set<string>();
   /** Apart from `#archives`: an archive may be needed before its own index is read. */
   readonly #read = new Set<string>();
 
-  constructor(writer: MirrorWriter, contents: StickContents) {
-    this.#writer = writer;
+  constructor(mirror: MirrorReader, contents: StickContents) {
+    this.#mirror = mirror;
     this.#contents = contents;
   }
 
@@ -237,9 +268,10 @@ class ArchiveNeeds {
         for (const sha256 of await this.#archivesOf(system)) archives.add(sha256);
       }
       for (const sha256 of archives) {
-        await stat(this.#writer.archivePath(sha256)).catch(() =>
-          stat(this.#writer.thinPath(sha256)),
-        );
+        const { root } = this.#mirror;
+        const isHere =
+          (await root.statFile(archiveFile(sha256))) ?? (await root.statFile(thinFile(sha256)));
+        if (!isHere) return false;
       }
     } catch {
       return false;
@@ -250,7 +282,7 @@ class ArchiveNeeds {
 
   /** The archive of a system and those that its index names. */
   async #archivesOf(system: ReleasedSystem): Promise<string[]> {
-    const compressed = await this.#writer.readIndex(system.archive);
+    const compressed = await this.#mirror.readIndex(system.archive);
     const contents = readIndex(compressed, system, null);
     return [contents.sha256, ...contents.elsewhere.map(({ archive }) => archive.sha256)];
   }

@@ -1,5 +1,3 @@
-import { mkdir, readFile, readdir } from "node:fs/promises";
-import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
@@ -14,8 +12,17 @@ import {
   type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
-import { removeDurably, writeDurably } from "../../effects/files/durable-file.ts";
-import { ifMissing } from "../../effects/files/missing-file.ts";
+import type { RootDirectory } from "../../effects/files/root-directory.ts";
+
+/** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
+const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
+
+/** Where they lie, below the mirror's directory. */
+const RELEASES = ".publish/releases";
+const DRAFTS = ".publish/drafts";
+
+/** The name of a draft: its digest. */
+const DRAFT_NAME = /^[0-9a-f]{64}\.json$/;
 
 /** A release that a mirror retains, in force or older. */
 export interface RetainedRelease {
@@ -23,7 +30,7 @@ export interface RetainedRelease {
   readonly position: Position;
   /** The bytes that were published. */
   readonly envelope: Buffer;
-  /** Where the envelope is kept. */
+  /** Where the envelope is kept, below the mirror's directory. */
   readonly file: string;
 }
 
@@ -34,34 +41,38 @@ export interface RetainedRelease {
  * these archives have.
  */
 export class RetainedReleases {
-  readonly #directory: string;
+  readonly #mirror: RootDirectory;
 
-  /** `directory` is the mirror's `.publish`. */
-  constructor(directory: string) {
-    this.#directory = directory;
+  /** Those of a mirror's directory. */
+  constructor(mirror: RootDirectory) {
+    this.#mirror = mirror;
   }
 
   /** Keeps a release. Call it before the release comes into force. */
   async keep(manifest: Manifest, envelope: string | Uint8Array): Promise<void> {
     const { epoch, sequence } = positionOf(manifest);
-    await this.#write("releases", manifest.channel, `${epoch}-${sequence}.json`, envelope);
+    await this.#write(`${RELEASES}/${manifest.channel}`, `${epoch}-${sequence}.json`, envelope);
   }
 
   /** Keeps a draft under its digest, since several drafts may have the same sequence. */
   async keepDraft(manifest: Manifest, digest: string, envelope: string): Promise<void> {
-    await this.#write("drafts", manifest.channel, `${digest}.json`, envelope);
+    await this.#write(`${DRAFTS}/${manifest.channel}`, `${digest}.json`, envelope);
   }
 
-  /** The releases of a channel, newest first, whoever signed them. */
+  /**
+   * The releases of a channel, newest first, whoever signed them. Throws UNSAFE_FILE if a link or
+   * something else lies where one of them belongs.
+   */
   async releases(channel: string): Promise<RetainedRelease[]> {
-    const directory = join(this.#directory, "releases", channel);
+    const directory = `${RELEASES}/${channel}`;
     const found: RetainedRelease[] = [];
-    for (const name of await list(directory)) {
+    for (const { name } of await this.#mirror.listIfExists(directory)) {
       const numbers = /^(\d{1,15})-(\d{1,15})\.json$/.exec(name);
       if (!numbers) continue;
-      const file = join(directory, name);
+      const file = `${directory}/${name}`;
+      const envelope = await this.#mirror.readFile(file, MAX_ENVELOPE_BYTES);
       const position = { epoch: Number(numbers[1]), sequence: Number(numbers[2]) };
-      found.push({ channel, position, envelope: await readFile(file), file });
+      found.push({ channel, position, envelope, file });
     }
     return found.sort((a, b) => comparePositions(b.position, a.position));
   }
@@ -85,12 +96,13 @@ export class RetainedReleases {
   /** All drafts, with the files that hold them. */
   async drafts(): Promise<{ manifest: Manifest; file: string }[]> {
     const found: { manifest: Manifest; file: string }[] = [];
-    for (const channel of await list(join(this.#directory, "drafts"))) {
-      const directory = join(this.#directory, "drafts", channel);
-      for (const name of await list(directory)) {
-        if (!name.endsWith(".json")) continue;
-        const file = join(directory, name);
-        found.push({ manifest: manifestIn(await readFile(file)), file });
+    for (const channel of await this.#channelsIn(DRAFTS)) {
+      const directory = `${DRAFTS}/${channel}`;
+      for (const { name } of await this.#mirror.listIfExists(directory)) {
+        if (!DRAFT_NAME.test(name)) continue;
+        const file = `${directory}/${name}`;
+        const envelope = await this.#mirror.readFile(file, MAX_ENVELOPE_BYTES);
+        found.push({ manifest: manifestIn(envelope), file });
       }
     }
     return found;
@@ -98,24 +110,22 @@ export class RetainedReleases {
 
   /** Channels that have retained releases. */
   async channels(): Promise<string[]> {
-    const names = await list(join(this.#directory, "releases"));
-    return names.filter((name) => channelSchema.safeParse(name).success);
+    return this.#channelsIn(RELEASES);
   }
 
   /** Removes a release or draft, by its file. */
   async forget(file: string): Promise<void> {
-    await removeDurably(file);
+    if (await this.#mirror.removeRegularFile(file)) await this.#mirror.syncParent(file);
   }
 
-  async #write(
-    kind: string,
-    channel: string,
-    name: string,
-    text: string | Uint8Array,
-  ): Promise<void> {
-    const directory = join(this.#directory, kind, channel);
-    await mkdir(directory, { recursive: true });
-    await writeDurably(join(directory, name), text, 0o644);
+  async #channelsIn(directory: string): Promise<string[]> {
+    const names = (await this.#mirror.listIfExists(directory)).map(({ name }) => name);
+    return names.filter((name) => channelSchema.safeParse(name).success);
+  }
+
+  async #write(directory: string, name: string, text: string | Uint8Array): Promise<void> {
+    await this.#mirror.makeDirectory(directory);
+    await this.#mirror.writeFile(`${directory}/${name}`, text);
   }
 }
 
@@ -142,8 +152,4 @@ export function findRelease(retained: readonly SignedManifest[], wanted: Positio
     `expected a retained release ${describePosition(wanted)} that these keys signed; ` +
       `there are ${known.join(", ") || "none"}`,
   );
-}
-
-async function list(directory: string): Promise<string[]> {
-  return (await ifMissing(readdir(directory), [])).sort();
 }

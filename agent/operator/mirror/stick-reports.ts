@@ -1,8 +1,6 @@
-import { mkdir, readdir, stat } from "node:fs/promises";
-import { join } from "node:path";
 import { CLOCK_TOLERANCE_MS } from "../../core/release/acceptance.ts";
 import { parseEnvelope } from "../../core/formats/envelope.ts";
-import { PullError, toPullError } from "../../core/errors.ts";
+import { EXIT, PullError, toPullError } from "../../core/errors.ts";
 import {
   MAX_REPORT_BYTES,
   REPORT_PAYLOAD_TYPE,
@@ -11,9 +9,8 @@ import {
   type Report,
 } from "../../core/formats/report.ts";
 import type { HostKeys } from "../../core/fleet/report-trust.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
-import { readRegularFile } from "../../effects/files/regular-file.ts";
+import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/root-directory.ts";
 
 /** Where reports lie on a mirror or stick. */
 export const REPORTS_DIRECTORY = "reports";
@@ -27,15 +24,15 @@ export interface ReadReport {
 /**
  * Reads a report that is signed by a key of the host that it names. If `keys` is null, signatures
  * are not checked: that is for those who only carry it. Throws SIGNATURE_THRESHOLD,
- * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, REPORT_INVALID, USAGE.
+ * ENVELOPE_INVALID, PAYLOAD_TYPE_WRONG, REPORT_INVALID, UNSAFE_FILE, USAGE.
  */
-export async function readReport(path: string, keys: HostKeys | null): Promise<ReadReport> {
-  const bytes = await readReportFile(path);
+export async function readReport(file: FileBelow, keys: HostKeys | null): Promise<ReadReport> {
+  const bytes = await readReportFile(file);
   const claimed = claimedReport(bytes);
   if (keys === null) return { report: claimed, bytes };
   let failure: unknown = new PullError(
     "SIGNATURE_THRESHOLD",
-    `${path}: expected a key of ${claimed.hostname} among the hosts' keys, found none`,
+    `${pathOf(file)}: expected a key of ${claimed.hostname} among the hosts' keys, found none`,
   );
   for (const key of keys.get(claimed.hostname) ?? []) {
     try {
@@ -59,23 +56,33 @@ function claimedReport(bytes: Uint8Array): Report {
   return parseReport(Buffer.from(envelope.payload, "base64"));
 }
 
-async function readReportFile(path: string): Promise<Buffer> {
-  const options = { code: "REPORT_INVALID", maxBytes: MAX_REPORT_BYTES } as const;
-  return readRegularFile(path, options).catch((cause: unknown) => {
+async function readReportFile(file: FileBelow): Promise<Buffer> {
+  return file.root.readFile(file.name, MAX_REPORT_BYTES).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
-    throw new PullError("USAGE", `${path}: expected a report, found no file`, { cause });
+    throw new PullError("USAGE", `${pathOf(file)}: expected a report, found no file`, { cause });
   });
 }
 
-/** The reports in a file, or in a directory such as a mirror's `reports`. */
-export async function reportFiles(path: string): Promise<string[]> {
-  const found = await stat(path).catch((cause: unknown) => {
-    if (!isNotFound(cause)) throw cause;
-    throw new PullError("USAGE", `${path}: expected a report or a directory of them`, { cause });
-  });
-  if (!found.isDirectory()) return [path];
-  const names = (await readdir(path)).filter((name) => name.endsWith(".json")).sort();
-  return names.map((name) => join(path, name));
+/** The path of a report, for messages. */
+export function pathOf({ root, name }: FileBelow): string {
+  return root.nameOf(name);
+}
+
+/** The reports in a file, or in a directory such as a mirror's `reports`. Throws USAGE. */
+export async function reportFiles(path: string): Promise<FileBelow[]> {
+  const root = new RootDirectory(path);
+  if (await root.stat("")) return reportsIn(root, "");
+  const file = fileNamed(path);
+  if (await file.root.stat(file.name)) return [file];
+  throw new PullError("USAGE", `${path}: expected a report or a directory of them`);
+}
+
+/** The reports in a directory below a root; none if it is not there. Throws UNSAFE_FILE. */
+async function reportsIn(root: RootDirectory, directory: string): Promise<FileBelow[]> {
+  const names = (await root.listIfExists(directory)).map(({ name }) => name);
+  return names
+    .filter((name) => name.endsWith(".json"))
+    .map((name) => ({ root, name: directory === "" ? name : `${directory}/${name}` }));
 }
 
 /** What became of the reports on a stick. */
@@ -91,7 +98,11 @@ export interface BroughtReports {
   }[];
 }
 
-/** Copies reports from a stick's directory to a mirror's. Only a newer report replaces an older one. */
+/**
+ * Copies reports from a stick's directory to a mirror's. Only a newer report replaces an older one.
+ * A report that cannot be read or placed is refused, and the others are copied. Throws UNSAFE_FILE
+ * if one of the two directories of reports is something else.
+ */
 export async function bringReports(
   source: string,
   destination: string,
@@ -100,17 +111,15 @@ export async function bringReports(
   const brought: string[] = [];
   const known: string[] = [];
   const refused: { file: string; code: string; message: string }[] = [];
-  const from = join(source, REPORTS_DIRECTORY);
-  const into = join(destination, REPORTS_DIRECTORY);
-  const files = await reportFiles(from).catch((thrown: unknown) => {
-    if (toPullError(thrown).code === "USAGE") return [];
-    throw thrown;
-  });
+  const into = new RootDirectory(destination);
+  const files = await reportsIn(new RootDirectory(source), REPORTS_DIRECTORY);
+  await into.listIfExists(REPORTS_DIRECTORY);
   for (const file of files) {
     try {
       const { report, bytes } = await readReport(file, keys);
       const { hostname } = report;
-      if (join(from, `${hostname}.json`) !== file) {
+      const name = `${REPORTS_DIRECTORY}/${hostname}.json`;
+      if (file.name !== name) {
         throw new PullError(
           "REPORT_INVALID",
           `expected the report of the host that the file is named after, found that of ${hostname}`,
@@ -123,28 +132,32 @@ export async function bringReports(
           `it was made at ${report.at}, which is in the future`,
         );
       }
-      const target = join(into, `${hostname}.json`);
-      if (await isAsNew(target, report, keys)) {
+      if (await isAsNew({ root: into, name }, report, keys)) {
         known.push(hostname);
         continue;
       }
       if (!dryRun) {
-        await mkdir(into, { recursive: true });
-        await writeDurably(target, bytes, 0o644);
+        await into.makeRoot();
+        await into.makeDirectory(REPORTS_DIRECTORY);
+        await into.writeFile(name, bytes);
       }
       brought.push(hostname);
     } catch (thrown) {
       const { code, message, exitCode } = toPullError(thrown);
       // An error of this machine's own disk is not the report's fault.
-      if (exitCode !== 4) throw thrown;
-      refused.push({ file, code, message });
+      if (exitCode !== EXIT.trust && code !== "UNSAFE_FILE") throw thrown;
+      refused.push({ file: pathOf(file), code, message });
     }
   }
   return { brought, known, refused };
 }
 
-/** Whether the report in place is as new or newer. One that cannot be trusted is replaced. */
-async function isAsNew(target: string, report: Report, keys: HostKeys | null): Promise<boolean> {
+/**
+ * Whether the report in place is as new or newer. One that cannot be trusted is replaced. Throws
+ * UNSAFE_FILE if something else than a file has its name.
+ */
+async function isAsNew(target: FileBelow, report: Report, keys: HostKeys | null): Promise<boolean> {
+  await target.root.statFile(target.name);
   try {
     const there = await readReport(target, keys);
     return Date.parse(there.report.at) >= Date.parse(report.at);

@@ -1,5 +1,4 @@
-import { createReadStream } from "node:fs";
-import { open } from "node:fs/promises";
+import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { pack, type Pack } from "tar-stream";
 import {
@@ -23,8 +22,8 @@ const READ_SIZE = 1024 * 1024;
 export interface TarSources {
   /** The binary cache. */
   readonly cache: string;
-  /** The file of another archive. */
-  readonly archivePath?: (sha256: string) => string;
+  /** Opens another archive; needed if a path lies in one. */
+  readonly openArchive?: (sha256: string) => Promise<FileHandle>;
   /** Hears of every piece written. */
   readonly onBytes: (count: number) => void;
 }
@@ -108,7 +107,7 @@ async function fillTar(
   tar: Pack,
   members: readonly Pick<Member, "name" | "body">[],
   paths: readonly PackablePath[],
-  { cache, archivePath }: TarSources,
+  { cache, openArchive }: TarSources,
 ): Promise<void> {
   const infos = new Map(paths.map((info) => [info.fileSha256, info]));
   try {
@@ -120,10 +119,15 @@ async function fillTar(
       const info = infos.get(body.sha256);
       if (!info) throw new Error(`no source for ${name}`);
       const { place, fileSize: size } = info;
-      const source = place
-        ? { file: archivePath?.(place.archive.sha256) ?? "", start: place.offset }
-        : { file: join(cache, info.url), start: 0 };
-      await addNar(tar, name, { ...source, size, sha256: body.sha256 });
+      const { sha256 } = body;
+      if (place && openArchive) {
+        const where = `archive ${place.archive.sha256}`;
+        const file = await openArchive(place.archive.sha256);
+        await addNar(tar, name, { file, where, start: place.offset, size, sha256 });
+      } else {
+        const where = join(cache, info.url);
+        await addNar(tar, name, { file: await open(where), where, start: 0, size, sha256 });
+      }
     }
     tar.finalize();
   } catch (error) {
@@ -146,9 +150,12 @@ function addBytes(tar: Pack, name: string, bytes: Buffer): Promise<void> {
   });
 }
 
-/** A NAR in a file, from byte `start` on. */
+/** A NAR in an open file, from byte `start` on. */
 interface NarSource {
-  readonly file: string;
+  /** Closed at the end. */
+  readonly file: FileHandle;
+  /** Names the file. */
+  readonly where: string;
   readonly start: number;
   readonly size: number;
   readonly sha256: string;
@@ -157,20 +164,19 @@ interface NarSource {
 async function addNar(
   tar: Pack,
   name: string,
-  { file, start, size, sha256 }: NarSource,
+  { file, where, start, size, sha256 }: NarSource,
 ): Promise<void> {
   const hash = new Sha256();
   await new Promise<void>((resolve, reject) => {
     const refuse = (error: Error): void => {
-      reject(new PullError("PUBLISH_FAILED", `${file}: ${error.message}`, { cause: error }));
+      reject(new PullError("PUBLISH_FAILED", `${where}: ${error.message}`, { cause: error }));
     };
     const entry = tar.entry(headerOf(name, size), (error) => {
       if (error) refuse(error);
       else resolve();
     });
-    entry.on("error", refuse);
     const range = start === 0 ? {} : { start, end: start + size - 1 };
-    const reading = createReadStream(file, { highWaterMark: READ_SIZE, ...range });
+    const reading = file.createReadStream({ highWaterMark: READ_SIZE, ...range });
     reading.on("data", (chunk) => {
       hash.add(chunk as Buffer);
     });
@@ -178,13 +184,17 @@ async function addNar(
       reject(error);
       entry.destroy(error);
     });
+    entry.on("error", (error) => {
+      reading.destroy();
+      refuse(error);
+    });
     reading.pipe(entry);
   });
   const found = hash.hex();
   if (found !== sha256) {
     throw new PullError(
       "PUBLISH_FAILED",
-      `${file}: expected sha256 ${sha256}, found ${found}; remove the cache directory`,
+      `${where}: expected sha256 ${sha256}, found ${found}; remove the cache directory`,
     );
   }
 }

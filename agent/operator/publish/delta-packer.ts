@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs";
-import { mkdir, open, readFile, rm } from "node:fs/promises";
+import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
   MAX_BASES,
@@ -52,8 +52,8 @@ export interface DeltaOptions {
   readonly cache: string;
   /** Directory for temporary files; made, and removed at the end. */
   readonly work: string;
-  /** The file of another archive. */
-  readonly archivePath: (sha256: string) => string;
+  /** Opens another archive. */
+  readonly openArchive: (sha256: string) => Promise<FileHandle>;
   readonly signal?: AbortSignal | undefined;
   readonly onDelta: (done: number, of: number) => void;
 }
@@ -240,7 +240,7 @@ async function unpack(
 ): Promise<void> {
   const { place, url, fileSize, compression, narSize } = path;
   const input: AsyncIterable<Buffer> = place
-    ? createReadStream(options.archivePath(place.archive.sha256), {
+    ? (await options.openArchive(place.archive.sha256)).createReadStream({
         ...{ start: place.offset, end: place.offset + fileSize - 1 },
       })
     : createReadStream(join(options.cache, url));

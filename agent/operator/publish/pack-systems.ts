@@ -68,7 +68,7 @@ async function packFresh(
   const report = packReporter(options);
   const common = {
     ...{ cache, signer: new PathSigner(options.storeKeys) },
-    archivePath: (sha256: string) => writer.archivePath(sha256),
+    openArchive: (sha256: string) => writer.openArchive(sha256),
     ageOf: (sha256: string) => packing.library.ageOf(sha256),
   };
   const shared = options.whole ? [] : sharedPaths([...closures.values()]);
@@ -193,7 +193,7 @@ async function packAllDeltas(
   });
   const { archive, closures: made } = await packDeltas(new Map(compared), releases, file, {
     ...{ library, cache, work: join(writer.work, "deltas"), signal: options.signal },
-    archivePath: (sha256) => writer.archivePath(sha256),
+    openArchive: (sha256) => writer.openArchive(sha256),
     onDelta: (done, of) => {
       options.onProgress({ phase: "delta", done, of });
     },

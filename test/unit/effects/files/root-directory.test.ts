@@ -1,5 +1,6 @@
 import { execFileSync } from "node:child_process";
 import {
+  link,
   lstat,
   mkdir,
   readFile,
@@ -13,7 +14,7 @@ import {
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { beforeEach, describe, expect, onTestFinished, test } from "vitest";
-import { RootDirectory } from "../../../../agent/effects/files/root-directory.ts";
+import { RootDirectory, fileNamed } from "../../../../agent/effects/files/root-directory.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
@@ -91,9 +92,10 @@ describe("ordinary use", () => {
   });
 
   test("a failed write leaves no temporary name", async () => {
-    await mkdir(join(stick, "taken"));
-    await expect(root.writeFile("taken", "x")).rejects.toMatchObject({ code: "EISDIR" });
+    await writeFile(join(stick, "taken"), "old");
+    await expect(root.writeFile("taken", 7 as never)).rejects.toThrow("must be of type string");
     expect(await readdir(stick)).toEqual(["taken"]);
+    expect(await readFile(join(stick, "taken"), "utf8")).toBe("old");
   });
 
   test.each(["..", "a/../b", "/etc/passwd", "a//b", "./a", "a/", "a\0b"])(
@@ -102,6 +104,77 @@ describe("ordinary use", () => {
       await expect(root.readFile(name, 10)).rejects.toThrow("expected names below the root");
     },
   );
+
+  test("regular files are placed and removed by their names", async () => {
+    await root.makeDirectory("d");
+    await root.writeFile("d/a", "a");
+    await root.writeFile("b", "b");
+    expect((await root.statFile("b"))?.size).toBe(1);
+    expect(await root.statFile("c")).toBeNull();
+    await root.placeFile("d/a", "b");
+    await root.syncNames("");
+    expect((await root.readFile("b", 1)).toString()).toBe("a");
+    expect(await root.removeRegularFile("b")).toBe(true);
+    expect(await root.removeRegularFile("b")).toBe(false);
+    expect(await readdir(stick)).toEqual(["d"]);
+  });
+
+  test("a work directory gets a new name, and is its owner's alone", async () => {
+    await root.makeDirectory("d");
+    const [one, other] = [
+      await root.makeWorkDirectory("d/work-"),
+      await root.makeWorkDirectory("w-"),
+    ];
+    expect(one).toMatch(/^d\/work-[A-Za-z0-9]{6}$/);
+    expect(other).toMatch(/^w-[A-Za-z0-9]{6}$/);
+    expect((await lstat(join(stick, one))).mode & 0o777).toBe(0o700);
+    expect((await lstat(join(stick, other))).isDirectory()).toBe(true);
+  });
+
+  test("a root that is held stays the same, whatever is mounted in its place", async () => {
+    await RootDirectory.holding(stick, async (held) => {
+      await rename(stick, `${stick}-gone`);
+      await mkdir(stick);
+      await held?.makeDirectory("reports");
+      await held?.writeFile("reports/a", "x");
+      expect(held?.nameOf("reports")).toBe(join(stick, "reports"));
+    });
+    expect(await readdir(stick)).toEqual([]);
+    expect(await readFile(join(`${stick}-gone`, "reports/a"), "utf8")).toBe("x");
+    expect(await RootDirectory.holding(join(stick, "none"), async (held) => held)).toBeNull();
+  });
+
+  test("a directory below may be a root of its own, and stays it", async () => {
+    await root.makeDirectory("a/reports");
+    await root.writeFile("a/reports/x", "x");
+    await symlink(outside, join(stick, "a/link"));
+    await root.within("a/reports", async (reports) => {
+      await rename(join(stick, "a/reports"), join(stick, "a/gone"));
+      await symlink(outside, join(stick, "a/reports"));
+      expect((await reports.list("")).map(({ name }) => name)).toEqual(["x"]);
+      expect((await reports.stat(""))?.isDirectory()).toBe(true);
+      await reports.makeDirectory("deeper");
+      await reports.writeFile("deeper/y", "y");
+      expect(reports.nameOf("x")).toBe(join(stick, "a/reports/x"));
+    });
+    expect(await readFile(join(stick, "a/gone/deeper/y"), "utf8")).toBe("y");
+    const error = await rejectionOf(root.within("a/link", async () => null));
+    expect(error.code).toBe("UNSAFE_FILE");
+    await untouched();
+  });
+
+  test("a root is made with what is above it", async () => {
+    const deep = new RootDirectory(join(stick, "a/b"));
+    await deep.makeRoot();
+    await deep.makeRoot();
+    expect(await readdir(join(stick, "a"))).toEqual(["b"]);
+  });
+
+  test("a file that an operator named lies below its directory", () => {
+    const { root: above, name } = fileNamed("some/where/draft.json");
+    expect([above.path, name]).toEqual(["some/where", "draft.json"]);
+    expect(fileNamed("draft.json").root.nameOf("draft.json")).toBe("draft.json");
+  });
 
   test("the root itself may be a link: the operator named it", async () => {
     await symlink(stick, join(outside, "link"));
@@ -132,6 +205,13 @@ describe("a link in place of a directory", () => {
     ["removeTree below it", (it) => it.removeTree("d/precious")],
     ["pathOf", (it) => it.pathOf("d")],
     ["syncParent", (it) => it.syncParent("d/precious")],
+    ["syncNames", (it) => it.syncNames("d")],
+    ["openLock", (it) => it.openLock("d/precious")],
+    ["makeWorkDirectory", (it) => it.makeWorkDirectory("d/work-")],
+    ["placeFile from it", (it) => it.placeFile("d/precious", "mine")],
+    ["placeFile into it", (it) => it.placeFile("mine", "d/precious")],
+    ["statFile", (it) => it.statFile("d/precious")],
+    ["removeRegularFile", (it) => it.removeRegularFile("d/precious")],
   ];
 
   test.each(uses)("%s refuses it", async (_, use) => {
@@ -211,10 +291,36 @@ describe("something else in place of a file", () => {
     await untouched();
   });
 
-  test("writing replaces a link and leaves its target alone", async () => {
-    await symlink(join(outside, "precious"), join(stick, "file"));
-    await root.writeFile("file", "mine");
-    expect((await lstat(join(stick, "file"))).isFile()).toBe(true);
+  test.each(kinds)("nothing is written, placed or removed in the place of %s", async (_, make) => {
+    await make(join(stick, "file"));
+    await root.writeFile("new", "mine");
+    const was = await lstat(join(stick, "file"));
+    for (const use of [
+      () => root.writeFile("file", "mine"),
+      () => root.placeFile("new", "file"),
+      () => root.statFile("file"),
+      () => root.openLock("file"),
+    ]) {
+      const error = await rejectionOf(use());
+      expect(error.code).toBe("UNSAFE_FILE");
+      expect(error.message).toContain(`${join(stick, "file")}: expected a regular file, found a`);
+    }
+    expect(await root.removeRegularFile("file")).toBe(false);
+    expect((await lstat(join(stick, "file"))).ino).toBe(was.ino);
+    expect(await readdir(stick)).toEqual(["file", "new"]);
+    await untouched();
+  });
+
+  test("a file with another name is not written to, but may be a lock", async () => {
+    await link(join(outside, "precious"), join(stick, "file"));
+    for (const use of [() => root.openForUpdate("file"), () => root.openOrCreate("file")]) {
+      const error = await rejectionOf(use());
+      expect(error.code).toBe("UNSAFE_FILE");
+      expect(error.message).toContain(
+        "expected a file with only this name, found one with 2 names",
+      );
+    }
+    await (await root.openLock("file")).close();
     await untouched();
   });
 

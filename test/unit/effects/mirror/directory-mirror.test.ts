@@ -1,5 +1,5 @@
 import { execFileSync } from "node:child_process";
-import { appendFile, mkdir, rm, symlink, writeFile } from "node:fs/promises";
+import { appendFile, mkdir, rename, rm, symlink, writeFile } from "node:fs/promises";
 import { createServer } from "node:net";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
@@ -68,11 +68,11 @@ describe("a manifest", () => {
     expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_ABSENT");
   });
 
-  test("below a regular file is MIRROR_NOT_FOUND", async () => {
+  test("below a regular file is MIRROR_STATUS", async () => {
     const { mirror, directory } = await mirrorDirectory();
     await rm(join(directory, "channels"), { recursive: true });
     await writeFile(join(directory, "channels"), "");
-    expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_NOT_FOUND");
+    expect((await rejectionOf(mirror.readManifest("stable"))).code).toBe("MIRROR_STATUS");
   });
 });
 
@@ -102,8 +102,32 @@ describe("what is no regular file is refused, as a manifest and as an archive", 
 
   test("a link to nothing", async () => {
     expect(await refusals((path) => symlink("/nowhere/at/all", path))).toEqual([
-      ...["MIRROR_NOT_FOUND", "MIRROR_NOT_FOUND"],
+      ...["MIRROR_STATUS", "MIRROR_STATUS"],
     ]);
+  });
+
+  test("a link to a file of the same mirror", async () => {
+    const { mirror, manifest, directory } = await mirrorDirectory();
+    await writeFile(join(directory, "manifest.json"), "{}");
+    await symlink("../../manifest.json", manifest);
+    const failure = await rejectionOf(mirror.readManifest("stable"));
+    expect(failure.code).toBe("MIRROR_STATUS");
+    expect(failure.message).toContain(
+      `${manifest}: expected a regular file, found a symbolic link`,
+    );
+  });
+
+  test("a link in the middle of a path", async () => {
+    const { mirror, manifest, directory } = await mirrorDirectory();
+    await writeFile(manifest, "{}");
+    await rename(join(directory, "channels/stable"), join(directory, "channels/other"));
+    await symlink("other", join(directory, "channels/stable"));
+    const failure = await rejectionOf(mirror.readManifest("stable"));
+    expect(failure.code).toBe("MIRROR_STATUS");
+    expect(failure.message).toContain(
+      "channels/stable: expected a directory, found a symbolic link",
+    );
+    expect((await mirror.readManifest("other")).kind).toBe("read");
   });
 
   test("a socket", async () => {

@@ -1,11 +1,11 @@
 import { spawn, type ChildProcess } from "node:child_process";
 import { once } from "node:events";
-import { mkdtemp, readFile, writeFile } from "node:fs/promises";
+import { mkdtemp, open, readFile, symlink, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import { tryLock } from "../../../../agent/effects/process/process-lock.ts";
+import { lockFile, tryLock } from "../../../../agent/effects/process/process-lock.ts";
 import { bundleScript } from "../../../support/bundled-script.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { removeTree, temporaryDirectory } from "../../../support/temporary.ts";
@@ -119,6 +119,30 @@ test("a lock file that was left over, with whatever in it, is no lock", async ()
   const lock = await tryLock(path);
   expect(await readFile(path, "utf8")).toBe(`${process.pid}\n`);
   await lock?.release();
+});
+
+test("a link in a lock's place is not followed", async () => {
+  const path = await lockPath();
+  const precious = join(await temporaryDirectory(), "precious");
+  await writeFile(precious, "precious");
+  await symlink(precious, path);
+  expect((await rejectionOf(tryLock(path))).code).toBe("UNSAFE_FILE");
+  expect(await readFile(precious, "utf8")).toBe("precious");
+});
+
+test("several may share a lock on an open file; nobody may have it alone meanwhile", async () => {
+  const path = await lockPath();
+  await writeFile(path, "as it was");
+  const shared = [
+    await lockFile(await open(path, "r"), "shared"),
+    await lockFile(await open(path, "r"), "shared"),
+  ];
+  expect(await lockFile(await open(path, "r+"), "exclusive")).toBeNull();
+  for (const lock of shared) await lock?.release();
+  const lock = await lockFile(await open(path, "r+"), "exclusive");
+  expect(await lockFile(await open(path, "r"), "shared")).toBeNull();
+  await lock?.release();
+  expect(await readFile(path, "utf8")).toBe("as it was");
 });
 
 test("a missing flock program is named", async () => {

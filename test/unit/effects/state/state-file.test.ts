@@ -1,10 +1,12 @@
 import { execFileSync } from "node:child_process";
 import {
   chmod,
+  chown,
   lstat,
   mkdir,
   readdir,
   readFile,
+  rename,
   rm,
   stat,
   symlink,
@@ -85,6 +87,53 @@ test("the directory is the owner's alone, also where it was there with other rig
   await chmod(directory, 0o755);
   await open().prepare();
   expect((await stat(directory)).mode & 0o777).toBe(0o700);
+});
+
+describe("a directory that others could write to is not used", () => {
+  test.each([0o777, 0o770, 0o1777, 0o702])("the state directory of mode %o", async (mode) => {
+    const { directory, open } = await stateDirectory();
+    await chmod(directory, mode);
+    const failure = await rejectionOf(open().prepare());
+    expect(failure.code).toBe("STATE_UNSAFE");
+    expect(failure.message).toContain(
+      `${directory}: expected a directory of user ${process.geteuid?.()} that no others write to, ` +
+        `found mode ${mode.toString(8)} of user`,
+    );
+    expect(failure.message).toContain(`&& chmod go-w ${directory}\``);
+    // It is for a person to look at first.
+    expect((await stat(directory)).mode & 0o7777).toBe(mode);
+  });
+
+  test("the runtime directory", async () => {
+    const { runtime, open } = await stateDirectory();
+    await mkdir(runtime);
+    await open().prepare();
+    await chmod(runtime, 0o755);
+    await open().prepare();
+    await chmod(runtime, 0o777);
+    const failure = await rejectionOf(open().prepare());
+    expect(failure.code).toBe("STATE_UNSAFE");
+    expect(failure.message).toContain(`${runtime}: expected a directory of user`);
+  });
+
+  test.runIf(process.geteuid?.() === 0)("one of another user, whatever its mode", async () => {
+    const { directory, runtime, open } = await stateDirectory();
+    await mkdir(runtime, { mode: 0o700 });
+    await chown(runtime, 1234, 1234);
+    expect((await rejectionOf(open().prepare())).message).toContain("found mode 700 of user 1234");
+    await chown(runtime, 0, 0);
+    await chown(directory, 1234, 1234);
+    expect((await rejectionOf(open().prepare())).message).toContain("found mode 700 of user 1234");
+  });
+
+  test("a link to a directory of ours is used: the settings name it", async () => {
+    const { directory, open } = await stateDirectory();
+    await rename(directory, `${directory}-elsewhere`);
+    await symlink(`${directory}-elsewhere`, directory);
+    await open().prepare();
+    await chmod(`${directory}-elsewhere`, 0o777);
+    expect((await rejectionOf(open().prepare())).code).toBe("STATE_UNSAFE");
+  });
 });
 
 test("a host without any state starts with the empty record and without an alarm", async () => {

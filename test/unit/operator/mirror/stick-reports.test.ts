@@ -26,7 +26,7 @@ test("a link among the reports is refused, and keeps no other report back", asyn
 
   expect(result).toMatchObject({
     brought: ["web2"],
-    refused: [{ file: join(stick, "reports/web1.json"), code: "REPORT_INVALID" }],
+    refused: [{ file: join(stick, "reports/web1.json"), code: "UNSAFE_FILE" }],
   });
   expect(result.refused[0]?.message).toContain("found a symbolic link");
   expect(await readFile(join(mirror, "reports/web2.json"), "utf8")).toBe(good);
