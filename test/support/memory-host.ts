@@ -49,7 +49,11 @@ export interface SwitchOutcome {
   /** Null if a signal ends it. */
   readonly exitCode: number | null;
   readonly timedOut?: boolean;
+  /** Whether another switch holds the lock in the end; as the exit code lets one expect if absent. */
+  readonly lockHeld?: boolean;
   readonly lines?: readonly string[];
+  /** Whether the system runs afterwards; as the exit code lets one expect if absent. */
+  readonly moves?: boolean;
   /** What its output shows. */
   readonly facts?: Partial<SwitchFacts>;
   /** What else happens meanwhile. */
@@ -70,6 +74,8 @@ export interface PublishedRelease extends Partial<Omit<Manifest, "hosts">> {
 
 /** Exit codes with which switch-to-configuration has switched all the same. */
 const SWITCHES = [0, 4];
+/** Those with which the boot loader was installed, if it was to be. */
+const INSTALLS = [...SWITCHES, 100];
 
 /**
  * A whole host in memory, behind the agent's ports. It does what the agent asks: it keeps a
@@ -534,14 +540,15 @@ function activatorOf(host: MemoryHost): AgentTools["activator"] {
       const outcome = host.switches.get(run)?.shift() ?? { exitCode: 0 };
       const { exitCode, timedOut = false, lines = [`${run} ran`] } = outcome;
       outcome.meanwhile?.();
-      if (SWITCHES.includes(exitCode ?? -1) && (action === "switch" || action === "test")) {
+      const { moves = SWITCHES.includes(exitCode ?? -1) } = outcome;
+      if (moves && (action === "switch" || action === "test")) {
         host.running = toplevel;
       }
-      if (SWITCHES.includes(exitCode ?? -1) && (action === "switch" || action === "boot")) {
+      if (INSTALLS.includes(exitCode ?? -1) && (action === "switch" || action === "boot")) {
         host.bootDefault = toplevel;
       }
-      const lockHeld = exitCode === 11;
-      const facts = { ...NO_FACTS, lockRefused: lockHeld, ...outcome.facts };
+      const { lockHeld = exitCode === 11 } = outcome;
+      const facts = { ...NO_FACTS, lockRefused: exitCode === 11, ...outcome.facts };
       return { exitCode, timedOut, lockHeld, facts, lastLines: lines };
     },
   };

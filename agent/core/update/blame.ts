@@ -50,9 +50,21 @@ export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolea
   }
 }
 
+/** What is not known to be a system's fault, although it had to be undone. */
+const WORLDS: readonly ErrorCode[] = [
+  "HEALTH_MIRROR",
+  "HEALTH_UNBLAMED",
+  "BOOT_NOT_TRIED",
+  // The proven system's own program could not write the boot loader's files.
+  "BOOT_LOADER_FAILED",
+  // A switch that did not begin says nothing about the system.
+  "SWITCH_LOCKED",
+  "SWITCH_REFUSED",
+];
+
 /** Whether a failure with this code may be the world's. */
 export function mayBeTheWorlds(code: ErrorCode): boolean {
-  return code === "HEALTH_MIRROR" || code === "HEALTH_UNBLAMED" || code === "BOOT_NOT_TRIED";
+  return WORLDS.includes(code);
 }
 
 /** How often and when a system is tried again whose failure may be the world's. */

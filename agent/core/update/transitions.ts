@@ -128,6 +128,8 @@ export const TRANSITIONS: Transitions = {
     }),
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
+    // The switch that was to make it the boot default did not begin, and nothing runs of it.
+    AttemptFailed: fail,
     AgentRestarted: countRestart,
   },
   Armed: { LeftoversRemoved: rest, AgentRestarted: countRestart },

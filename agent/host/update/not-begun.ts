@@ -12,9 +12,11 @@ interface Attempt {
   readonly attempts: number;
 }
 
-const CODES: Readonly<Record<Exclude<NotBegun, "inhibited">, Reason["code"]>> = {
+/** The code of a switch that was not begun. */
+export const NOT_BEGUN_CODES: Readonly<Record<NotBegun, Reason["code"]>> = {
   locked: "SWITCH_LOCKED",
   refused: "SWITCH_REFUSED",
+  inhibited: "SWITCH_REFUSED",
 };
 
 /**
@@ -30,7 +32,7 @@ export async function notBegun(
   const words = `not begun: ${message}`;
   return why === "inhibited"
     ? takesBoot(attempt, words, signal, tools)
-    : attemptFailed(attempt, { code: CODES[why], message: words }, tools);
+    : attemptFailed(attempt, { code: NOT_BEGUN_CODES[why], message: words }, tools);
 }
 
 /**

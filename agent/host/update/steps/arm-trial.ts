@@ -4,7 +4,6 @@ import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import { wasCutOff } from "../cut-off.ts";
-import { interrupted } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { retryAt, type RetryTools } from "../retry.ts";
@@ -55,7 +54,7 @@ export async function armTrial(
   if (failure !== null) {
     const message = `${proven} boot: ${failure}`;
     const reason = { code: "BOOT_LOADER_FAILED", message } as const;
-    return { event: interrupted(state, reason, settings.activation.attempts), details };
+    return { event: { type: "ActivationInterrupted", reason }, details };
   }
   const cannot = await bootLoader.tryOnce({ toplevel: release.toplevel, proven });
   if (cannot !== null) return { cannot };

@@ -1,22 +1,27 @@
 import { setsProfile } from "../../../core/update/activation.ts";
 import { judgeBootDefault } from "../../../core/update/health.ts";
 import { snippetsOf } from "../../../core/update/record.ts";
-import type { Reason } from "../../../core/update/states.ts";
+import type { StateOf } from "../../../core/update/states.ts";
 import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
-import { interrupted, rejected } from "../happening.ts";
+import { interrupted, rejected, type Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
-import { retryAt, type RetryTools } from "../retry.ts";
+import { NOT_BEGUN_CODES } from "../not-begun.ts";
+import { attemptFailed, retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
 import type { Step } from "../step.ts";
 import { runSwitch, type SwitchTools } from "../switch-run.ts";
 import { armTrial, type TrialTools } from "./arm-trial.ts";
 
 /** What committing takes. */
-export type CommitTools = SwitchTools & DeadlineTools & TrialTools & Pick<AgentTools, "store">;
+export type CommitTools = SwitchTools &
+  DeadlineTools &
+  TrialTools &
+  RetryTools &
+  Pick<AgentTools, "store">;
 
 /**
  * Makes the system the boot default. One that only a boot can prove is tried by one boot first,
@@ -53,11 +58,16 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   const failure = failureOf(verdict);
   if (failure !== null) {
     const message = `switch-to-configuration ${action}: ${failure}`;
-    const code = interruptionOf(verdict);
+    const isUntouched = running !== release.toplevel && !tried && state.restarts === 0;
     const event =
-      code === null
-        ? rejected("ACTIVATION_FAILED", message)
-        : interrupted(state, { code, message }, settings.activation.attempts);
+      verdict.kind !== "notBegun"
+        ? failedCommit(state, verdict, message, settings.activation.attempts)
+        : isUntouched
+          ? await notCommitted(state, verdict, tools)
+          : ({
+              type: "ActivationInterrupted",
+              reason: { code: NOT_BEGUN_CODES[verdict.why], message },
+            } as const);
     return { event, details };
   }
   const problem = judgeBootDefault(release, await observe(tools));
@@ -75,18 +85,32 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   };
 };
 
-/** By which code a commit is tried again; null if the system is to blame for its failure. */
-function interruptionOf(verdict: SwitchVerdict): Reason["code"] | null {
-  switch (verdict.kind) {
-    case "notBegun":
-      return verdict.why === "locked" ? "SWITCH_LOCKED" : "SWITCH_REFUSED";
-    case "halfDone":
-      return verdict.why === "unavailable" ? "ACTIVATION_INTERRUPTED" : null;
-    case "interrupted":
-      return "ACTIVATION_INTERRUPTED";
-    default:
-      return null;
-  }
+/** What a commit leads to that failed on its way. */
+function failedCommit(
+  state: StateOf<"Committing">,
+  verdict: SwitchVerdict,
+  message: string,
+  attempts: number,
+): Happening {
+  const isCutOff =
+    verdict.kind === "interrupted" ||
+    (verdict.kind === "halfDone" && verdict.why === "unavailable");
+  return isCutOff
+    ? interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts)
+    : rejected("ACTIVATION_FAILED", message);
+}
+
+/** What a commit leads to that did not begin, of a system that does not run: all is as before. */
+async function notCommitted(
+  state: StateOf<"Committing">,
+  { why, message }: Extract<SwitchVerdict, { kind: "notBegun" }>,
+  tools: Pick<AgentTools, "store"> & RetryTools,
+): Promise<Happening> {
+  const { release, baseline } = state;
+  await tools.store.restoreProfile(baseline.generation);
+  if (baseline.generation !== null) await tools.store.forgetNewer(release.toplevel);
+  const reason = { code: NOT_BEGUN_CODES[why], message: `not begun: ${message}` };
+  return attemptFailed(state, reason, tools);
 }
 
 /** What ending an update takes. */

@@ -229,6 +229,47 @@ describe("the system's own checks", () => {
 });
 
 describe("the switch that makes the boot default", () => {
+  const REFUSED = { exitCode: 1, facts: { checksRefused: true, failedChecks: ["nfs"] } };
+
+  test("and is refused in mode boot was not begun, however often", async () => {
+    const { host, code } = await switched("boot 2", times(7, REFUSED), { mode: "boot" });
+    expect(code).toBe("SWITCH_REFUSED");
+    for (let tries = 0; tries < 6; tries++) await tick(host.tools, { insistence: "retry" });
+    expect(host.record).toMatchObject({ state: { name: "Failed", attempts: 7 }, denied: [] });
+    expect([host.profile, host.bootDefault]).toEqual([system("1"), system("1")]);
+    expect(host.takeCalls()).not.toContain("boot 1");
+    expect(await tick(host.tools, { insistence: "retry" })).toMatchObject({ updated: true });
+    expect([host.profile, host.bootDefault]).toEqual([system("2"), system("2")]);
+  });
+
+  test("and is refused after an earlier run of it was cut off is undone", async () => {
+    const { host } = await switched("boot 2", [REFUSED], {
+      mode: "boot",
+      change: (it) => {
+        it.fault("boot 2", "INTERRUPTED", "ended");
+      },
+    });
+    expect(host.record?.state).toMatchObject({ name: "Committing" });
+    await tick(host.tools, PATIENT);
+    expect(host.takeCalls()).toContain("boot 1");
+    expect(host.record).toMatchObject({ state: { name: "Failed", undone: 1 }, denied: [] });
+  });
+
+  test.each([
+    ["refused", REFUSED, 1],
+    ["locked out", LOCKED, 10],
+  ])(
+    "and is %s after a live switch is undone, but never denied for it",
+    async (_, outcome, runs) => {
+      const { host } = await switched("boot 2", times(runs * 8, outcome));
+      for (let tries = 0; tries < 7; tries++) await tick(host.tools, { insistence: "retry" });
+      expect(host.record).toMatchObject({
+        state: { name: "Failed", undone: 8, gaveUp: true },
+        denied: [],
+      });
+    },
+  );
+
   test.each<[string, SwitchOutcome[], string, boolean]>([
     ["failed", [{ exitCode: 1 }], "ACTIVATION_FAILED", true],
     ["was ended", [{ exitCode: null }], "ACTIVATION_INTERRUPTED", false],

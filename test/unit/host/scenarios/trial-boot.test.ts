@@ -26,6 +26,22 @@ function parts(host: MemoryHost): object {
 const ONE = system("1");
 const TWO = system("2");
 
+describe("a boot loader that cannot be written", () => {
+  test("by the proven system is no fault of the new one, however often", async () => {
+    const host = hostWith("boot");
+    host.nextSwitch("boot 1", ...Array.from({ length: 20 }, () => ({ exitCode: 1 })));
+    for (let tries = 0; tries < 8; tries++) {
+      host.nextSwitch("boot 1", { exitCode: 1 });
+      await tick(host.tools, { insistence: "retry" });
+      host.switches.delete("boot 1");
+      await tick(host.tools, PATIENT);
+      host.nextSwitch("boot 1", { exitCode: 1 }, { exitCode: 0 });
+    }
+    expect(host.record?.denied).toEqual([]);
+    expect(host.record?.state).toMatchObject({ name: "Failed", gaveUp: true });
+  });
+});
+
 describe("a system that needs a boot", () => {
   test("is tried once, while the proven one stays profile and boot default", async () => {
     const host = hostWith("boot");
