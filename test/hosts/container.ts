@@ -19,6 +19,8 @@ export interface ContainerOptions {
   readonly place: HostPlace;
   readonly consoleFile: string;
   readonly privateNetwork: boolean;
+  /** What is mounted at a path inside: a directory of this machine. */
+  readonly binds?: Readonly<Record<string, string>>;
 }
 
 /**
@@ -48,7 +50,7 @@ export class Container {
   start(): void {
     if (this.#process) throw new Error("the host is on already");
     this.#killed = false;
-    const { place, consoleFile, privateNetwork } = this.#options;
+    const { place, consoleFile, privateNetwork, binds = {} } = this.#options;
     mkdirSync(place.cgroup, { recursive: true });
     const network = privateNetwork
       ? [`--network-namespace-path=/run/netns/${place.namespace}`, "--capability=CAP_NET_ADMIN"]
@@ -57,6 +59,7 @@ export class Container {
       ...["systemd-nspawn", "--quiet", "--register=no", "--keep-unit"],
       ...[`--machine=${place.id}`, `--directory=${place.root}`, "--kill-signal=SIGRTMIN+3"],
       ...["--resolv-conf=off", "--timezone=off", "--link-journal=no", ...network],
+      ...Object.entries(binds).map(([inside, outside]) => `--bind=${outside}:${inside}`),
       "/usr/local/sbin/boot-loader",
     ].join(" ");
     // systemd-nspawn wants a terminal, which script gives, and a cgroup of its own.

@@ -24,6 +24,11 @@ export interface HostOptions {
    * its own, in which `reach` gives the address of a mirror and `cutNetwork` cuts it off.
    */
   readonly network?: "shared" | "private";
+  /**
+   * `plain`: the boot loader starts what it was told last. `grub`: it starts an entry of GRUB's
+   * menu, one of them once if it is asked to.
+   */
+  readonly loader?: "plain" | "grub";
   /** `file`: the caller disposes of it, in `afterAll`. */
   readonly until?: "test" | "file";
 }
@@ -126,13 +131,19 @@ export interface SystemdHost {
 export async function createSystemdHost({
   name = "web1",
   network = "shared",
+  loader = "plain",
   until = "test",
 }: HostOptions = {}): Promise<SystemdHost> {
   const lower = await debianRoot();
   const place = takePlace();
   const { root, directory } = place;
   const consoleFile = join(directory, "console.log");
-  const container = new Container({ place, consoleFile, privateNetwork: network === "private" });
+  const bootDirectory = join(directory, "boot");
+  const container = new Container({
+    ...{ place, consoleFile, privateNetwork: network === "private" },
+    // A file system of a disk, as GRUB needs one to write to; the root itself is an overlay.
+    ...(loader === "grub" && { binds: { "/boot": bootDirectory } }),
+  });
   const closers: (() => void)[] = [];
 
   const dispose = async (): Promise<void> => {
@@ -206,6 +217,13 @@ export async function createSystemdHost({
       if (container.isUp) throw new Error(`${name} is on`);
       await host.importClosure(toplevel);
       await must("nix-env", ...store, "--profile", profileLink, "--set", toplevel);
+      if (loader === "grub") {
+        await mkdir(bootDirectory);
+        await writeFile(join(bootDirectory, "uuid"), "1234-5678\n");
+        const script = 'mount --bind "$1" "$2/boot" && chroot "$2" "$3/install-boot-loader" "$3"';
+        await must("unshare", "--mount", "sh", "-c", script, "sh", bootDirectory, root, toplevel);
+        return;
+      }
       await mkdir(join(root, "boot/loader"), { recursive: true });
       await writeFile(join(root, "boot/loader/default"), `${toplevel}\n`);
     },
@@ -352,6 +370,10 @@ export async function createSystemdHost({
     bootedSystem: () => linkInside("/run/booted-system"),
     async bootDefault() {
       try {
+        if (loader === "grub") {
+          const menu = await readFile(join(bootDirectory, "grub/grub.cfg"), "utf8");
+          return /\binit=(\S+)\/init\b/.exec(menu)?.[1] ?? null;
+        }
         return (await readFile(join(root, "boot/loader/default"), "utf8")).trim();
       } catch {
         return null;

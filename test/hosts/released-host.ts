@@ -1,5 +1,6 @@
 import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { expect } from "vitest";
 import { savedRecordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
 import { readChecked } from "../../agent/effects/files/checked-file.ts";
@@ -16,6 +17,9 @@ const SWITCH_UNIT = "nixos-pull-switch.service";
 const DEADLINE_TIMER = "nixos-pull-deadline.timer";
 const AGENT_UNIT = "nixos-pull.service";
 
+/** Writes the menu of a host that has GRUB; also of the machines of test/hosts/boot-loaders. */
+const GRUB_INSTALLER = fileURLToPath(new URL("boot-loaders/install-grub.sh", import.meta.url));
+
 /** How long an update with its health gate may take on a slow machine. */
 const END_TIMEOUT_MS = 5 * 60_000;
 
@@ -29,7 +33,7 @@ const SHORT_SETTINGS = {
 
 const SHORT_HEALTH = { settle: "1s", timeout: "10s", interval: "1s" };
 
-export interface ReleasedHostOptions extends Pick<HostOptions, "network"> {
+export interface ReleasedHostOptions extends Pick<HostOptions, "network" | "loader"> {
   /** Settings beside the short ones, by section. */
   readonly settings?: Readonly<Record<string, Record<string, unknown>>>;
   /** What is special about the system that the host has at first. */
@@ -124,12 +128,13 @@ export function service(version: string): string {
 
 export async function createReleasedHost({
   network = "shared",
+  loader = "plain",
   settings = {},
   first: firstOptions = {},
 }: ReleasedHostOptions = {}): Promise<ReleasedHost> {
   const operator = await createOperator();
   const mirror = await serveMirror(operator.mirror);
-  const host = await createSystemdHost({ network });
+  const host = await createSystemdHost({ network, loader });
   const holdHealth = {
     kind: "command",
     name: "held by the test",
@@ -148,7 +153,11 @@ export async function createReleasedHost({
     agentConfig[section] = { ...(agentConfig[section] as object | undefined), ...values };
   }
   const build = (options: ToplevelOptions): Promise<string> =>
-    buildToplevel({ agentConfig, agentUnit: agentUnit(), ...options });
+    buildToplevel({
+      ...{ agentConfig, agentUnit: agentUnit() },
+      ...(loader === "grub" && { grub: true, bootLoaderInstaller: GRUB_INSTALLER }),
+      ...options,
+    });
   const publish = async (toplevel: string): Promise<void> => {
     // Some have no agent, which is what is looked at.
     await operator.publish({ [host.name]: toplevel }, "--allow-without-agent", host.name);

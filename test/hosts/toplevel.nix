@@ -26,6 +26,8 @@
   kernelFile ? null,
   initrdFile ? null,
   kernelParameters ? "",
+  # Whether the system has GRUB's own tool, as far as the stand-in goes.
+  grub ? false,
   # The boot loader's installer, and how many tries it gives an entry (0: they are not counted).
   bootLoaderInstaller ? ./install-boot-loader.sh,
   bootTries ? 0,
@@ -84,6 +86,11 @@ let
   bundleFile = builtins.path {
     path = bundle;
     name = "nixos-pull.cjs";
+  };
+
+  grubEditenv = builtins.path {
+    path = ./grub-editenv.sh;
+    name = "grub-editenv";
   };
 
   package = build "nixos-pull-0.1.0" ''
@@ -211,6 +218,7 @@ in
   system = build "nixos-system-${name}-${generation}" ''
     mkdir -p $out/bin $out/sw/bin
     ${if agent == "removed" then "" else "ln -s ${package}/bin/nixos-pull $out/sw/bin/nixos-pull"}
+    ${if grub then "install -m 755 ${grubEditenv} $out/sw/bin/grub-editenv" else ""}
     ln -s ${etc} $out/etc
     ln -s ${file "linux-${kernel}" "bzImage" kernelFile}/bzImage $out/kernel
     ln -s ${file "initrd-linux-${initrd}" "initrd" initrdFile}/initrd $out/initrd

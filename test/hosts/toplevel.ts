@@ -20,6 +20,8 @@ export interface ToplevelOptions {
   readonly initrd?: string;
   readonly kernelModules?: string;
   readonly initInterface?: string;
+  readonly grub?: boolean;
+  readonly bootLoaderInstaller?: string;
   readonly checkFails?: boolean;
   readonly bootLoaderFails?: boolean;
   readonly activateFails?: boolean;

@@ -13,8 +13,11 @@ import { systemd } from "./systemctl.ts";
 /** Path of the agent's program in a system. */
 const PROGRAM = "sw/bin/nixos-pull";
 
-/** Time that the new agent gets to check its configuration. */
-const PROOF_MS = 60_000;
+/**
+ * Time that the new agent gets to check its configuration. A small machine that is busy may take a
+ * minute to start a program, and that is not the release's fault.
+ */
+const PROOF_MS = 5 * 60_000;
 
 /** The agent that systemd would start now. */
 interface Installed {

@@ -35,11 +35,16 @@ const FAILING = ["[Service]", "Type=oneshot", "ExecStart=/bin/false", "[Install]
  * resets it, and `code` is why the release is denied; a good one is not.
  */
 const CASES = {
-  "no kernel": { code: "BOOT_TRIAL_FAILED", needsReset: true, kernel: "zeros" },
   panic: {
     ...{ code: "BOOT_TRIAL_FAILED", console: /Kernel panic/ },
     parameters: "rdinit=/nope",
   },
+  good: { code: null, mode: "switch" },
+  unhealthy: {
+    code: "HEALTH_FAILED",
+    units: { "bad.service": [...FAILING, "WantedBy=multi-user.target"].join("\n") },
+  },
+  "no kernel": { code: "BOOT_TRIAL_FAILED", needsReset: true, kernel: "zeros" },
   "hanging initrd": {
     ...{ code: "BOOT_TRIAL_FAILED", console: /initrd: hangs/, needsReset: true },
     parameters: "test.initrd=hang",
@@ -48,11 +53,6 @@ const CASES = {
     ...{ code: "BOOT_TRIAL_FAILED", console: /initrd: no root/ },
     parameters: "root=/dev/nope",
   },
-  unhealthy: {
-    code: "HEALTH_FAILED",
-    units: { "bad.service": [...FAILING, "WantedBy=multi-user.target"].join("\n") },
-  },
-  good: { code: null, mode: "switch" },
 };
 
 const { values, positionals } = parseArgs({
@@ -158,7 +158,9 @@ async function playCase(host, key, { code, mode = "boot", ...parts }) {
   await host.mirror.publish(to, "--mode", mode);
 
   const isArmed = ({ record }) =>
-    record?.pendingReboot?.trial === true && record.state.name === "Idle";
+    record?.pendingReboot?.trial === true &&
+    record.pendingReboot.release.toplevel === to &&
+    record.state.name === "Idle";
   await machine.waitForReport(isArmed, "a trial that is armed", UPDATE_TIMEOUT_MS);
   await expectNext(host, { default: proven, oneShot: to });
 
@@ -204,7 +206,8 @@ async function playCase(host, key, { code, mode = "boot", ...parts }) {
 /** Whether a host is a system and nothing else: booted, running, profile and roots. */
 function isAtRest({ booted, current, profile, agent, roots, staging, failed, record }, toplevel) {
   return (
-    [booted, current, profile, roots.current].every((it) => it === toplevel) &&
+    // A system that no update brought has no root of the agent's.
+    [booted, current, profile, roots.current ?? toplevel].every((it) => it === toplevel) &&
     record?.state.name === "Idle" &&
     record.pendingReboot === null &&
     record.committed?.toplevel === toplevel &&
@@ -278,7 +281,7 @@ function build({ loader, mirror, generation }, { kernel = "real", parameters = "
       poll: { interval: "2s", jitter: "0s" },
       limits: { retryBase: "2s", retryMax: "20s" },
       health: { settle: "5s", timeout: "20s", interval: "2s" },
-      reboot: { policy: "now", grace: "15s" },
+      reboot: { policy: "now", grace: "12s" },
       generations: { keep: 3 },
     },
   });

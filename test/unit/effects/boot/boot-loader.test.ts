@@ -4,6 +4,7 @@ import { describe, expect, test, vi } from "vitest";
 import { detectedLoader, unknownLoader } from "../../../../agent/effects/boot/boot-loader.ts";
 import type { BootLoader } from "../../../../agent/core/ports.ts";
 import { rejectionOf } from "../../../support/failure.ts";
+import { BOOTCTL_LIST } from "../../../support/bootctl-list.ts";
 import { grubConfig, type MenuContents } from "../../../support/grub-config.ts";
 import { pathWith } from "../../../support/program-path.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
@@ -37,10 +38,7 @@ describe("systemd-boot", () => {
     readonly firmware?: "keep" | "forget" | "refuse";
     readonly listed?: string;
   }
-  const ENTRIES = [
-    { id: "nixos-generation-1.conf", options: `init=${TRIAL.proven}/init quiet`, isDefault: true },
-    { id: "nixos-generation-2.conf", options: `init=${TRIAL.toplevel}/init`, isDefault: false },
-  ];
+  const ENTRIES = JSON.parse(BOOTCTL_LIST) as readonly { readonly isDefault: boolean }[];
 
   /** A machine that systemd-boot started, with a bootctl that behaves as the real one. */
   async function machine({
@@ -93,7 +91,7 @@ describe("systemd-boot", () => {
     ["too old", { features: 0b0111n }, "this systemd-boot is too old to start an entry once"],
     [
       "without an entry for the proven system",
-      { entries: ENTRIES.slice(1) },
+      { entries: ENTRIES.slice(0, 1) },
       `systemd-boot does not have ${TRIAL.proven} as its default entry`,
     ],
     [
@@ -103,7 +101,7 @@ describe("systemd-boot", () => {
     ],
     [
       "without an entry for the system",
-      { entries: ENTRIES.slice(0, 1) },
+      { entries: ENTRIES.slice(1) },
       `systemd-boot has no entry for ${TRIAL.toplevel}`,
     ],
     [
@@ -130,6 +128,9 @@ describe("systemd-boot", () => {
     });
   });
 });
+
+/** The stand-in of test/hosts, which behaves as the real one of GRUB 2.12. */
+const GRUB_EDITENV = new URL("../../../hosts/grub-editenv.sh", import.meta.url);
 
 describe("GRUB", () => {
   const MENU: MenuContents = { default: "aaa-1", generations: { 2: "bbb-2", 1: "aaa-1" } };
@@ -158,12 +159,7 @@ describe("GRUB", () => {
     );
     const blockDevices = join(top, "block");
     if (device) await mkdir(join(blockDevices, "8:1", device), { recursive: true });
-    const editenv = `file=$1; shift; touch $file
-      case $1 in
-        list) cat $file;;
-        set) grep -v "^\${2%%=*}=" $file > $file.new; echo "$2" >> $file.new; cat $file.new > $file;;
-        unset) grep -v "^$2=" $file > $file.new; cat $file.new > $file;;
-      esac; :`;
+    const editenv = await readFile(GRUB_EDITENV, "utf8");
     const calls = join(top, "calls");
     const noted = (script: string): string => `echo "$(basename $0) $*" >> ${calls}\n${script}`;
     await putOnPath({ "grub-editenv": noted(editenv), sync: noted(":") });
@@ -198,7 +194,8 @@ describe("GRUB", () => {
     await loader.tryOnce(TRIAL);
     await loader.cancelTrial();
     expect(await loader.isTrialPending()).toBe(false);
-    expect(await readFile(environmentFile, "utf8")).toBe("saved_entry=NixOS\n");
+    const block = await readFile(environmentFile, "utf8");
+    expect(block.replaceAll(/^#.*\n?/gm, "")).toBe("saved_entry=NixOS\n");
   });
 
   test.each<[string, Machine, string]>([

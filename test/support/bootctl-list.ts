@@ -1,0 +1,6 @@
+/**
+ * What `bootctl list --json=short` of systemd 257.13 printed for two generations on a boot
+ * partition as NixOS's installer leaves it; the entry of the second one counts boots
+ * (nixos-generation-2+3.conf).
+ */
+export const BOOTCTL_LIST = `[{"type":"type1","source":"esp","id":"nixos-generation-2.conf","path":"/boot/loader/entries/nixos-generation-2+3.conf","root":"/boot","title":"NixOS","showTitle":"NixOS (Generation 2 NixOS 26.11)","sortKey":"nixos","version":"Generation 2 NixOS 26.11","machineId":"0123456789abcdef0123456789abcdef","options":"init=/nix/store/bbb-2/init console=ttyS0 loglevel=4","linux":"/EFI/nixos/k.efi","initrd":["/EFI/nixos/i.efi"],"isReported":false,"triesLeft":3,"isDefault":false,"addons":null,"cmdline":"init=/nix/store/bbb-2/init console=ttyS0 loglevel=4"},{"type":"type1","source":"esp","id":"nixos-generation-1.conf","path":"/boot/loader/entries/nixos-generation-1.conf","root":"/boot","title":"NixOS","showTitle":"NixOS (Generation 1 NixOS 26.11)","sortKey":"nixos","version":"Generation 1 NixOS 26.11","machineId":"0123456789abcdef0123456789abcdef","options":"init=/nix/store/aaa-1/init console=ttyS0 loglevel=4","linux":"/EFI/nixos/k.efi","initrd":["/EFI/nixos/i.efi"],"isReported":false,"isDefault":true,"addons":null,"cmdline":"init=/nix/store/aaa-1/init console=ttyS0 loglevel=4"}]`;
