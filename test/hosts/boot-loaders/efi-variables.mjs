@@ -4,6 +4,7 @@ const START = 0x55aa;
 const HEADER_BYTES = 60;
 /** Of a variable's states, the only one in which it counts: it was added and not deleted. */
 const ADDED = 0x3f;
+const ERASED = 0xffffffff;
 /** Where the first variable is: behind the headers of the firmware volume and of the store. */
 const FIRST = 0x48 + 0x1c;
 
@@ -14,6 +15,8 @@ export function readVariables(flash) {
     const state = flash[at + 2];
     const nameBytes = flash.readUInt32LE(at + 36);
     const valueBytes = flash.readUInt32LE(at + 40);
+    // Erased flash has ones: the firmware is in the middle of adding this one.
+    if (nameBytes === ERASED || valueBytes === ERASED) break;
     const name = flash.subarray(at + HEADER_BYTES, at + HEADER_BYTES + nameBytes);
     const begin = at + HEADER_BYTES + nameBytes;
     if (state === ADDED) {

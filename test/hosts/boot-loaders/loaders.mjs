@@ -73,7 +73,8 @@ function systemdBoot({ tries }) {
       try {
         const partition = `${join(directory, "boot-disk")}@@${OFFSET}`;
         await run("mcopy", "-s", "-n", "-i", partition, "::/loader", copy);
-        const config = await readFile(join(copy, "loader/loader.conf"), "utf8");
+        // It may just be on its way to the disk.
+        const config = await readFile(join(copy, "loader/loader.conf"), "utf8").catch(() => "");
         const entries = new Map();
         for (const file of await readdir(join(copy, "loader/entries"))) {
           const text = await readFile(join(copy, "loader/entries", file), "utf8");
