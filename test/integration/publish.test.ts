@@ -299,7 +299,7 @@ test("sequences only rise, and a release signed by another key is not overwritte
       /PUBLISH_FAILED: .*more than .*7, found 7/,
     ],
     [["-k", operator.keyFile], 0, /^Published release 8 of stable.*\nweb1 .*\(unchanged\)/, /./],
-    [["-k", stranger], 10, /^$/, /PUBLISH_FAILED: .*cannot be read with these keys.*--sequence/],
+    [["-k", stranger], 10, /^$/, /PUBLISH_FAILED: .*cannot be read with these keys.*--new-epoch/],
     [["-k", stranger, "--channel", "beta"], 0, /^Published release 1 of beta/, /./],
     [
       ["-k", stranger, "--sequence", "9"],

@@ -56,7 +56,7 @@ export function differenceJson(difference: SeenDifference): z.infer<typeof diffe
     release: [...release],
     hosts: hosts.map(({ hostname, kind, changes, packages }) => ({
       ...{ hostname, kind, changes: [...changes] },
-      packages: packages && packages.map(packageJson),
+      packages: packages?.map(packageJson) ?? null,
     })),
     unchanged,
   };

@@ -91,15 +91,16 @@ function checkRequest(options: PublishOptions): void {
 
 /**
  * The release in force, or null if there is none. A release that these keys did not sign may be
- * published over, if the operator gives the sequence and keeps nothing of it. Throws
+ * published over, if the operator gives a new epoch or the sequence and keeps nothing of it. Hosts
+ * that accepted it follow a new epoch only. Throws
  * PUBLISH_FAILED.
  */
 async function releaseToFollow(
   open: OpenChannel,
   { channel, refresh, keepHosts, sequence, newEpoch }: PublishOptions,
 ): Promise<SignedManifest | null> {
-  const advice = ", or publish over it with --sequence and without --keep-hosts";
-  const mayReplace = sequence !== undefined && !refresh && !keepHosts;
+  const advice = ", or publish over it with --new-epoch REASON and without --keep-hosts";
+  const mayReplace = (sequence ?? newEpoch) !== undefined && !refresh && !keepHosts;
   const how = { advice, newEpoch: newEpoch !== undefined };
   const current = await currentRelease(open, how).catch((error: unknown) => {
     if (mayReplace && error instanceof PullError && error.code === "PUBLISH_FAILED") return null;
