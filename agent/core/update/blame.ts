@@ -35,10 +35,10 @@ export type Blame = "own" | "world";
  */
 export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolean): Blame {
   switch (problem.kind) {
-    case "mirror":
     // A system that names its host itself is refused before it is activated: it is the network
     // that gave this name.
     case "name":
+    case "mirror":
       return "world";
     case "units":
       return problem.units.length > 0 && problem.units.every(isUnchanged) ? "world" : "own";

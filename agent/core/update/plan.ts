@@ -90,7 +90,8 @@ export function decide({
       return { kind: "drifted", found: drift?.found ?? null };
     }
   }
-  return (insistence === "patient" && backoff(state, release, { now, retryMax })) || go;
+  const wait = insistence === "patient" ? backoff(state, release, { now, retryMax }) : null;
+  return wait ?? go;
 }
 
 /**

@@ -7,8 +7,9 @@ const never = (): boolean => {
 };
 
 describe("the blame", () => {
-  test("is the world's for a mirror that gives nothing", () => {
+  test("is the world's for a mirror that gives nothing, and for a name that the network gave", () => {
     expect(blameFor({ kind: "mirror" }, never)).toBe("world");
+    expect(blameFor({ kind: "name" }, never)).toBe("world");
   });
 
   test("is the system's for a check that does not pass and a system that does not run", () => {

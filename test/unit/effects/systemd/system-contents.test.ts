@@ -1,7 +1,7 @@
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { expect, test } from "vitest";
-import { systemContentsOf } from "../../../../agent/effects/systemd/system-contents.ts";
+import { hasAgentIn, systemContentsOf } from "../../../../agent/effects/systemd/system-contents.ts";
 import { samplePath } from "../../../support/sample-release.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
@@ -49,4 +49,39 @@ test("inhibitors are read if the system has them", async () => {
   const { contents } = await systemWith({ "switch-inhibitors": '{"dbus":"broker"}' });
   expect(await contents.inhibitors(TOPLEVEL)).toEqual(new Map([["dbus", "broker"]]));
   expect(await contents.inhibitors(samplePath("another"))).toBeNull();
+});
+
+test("a system has the name of its agent's configuration, else its hostname, else none", async () => {
+  const config = { "etc/nixos-pull/config.json": '{"hostname":"edge.example.org"}' };
+  const hostname = { "etc/hostname": "edge\n" };
+  for (const [files, name] of [
+    [{ ...config, ...hostname }, "edge.example.org"],
+    [hostname, "edge"],
+    [{}, null],
+  ] as const) {
+    const { contents } = await systemWith(files);
+    expect(await contents.name(TOPLEVEL)).toBe(name);
+  }
+});
+
+test("a system has the specialisations that are links to store paths", async () => {
+  const debug = samplePath("nixos-system-web1-debug");
+  const { contents, units } = await systemWith({ "specialisation/note": "no system" });
+  const directory = join(units, "../../../specialisation");
+  await symlink(debug, join(directory, "debug"));
+  await symlink("/etc/passwd", join(directory, "other"));
+  expect(await contents.specialisations(TOPLEVEL)).toEqual(new Map([["debug", debug]]));
+  const { contents: none } = await systemWith({});
+  expect(await none.specialisations(TOPLEVEL)).toEqual(new Map());
+});
+
+test("a system has an agent if it has its unit, and that is not masked", async () => {
+  const root = await temporaryDirectory();
+  expect(await hasAgentIn(root)).toBe(false);
+  const units = join(root, "etc/systemd/system");
+  await mkdir(units, { recursive: true });
+  await symlink("/dev/null", join(units, "nixos-pull.service"));
+  expect(await hasAgentIn(root)).toBe(false);
+  const { units: whole } = await systemWith({ "etc/systemd/system/nixos-pull.service": "" });
+  expect(await hasAgentIn(join(whole, "../../.."))).toBe(true);
 });
