@@ -192,6 +192,32 @@ describe("a release that fails", () => {
     expect(host.takeCalls().at(-1)).toBe("reboot");
   });
 
+  test.each([
+    ["never", { kind: "none" } as const],
+    ["window", { kind: "none" } as const],
+    [
+      "now",
+      {
+        kind: "held",
+        hold: { at: "2026-02-01T00:00:00.000Z", until: null, reason: null },
+      } as const,
+    ],
+  ])("and whose way back asks for a reboot gets it: policy %s, hold %j", async (policy, hold) => {
+    const maintenance = { windows: [{ cron: "0 3 * * 1", duration: "1h" }] };
+    const host = new MemoryHost({ reboot: { policy, grace: "0s" }, maintenance });
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", {
+      ...FAILS,
+      meanwhile: () => {
+        host.hold = hold;
+      },
+    });
+    host.nextSwitch("switch 1", { exitCode: 100 });
+    await tick(host.tools, { insistence: "retry" });
+    expect(host.takeCalls().at(-1)).toBe("reboot");
+    expect(host.forced).toBe(true);
+  });
+
   test("and whose way back asks for a reboot leaves that pending", async () => {
     const host = new MemoryHost({ reboot: { policy: "now", grace: "1m" } });
     host.publish({ sequence: 7, system: "2" });
