@@ -72,8 +72,12 @@ function systemdBoot({ tries }) {
       const copy = await mkdtemp(join(directory, "look-"));
       try {
         const partition = `${join(directory, "boot-disk")}@@${OFFSET}`;
-        await run("mcopy", "-s", "-n", "-i", partition, "::/loader", copy);
-        // It may just be on its way to the disk.
+        // A file may just be on its way to the disk: it has a name and no contents yet.
+        const isWhole = await run("mcopy", "-s", "-n", "-i", partition, "::/loader", copy).then(
+          () => true,
+          () => false,
+        );
+        if (!isWhole) return { default: null, oneShot: null, files: ["the file system is torn"] };
         const config = await readFile(join(copy, "loader/loader.conf"), "utf8").catch(() => "");
         const entries = new Map();
         for (const file of await readdir(join(copy, "loader/entries"))) {
