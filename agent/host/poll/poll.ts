@@ -109,7 +109,7 @@ export async function poll(
         giveUpIn(enough === "first" ? 0 : settings.limits.stallTimeout);
       }
       // A mirror that was cut short is not a bad one.
-      if (enough === "news") standings.heard(mirror.address, answer.error);
+      if (enough === "news") standings.heard(mirror.address, deadMirror(answer.error));
       return answer;
     }),
   ).finally(() => {
@@ -118,6 +118,21 @@ export async function poll(
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while polling");
   return { ...bestOf(answers), verdicts: answers.map(({ verdict }) => verdict) };
 }
+
+/**
+ * The error, if it costs time again with the next file. A stick may have archives and no manifest,
+ * and a mirror with an old one may have what earlier releases brought.
+ */
+function deadMirror(error: PullError | null): PullError | null {
+  return error && DEAD.has(error.code) ? error : null;
+}
+
+const DEAD: ReadonlySet<string> = new Set([
+  "MIRROR_UNREACHABLE",
+  "MIRROR_STALLED",
+  "MIRROR_SLOW",
+  "MIRROR_TLS",
+]);
 
 /** The newest accepted manifest; if there is none, the error that explains that best. */
 function bestOf(answers: readonly Answer[]): Pick<PollOutcome, "accepted" | "error"> {
