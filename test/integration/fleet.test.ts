@@ -23,6 +23,7 @@ import {
   variedReport,
 } from "../support/sample-fleet.ts";
 import { createHost, createOperator, type Operator, type SandboxHost } from "../support/sandbox.ts";
+import { testKey } from "../support/test-key.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
 
 /** Starts the service and ends it once `done` holds. */
@@ -186,7 +187,7 @@ describe("the fleet", () => {
     await mkdir(join(inbox, "web5.json"));
     await put("web1", sealedReport(sampleReport("web1", { at: at(20) })));
     const another = await createHost(
-      { mirrors: ["file:///nowhere"], publicKeys: ["k:" + "A".repeat(43) + "="] },
+      { mirrors: ["file:///nowhere"], publicKeys: [testKey("any").publicKey.text] },
       "web2",
     );
     await put("web2", (await another.run("report")).stdout);
@@ -290,7 +291,7 @@ describe("reports on a server that asks who is there", () => {
 
   test("are read as a configuration says", async () => {
     const { fleet, place, ca, client, password } = await privateInbox();
-    const anyKey = `k:${"A".repeat(43)}=`;
+    const anyKey = testKey("any").publicKey.text;
     const host = await createHost({
       ...{ mirrors: [place], publicKeys: [anyKey] },
       tls: { caFile: ca, certFile: client.cert, keyFile: client.key },
@@ -352,7 +353,7 @@ describe("reports on a server that asks who is there", () => {
     expect(standingsOf(await nixosPull([...args, "--report-key", publicKey]))).toEqual([
       ["web1", "current"],
     ]);
-    const foreign = await nixosPull([...args, "--report-key", `k:${"A".repeat(43)}=`]);
+    const foreign = await nixosPull([...args, "--report-key", testKey("any").publicKey.text]);
     expect(foreign.stderr).toContain("KEY_INVALID: --report-key: expected HOST KEY");
   });
 });

@@ -270,23 +270,23 @@ describe("a hostile tar", () => {
     });
 
   test.each<[string, Buffer, string]>([
-    ["a name that leads upwards", header("../../../etc/passwd"), "../../../etc/passwd"],
-    ["an absolute name", header("/etc/passwd"), "/etc/passwd"],
-    ["a name below another", header(`${PROGRAM}/x`), `${PROGRAM}/x`],
-    ["a name that is not in the index", header("nar/other.nar"), "nar/other.nar"],
-    ["an earlier member's name", header(LIBRARY), LIBRARY],
-    ["an empty name", header(""), 'file ""'],
-    ["a symbolic link", typed("2", "/etc/passwd"), 'symbolic link "'],
-    ["a hard link", typed("1", "/etc/passwd"), 'to "/etc/passwd"'],
+    ["a name that leads upwards", header("../../../etc/passwd"), "another header (file)"],
+    ["an absolute name", header("/etc/passwd"), "another header (file)"],
+    ["a name below another", header(`${PROGRAM}/x`), "another header (file)"],
+    ["a name that is not in the index", header("nar/other.nar"), "another header (file)"],
+    ["an earlier member's name", header(LIBRARY), "another header (file)"],
+    ["an empty name", header(""), "another header (file)"],
+    ["a symbolic link", typed("2", "/etc/passwd"), "another header (symbolic link)"],
+    ["a hard link", typed("1", "/etc/passwd"), "another header (hard link)"],
     ["a directory", typed("5"), "directory"],
     ["a device", typed("3"), "character device"],
     ["a FIFO", typed("6"), "FIFO"],
     ["a pax header", typed("x"), "pax header"],
     ["a GNU long name", typed("L"), "GNU long name"],
     ["a sparse file", typed("S"), "unknown type"],
-    ["a smaller size", tarHeader(PROGRAM, size - 1), "of 00000001777"],
-    ["a larger size", tarHeader(PROGRAM, size + 1), "of 00000002001"],
-    ["a huge size", tarHeader(PROGRAM, 2 ** 50), "of "],
+    ["a smaller size", tarHeader(PROGRAM, size - 1), "another header (file)"],
+    ["a larger size", tarHeader(PROGRAM, size + 1), "another header (file)"],
+    ["a huge size", tarHeader(PROGRAM, 2 ** 50), "another header (file)"],
     ["another mode", header(PROGRAM, (block) => block.write("000777", 100, "latin1")), "file"],
     ["another owner", header(PROGRAM, (block) => block.write("000001", 108, "latin1")), "file"],
     ["a wrong checksum", header(PROGRAM, (block) => block.write("777777", 148, "latin1")), "file"],
@@ -297,14 +297,20 @@ describe("a hostile tar", () => {
     ],
     ["the end of the archive", Buffer.alloc(512), "the end of the archive"],
     ["an HTML page", Buffer.alloc(512, "<html>"), "bytes that are no tar header"],
-  ])("with %s where a NAR should be is refused, naming both", async (_, block, words) => {
-    const { failure, files } = await refused(replaced(offsetOf(PROGRAM), block));
-    expect(failure.code).toBe("ARCHIVE_MEMBER");
-    expect(failure.message).toContain(`expected the tar member file "${PROGRAM}" of ${size} bytes`);
-    expect(failure.message).toContain(words);
-    // What came before was whole; nothing else was written anywhere.
-    expect(files).toEqual(nars(LIBRARY));
-  });
+  ])(
+    "with %s where a NAR should be is refused, naming the member and what kind came",
+    async (_, block, words) => {
+      const { failure, files } = await refused(replaced(offsetOf(PROGRAM), block));
+      expect(failure.code).toBe("ARCHIVE_MEMBER");
+      expect(failure.message).toContain(
+        `expected the tar member file "${PROGRAM}" of ${size} bytes`,
+      );
+      expect(failure.message).toMatch(/, found [^/]*$/);
+      expect(failure.message.split(", found ")[1]).toContain(words);
+      // What came before was whole; nothing else was written anywhere.
+      expect(files).toEqual(nars(LIBRARY));
+    },
+  );
 
   test.each<[string, string]>([
     ["the first member", "nix-cache-info"],
@@ -353,7 +359,7 @@ describe("a hostile tar", () => {
     expect(failure.message).toContain(
       `${name} differs from the signed index in line 7: expected "NarSize: `,
     );
-    expect(failure.message).toContain('found "NarSize: 9');
+    expect(failure.message).not.toContain("NarSize: 9");
     expect(files).toEqual([]);
   });
 
