@@ -80,6 +80,9 @@ const signedByBoth: Deed = async ({ series, mirror }) => {
   await mirror.writeManifest(sealManifest(series.manifests[2], series.secretKey, second));
 };
 
+/** The history of a release that names none before it. */
+const NO_HISTORY = { since: { sequence: 1 }, releases: [] };
+
 const inDays = (days: number): string => new Date(Date.now() + days * 86_400_000).toISOString();
 
 const CONTENTS: Attack[] = [
@@ -217,7 +220,7 @@ const CONTENTS: Attack[] = [
   {
     name: "the accepted sequence number with other contents",
     code: "SEQUENCE_CONFLICT",
-    attack: signed((it) => (it.sequence = 1)),
+    attack: signed((it) => Object.assign(it, { sequence: 1, history: NO_HISTORY })),
   },
   {
     name: "a release that has expired",
@@ -238,6 +241,13 @@ const CONTENTS: Attack[] = [
     name: "a release that does not name this host",
     code: "HOST_NOT_IN_RELEASE",
     attack: signed((it) => (it.hosts = { web2: entryOf(it) })),
+    // The host accepted that release; the next one does not reach back to it.
+    repair: async ({ series, mirror }) => {
+      const history = { ...NO_HISTORY, since: { sequence: 3 } };
+      await mirror.release(3);
+      const manifest = { ...series.manifests[3], history };
+      await mirror.writeManifest(sealManifest(manifest, series.secretKey));
+    },
     honest: 3,
   },
   {
