@@ -177,7 +177,9 @@ describe("drafts", () => {
   test("that are none hold nothing up", async () => {
     const drafts = join(operator.mirror, ".publish/drafts/stable");
     await mkdir(drafts, { recursive: true });
+    // One is no name that a draft can have, the other is no draft.
     await writeFile(join(drafts, "stray.json"), "{");
+    await writeFile(join(drafts, `${"0".repeat(64)}.json`), "{");
     const output = await refresh();
     expect(output.exitCode, output.stderr).toBe(0);
     expect(output.stderr).toContain("drafts on the mirror reserve no number: ENVELOPE_INVALID");
