@@ -91,6 +91,15 @@ export function defend(
   }
 }
 
+/**
+ * Release 3 as somebody publishes it after a release 2 that should not have been: it names no
+ * release before it. A host that accepted that release 2 would refuse one that names another.
+ */
+function withoutPast({ manifests, secretKey }: ReleaseSeries): string {
+  const history = { since: { sequence: 3 }, releases: [] };
+  return sealManifest({ ...manifests[3], history }, secretKey);
+}
+
 async function withstand(
   series: ReleaseSeries,
   transport: "http" | "file",
@@ -122,6 +131,7 @@ async function withstand(
   const sequence = attack.honest ?? 2;
   if (attack.repair) await attack.repair(target);
   else await mirror.release(sequence);
+  if (!attack.repair && sequence === 3) await mirror.writeManifest(withoutPast(series));
   const honest = await host.run("apply");
   expect(honest.exitCode, honest.stderr).toBe(0);
   expect(await host.profileToplevel()).toBe(series.toplevels[sequence]);
