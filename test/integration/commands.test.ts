@@ -226,7 +226,21 @@ test("status and history tell what the host is and what happened; --watch ends o
       },
     ],
     pendingReboot: null,
+    rebootPolicy: "never",
     holdsRebootSlot: false,
+    specialisation: null,
+    wayBack: null,
+    lastSwitches: [
+      {
+        ...{ at: time, event: "ActivationRejected", sequence: 2, toplevel: failing },
+        ...{ mode: "switch", ...reason },
+        lastLines: ["switching to generation 3 of web1: test", "warning: it was told to fail"],
+      },
+      {
+        ...{ at: time, event: "RollbackSucceeded", sequence: 2, toplevel: failing },
+        ...{ mode: "switch", lastLines: ["switching to generation 1 of web1: switch"] },
+      },
+    ],
   });
   const { stdout: status } = await host.run("status");
   expect(status).toMatch(new RegExp(`^profile +${first}, generation 1$`, "m"));
