@@ -34,7 +34,6 @@ let
         networking.firewall.allowedTCPPorts =
           option (types.listOf types.int) [ ]
             "TCP ports that are open.";
-        networking.hostName = option types.str "nixos" "The name of the machine.";
         networking.domain = without types.str;
         nixpkgs.hostPlatform = without types.str;
         services.sites = option (types.attrsOf raw) { } "Sites by name.";
