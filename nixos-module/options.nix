@@ -253,6 +253,7 @@ in
               "unsigned"
             ];
             default = "signed";
+            example = "unsigned";
             description = ''
               Whether store paths with a content address need a signature by `storeKeys`, as all
               others do. If `unsigned`, whoever can sign releases needs no store key for such paths.
@@ -700,6 +701,17 @@ in
               description = ''
                 This host's own checks, which a new system must pass beside those of the
                 release.
+              '';
+            };
+
+            releaseCommands = mkOption {
+              type = types.nullOr types.bool;
+              default = null;
+              example = true;
+              description = ''
+                Whether releases may bring commands as checks, which run as root. Otherwise a
+                release with commands is refused. Allowed where `null` if `storeKeys` is `null`
+                too: whoever has only a release key must not run anything.
               '';
             };
           };

@@ -65,6 +65,7 @@ export const ERROR_KINDS = {
   REPORT_INVALID: kind(EXIT.trust, "a signed report does not follow the format"),
   HOSTNAME_MISMATCH: kind(EXIT.trust, "the system calls itself by another host's name"),
   MACHINE_MISMATCH: kind(EXIT.trust, "the release names another machine for this hostname"),
+  RELEASE_COMMANDS: kind(EXIT.trust, "the release brings commands, which this host does not allow"),
   RELEASE_DENIED: kind(EXIT.activation, "this system failed here before and is not tried again"),
 
   MIRROR_STALE: kind(EXIT.mirror, "the release accepted here has expired, and none is newer", true),

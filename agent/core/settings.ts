@@ -161,8 +161,12 @@ type ParsedSettings = z.output<typeof settingsSchema>;
 /** Settings that apply on this host, complete. */
 export interface Settings extends Omit<
   ParsedSettings,
-  "hostname" | "paths" | "poll" | "storeKeys" | "$schema"
+  "hostname" | "paths" | "poll" | "storeKeys" | "health" | "$schema"
 > {
+  readonly health: ParsedSettings["health"] & {
+    /** Whoever signs releases, and no store paths, brings in no commands unless this says so. */
+    readonly releaseCommands: boolean;
+  };
   readonly hostname: string;
   /** Whether that is the system's hostname, which may change, and not a setting. */
   readonly isNamedBySystem: boolean;
@@ -193,6 +197,10 @@ export function parseSettings(json: unknown, systemHostname: string): Settings {
     ...rest,
     hostname: name.data,
     isNamedBySystem: hostname === undefined,
+    health: {
+      ...rest.health,
+      releaseCommands: rest.health.releaseCommands ?? storeKeys === undefined,
+    },
     storeKeys: withoutRevoked(storeKeys ?? rest.publicKeys, rest.revokedKeys),
     source: JSON.stringify({ ...(json as object), hostname: name.data }),
     paths: {

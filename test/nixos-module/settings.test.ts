@@ -346,6 +346,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
     const json = await configFile(
       configured(`
         storeKeys = [ "${PUBLIC_KEY}" ];
+        health.releaseCommands = true;
         credentials."https://releases.example.org" = { type = "basic"; credential = "mirror"; };
         tls = { caFile = "/etc/ca.pem"; certFile = "/run/cert.pem"; keyFile = "/run/key.pem"; };
         reports = { directory = "/mnt/usb/reports"; url = "https://releases.example.org/reports"; };
@@ -356,6 +357,7 @@ describe.skipIf(noNix)("/etc/nixos-pull/config.json", () => {
     );
     expect(parseSettings(json, "gateway")).toMatchObject({
       storeKeys: [{ text: PUBLIC_KEY }],
+      health: { releaseCommands: true },
       credentials: { "https://releases.example.org": { type: "basic", credential: "mirror" } },
       tls: { keyFile: "/run/key.pem" },
       reports: { url: "https://releases.example.org/reports" },

@@ -81,5 +81,11 @@ export const healthSettingsSchema = z.strictObject({
     .default([])
     .describe("Units whose failures do not count; * stands for any text, ? for one character."),
   checks: z.array(healthCheckSchema).max(MAX_CHECKS).default([]).describe("The host's own checks."),
+  releaseCommands: z
+    .boolean()
+    .optional()
+    .describe(
+      "Whether releases may bring commands as checks, which run as root; if absent, only where storeKeys is absent too. Otherwise a release with commands is refused.",
+    ),
 });
 export type HealthSettings = z.infer<typeof healthSettingsSchema>;

@@ -1,5 +1,6 @@
-import { toPullError, type PullError } from "../../core/errors.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
 import {
+  describePosition,
   releaseFor,
   type Manifest,
   type Release,
@@ -11,6 +12,7 @@ import {
   type TrustMemories,
 } from "../../core/release/acceptance.ts";
 import { passageOf, stageRelease } from "../../core/release/barrier.ts";
+import { placeOf } from "../../core/release/release-history.ts";
 import { rolloutWaits } from "../../core/release/rollout.ts";
 import { hostWaits } from "../../core/schedule/host-rules.ts";
 import type { Settings } from "../../core/settings.ts";
@@ -91,6 +93,7 @@ class ReleaseFinder {
     try {
       const entry = releaseFor(signed, settings.hostname, await machineId());
       const release = asSettingsSay(entry, settings);
+      expectAllowedCommands(release, settings);
       return {
         ...{ verdicts, error: null, memories },
         ...(await this.#choose(record, signed.manifest, release)),
@@ -163,8 +166,26 @@ class ReleaseFinder {
     if (passage.kind !== "through" || isThere) return { release, decision };
     const earlier = stageRelease(passage.stage, release);
     const stage = asSettingsSay(earlier, settings);
+    expectAllowedCommands(stage, settings);
     return { release: stage, next: release, decision: decideOn(stage) };
   }
+}
+
+/**
+ * Throws RELEASE_COMMANDS if the release brings commands that this host does not allow: where
+ * store paths need keys of their own, whoever stole a release key alone must not run anything.
+ */
+function expectAllowedCommands(release: Release, { health }: Pick<Settings, "health">): void {
+  if (health.releaseCommands) return;
+  const names = release.checks.flatMap(({ kind, name }) => (kind === "command" ? [name] : []));
+  if (names.length === 0) return;
+  const shown = names.slice(0, 3).map((name) => JSON.stringify(name));
+  throw new PullError(
+    "RELEASE_COMMANDS",
+    `expected no commands in release ${describePosition(placeOf(release))}, found ` +
+      `${names.length}: ${shown.join(", ")}${names.length > 3 ? ", …" : ""}; this host's ` +
+      "setting health.releaseCommands allows none (by default so if storeKeys is set)",
+  );
 }
 
 /** The release as this host activates it. */

@@ -233,6 +233,21 @@ describe("rotation and revocation", () => {
     await world.refuses("PATH_SIGNATURE");
   });
 
+  test("separate keys: the release key alone brings in no commands, not even for systems that are well signed", async () => {
+    const trace = join(world.directory, "commanded");
+    await world.resign((manifest) => {
+      manifest.defaults.activation.checks = [
+        { kind: "command", name: "ok", command: ["/bin/sh", "-c", `>${trace}`], timeout: "10s" },
+      ];
+    });
+    world.configure({ storeKeys: [world.key.publicKey, third.publicKey] });
+    await world.refuses("RELEASE_COMMANDS");
+    const ended = await readFile(trace).catch((error: unknown) => error);
+    expect(ended).toMatchObject({ code: "ENOENT" });
+    world.configure({ health: { releaseCommands: true } });
+    expect((await world.apply(["check"])).value).toMatchObject({ decision: "update", error: null });
+  });
+
   test("a configuration that revokes its last key is refused as a whole", async () => {
     world.configure({ revokedKeys: [world.key.publicKey] });
     await world.refuses("CONFIG_INVALID");

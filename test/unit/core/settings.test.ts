@@ -40,7 +40,7 @@ describe("a configuration with mirrors and keys alone", () => {
       activation: { timeout: 1_800_000, runner: "auto", attempts: 5 },
       health: {
         ...{ settle: 10_000, timeout: 120_000, interval: 5_000 },
-        ...{ mirror: true, checks: [] },
+        ...{ mirror: true, checks: [], releaseCommands: true },
       },
       reboot: { policy: "never", grace: 60_000 },
       generations: {},
@@ -623,6 +623,15 @@ describe("keys that count", () => {
     expect(names({ publicKeys: [KEY], storeKeys: [OTHER] })).toEqual(["fleet-2"]);
     expect(names({ publicKeys: [KEY, OTHER], revokedKeys: [OTHER] })).toEqual(["fleet-1"]);
     expect(names({ storeKeys: [KEY, OTHER], revokedKeys: [OTHER] })).toEqual(["fleet-1"]);
+  });
+
+  test("for store paths, if they are apart, leave release keys no commands unless a setting does", () => {
+    const allows = (changes: Record<string, unknown>): boolean =>
+      parse(changes).health.releaseCommands;
+    expect(allows({})).toBe(true);
+    expect(allows({ storeKeys: [OTHER] })).toBe(false);
+    expect(allows({ storeKeys: [OTHER], health: { releaseCommands: true } })).toBe(true);
+    expect(allows({ health: { releaseCommands: false } })).toBe(false);
   });
 
   test("for releases are told with the revoked ones", () => {

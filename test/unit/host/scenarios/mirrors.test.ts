@@ -237,6 +237,29 @@ describe("a release", () => {
     expect((await tick(host.tools, PATIENT)).error?.code).toBe("MACHINE_MISMATCH");
   });
 
+  test.each(["command", "http"] as const)(
+    "with a check of kind %s, where the settings allow no commands",
+    async (kind) => {
+      const host = new MemoryHost({ health: { releaseCommands: false } });
+      const common = { name: "own\nwebsite", timeout: "1s" };
+      const check =
+        kind === "command"
+          ? { ...common, kind, command: ["/bin/sh", "-c", "id"] }
+          : { ...common, kind, url: "http://localhost/", status: 200 };
+      const entry = { activation: { checks: [check] } };
+      host.publish({ sequence: 7, system: "2", entry });
+      const { error } = await tick(host.tools, PATIENT);
+      if (kind === "http") {
+        expect(error).toBeNull();
+        return;
+      }
+      expect(error?.code).toBe("RELEASE_COMMANDS");
+      expect(error?.message).toContain('found 1: "own\\nwebsite"');
+      expect(error?.message).toContain("health.releaseCommands");
+      expect(host.record?.state.name ?? "Idle").toBe("Idle");
+    },
+  );
+
   test("behind a barrier comes after it, in the settings' mode", async () => {
     const host = new MemoryHost({ activation: { mode: "test" } });
     host.publish({ sequence: 7, system: "1" });
@@ -259,6 +282,28 @@ describe("a release", () => {
     const last = await tick(host.tools, PATIENT);
     expect(last).toMatchObject({ updated: true, release: { sequence: 9 } });
     expect(last.next).toBeUndefined();
+  });
+});
+
+describe("a release behind a barrier that brings commands", () => {
+  test("is refused where the settings allow none", async () => {
+    const host = new MemoryHost({ health: { releaseCommands: false } });
+    const { archive, closureSize } = sampleHost();
+    const check = { kind: "command" as const, name: "own", command: ["/bin/id"], timeout: "1s" };
+    const stage = {
+      ...{ sequence: 8, digest: "8".repeat(64), toplevel: system("2"), archive, closureSize },
+      activation: { mode: "switch" as const, checks: [check] },
+    };
+    host.publish({
+      sequence: 9,
+      system: "3",
+      barrier: { sequence: 8 },
+      entry: { through: [stage] },
+    });
+    const { error, release } = await tick(host.tools, PATIENT);
+    expect(error).toMatchObject({ code: "RELEASE_COMMANDS" });
+    expect(error?.message).toContain("release 8");
+    expect(release).toBeNull();
   });
 });
 
