@@ -6,6 +6,7 @@ import {
   positionOf,
   type Manifest,
 } from "../core/formats/manifest.ts";
+import { parsePublicKey } from "../core/formats/signing-key.ts";
 import type { SeenDifference } from "../operator/channel/seen-difference.ts";
 import { signRelease } from "../operator/channel/sign-release.ts";
 import {
@@ -26,6 +27,7 @@ import {
   signerOption,
   signersOf,
 } from "./options/signers.ts";
+import { thresholdOption } from "./options/trust.ts";
 import { channelName, repeatable } from "./options/values.ts";
 
 /** What `sign --json` prints. */
@@ -45,6 +47,10 @@ function definition() {
     .addOption(repeatable("-k, --key <file>", "secret key"))
     .addOption(signerOption())
     .addOption(signerKeyOption())
+    .addOption(
+      repeatable("-p, --public-key <key>", "another key whose releases are believed, NAME:BASE64"),
+    )
+    .addOption(thresholdOption())
     .addOption(memoryOption())
     .addOption(againstOption())
     .option("--channel <name>", "the channel, if a mirror is given", channelName, "stable")
@@ -64,9 +70,13 @@ async function sign(
 ): CommandResult {
   const signers = await signersOf(options, signal);
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");
-  const publicKeys = signers.map(({ publicKey }) => publicKey);
+  const publicKeys = [
+    ...signers.map(({ publicKey }) => publicKey),
+    ...options.publicKey.map(parsePublicKey),
+  ];
   const signed = await signRelease(target, options.channel, {
     signers,
+    trust: { publicKeys, threshold: options.threshold ?? 1 },
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
     seeBefore: (manifest) => againstAt(options.against, manifest, publicKeys),
     onDifference: (difference, release) => {

@@ -46,7 +46,8 @@ import {
   releaseShape,
 } from "./display/json.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
-import { counted, ProgressLine, formatTable, printLine } from "./display/output.ts";
+import { counted, ProgressLine, formatTable, note, printLine } from "./display/output.ts";
+import { describeUnknownBefore, isSigned } from "../operator/channel/release-before.ts";
 import { againstAt, againstOption } from "./options/against.ts";
 import { configOption } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
@@ -269,11 +270,17 @@ async function verifyFile(file: string, options: Options): CommandResult {
   }
   const settings = await settingsFor("file:///", options);
   const threshold = options.threshold ?? settings.threshold;
-  const signed = readManifest(bytes, { ...trustPolicyOf(settings), threshold });
+  const trust = { ...trustPolicyOf(settings), threshold };
+  const signed = readManifest(bytes, trust);
   const { manifest, digest, signedBy } = signed;
   const { channel, createdAt, expiresAt } = manifest;
-  const { publicKeys } = trustPolicyOf(settings);
-  const { release, source } = await againstAt(options.against, manifest, publicKeys);
+  const { publicKeys } = trust;
+  const found = await againstAt(options.against, manifest, publicKeys);
+  const { source } = found;
+  const release = found.release && isSigned(found.release, trust) ? found.release : null;
+  if (found.release && !release) {
+    note(`nixos-pull: ${describeUnknownBefore(manifest, file)}. Everything is shown`);
+  }
   const difference = await seeDifference(release, signed, source);
   if (options.json) {
     printJson(draftSchema, {

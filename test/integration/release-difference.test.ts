@@ -1,6 +1,6 @@
 import { cp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeAll, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test } from "vitest";
 import { encodeEnvelope, parseEnvelope } from "../../agent/core/formats/envelope.ts";
 import { encodeManifest, parseManifest, type Manifest } from "../../agent/core/formats/manifest.ts";
 import { buildSystem } from "../support/closure.ts";
@@ -14,7 +14,7 @@ let first: string;
 let second: string;
 let genuine: string;
 
-beforeAll(async () => {
+beforeEach(async () => {
   operator = await createOperator();
   first = await buildSystem({ generation: "1", payloadBytes: 1000 });
   second = await buildSystem({ generation: "2", payloadBytes: 2000 });

@@ -22,8 +22,8 @@ export function againstOption() {
 
 /**
  * The release that a draft comes after, and where archives are: at `place`, which is a mirror or
- * an envelope. The draft itself names that release by its digest, so that no key is needed for
- * it. Without a place there is nothing to compare with, and a person is told so. Throws
+ * an envelope. The draft names that release by its digest; whether anybody signed it is for the
+ * caller to find out. Without a place there is nothing to compare with, and a person is told so. Throws
  * RELEASE_FORKED if another release is there, USAGE, the MIRROR_ errors.
  */
 export async function againstAt(

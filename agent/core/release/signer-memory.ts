@@ -72,15 +72,18 @@ export function rememberInForce(memory: SignerMemory, release: RememberedRelease
 }
 
 /**
- * The memory once a release was signed or drafted, before anybody else can see it. Who signs it
- * says that the release before it was in force.
+ * The memory once a release was signed or drafted, before anybody else can see it. What it says of
+ * the releases before it is only a claim. It counts for a release that was signed here before, so
+ * that whoever signs drafts far from any mirror learns which of them came into force.
  */
 export function rememberSigned(memory: SignerMemory, release: RememberedRelease): SignerMemory {
   const { channel, history } = release.manifest;
   const before = channelMemory(memory, channel);
   const known = knownRelease(release);
   if (knows(before, known)) return memory;
-  const inForce = laterOf(before.inForce, history.releases.at(-1) ?? null);
+  const claimed = history.releases.at(-1) ?? null;
+  const inForce =
+    claimed && knowsRelease(before, claimed) ? laterOf(before.inForce, claimed) : before.inForce;
   const signed = [...before.signed, named(known)]
     .filter((it) => !inForce || comparePositions(placeOf(it), placeOf(inForce)) > 0)
     .sort((a, b) => comparePositions(placeOf(a), placeOf(b)))
@@ -99,6 +102,15 @@ export function reservedPlaces({ inForce, signed }: ChannelMemory): Position[] {
 }
 
 /** Whether this very release was signed or seen in force before. */
+export function knowsRelease(memory: ChannelMemory, release: NamedRelease): boolean {
+  return knows(memory, knownOf(release));
+}
+
+/** Whether anything of the channel is remembered. */
+export function knowsChannel({ inForce, signed }: ChannelMemory): boolean {
+  return inForce !== null || signed.length > 0;
+}
+
 function knows({ inForce, signed }: ChannelMemory, known: KnownRelease): boolean {
   return [...(inForce ? [inForce] : []), ...signed].some(
     (it) => comparePositions(placeOf(it), known) === 0 && it.digest === known.digest,

@@ -11,7 +11,7 @@ import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import { RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
-import { releaseIn, retainedBefore } from "./release-before.ts";
+import { releaseIn, retainedBefore, type FoundRelease } from "./release-before.ts";
 import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
 import { MAX_ENVELOPE_BYTES, readSignedFile } from "./sign-release.ts";
 
@@ -72,7 +72,9 @@ export async function compareReleases(comparison: Comparison): Promise<ComparedR
     if (publicKeys.length > 0) openEnvelope(older, trust);
     before = releaseIn(older);
   } else {
-    before = await namedBefore(release, retained, inForce);
+    const named = await namedBefore(release, retained, inForce);
+    if (named && publicKeys.length > 0) openEnvelope(named.envelope, trust);
+    before = named;
   }
   return { release, signedBy, difference: await seeDifference(before, release, source) };
 }
@@ -82,7 +84,7 @@ async function namedBefore(
   { manifest }: SeenRelease,
   retained: RetainedReleases,
   inForce: () => Promise<Uint8Array>,
-): Promise<SeenRelease | null> {
+): Promise<FoundRelease | null> {
   const found = await retainedBefore({ retained }, manifest);
   const last = manifest.history.releases.at(-1);
   if (found || !last) return found;

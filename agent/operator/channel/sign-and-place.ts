@@ -75,6 +75,8 @@ export async function signAndPlace(
           publicKeys: signers.map(({ publicKey }) => publicKey),
           threshold: new Set(signers.map(({ publicKey }) => publicKey.text)).size,
         });
+  // It was verified, so it is more than what the new release claims.
+  if (current) await memory.rememberInForce(current);
   // Whoever has seen it, its number is taken, also if this is cut off now.
   await memory.rememberSigned({ manifest, digest });
   if (draft === undefined) {

@@ -5,17 +5,23 @@ import {
   signedBytesOf,
   RELEASE_PAYLOAD_TYPE,
   type Envelope,
+  type TrustPolicy,
 } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
-import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
+import { parseManifest, positionOf, type Manifest } from "../../core/formats/manifest.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
 import { readOpenFile } from "../../effects/files/regular-file.ts";
 import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/root-directory.ts";
 import { manifestFile } from "../mirror/mirror-reader.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { ArchiveSource } from "../mirror/read-contents.ts";
-import { retainedBefore } from "./release-before.ts";
+import {
+  describeUnknownBefore,
+  isSigned,
+  retainedBefore,
+  type FoundRelease,
+} from "./release-before.ts";
 import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
@@ -25,20 +31,23 @@ export const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
 
 /** The release that a difference is shown from, and where the archives of both are. */
 export interface Against {
-  readonly release: SeenRelease | null;
+  /** Whoever signed it: it is only used if known keys did, or if the memory knows it. */
+  readonly release: FoundRelease | null;
   readonly source: ArchiveSource | null;
 }
 
 /** Who signs, and what he is shown before. */
 export interface SignOptions {
   readonly signers: readonly ReleaseSigner[];
+  /** Whose releases are believed: the release before is one only if these signed it. */
+  readonly trust: TrustPolicy;
   /** The file that remembers what was signed; null if nothing does. */
   readonly memory: string | null;
   /** Finds the release that the draft comes after. */
   readonly seeBefore: (manifest: Manifest) => Promise<Against>;
   /** Hears what the release changes, before it is signed. */
   readonly onDifference: (difference: SeenDifference, release: SeenRelease) => void;
-  /** Hears of files in the mirror that nobody of us made, and that are left. */
+  /** Hears of files in the mirror that nobody of us made, and of a release before that is unknown. */
   readonly onWarning: (message: string) => void;
 }
 
@@ -112,7 +121,7 @@ export async function signEnvelope(
  * Adds signatures to a release: to the file `target`, or, if `target` is a mirror's directory, to
  * the channel's release in force. The payload stays the same byte for byte, so hosts see the same
  * release. A payload that is no valid manifest, or that contradicts what the memory knows, is not
- * signed. The file is replaced by rename. Throws USAGE, the trust errors, RELEASE_BEHIND,
+ * signed; nor one after a release that nobody known signed, if the memory knows the channel. The file is replaced by rename. Throws USAGE, the trust errors, RELEASE_BEHIND,
  * RELEASE_FORKED, SIGNER_FAILED, PUBLISH_LOCKED, UNSAFE_FILE.
  */
 export async function signRelease(
@@ -138,20 +147,47 @@ export async function signRelease(
   }
 }
 
-async function signFile(
-  file: FileBelow,
-  {
-    signers,
-    seeBefore,
-    onDifference,
-    memory,
-  }: Omit<SignOptions, "memory"> & { readonly memory: SignerMemoryFile },
-): Promise<SignedRelease> {
+type FileSignOptions = Omit<SignOptions, "memory"> & { readonly memory: SignerMemoryFile };
+
+/**
+ * The release to compare with: the one that the draft names before it, if it is known. The draft
+ * may have been made by anybody, and so may the release that it names. Throws RELEASE_FORKED if it
+ * is unknown and the memory knows others of the channel.
+ */
+async function knownBefore(
+  { manifest, digest }: SeenRelease,
+  file: string,
+  { trust, memory, seeBefore, onWarning }: FileSignOptions,
+): Promise<Against> {
+  const { channel, history } = manifest;
+  const { release, source } = await seeBefore(manifest);
+  const last = history.releases.at(-1);
+  if (!last) return { release, source };
+  if (release && isSigned(release, trust)) {
+    await memory.rememberInForce(release);
+    return { release, source };
+  }
+  if (memory.knows(channel, last)) return { release, source };
+  const unknown = describeUnknownBefore(manifest, file);
+  const isSignedBefore = memory.knows(channel, { ...positionOf(manifest), digest });
+  if (memory.knowsChannel(channel) && !isSignedBefore) {
+    throw new PullError(
+      "RELEASE_FORKED",
+      `${unknown}. Find out who made it. If others signed it: --against MIRROR, with the ` +
+        "--public-key of one who did, shows and remembers it",
+    );
+  }
+  onWarning(`${unknown}. Everything is shown`);
+  return { release: null, source };
+}
+
+async function signFile(file: FileBelow, options: FileSignOptions): Promise<SignedRelease> {
+  const { signers, onDifference, memory } = options;
   const { root, name } = file;
   const { envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
   memory.expectSignable({ manifest, digest }, root.nameOf(name));
-  const { release, source } = await seeBefore(manifest);
+  const { release, source } = await knownBefore({ manifest, digest }, root.nameOf(name), options);
   const difference = await seeDifference(release, { manifest }, source);
   onDifference(difference, { manifest, digest });
   const signed = await signEnvelope(envelope, signers);

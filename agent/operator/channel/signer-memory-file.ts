@@ -1,10 +1,12 @@
 import { PullError, toPullError } from "../../core/errors.ts";
-import type { Position } from "../../core/formats/manifest.ts";
+import type { NamedRelease, Position } from "../../core/formats/manifest.ts";
 import {
   NO_SIGNER_MEMORY,
   channelMemory,
   expectNewest,
   expectSignable,
+  knowsChannel,
+  knowsRelease,
   rememberInForce,
   rememberSigned,
   reservedPlaces,
@@ -44,6 +46,16 @@ export class SignerMemoryFile {
   /** The places of the channel that a new release must not take. */
   reserved(channel: string): Position[] {
     return reservedPlaces(channelMemory(this.#memory, channel));
+  }
+
+  /** Whether this very release was signed or seen in force before. */
+  knows(channel: string, release: NamedRelease): boolean {
+    return knowsRelease(channelMemory(this.#memory, channel), release);
+  }
+
+  /** Whether anything of the channel is remembered. */
+  knowsChannel(channel: string): boolean {
+    return knowsChannel(channelMemory(this.#memory, channel));
   }
 
   /** Whether the release in force is the newest known. Throws RELEASE_BEHIND, RELEASE_FORKED. */

@@ -7,6 +7,7 @@ import {
   parseManifest,
   type Manifest,
 } from "../../../agent/core/formats/manifest.ts";
+import { sha256Hex } from "../../../agent/core/formats/sha256.ts";
 import { buildSystem } from "../../support/closure.ts";
 import { nixosPull, type CommandOutput } from "../../support/nixos-pull.ts";
 import {
@@ -211,6 +212,83 @@ describe("drafts", () => {
     expect((await refresh(...later)).exitCode).toBe(0);
     expect((await sign(copy("later.json"))).exitCode).toBe(0);
     await expectRefused(sign(copy("other.json")), "RELEASE_FORKED");
+  });
+});
+
+describe("a draft after a release that nobody signed", () => {
+  const evil = (): string => copy("evil.json");
+  const stick = (): string => copy("stick");
+  const shell = ["/bin/sh", "-c", "evil"];
+
+  /** A release 4 that nobody signed, retained on a stick, and a draft of release 5 after it. */
+  beforeEach(async () => {
+    const genuine = copy("genuine.json");
+    const unsigned = ["--unsigned", genuine, "--memory", copy("other.memory")];
+    expect((await refresh(...unsigned)).exitCode).toBe(0);
+    const envelope = parseEnvelope(await readFile(genuine));
+    const manifest = parseManifest(Buffer.from(envelope.payload, "base64"));
+    manifest.defaults.activation.checks = [
+      { kind: "command", name: "smoke", timeout: "10s", command: shell },
+    ];
+    const seal = (): string => sealEnvelope(encodeManifest(manifest), []);
+    await mkdir(join(stick(), ".publish/releases/stable"), { recursive: true });
+    await mkdir(join(stick(), "channels/stable"), { recursive: true });
+    await writeFile(join(stick(), ".publish/releases/stable/0-4.json"), seal());
+    manifest.history.releases.push({ sequence: 4, digest: sha256Hex(encodeManifest(manifest)) });
+    manifest.sequence = 5;
+    await writeFile(evil(), seal());
+    await writeFile(join(stick(), "channels/stable/manifest.json"), seal());
+  });
+
+  const sign = (target: string, ...args: string[]): Promise<CommandOutput> =>
+    nixosPull(["sign", target, "--key", operator.keyFile, ...args]);
+
+  test("is not signed if the memory knows the channel, and the memory learns nothing of it", async () => {
+    const before = await readFile(memoryFile(), "utf8");
+    const targets = [[evil()], [evil(), "--against", stick()], [stick()]] as const;
+    for (const [target, ...args] of targets) {
+      const shown = await expectRefused(sign(target, ...args), "RELEASE_FORKED");
+      expect(shown).toContain("THAT RELEASE IS UNKNOWN");
+      expect(shown).toContain("--against MIRROR");
+    }
+    expect(await readFile(memoryFile(), "utf8")).toBe(before);
+    expect((await refresh()).exitCode).toBe(0);
+  });
+
+  test("is shown whole to whoever remembers nothing, and believed by no memory", async () => {
+    const against = ["--against", stick()];
+    const signed = await sign(evil(), ...against, "--memory", copy("new.memory"));
+    expect(signed.exitCode, signed.stderr).toBe(0);
+    expect(signed.stderr).toContain("THAT RELEASE IS UNKNOWN");
+    expect(signed.stdout).toContain("Compared with nothing");
+    expect(signed.stdout).toContain("default command run as root");
+    expect(JSON.parse(await readFile(copy("new.memory"), "utf8"))).toMatchObject({
+      channels: [{ inForce: null, signed: [{ sequence: 5 }] }],
+    });
+    const verified = await nixosPull([
+      ...["verify", evil(), "--public-key", operator.publicKey, ...against],
+    ]);
+    expect(verified.stderr).toContain("THAT RELEASE IS UNKNOWN");
+    expect(verified.stdout).toContain("Compared with nothing");
+    expect(verified.stdout).toContain("default command run as root");
+  });
+
+  test("is signed once somebody is known who signed the release before", async () => {
+    const other = await createOperator("other-1");
+    const draft = copy("genuine.json");
+    const refused = nixosPull(["sign", draft, "--key", other.keyFile]);
+    expect((await refused).exitCode).toBe(0);
+    const [, key] = [await refresh(), operator.publicKey];
+    const next = copy("next.json");
+    const unsigned = ["--unsigned", next, "--memory", copy("third.memory")];
+    expect((await refresh(...unsigned)).exitCode).toBe(0);
+    const signNext = (...args: string[]): Promise<CommandOutput> =>
+      nixosPull(["sign", next, "--key", other.keyFile, "--against", operator.mirror, ...args]);
+    await expectRefused(signNext(), "RELEASE_FORKED");
+    const signed = await signNext("--public-key", key);
+    expect(signed.exitCode, signed.stderr).toBe(0);
+    expect(signed.stdout).toContain("Compared with release 5");
+    expect(signed.stderr).not.toContain("UNKNOWN");
   });
 });
 

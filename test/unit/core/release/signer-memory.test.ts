@@ -127,9 +127,22 @@ describe("a draft", () => {
     expect(failureOf(signable(inForce(third), draft)).code).toBe("RELEASE_FORKED");
   });
 
-  test("says that the release before it is in force", () => {
+  test("says nothing of releases before it that nobody here knows", () => {
     const memory = rememberSigned(NO_SIGNER_MEMORY, third);
-    expect(channelMemory(memory, "stable").inForce).toEqual({ sequence: 2, digest: second.digest });
+    expect(channelMemory(memory, "stable").inForce).toBeNull();
+    newest(memory, first)();
+    const invented = after(after(first, {}, "invented"));
+    expect(channelMemory(rememberSigned(inForce(first), invented), "stable").inForce).toEqual({
+      ...{ sequence: 1, digest: first.digest },
+    });
+  });
+
+  test("says that the release before it is in force if that was signed here", () => {
+    const memory = rememberSigned(rememberSigned(NO_SIGNER_MEMORY, second), third);
+    expect(channelMemory(memory, "stable")).toMatchObject({
+      inForce: { sequence: 2, digest: second.digest },
+      signed: [{ sequence: 3 }],
+    });
     expect(failureOf(newest(memory, first)).code).toBe("RELEASE_BEHIND");
   });
 });
