@@ -10,7 +10,13 @@ import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
-import { describeFinding, findingJson, findingShape, releaseName } from "./display/finding.ts";
+import {
+  describeActivation,
+  describeFinding,
+  findingJson,
+  findingShape,
+  releaseName,
+} from "./display/finding.ts";
 import { printJson } from "./display/json.ts";
 import { ProgressLine, formatBytes, printLine } from "./display/output.ts";
 
@@ -69,7 +75,7 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
       pendingReboot: record.pendingReboot,
     });
   } else if (updated && release) {
-    printLine(`Applied ${releaseName(release)}: ${release.mode} ${release.toplevel}`);
+    printLine(`Applied ${releaseName(release)}: ${describeActivation(release)}`);
     if (next) printLine(`${releaseName(next)} comes next: run \`nixos-pull apply\` again.`);
   } else if (!error || outcome.decision?.kind !== "update") {
     printLine(describeFinding(outcome));

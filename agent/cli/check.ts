@@ -1,9 +1,10 @@
 import * as z from "zod";
-import { check as checkHost } from "../host/check.ts";
+import { check as checkHost, type CheckOutcome } from "../host/check.ts";
 import { composeTools } from "../host/compose.ts";
 import { describeDrift, driftSchema } from "../core/update/drift.ts";
-import { stateSchema } from "../core/update/states.ts";
+import { recordSchema } from "../core/update/record.ts";
 import { hostnameSchema, type Release } from "../core/formats/manifest.ts";
+import type { FetchPreview } from "../core/ports.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold, holdReadSchema } from "../core/schedule/hold.ts";
 import { sanitize } from "../core/text/sanitize.ts";
@@ -12,10 +13,11 @@ import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } fr
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeFinding, describeVerdict, findingJson, findingShape } from "./display/finding.ts";
-import { bootLoaderSchema } from "../host/report/status-json.ts";
+import { describeReboot } from "./display/reboot.ts";
+import { bootLoaderSchema, rebootPolicySchema } from "../host/report/status-json.ts";
 import { describePackages, packageChangeSchema, packageJson } from "./display/difference.ts";
 import { countSchema, bytesSchema, printJson } from "./display/json.ts";
-import { counted, describeError, formatBytes, note, printLine } from "./display/output.ts";
+import { counted, formatBytes, note, printLine } from "./display/output.ts";
 
 /** What `check --json` prints. */
 const checkSchema = z.strictObject({
@@ -34,7 +36,11 @@ const checkSchema = z.strictObject({
     })
     .nullable()
     .describe("what the update would bring; null if there is none"),
-  state: stateSchema,
+  state: recordSchema.shape.state,
+  pendingReboot: recordSchema.shape.pendingReboot.describe(
+    "the reboot that is needed, and for which release; null if none is",
+  ),
+  rebootPolicy: rebootPolicySchema,
   drift: driftSchema.nullable(),
   hold: holdReadSchema,
   bootLoader: bootLoaderSchema,
@@ -62,30 +68,53 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
     printJson(checkSchema, {
       ...{ hostname, ...findingJson(found) },
       preview: preview && { ...preview, packages: preview.packages?.map(packageJson) ?? null },
-      ...{ state: record.state, drift, hold, bootLoader },
+      ...{ state: record.state, pendingReboot: record.pendingReboot },
+      ...{ rebootPolicy: settings.reboot.policy, drift, hold, bootLoader },
     });
   } else {
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
-    if (record.state.name !== "Idle") note(`An update is under way, in ${record.state.name}.`);
+    for (const line of describeState(found)) note(line);
     if (hold.kind !== "none") note(`This host is ${describeHold(hold)}.`);
     if (drift) note(`This host was changed by hand: ${describeDrift(drift)}.`);
     if (bootLoader.cannotTry !== null) {
       note(`A release that needs a boot cannot be tried by one boot: ${bootLoader.cannotTry}.`);
     }
     printLine(describeFinding(found));
+    if (record.pendingReboot) {
+      printLine(`REBOOT NEEDED: ${describeReboot(record.pendingReboot, settings.reboot.policy)}.`);
+    }
     if (preview) {
       printLine(
         `It would bring ${preview.newPaths} of ${counted(preview.paths, "path")}: ` +
           `${formatBytes(preview.downloadBytes)} to download, ${formatBytes(preview.storeBytes)} in the store.`,
       );
-      for (const line of describePackages(preview.packages ?? [])) printLine(`  ${line}`);
+      for (const line of previewOfPackages(preview)) printLine(`  ${line}`);
       for (const line of describeCommands(found.release)) printLine(line);
     } else if (found.decision?.kind === "update" && error) {
-      printLine(`It would fail now: ${describeError(error)}`);
+      printLine(`It would fail now: ${error.code}: ${error.message}`);
     }
   }
   if (error) return error.exitCode;
   return options.exitCode && found.decision?.kind === "update" ? EXIT.updateAvailable : EXIT.ok;
+}
+
+/** The update that is under way, or the attempt that failed; the decision may say that one itself. */
+function describeState({ record, decision }: CheckOutcome): string[] {
+  const { state } = record;
+  if (state.name === "Idle") return [];
+  if (state.name !== "Failed") return [`An update is under way, in ${state.name}.`];
+  if (decision?.kind === "backoff") return [];
+  const { release, reason } = state;
+  return [
+    `The last attempt, at release ${release.sequence}, failed: ${reason.code}: ${reason.message}`,
+  ];
+}
+
+/** The packages that an update changes, in lines. */
+function previewOfPackages({ packages }: FetchPreview): string[] {
+  return packages === null
+    ? ["packages: unknown, since the closure of the running system is not known"]
+    : describePackages(packages);
 }
 
 /** The commands of the release that this host would run as root. */

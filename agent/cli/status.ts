@@ -14,6 +14,7 @@ import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } fr
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { describeVerdict } from "./display/finding.ts";
+import { describeReboot } from "./display/reboot.ts";
 import { sanitize } from "../core/text/sanitize.ts";
 import { encodeJson } from "./display/json.ts";
 import { counted, formatTable, printLine } from "./display/output.ts";
@@ -107,21 +108,6 @@ function describeRelease({ committed, earlier, pendingReboot }: AgentRecord): st
   }
   const reboot = pendingReboot ? ", REBOOT NEEDED" : "";
   return `${committed.sequence}, ${committed.mode} at ${committed.at}${reboot}`;
-}
-
-/** What a reboot is for, why, and who makes it. */
-function describeReboot(
-  { release, wayBack, why }: NonNullable<AgentRecord["pendingReboot"]>,
-  policy: HostStatus["rebootPolicy"],
-): string {
-  if (wayBack) return `leads back from release ${release.sequence}, and waits for nothing`;
-  const who = {
-    never: "a person has to make it",
-    window: "the agent makes it in the next window",
-    now: "the agent makes it",
-  }[policy];
-  const because = why === undefined ? "" : `: ${why}`;
-  return `release ${release.sequence} waits for it${because}; policy ${policy}: ${who}`;
 }
 
 function describeWayBack({ at, event, sequence, message }: NonNullable<HostStatus["wayBack"]>) {

@@ -40,7 +40,8 @@ export async function rollBackByHand(
     const stays = pendingReboot?.trial && generation === null ? current : null;
     const target = stays ?? (await findTarget(journal.record, generation, tools));
     const from = stays ? pendingReboot?.release.toplevel : await tools.store.profileToplevel();
-    const reason: Reason = { code: "RELEASE_DENIED", message: "rolled back by hand" };
+    const message = `rolled back by hand from ${from ?? "no system"} to ${target.toplevel}`;
+    const reason: Reason = { code: "RELEASE_DENIED", message };
     await tools.roots.hold(ROOT.chosen, target.toplevel);
     await journal.happened({ type: "RevertBegun", from: from ?? null, target, reason });
     const error = await runSteps(pass);

@@ -29,11 +29,12 @@ test("check says what would happen now, and why nothing does", async () => {
     mirrors: [`file://${operator.mirror}`],
     publicKeys: [operator.publicKey],
   });
-  const [first, second, third, fourth] = await Promise.all([
+  const [first, second, third, fourth, fifth] = await Promise.all([
     buildSystem({ generation: "1" }),
     buildSystem({ generation: "2" }),
     buildSystem(FAILING),
     buildSystem({ generation: "4" }),
+    buildSystem({ generation: "5" }),
   ]);
   const situations: {
     readonly name: string;
@@ -42,6 +43,8 @@ test("check says what would happen now, and why nothing does", async () => {
     /** With --exit-code, where it differs. */
     readonly strictly?: number;
     readonly words: RegExp;
+    /** What standard error has. */
+    readonly notes?: RegExp;
     readonly json: object;
   }[] = [
     {
@@ -64,13 +67,13 @@ test("check says what would happen now, and why nothing does", async () => {
       exitCode: 0,
       strictly: 20,
       words:
-        /^release 2 of stable would be applied: switch .*\nIt would bring 5 of 5 paths: .* to download/,
+        /^release 2 of stable would be applied: switch .*\nIt would bring 5 of 5 paths: .* to download, .*\n {2}packages: unknown, since/,
       json: {
         hostname: "web1",
         decision: "update",
         error: null,
         release: { sequence: 2, toplevel: first, mode: "switch" },
-        preview: { paths: 5, newPaths: 5 },
+        preview: { paths: 5, newPaths: 5, packages: null },
         mirrors: [{ sequence: 2 }],
         state: { name: "Idle" },
       },
@@ -128,8 +131,29 @@ test("check says what would happen now, and why nothing does", async () => {
         state: { name: "Failed", attempts: 1 },
       },
     },
+    {
+      name: "update after a failed attempt",
+      prepare: () => operator.publish({ web1: fifth }, "--mode", "boot"),
+      exitCode: 0,
+      strictly: 20,
+      words: /^release 7 of stable would be applied: boot /,
+      notes: /^The last attempt, at release 6, failed: MIRROR_NOT_FOUND: /m,
+      json: { decision: "update", state: { name: "Failed" }, pendingReboot: null },
+    },
+    {
+      name: "reboot needed",
+      prepare: () => host.run("apply"),
+      exitCode: 0,
+      words:
+        /^Nothing to do: release 7 of stable is active\.\nREBOOT NEEDED: release 7 waits for it.*; policy never: a person has to make it\.$/m,
+      json: {
+        decision: "active",
+        pendingReboot: { release: { sequence: 7, toplevel: fifth }, wayBack: false },
+        rebootPolicy: "never",
+      },
+    },
   ];
-  for (const { name, prepare, exitCode, strictly = exitCode, words, json } of situations) {
+  for (const { name, prepare, exitCode, strictly = exitCode, words, notes, json } of situations) {
     await prepare();
     const before = await host.switchLog();
     const [inWords, inJson] = await Promise.all([
@@ -137,6 +161,8 @@ test("check says what would happen now, and why nothing does", async () => {
       host.json("check", "--exit-code"),
     ]);
     expect(inWords, name).toMatchObject({ exitCode, stdout: expect.stringMatching(words) });
+    expect(inWords.stderr, name).toMatch(notes ?? /^/);
+    expect(inWords.stderr, name).not.toContain("under way");
     expect(inJson, name).toMatchObject({ exitCode: strictly, value: json });
     expect(await host.switchLog(), name).toEqual(before);
   }

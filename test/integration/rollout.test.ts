@@ -80,7 +80,7 @@ describe("a rollout to canaries and then to all", { timeout: TIMEOUT_MS }, () =>
     expect(await apply(web1)).toBe(2);
     const { stdout } = await web2.run("check");
     expect(stdout).toBe(
-      `Nothing to do yet: release 2 of stable waits: this host's turn comes at ${turn}\n`,
+      `Nothing to do yet: release 2 of stable waits: ROLLOUT_PENDING: this host's turn comes at ${turn}\n`,
     );
     const checked = await web2.json("check");
     expect(checked.value).toMatchObject({ decision: "waiting", until: turn });
@@ -173,13 +173,18 @@ describe("a rollout to canaries and then to all", { timeout: TIMEOUT_MS }, () =>
     await operator.publish({ web1: systems[0] });
     await apply(web1);
     await operator.publish({ web1: systems[1] }, "--paused", "on monday");
+    // A pause that another pause follows goes on.
+    const again = await operator.publish({ web1: systems[1] }, "--paused", "on tuesday");
+    expect(again.stderr).not.toContain("was paused");
+    const unpaused = await operator.publish({ web1: systems[1] });
+    expect(unpaused.stderr).toContain("release 3 was paused (on tuesday); this one is not");
     await change(operator, "edit", "--hold", "web1=being repaired", "--everyone");
     expect(await found(web1)).toEqual({ decision: "waiting", reasons: ["ROLLOUT_PAUSED"] });
     const { stderr } = await operator.publish({ web1: systems[2] });
     expect(stderr).toContain("web1 is still held: being repaired");
     expect(await apply(web1)).toBe(1);
     await change(operator, "edit", "--free", "web1", "--mode", "web1=boot");
-    expect(await apply(web1)).toBe(5);
+    expect(await apply(web1)).toBe(7);
     expect(await web1.switchLog()).toEqual([...runsOf(systems[0]), `boot ${systems[2]}`]);
   });
 });

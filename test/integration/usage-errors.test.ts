@@ -80,3 +80,12 @@ describe("a wrong command line", () => {
     },
   );
 });
+
+test.each([
+  ["verify", ["verify", "/nowhere"]],
+  ["mirror", ["mirror", "/nowhere", "/tmp/nowhere-else"]],
+])("%s without keys, where no host's configuration is, names --public-key", async (_, args) => {
+  const { exitCode, stderr } = await nixosPull(args);
+  expect(exitCode).toBe(3);
+  expect(stderr).toMatch(/^nixos-pull: CONFIG_NOT_FOUND: expected --public-key NAME:BASE64, or /);
+});

@@ -46,9 +46,9 @@ function describeOne({ release, decision, error }: Finding): string {
         `${decision.reason.code}: ${decision.reason.message}`
       );
     case "waiting":
-      return `Nothing to do yet: ${name} waits: ${decision.waits.map(({ message }) => message).join("; ")}`;
+      return `Nothing to do yet: ${name} waits: ${decision.waits.map(({ reason, message }) => `${reason}: ${message}`).join("; ")}`;
     case "update":
-      return `${name} would be applied: ${release.mode} ${release.toplevel}`;
+      return `${name} would be applied: ${describeActivation(release)}`;
     default:
       return decision satisfies never;
   }
@@ -64,6 +64,16 @@ export function describeVerdict({ code, message, epoch = 0, sequence = 0 }: Mirr
 export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequence">): string {
   const { channel, epoch = 0, sequence } = release;
   return `release ${sequence} of ${channel}${epoch === 0 ? "" : `, epoch ${epoch}`}`;
+}
+
+/** How a host activates a release, and what: the mode, the system, and its specialisation. */
+export function describeActivation({
+  mode,
+  toplevel,
+  specialisation,
+}: Pick<Release, "mode" | "toplevel" | "specialisation">): string {
+  const suffix = specialisation === undefined ? "" : `, specialisation ${specialisation}`;
+  return `${mode} ${toplevel}${suffix}`;
 }
 
 /** What a poll found, and what follows from it: the part that `check` and `apply` share. */

@@ -1,6 +1,7 @@
 import { Option } from "@commander-js/extra-typings";
+import { PullError } from "../../core/errors.ts";
 import { parsePublicKey } from "../../core/formats/signing-key.ts";
-import { parseSettings, type Settings } from "../../core/settings.ts";
+import { DEFAULT_CONFIG_FILE, parseSettings, type Settings } from "../../core/settings.ts";
 import { loadSettings } from "./configuration.ts";
 import { positive, repeatable } from "./values.ts";
 
@@ -29,9 +30,12 @@ export interface TrustOptions {
   readonly config?: string;
 }
 
-/** Keys come from the command line, or from the host's own configuration. */
+/**
+ * Keys come from the command line, or from the host's own configuration. Throws
+ * CONFIG_NOT_FOUND, CONFIG_INVALID, KEY_INVALID.
+ */
 export async function settingsFor(url: string, options: TrustOptions): Promise<Settings> {
-  if (options.publicKey.length === 0) return loadSettings(options.config);
+  if (options.publicKey.length === 0) return hostSettings(options);
   const publicKeys = options.publicKey.map((text) => parsePublicKey(text).text);
   const storeKeys = options.storeKey.map((text) => parsePublicKey(text).text);
   return parseSettings(
@@ -43,4 +47,20 @@ export async function settingsFor(url: string, options: TrustOptions): Promise<S
     },
     "operator",
   );
+}
+
+/** The host's own configuration. An operator's machine has none, and is told what it needs. */
+async function hostSettings({ config }: TrustOptions): Promise<Settings> {
+  try {
+    return await loadSettings(config);
+  } catch (cause) {
+    const isMissing = cause instanceof PullError && cause.code === "CONFIG_NOT_FOUND";
+    if (!isMissing || config !== undefined) throw cause;
+    throw new PullError(
+      "CONFIG_NOT_FOUND",
+      `expected --public-key NAME:BASE64, or a host's configuration file at ${DEFAULT_CONFIG_FILE} ` +
+        "with its keys; neither is there",
+      { cause },
+    );
+  }
 }

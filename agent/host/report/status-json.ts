@@ -21,6 +21,9 @@ export const bootLoaderSchema = z.strictObject({
   cannotTry: z.string().nullable().describe("why it cannot start a system once; null if it can"),
 });
 
+/** The setting that says who makes a reboot that is needed. */
+export const rebootPolicySchema = z.enum(["never", "window", "now"]).describe("`reboot.policy`");
+
 /** What `status --json` prints, and the status socket gives. */
 export const statusSchema = z.strictObject({
   hostname: hostnameSchema,
@@ -44,7 +47,7 @@ export const statusSchema = z.strictObject({
     .nullable()
     .describe("what the last way back did not restore, or why it failed"),
   bootLoader: bootLoaderSchema,
-  rebootPolicy: z.enum(["never", "window", "now"]).describe("`reboot.policy`"),
+  rebootPolicy: rebootPolicySchema,
   lastPoll: pollReportSchema.nullable(),
   lastImport: historyEntrySchema
     .pick({ at: true, sequence: true, toplevel: true, deltas: true })

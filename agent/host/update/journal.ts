@@ -39,12 +39,14 @@ export class Journal {
     const { state } = this.#record;
     const release =
       "release" in event ? event.release : "release" in before ? before.release : undefined;
+    const target = "target" in event ? event.target : "target" in before ? before.target : null;
     const reason = "reason" in event ? event.reason : undefined;
     const message = "message" in event ? event.message : reason?.message;
     await this.#tools.history.append({
       at: event.at,
       event: event.type,
       ...{ state: state.name, writes },
+      ...(target && { toplevel: target.toplevel }),
       ...(release && {
         sequence: release.sequence,
         toplevel: release.toplevel,

@@ -172,7 +172,7 @@ async function warnOfKeptArchives(
 
 /** Warns that held hosts stay held, and that a pause does not carry over. */
 function warnOfPolicy(
-  { refresh, onProgress }: PublishOptions,
+  { refresh, rollout, onProgress }: PublishOptions,
   current: Manifest | null,
   entries: Manifest["hosts"],
 ): void {
@@ -181,7 +181,7 @@ function warnOfPolicy(
     onProgress({ phase: "warning", message: `${hostname} is still held: ${turn.held}` });
   }
   const paused = refresh ? undefined : current?.rollout?.paused;
-  if (!paused) return;
+  if (!paused || rollout.paused !== undefined) return;
   const message = `release ${current?.sequence} was paused (${paused.reason}); this one is not`;
   onProgress({ phase: "warning", message });
 }

@@ -159,16 +159,20 @@ describe("a rollback by hand", () => {
       "[Idle]",
     ]);
     const at = host.time.now().toISOString();
+    const message = `rolled back by hand from ${system("2")} to ${system("1")}`;
     expect(host.history).toEqual([
       {
-        ...{ at, event: "RevertBegun", state: "Reverting" },
-        ...{ code: "RELEASE_DENIED", message: "rolled back by hand" },
+        ...{ at, event: "RevertBegun", state: "Reverting", toplevel: system("1") },
+        ...{ code: "RELEASE_DENIED", message },
       },
-      { at, event: "RevertSucceeded", state: "Idle", lastLines: ["switch 1 ran"] },
+      {
+        ...{ at, event: "RevertSucceeded", state: "Idle", toplevel: system("1") },
+        lastLines: ["switch 1 ran"],
+      },
     ]);
     expect(host.record).toMatchObject({
       committed: null,
-      denied: [{ toplevel: system("2"), reason: { message: "rolled back by hand" } }],
+      denied: [{ toplevel: system("2"), reason: { message } }],
     });
     expect(host.hooks.at(-1)?.variables).toMatchObject({
       ...{ NIXOS_PULL_RESULT: "reverted", NIXOS_PULL_RELEASE: "" },
