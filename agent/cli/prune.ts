@@ -18,7 +18,13 @@ import { positive } from "./options/values.ts";
 /** What was removed from a mirror, or would be. */
 export const prunedSchema = z.strictObject({
   releases: z
-    .array(z.strictObject({ channel: channelSchema, sequence: z.int().positive() }))
+    .array(
+      z.strictObject({
+        channel: channelSchema,
+        sequence: z.int().positive(),
+        draft: z.boolean().describe("true if it never came into force"),
+      }),
+    )
     .describe("those that are no longer retained"),
   archives: z.array(z.strictObject({ sha256: sha256Schema })),
   bytes: bytesSchema,
@@ -27,7 +33,11 @@ export const prunedSchema = z.strictObject({
 
 /** The same for `--json`. */
 export function prunedJson({ archives, ...pruned }: Pruned) {
-  return { ...pruned, archives: archives.map((sha256) => ({ sha256 })) };
+  return {
+    ...pruned,
+    releases: [...pruned.releases],
+    archives: archives.map((sha256) => ({ sha256 })),
+  };
 }
 
 /** What `prune --json` prints. */
@@ -72,8 +82,9 @@ async function prune(mirror: string, options: OptionsOf<typeof definition>): Com
     `${dryRun ? "Would remove" : "Removed"} ${counted(archives.length, "archive")} of ${formatBytes(bytes)}; ` +
       `${counted(keptArchives, "archive")} stay.`,
   );
-  for (const { channel, sequence } of releases) {
-    printLine(`release ${sequence} of ${channel} ${dryRun ? "would be" : "is"} no longer retained`);
+  for (const { channel, sequence, draft } of releases) {
+    const what = draft ? "a draft of release" : "release";
+    printLine(`${what} ${sequence} of ${channel} ${dryRun ? "would be" : "is"} no longer retained`);
   }
   return EXIT.ok;
 }

@@ -545,7 +545,7 @@ export interface Successor {
   prove(toplevel: string, signal?: AbortSignal): Promise<boolean>;
 }
 
-/** An operator's check, run once. Throws with what was expected and found. */
+/** An operator's check, run once. Throws a CheckFailure with what was expected and found. */
 export type HealthProbe = (check: HealthCheck, signal?: AbortSignal) => Promise<void>;
 
 /** One run of a program that this host's operator wants run around an activation. */

@@ -217,6 +217,22 @@ describe("prune", () => {
     const publish = ["publish", "--mirror", operator.mirror, "--public-key", operator.publicKey];
     expect((await nixosPull([...publish, "--from-draft", draft])).exitCode).toBe(0);
     expect((await verifies(operator)).exitCode).toBe(0);
+
+    // A release that came from a draft and the draft have the same number.
+    await operator.publish({ web1: await buildSystem({ generation: "4" }) });
+    const planned = await prune(operator, "--keep", "1", "--dry-run");
+    expect((JSON.parse(planned.stdout) as { releases: unknown[] }).releases).toEqual([
+      { channel: "stable", sequence: 2, draft: false },
+      { channel: "stable", sequence: 1, draft: false },
+      { channel: "stable", sequence: 2, draft: true },
+    ]);
+    const { stdout } = await nixosPull(["prune", operator.mirror, "--keep", "1"]);
+    expect(stdout.split("\n").slice(1)).toEqual([
+      "release 2 of stable is no longer retained",
+      "release 1 of stable is no longer retained",
+      "a draft of release 2 of stable is no longer retained",
+      "",
+    ]);
   });
 
   test("removes nothing where it cannot tell what a release in force needs", async () => {

@@ -17,6 +17,7 @@ import type { Confirmation } from "../../agent/core/schedule/confirmation.ts";
 import type { HoldRead } from "../../agent/core/schedule/hold.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
+import { CheckFailure } from "../../agent/core/update/check-failure.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
 import {
   NO_FACTS,
@@ -171,6 +172,8 @@ export class MemoryHost {
   readonly switches = new Map<string, SwitchOutcome[]>();
   /** Messages of failing checks and hooks, by the check's name or the hook's program. */
   readonly failing = new Map<string, string>();
+  /** What failing checks print, by the check's name. */
+  readonly printed = new Map<string, readonly string[]>();
   /** Errors that calls throw once, by the call's beginning; it is not noted then. */
   readonly faults = new Map<string, PullError>();
   readonly hooks: HookRun[] = [];
@@ -344,7 +347,8 @@ function toolsOf(host: MemoryHost): AgentTools {
     async probe({ name }) {
       host.call(`check ${name}`);
       const message = host.failing.get(name);
-      if (message !== undefined) throw new PullError("HEALTH_FAILED", `${name}: ${message}`);
+      if (message === undefined) return;
+      throw new CheckFailure(`${name}: ${message}`, host.printed.get(name) ?? []);
     },
     async runHook(run) {
       const [program = ""] = run.command;

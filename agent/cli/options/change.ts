@@ -34,7 +34,11 @@ export function changeCommand(name: string, summary: string) {
     .addOption(signerOption())
     .addOption(signerKeyOption())
     .addOption(memoryOption())
-    .addOption(expiresOption())
+    .addOption(
+      new Option("--expires <duration>", `${EXPIRES} (default: ${DEFAULT_EXPIRES})`).argParser(
+        duration,
+      ),
+    )
     .option("--draft <file>", "write the release here, for others to sign, not into force")
     .option("--unsigned <file>", "the same, signed by nobody");
 }
@@ -44,11 +48,14 @@ export function channelOption() {
   return new Option("--channel <name>", "the channel").argParser(channelName).default("stable");
 }
 
-/** `--expires`, of every command that writes a release. */
+const EXPIRES = "how long hosts may accept it";
+const DEFAULT_EXPIRES = "90d";
+
+/** `--expires`, of a command that always writes a release. */
 export function expiresOption() {
-  return new Option("--expires <duration>", "how long hosts may accept it")
+  return new Option("--expires <duration>", EXPIRES)
     .argParser(duration)
-    .default(duration("90d"), "90d");
+    .default(duration(DEFAULT_EXPIRES), DEFAULT_EXPIRES);
 }
 
 /** What those options say, as `changeCommand` has them. */
@@ -56,7 +63,7 @@ export interface ChangeCommandOptions extends SignerOptions {
   readonly mirror: string;
   readonly channel: string;
   readonly publicKey: readonly string[];
-  readonly expires: number;
+  readonly expires?: number;
   readonly draft?: string;
   readonly unsigned?: string;
   readonly memory?: string;
@@ -82,7 +89,8 @@ export async function changeOptions(
       ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
     ],
     draft: unsigned ?? options.draft,
-    expiresInMs: options.expires,
+    expiresInMs: options.expires ?? duration(DEFAULT_EXPIRES),
+    newExpiry: options.expires !== undefined,
     clock: systemClock,
     memory: memoryPathOf({ memory: options.memory, keys: options.key }),
     signal,

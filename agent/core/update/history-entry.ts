@@ -15,7 +15,7 @@ export const historyEntrySchema = z.strictObject({
   message: z.string().optional(),
   /** Which write of the record came before it: an older copy of the record is out of date. */
   writes: z.int().positive().optional(),
-  /** The last lines that switch-to-configuration printed. */
+  /** The last lines that switch-to-configuration, or a health check that failed, printed. */
   lastLines: z.array(z.string()).optional(),
   /** How many paths were made by deltas, and how many deltas were of no use. */
   deltas: z.strictObject({ used: z.int().nonnegative(), failed: z.int().nonnegative() }).optional(),

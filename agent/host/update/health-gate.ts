@@ -8,6 +8,7 @@ import {
   newlyFailedUnits,
 } from "../../core/update/health.ts";
 import type { Problem } from "../../core/update/blame.ts";
+import { CheckFailure } from "../../core/update/check-failure.ts";
 import { missingUnits, withoutIgnored } from "../../core/update/unit-states.ts";
 import type { Baseline, Reason } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -29,6 +30,8 @@ export interface HealthSubject {
 export interface HealthProblem {
   readonly reason: Reason;
   readonly problem: Problem;
+  /** What the operator's check that failed printed last; absent if none did. */
+  readonly lastLines?: readonly string[];
 }
 
 /** What judging takes. */
@@ -81,7 +84,7 @@ async function examine(
   const units = await judgeUnits(subject, tools, watch);
   if (units !== null) return units;
   const check = await judgeChecks(release, tools, signal);
-  if (check !== null) return unhealthy(check, { kind: "check" });
+  if (check !== null) return check;
   return tools.settings.health.mirror ? judgeMirrors(release, trust, tools, signal) : null;
 }
 
@@ -125,19 +128,22 @@ async function missingAfter(
   return missing.filter((unit) => !failedUnits.includes(unit));
 }
 
-/** What the first operator's check that fails has found; the host's own come first. */
+/** What the first operator's check that fails has found and printed; the host's own come first. */
 async function judgeChecks(
   { checks }: Release,
   { settings, probe }: Pick<HealthGateTools, "settings" | "probe">,
   signal: AbortSignal | undefined,
-): Promise<string | null> {
+): Promise<HealthProblem | null> {
   for (const check of [...settings.health.checks, ...checks]) {
     try {
       await probe(check, signal);
     } catch (thrown) {
       const error = toPullError(thrown);
       if (error.code === "INTERRUPTED") throw error;
-      return error.message;
+      const found = unhealthy(error.message, { kind: "check" });
+      return error instanceof CheckFailure && error.lastLines.length > 0
+        ? { ...found, lastLines: error.lastLines }
+        : found;
     }
   }
   return null;

@@ -19,7 +19,10 @@ import { checkWaves } from "./rollout-request.ts";
 import { describePublished, signAndPlace } from "./sign-and-place.ts";
 
 /** What every `release` command needs that makes the next release without building. */
-export type ChangeOptions = NextReleaseOptions;
+export interface ChangeOptions extends NextReleaseOptions {
+  /** Whether the operator asked for `expiresInMs`: then a new expiry alone is a change too. */
+  readonly newExpiry?: boolean;
+}
 
 /** What a change may look at while it decides. */
 export interface ChangeContext {
@@ -30,7 +33,7 @@ export interface ChangeContext {
 
 /**
  * Makes the next release of a channel out of the current one. `alter` decides what it says; if
- * that is the same, nothing is signed. Throws PUBLISH_FAILED if the channel has no release, and what `signAndPlace` throws.
+ * that is the same, and no new expiry was asked for, nothing is signed. Throws PUBLISH_FAILED if the channel has no release, and what `signAndPlace` throws.
  */
 export async function changeRelease(
   options: ChangeOptions,
@@ -43,7 +46,8 @@ export async function changeRelease(
     }
     const frame = nextFrame(options, current, { reserved: await reservedPlaces(open, current) });
     const contents = await alter(current.manifest, { open, frame });
-    if (saysTheSame(contents, current.manifest)) return unchanged(open, current);
+    const isSame = saysTheSame(contents, current.manifest);
+    if (isSame && !options.newExpiry) return unchanged(open, current);
     checkWaves(contents.rollout?.waves, contents.hosts);
     const manifest = composeManifest(frame, contents, options);
     return signAndPlace(open, { manifest, current }, options);

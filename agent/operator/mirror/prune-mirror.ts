@@ -28,7 +28,7 @@ export interface PruneOptions {
 /** What was removed, or would be. */
 export interface Pruned {
   /** Releases that are no longer retained. */
-  readonly releases: readonly { readonly channel: string; readonly sequence: number }[];
+  readonly releases: readonly Omit<ForgottenRelease, "file">[];
   /** Archives that no release needs any more, by sha256. */
   readonly archives: readonly string[];
   readonly bytes: number;
@@ -92,7 +92,7 @@ async function planPruning(
     ...(await pastDrafts(mirror, inForce, needs, clock)),
   ];
   const { unneeded, bytes, keptArchives } = await sortArchives(mirror, needs.archives, onWarning);
-  const releases = forgotten.map(({ channel, sequence }) => ({ channel, sequence }));
+  const releases = forgotten.map(({ file: _, ...release }) => release);
   const archives = unneeded.map(({ sha256 }) => sha256).sort();
   return {
     forgotten: forgotten.map(({ file }) => file),
@@ -111,6 +111,8 @@ interface NamedRelease {
 interface ForgottenRelease {
   readonly channel: string;
   readonly sequence: number;
+  /** True if it never came into force: a release may have the same number. */
+  readonly draft: boolean;
   readonly file: string;
 }
 
@@ -152,7 +154,7 @@ async function olderReleases(
     const places = keep - (current ? 1 : 0);
     for (const [at, { envelope, position, file }] of older.entries()) {
       const isKept = at < places && (await needs.addIfComplete(envelope));
-      if (!isKept) forgotten.push({ channel, sequence: position.sequence, file });
+      if (!isKept) forgotten.push({ channel, sequence: position.sequence, draft: false, file });
     }
   }
   return forgotten;
@@ -172,7 +174,7 @@ async function pastDrafts(
     const isPast =
       Date.parse(expiresAt) <= clock.now().getTime() ||
       (current && comparePositions(positionOf(manifest), positionOf(current)) <= 0);
-    if (isPast) past.push({ channel, sequence, file });
+    if (isPast) past.push({ channel, sequence, draft: true, file });
     else await needs.add({ manifest, digest: null }, "a draft");
   }
   return past;

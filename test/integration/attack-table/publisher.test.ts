@@ -323,4 +323,9 @@ test("release edit without a change signs nothing", async () => {
   expect(JSON.parse(json.stdout)).toMatchObject({ unchanged: false, sequence: 4 });
   const again = await run("release", "edit", "--json", "--now", "web1");
   expect(JSON.parse(again.stdout)).toMatchObject({ unchanged: true, sequence: 4, hosts: [] });
+  // An expiry that is asked for is a change.
+  const shorter = await run("release", "edit", "--json", "--expires", "1d");
+  const { createdAt, expiresAt, ...changed } = JSON.parse(shorter.stdout);
+  expect(changed).toMatchObject({ unchanged: false, sequence: 5 });
+  expect(Date.parse(expiresAt) - Date.parse(createdAt)).toBe(86_400_000);
 });

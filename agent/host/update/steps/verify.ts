@@ -116,7 +116,11 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   if (found) {
     const isOther = found.problem.kind === "wrongSystem";
     const meanwhile = isOther ? await changedByHand(state, tools) : null;
-    return { event: meanwhile ?? (await blame(state, found, tools)) };
+    const { lastLines } = found;
+    return {
+      event: meanwhile ?? (await blame(state, found, tools)),
+      ...(lastLines && { details: { lastLines: [...lastLines] } }),
+    };
   }
   if (state.trial) return { event: { type: "CommitBegun", rebootNeeded: false } };
   if (afterBoot || !setsProfile(release.mode)) return { event: { type: "HealthConfirmed" } };

@@ -3,6 +3,7 @@ import { createServer, type AddressInfo, type Server } from "node:net";
 import type { Duplex } from "node:stream";
 import { describe, expect, onTestFinished, test } from "vitest";
 import type { HealthCheck } from "../../../../agent/core/formats/health-check.ts";
+import { CheckFailure } from "../../../../agent/core/update/check-failure.ts";
 import { systemProbe } from "../../../../agent/effects/process/health-probe.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 
@@ -56,6 +57,20 @@ describe("a command", () => {
     expect(await failure(command("sh", "-c", "echo no luck >&2; exit 3"))).toContain(
       "sh ended with exit code 3: no luck",
     );
+  });
+
+  test("fails with the last lines that it printed, bounded and harmless", async () => {
+    const script =
+      "seq 1 30; echo '\u001b[31mstatus: degraded'; echo no luck >&2; " +
+      "head -c 5000 /dev/zero | tr '\\0' x >&2; exit 3";
+    const error = await rejectionOf(systemProbe(command("sh", "-c", script)));
+    expect(error).toBeInstanceOf(CheckFailure);
+    const { lastLines } = error as CheckFailure;
+    expect(lastLines).toHaveLength(12);
+    expect(lastLines.slice(0, 2)).toEqual(["22", "23"]);
+    expect(lastLines.slice(9, 11)).toEqual(["\ufffd[31mstatus: degraded", "no luck"]);
+    expect(lastLines[11]).toMatch(/^x{299}…$/);
+    expect(error.message).toHaveLength(1_000);
   });
 
   test("fails where a signal ends it", async () => {

@@ -1,4 +1,6 @@
 import { describe, expect, test } from "vitest";
+import { failedUpdate } from "../../../../agent/host/report/failed-update.ts";
+import { readStatus } from "../../../../agent/host/report/host-status.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
@@ -129,6 +131,7 @@ describe("a new system", () => {
     const { host, code, message } = await examined(
       (it) => {
         it.failing.set("mine", "exit code 1");
+        it.printed.set("mine", ["looking", "status: \u001b[31mdegraded"]);
       },
       config,
       ["theirs"],
@@ -137,6 +140,13 @@ describe("a new system", () => {
     const calls = host.takeCalls();
     expect(calls.filter((call) => call === "check mine")).toHaveLength(3);
     expect(calls).not.toContain("check theirs");
+    // What it printed is kept, and shown.
+    const lastLines = ["looking", "status: \ufffd[31mdegraded"];
+    const entry = { event: "ActivationRejected", code: "HEALTH_FAILED", lastLines };
+    expect(host.history).toContainEqual(expect.objectContaining(entry));
+    const status = await readStatus(host.tools);
+    expect(status.lastSwitches).toContainEqual(expect.objectContaining(entry));
+    expect(failedUpdate(host.history, null)).toMatchObject({ lastLines });
   });
 
   test("from which no mirror can be read is left, and not to blame", async () => {
