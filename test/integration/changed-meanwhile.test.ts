@@ -1,5 +1,7 @@
+import { readFile } from "node:fs/promises";
 import { beforeAll, describe, expect, test } from "vitest";
-import type { Manifest } from "../../agent/core/formats/manifest.ts";
+import { readManifest, type Manifest } from "../../agent/core/formats/manifest.ts";
+import { historyAfter } from "../../agent/core/release/release-history.ts";
 import { answerOf, jsonOf } from "../support/answer.ts";
 import { honestly, servedRelease, type Target } from "../support/attack.ts";
 import { rootsOf, snapshotOf } from "../support/host-snapshot.ts";
@@ -26,14 +28,20 @@ const INDEX_OFFSET = 512;
 
 type Served = Target & { server: MirrorServer };
 
+/** The place of a release after the one in an envelope. */
+function comingAfter(before: Uint8Array, sequence: number): Pick<Manifest, "sequence" | "history"> {
+  const trust = { publicKeys: [series.secretKey.publicKey], threshold: 1 };
+  return { sequence, history: historyAfter(readManifest(before, trust)) };
+}
+
 /** Puts release 2 as the operator changed it into force. */
 async function publishChanged(
   { mirror }: Served,
   sequence: number,
   change: (manifest: Manifest) => unknown,
 ): Promise<void> {
-  const manifest = structuredClone(series.manifests[2]);
-  manifest.sequence = sequence;
+  const before = await readFile(mirror.manifestFile);
+  const manifest = { ...structuredClone(series.manifests[2]), ...comingAfter(before, sequence) };
   change(manifest);
   await mirror.writeManifest(sealManifest(manifest, series.secretKey));
 }
@@ -150,13 +158,15 @@ describe("while its closure is fetched, a release that is", () => {
 
   test("replaced at every look is left to later polls in the end", async () => {
     const served = await servedRelease(series);
-    const { host } = served;
+    const { host, mirror } = served;
     let sequence = 2;
+    let last = await readFile(mirror.manifestFile);
     // Each manifest is another one than the poll before found.
     const restless: Misbehaviour = manifestAnswers((_, response) => {
       sequence += 1;
-      const manifest = { ...structuredClone(series.manifests[2]), sequence };
-      response.writeHead(200).end(sealManifest(manifest, series.secretKey));
+      const manifest = { ...series.manifests[2], ...comingAfter(last, sequence) };
+      last = Buffer.from(sealManifest(manifest, series.secretKey));
+      response.writeHead(200).end(last);
     });
     const { stdout } = await applyWith(served, () => undefined, { then: restless });
     expect(stdout).not.toContain("Applied");

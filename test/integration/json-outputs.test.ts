@@ -79,6 +79,9 @@ test("every command's --json prints what its schema says, for a result of every 
   });
   expect(await sequencesOf(keys, mirror)).toEqual({ sequence: 6, hosts: 1 });
   expect(await json("release edit", ...change, "--free", "web1")).toMatchObject({ sequence: 7 });
+  const diff = await json("release diff", "-m", mirror, ...keys, "--from", "1", "--to", "2");
+  const changed = [{ hostname: "web1" }, { hostname: "web2" }];
+  expect(diff).toMatchObject({ difference: { hosts: changed } });
   expect(await json("release abort", ...change, "--to", "2")).toMatchObject({ sequence: 8 });
   const channels = ["--from", "stable", "--to", "beta"];
   expect(await json("release promote", ...channels, ...change)).toMatchObject({ channel: "beta" });

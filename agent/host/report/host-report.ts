@@ -11,13 +11,19 @@ import {
 } from "../../core/formats/report.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { AgentTools } from "../agent-tools.ts";
+import type { HoldRead } from "../../core/schedule/hold.ts";
 import { currentHold } from "../current-hold.ts";
 import { observe } from "../observe.ts";
 import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 import { failedUpdate } from "./failed-update.ts";
 import { holdAlarms, type StatusTools } from "./host-status.ts";
 
-const UNREADABLE_HOLD = { at: null, until: null, reason: null };
+/** A hold as reports have it; of one that cannot be read, nothing but that there is one. */
+function reportedHold(read: Exclude<HoldRead, { kind: "none" }>): Report["hold"] {
+  if (read.kind === "damaged") return { at: null, until: null, reason: null };
+  const { at, until, reason } = read.hold;
+  return { at, until, reason };
+}
 
 /** What making a report takes. */
 export type ReportTools = StatusTools & Pick<AgentTools, "disk">;
@@ -67,7 +73,7 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
     message: reason?.message.slice(0, MAX_REPORT_MESSAGE) ?? null,
     ...{ profile: host.profile, running: host.running, booted: host.booted ?? null },
     ...(waits.length > 0 && { waits }),
-    ...(hold.kind !== "none" && { hold: hold.kind === "held" ? hold.hold : UNREADABLE_HOLD }),
+    ...(hold.kind !== "none" && { hold: reportedHold(hold) }),
     ...(drift && { drift }),
     agentVersion: BUILD.version,
     ...(lastPoll && {

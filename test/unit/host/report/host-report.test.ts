@@ -111,7 +111,7 @@ describe("the report of a host", () => {
 
   test("that waits says what for", async () => {
     const host = new MemoryHost();
-    host.hold = { kind: "held", hold: { at: START, until: null, reason: "audit" } };
+    host.hold = { kind: "held", hold: { at: START, until: null, lasts: 60_000, reason: "audit" } };
     host.publish({ sequence: 7, system: "2" });
     await tick(host.tools, PATIENT);
     const report = await makeReport(host.tools);
