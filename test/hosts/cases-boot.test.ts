@@ -177,3 +177,44 @@ test("a system that is booted and has no agent to judge it is left by the agent 
   );
   expect(await host.readFile("/var/lib/nixos-pull/boot-deadline")).toBeNull();
 });
+
+test("a system that does not come up is tried by one boot, and the next boot is the old one", async () => {
+  const host = await createReleasedHost({
+    loader: "grub",
+    settings: { reboot: { policy: "now", grace: "1s" } },
+  });
+  const second = await host.release({ generation: "2", initInterface: "2", bootFails: true });
+  await host.waitFor(() => !host.isUp, "a trial that does not come up", 300_000);
+  expect(host.console().match(/stage 2 failed/g)).toHaveLength(1);
+  expect(await host.bootDefault()).toBe(host.first);
+  // Whoever presses the reset button has nothing to choose.
+  await host.boot();
+  await host.waitForDenial(second);
+  expect(await host.waitForEvent("ActivationRejected", second)).toMatchObject({
+    code: "BOOT_TRIAL_FAILED",
+  });
+  expect(await host.bootedSystem()).toBe(host.first);
+  expect(await host.end()).toMatchObject({
+    ...{ running: host.first, bootDefault: host.first, profile: host.first },
+    ...{ state: "Idle", denied: [second], rebootPending: false },
+  });
+});
+
+test("a system that was tried becomes the boot default only once it is found healthy", async () => {
+  const host = await createReleasedHost({
+    loader: "grub",
+    settings: { reboot: { policy: "now", grace: "3s" } },
+  });
+  const before = host.bootId();
+  const second = await host.release({ generation: "2", initInterface: "2" });
+  await host.waitForEvent("TrialArmed", second);
+  await host.hold("health");
+  await host.waitForBoot(before);
+  expect(await host.bootedSystem()).toBe(second);
+  await host.waitForState("Verifying");
+  expect(await host.bootDefault()).toBe(host.first);
+  expect((await host.profile())?.toplevel).toBe(host.first);
+  await host.letGo("health");
+  await expectCommitted(host, second);
+  expect(await host.bootDefault()).toBe(second);
+});
