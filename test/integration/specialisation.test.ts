@@ -14,15 +14,25 @@ test("a specialisation is published, activated, shown, and activated again after
   ]);
   expect(missing.exitCode).toBe(8);
   expect(missing.stderr).toMatch(/SPECIALISATION_MISSING: web1: .*loud.*, found debug/);
-  await operator.publish({ web1: first }, "--specialisation", "web1=debug");
+  const published = await operator.publish({ web1: first }, "--specialisation", "web1=debug");
+  const shown = `${first}, specialisation debug`;
+  expect(published.stdout).toMatch(new RegExp(`^web1 .* ${shown}$`, "m"));
+  const show = ["release", "show", "-m", operator.mirror];
+  expect((await nixosPull(show)).stdout).toMatch(new RegExp(`^web1 .* ${shown}$`, "m"));
+  const json = JSON.parse((await nixosPull([...show, "--json"])).stdout);
+  expect(json).toMatchObject({ hosts: [{ toplevel: first, specialisation: "debug" }] });
   const mirrors = [`file://${operator.mirror}`];
   const host = await createHost({ mirrors, publicKeys: [operator.publicKey] });
-  expect(await host.run("apply")).toMatchObject({ exitCode: 0 });
+  expect((await host.run("check")).stdout).toContain(`would be applied: switch ${shown}\n`);
+  expect(await host.run("apply")).toMatchObject({
+    exitCode: 0,
+    stdout: `Applied release 1 of stable: switch ${shown}\n`,
+  });
   const log = await host.switchLog();
   expect(log).toEqual([expect.stringMatching(/^test .*-1-debug$/), `boot ${first}`]);
   const { value } = await host.json("status");
   expect(value).toMatchObject({ running: first, specialisation: "debug", drift: null });
-  expect((await host.run("status")).stdout).toContain(`${first}, specialisation debug`);
+  expect((await host.run("status")).stdout).toContain(shown);
 
   // A boot starts the system itself.
   const current = join(host.root, "run/current-system");

@@ -72,8 +72,18 @@ export function describeActivation({
   toplevel,
   specialisation,
 }: Pick<Release, "mode" | "toplevel" | "specialisation">): string {
-  const suffix = specialisation === undefined ? "" : `, specialisation ${specialisation}`;
-  return `${mode} ${toplevel}${suffix}`;
+  return `${mode} ${describeSystem({ toplevel, specialisation })}`;
+}
+
+/** A system, and the specialisation of it that is to run, if one is. */
+export function describeSystem({
+  toplevel,
+  specialisation,
+}: {
+  readonly toplevel: string;
+  readonly specialisation?: string | null | undefined;
+}): string {
+  return specialisation ? `${toplevel}, specialisation ${specialisation}` : toplevel;
 }
 
 /** What a poll found, and what follows from it: the part that `check` and `apply` share. */

@@ -6,6 +6,7 @@ import {
   hostnameSchema,
   positionOf,
   sha256Schema,
+  specialisationSchema,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
@@ -63,6 +64,13 @@ export const hostSystemSchema = z.strictObject({
   hostname: hostnameSchema,
   toplevel: storePathSchema,
   mode: z.enum(ACTIVATION_MODES),
+});
+
+/** The same with what of it runs. */
+export const runSystemSchema = hostSystemSchema.extend({
+  specialisation: specialisationSchema
+    .nullable()
+    .describe("the specialisation of it that the host is to run; null for the system itself"),
 });
 
 /** A release as a whole. */

@@ -3,7 +3,8 @@ import { describePosition, releaseSchema } from "../../core/formats/manifest.ts"
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./difference.ts";
-import { bytesSchema, countSchema, hostSystemSchema, printJson, releaseShape } from "./json.ts";
+import { describeSystem } from "./finding.ts";
+import { bytesSchema, countSchema, printJson, releaseShape, runSystemSchema } from "./json.ts";
 import { counted, formatBytes, formatTable, note, printLine } from "./output.ts";
 
 /** What `publish` and the commands of `release` that change one print for `--json`. */
@@ -17,7 +18,7 @@ export const publishedSchema = z.strictObject({
   hosts: z
     .array(
       z.strictObject({
-        ...hostSystemSchema.shape,
+        ...runSystemSchema.shape,
         paths: countSchema,
         closureSize: bytesSchema,
         archive: releaseSchema.shape.archive,
@@ -62,7 +63,7 @@ export function printPublished(
           host.mode,
           counted(host.paths, "path"),
           `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
-          host.toplevel,
+          describeSystem(host),
         ]),
       ),
     );

@@ -19,10 +19,11 @@ import { RootDirectory } from "../../effects/files/root-directory.ts";
 import { manifestFile } from "../../operator/mirror/mirror-reader.ts";
 import { readEnvelopeFile } from "../../operator/channel/sign-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
+import { describeSystem } from "../display/finding.ts";
 import {
-  hostSystemSchema,
   printJson,
   releaseShape,
+  runSystemSchema,
   timeSchema,
   releaseJson,
 } from "../display/json.ts";
@@ -41,7 +42,7 @@ const showSchema = z.strictObject({
   rollout: rolloutSchema.nullable(),
   hosts: z.array(
     z.strictObject({
-      ...hostSystemSchema.shape,
+      ...runSystemSchema.shape,
       groups: z.array(z.string()),
       turn: z
         .union([z.strictObject({ at: timeSchema }), z.strictObject({ waits: z.string() })])
@@ -87,6 +88,7 @@ async function show(options: OptionsOf<typeof definition>): CommandResult {
       rollout: manifest.rollout ?? null,
       hosts: turns.map(([hostname, entry, turn]) => ({
         ...{ hostname, toplevel: entry.toplevel, mode: activationOf(manifest, entry).mode },
+        specialisation: activationOf(manifest, entry).specialisation ?? null,
         ...{ groups: entry.groups ?? [], turn },
       })),
     });
@@ -116,7 +118,7 @@ async function show(options: OptionsOf<typeof definition>): CommandResult {
         activationOf(manifest, entry).mode,
         (entry.groups ?? []).map((group) => `@${group}`).join(" "),
         "at" in turn ? turn.at : turn.waits,
-        entry.toplevel,
+        describeSystem({ ...activationOf(manifest, entry), toplevel: entry.toplevel }),
       ]),
     ),
   );

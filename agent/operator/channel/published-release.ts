@@ -11,6 +11,8 @@ export interface PublishedHost {
   readonly paths: number;
   readonly archive: HostEntry["archive"];
   readonly mode: ActivationMode;
+  /** The specialisation of the system that the host is to run; null for the system itself. */
+  readonly specialisation: string | null;
   /** True if the mirror had the archive already. */
   readonly reused: boolean;
 }

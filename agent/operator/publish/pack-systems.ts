@@ -49,7 +49,8 @@ export async function packSystems(packing: Packing): Promise<Record<string, Publ
       const toplevel = toplevels.get(hostname) ?? "";
       const found = packed.get(toplevel);
       const mode = activation?.mode ?? options.mode;
-      return found ? [[hostname, { toplevel, mode, ...found }]] : [];
+      const specialisation = activation?.specialisation ?? null;
+      return found ? [[hostname, { toplevel, mode, specialisation, ...found }]] : [];
     }),
   );
 }

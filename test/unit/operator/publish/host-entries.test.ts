@@ -35,7 +35,7 @@ describe("the entries of a new release", () => {
     const packed = { toplevel, closureSize, archive, paths: 3, mode: "boot", reused: false };
     const hosts = [{ hostname: "web2", source: { kind: "storePath", path: toplevel } }] as const;
     const entries = hostEntries({ ...NOTHING, hosts }, CURRENT, {
-      web2: { ...packed, mode: "boot" },
+      web2: { ...packed, mode: "boot", specialisation: null },
     });
     expect(entries).toEqual({
       web2: {
