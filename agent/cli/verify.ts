@@ -253,8 +253,8 @@ async function isFile(path: string): Promise<boolean> {
 }
 
 async function verifyFile(file: string, options: Options): CommandResult {
-  const { bytes, envelope } = await readSignedFile(fileNamed(file));
-  if (envelope.payloadType === REPORT_PAYLOAD_TYPE) {
+  const { bytes, payloadType } = await readSignedFile(fileNamed(file));
+  if (payloadType === REPORT_PAYLOAD_TYPE) {
     // One key: with several, one host could speak in another's name.
     const [key, ...others] = options.publicKey.map(parsePublicKey);
     if (!key || others.length > 0) {

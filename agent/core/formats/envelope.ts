@@ -174,6 +174,14 @@ export function openEnvelope(
   return { payload, digest: sha256Hex(payload), signedBy: [...voices.values()] };
 }
 
+/** What an envelope carries, in the least memory. Nothing is verified. Throws ENVELOPE_INVALID. */
+export function unverifiedPayload(bytes: Uint8Array): { payloadType: string; payload: Buffer } {
+  const { payloadType, payload: base64 } = readEnvelopeParts(bytes);
+  const payload = Buffer.allocUnsafeSlow(decodedLength(base64));
+  decodeBase64(base64, payload);
+  return { payloadType, payload };
+}
+
 /** Whom signatures claim to be by. Names that nobody here knows are not repeated. */
 function claimed(signatures: EnvelopeParts["signatures"], known: readonly PublicKey[]): string {
   if (signatures.length === 0) return "no signature at all";

@@ -16,6 +16,9 @@ const MAX_BYTES_PER_CHARACTER = 6;
 /** Longest key of an object, characters. */
 const MAX_KEY_LENGTH = 200;
 
+/** Longest name of a member that may have any name, such as a host's, characters. */
+const MAX_MEMBER_LENGTH = 253;
+
 /** All methods throw what `complain` makes. */
 export class JsonReader {
   readonly #bytes: Buffer;
@@ -47,6 +50,24 @@ export class JsonReader {
       left.delete(key);
       if (!this.#takes(COLON)) throw this.unexpected(part, "a colon");
       read();
+    } while (this.#takes(COMMA));
+    if (!this.#takes(CLOSE_OBJECT)) throw this.unexpected(part, "a comma or the object's end");
+  }
+
+  /** An object of at most `max` members with any names, each once; `read` reads their values. */
+  members(part: string, max: number, read: (name: string) => unknown): void {
+    if (!this.#takes(OPEN_OBJECT)) throw this.unexpected(part, "an object");
+    if (this.#takes(CLOSE_OBJECT)) return;
+    const names = new Set<string>();
+    do {
+      if (names.size >= max) throw this.unexpected(part, `at most ${max} members`);
+      this.#peek();
+      const at = this.#at;
+      const name = this.text(part, MAX_MEMBER_LENGTH);
+      if (names.has(name)) throw this.unexpected(part, "each name once,", at);
+      names.add(name);
+      if (!this.#takes(COLON)) throw this.unexpected(part, "a colon");
+      read(name);
     } while (this.#takes(COMMA));
     if (!this.#takes(CLOSE_OBJECT)) throw this.unexpected(part, "a comma or the object's end");
   }
@@ -93,6 +114,14 @@ export class JsonReader {
     const value = to === null ? undefined : this.#parse(from, to);
     if (value === undefined) throw this.unexpected(part, `a value of at most ${maxBytes} bytes`);
     return value;
+  }
+
+  /** Any value, which is passed over: whether its inside is JSON is not looked at. */
+  skip(part: string): void {
+    this.#peek();
+    const to = this.#valueEnd(this.#at, this.#bytes.length);
+    if (to === null || to === this.#at) throw this.unexpected(part, "a value");
+    this.#at = to;
   }
 
   /** Nothing but white space may be left. */

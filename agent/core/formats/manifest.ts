@@ -129,7 +129,7 @@ const turnSchema = z.union([z.literal("now"), z.strictObject({ held: reasonSchem
   error: 'expected "now" or { held: REASON }',
 });
 
-const hostSchema = z.strictObject({
+export const hostSchema = z.strictObject({
   ...system,
   activation: activationSchema.partial().optional(),
   /** What a rollout may call this host by, beside its name. */
@@ -349,7 +349,8 @@ export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManif
 }
 
 /**
- * Parses a payload, whoever signed it; hosts go through `readManifest`. Throws
+ * Parses a payload whose signatures were verified, or that was just made. It may take many times
+ * the memory of its bytes: what nobody verified is for `parseUnverified`. Throws
  * MANIFEST_INVALID, FORMAT_UNSUPPORTED.
  */
 export function parseManifest(payload: Uint8Array): Manifest {
@@ -364,19 +365,22 @@ export function parseManifest(payload: Uint8Array): Manifest {
   if (typeof hosts === "object" && hosts !== null && Object.hasOwn(hosts, "__proto__")) {
     throw new PullError("MANIFEST_INVALID", 'hosts: expected a hostname, found "__proto__"');
   }
-  const version = (json as { formatVersion?: unknown } | null)?.formatVersion;
-  if (typeof version === "number" && version > MANIFEST_FORMAT_VERSION) {
-    throw new PullError(
-      "FORMAT_UNSUPPORTED",
-      `expected manifest format ${MANIFEST_FORMAT_VERSION}, found ${version}; ` +
-        "this host needs a newer nixos-pull",
-    );
-  }
+  expectKnownFormat((json as { formatVersion?: unknown } | null)?.formatVersion);
   const parsed = manifestSchema.safeParse(json);
   if (!parsed.success) {
     throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
   }
   return parsed.data;
+}
+
+/** Throws FORMAT_UNSUPPORTED if a payload names a newer format version than this one. */
+export function expectKnownFormat(version: unknown): void {
+  if (typeof version !== "number" || version <= MANIFEST_FORMAT_VERSION) return;
+  throw new PullError(
+    "FORMAT_UNSUPPORTED",
+    `expected manifest format ${MANIFEST_FORMAT_VERSION}, found ${version}; ` +
+      "this host needs a newer nixos-pull",
+  );
 }
 
 /** Serialises a manifest for signing; hosts sorted, so that the same input gives the same bytes. */

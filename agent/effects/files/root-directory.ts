@@ -13,13 +13,18 @@ import {
 } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import { sanitize } from "../../core/text/sanitize.ts";
 import { syncDirectory } from "./durable-file.ts";
 import { hasErrorCode, ifMissing, isNotFound } from "./missing-file.ts";
+import { readOpenFile } from "./regular-file.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants;
 
 /** More entries than this in one directory are not listed: a stick could have millions. */
 const MAX_ENTRIES = 1_000_000;
+
+/** Longest name that messages show, characters. */
+const MAX_SHOWN_NAME = 1_000;
 
 /** Trees of this program have far fewer levels. */
 const MAX_LEVELS = 64;
@@ -75,9 +80,12 @@ export class RootDirectory {
     await mkdir(this.path, { recursive: true });
   }
 
-  /** The place of `relative` for messages. Nothing is checked, so nothing may be opened by it. */
+  /**
+   * The place of `relative` for messages. Nothing is checked, so nothing may be opened by it. The
+   * name may be somebody else's, so it is shown on one line.
+   */
   nameOf(relative: string): string {
-    return relative === "" ? this.path : join(this.path, relative);
+    return relative === "" ? this.path : join(this.path, sanitize(relative, MAX_SHOWN_NAME));
   }
 
   /**
@@ -86,7 +94,7 @@ export class RootDirectory {
    */
   async pathOf(relative: string): Promise<string> {
     await this.#inDirectory(namesOf(relative), () => Promise.resolve());
-    return this.nameOf(relative);
+    return join(this.path, relative);
   }
 
   /**
@@ -95,7 +103,7 @@ export class RootDirectory {
    */
   within<T>(relative: string, use: (root: RootDirectory) => Promise<T>): Promise<T> {
     return this.#withDirectory(namesOf(relative), (directory) =>
-      use(new RootDirectory(this.nameOf(relative), directory)),
+      use(new RootDirectory(join(this.path, relative), directory)),
     );
   }
 
@@ -170,17 +178,8 @@ export class RootDirectory {
   async readFile(relative: string, maxBytes: number): Promise<Buffer> {
     const file = await this.openFile(relative);
     try {
-      const pieces: Buffer[] = [];
-      let length = 0;
-      for (;;) {
-        // One byte more than is allowed tells a longer file, also one that grows.
-        const buffer = Buffer.allocUnsafe(Math.min(64 * 1024, maxBytes + 1 - length));
-        const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
-        if (bytesRead === 0) return Buffer.concat(pieces, length);
-        length += bytesRead;
-        if (length > maxBytes) throw this.#tooLong(relative, maxBytes);
-        pieces.push(buffer.subarray(0, bytesRead));
-      }
+      const name = this.nameOf(relative);
+      return await readOpenFile(file, { name, maxBytes, code: "UNSAFE_FILE" });
     } finally {
       await file.close();
     }
@@ -409,10 +408,6 @@ export class RootDirectory {
         "nothing was followed or changed there: look who put it there, and remove it",
       cause,
     );
-  }
-
-  #tooLong(relative: string, maxBytes: number): PullError {
-    return unsafe(`${this.nameOf(relative)}: expected at most ${maxBytes} bytes, found more`);
   }
 }
 

@@ -10,10 +10,10 @@ import {
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
-import { RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
+import { MAX_MANIFEST_BYTES, RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
 import { releaseIn, retainedBefore, type FoundRelease } from "./release-before.ts";
 import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
-import { MAX_ENVELOPE_BYTES, readSignedFile } from "./sign-release.ts";
+import { readSignedFile } from "./sign-release.ts";
 
 /** Which releases are compared. */
 export interface Comparison {
@@ -46,7 +46,7 @@ export async function compareReleases(comparison: Comparison): Promise<ComparedR
   const { mirror, channel, from, to, draft, publicKeys } = comparison;
   const retained = new RetainedReleases(new RootDirectory(mirror));
   const source = new DirectoryMirror(pathToFileURL(mirror).href, {
-    manifestBytes: MAX_ENVELOPE_BYTES,
+    manifestBytes: MAX_MANIFEST_BYTES,
   });
   const inForce = async (): Promise<Uint8Array> => {
     const answer = await source.readManifest(channel);
@@ -99,7 +99,7 @@ async function retainedAt(
 ): Promise<Uint8Array> {
   const all = await retained.releases(channel);
   const found = all.find(({ position }) => comparePositions(position, wanted) === 0);
-  if (found) return found.envelope;
+  if (found) return retained.read(found.file);
   const known = all.map(({ position }) => describePosition(position)).join(", ");
   throw new PullError(
     "PUBLISH_FAILED",

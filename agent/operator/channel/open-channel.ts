@@ -4,10 +4,10 @@ import {
   comparePositions,
   describePosition,
   positionOf,
-  type Manifest,
   type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
+import { placeUnverified, type ManifestPlace } from "../../core/formats/manifest-reader.ts";
 import type { Clock } from "../../core/ports.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { placeOf } from "../../core/release/release-history.ts";
@@ -147,9 +147,11 @@ export async function reservedPlaces(
 }
 
 /** The drafts on the mirror; none, with a warning, if something else lies among them. */
-async function draftsOn({ writer, onWarning }: OpenChannel): Promise<Manifest[]> {
+async function draftsOn({ writer, onWarning }: OpenChannel): Promise<ManifestPlace[]> {
   try {
-    return (await writer.retained.drafts()).map(({ manifest }) => manifest);
+    const places: ManifestPlace[] = [];
+    for await (const { payload } of writer.retained.drafts()) places.push(placeUnverified(payload));
+    return places;
   } catch (error) {
     if (!(error instanceof PullError)) throw error;
     onWarning(`drafts on the mirror reserve no number: ${error.code}: ${error.message}`);

@@ -1,9 +1,11 @@
 import { PullError } from "../../core/errors.ts";
-import { openEnvelope, parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
-import { parseManifest, type Manifest } from "../../core/formats/manifest.ts";
+import { openEnvelope, unverifiedPayload, type TrustPolicy } from "../../core/formats/envelope.ts";
+import type { Manifest } from "../../core/formats/manifest.ts";
+import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import { describeKnown, placeOf } from "../../core/release/release-history.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { digestIn } from "../mirror/retained-releases.ts";
 import type { SeenRelease } from "./seen-difference.ts";
 
 /** A release that was found somewhere, with its envelope; whoever signed it. */
@@ -13,8 +15,8 @@ export interface FoundRelease extends SeenRelease {
 
 /** The release in an envelope, whoever signed it. Throws ENVELOPE_INVALID, MANIFEST_INVALID. */
 export function releaseIn(envelope: Uint8Array): FoundRelease {
-  const payload = Buffer.from(parseEnvelope(envelope).payload, "base64");
-  return { manifest: parseManifest(payload), digest: sha256Hex(payload), envelope };
+  const { payload } = unverifiedPayload(envelope);
+  return { manifest: parseUnverified(payload), digest: sha256Hex(payload), envelope };
 }
 
 /**
@@ -43,10 +45,10 @@ export async function retainedBefore(
 ): Promise<FoundRelease | null> {
   const last = history.releases.at(-1);
   if (!last) return null;
-  for (const { envelope } of await retained.releases(channel)) {
+  for (const { file } of await retained.releases(channel)) {
+    const envelope = await retained.read(file);
     try {
-      const release = releaseIn(envelope);
-      if (release.digest === last.digest) return release;
+      if (digestIn(envelope) === last.digest) return releaseIn(envelope);
     } catch (error) {
       if (!(error instanceof PullError)) throw error;
     }

@@ -2,17 +2,21 @@ import {
   addSignature,
   encodeEnvelope,
   parseEnvelope,
+  unverifiedPayload,
   signedBytesOf,
   RELEASE_PAYLOAD_TYPE,
   type Envelope,
   type TrustPolicy,
 } from "../../core/formats/envelope.ts";
+import { readEnvelopeParts } from "../../core/formats/envelope-reader.ts";
 import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
-import { parseManifest, positionOf, type Manifest } from "../../core/formats/manifest.ts";
+import { positionOf, type Manifest } from "../../core/formats/manifest.ts";
+import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import { isNotFound } from "../../effects/files/missing-file.ts";
 import { readOpenFile } from "../../effects/files/regular-file.ts";
 import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/root-directory.ts";
+import { MAX_MANIFEST_BYTES } from "../mirror/retained-releases.ts";
 import { manifestFile } from "../mirror/mirror-reader.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { ArchiveSource } from "../mirror/read-contents.ts";
@@ -25,9 +29,6 @@ import {
 import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
-
-/** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
-export const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
 
 /** The release that a difference is shown from, and where the archives of both are. */
 export interface Against {
@@ -72,16 +73,16 @@ export interface SignedRelease {
 export async function readSignedFile({
   root,
   name,
-}: FileBelow): Promise<{ bytes: Buffer; envelope: Envelope }> {
+}: FileBelow): Promise<{ bytes: Buffer; payloadType: string }> {
   const path = root.nameOf(name);
   const file = await root.openFile(name).catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
     throw new PullError("USAGE", `${path}: expected a signed file, found none`, { cause });
   });
   try {
-    const bounds = { maxBytes: MAX_ENVELOPE_BYTES, code: "ENVELOPE_INVALID" } as const;
+    const bounds = { maxBytes: MAX_MANIFEST_BYTES, code: "ENVELOPE_INVALID" } as const;
     const bytes = await readOpenFile(file, { name: path, ...bounds });
-    return { bytes, envelope: parseEnvelope(bytes) };
+    return { bytes, payloadType: readEnvelopeParts(bytes).payloadType };
   } finally {
     await file.close();
   }
@@ -94,14 +95,17 @@ export async function readSignedFile({
 export async function readEnvelopeFile(
   file: FileBelow,
 ): Promise<{ bytes: Buffer; envelope: Envelope; manifest: Manifest }> {
-  const { bytes, envelope } = await readSignedFile(file);
-  if (envelope.payloadType !== RELEASE_PAYLOAD_TYPE) {
+  const { bytes } = await readSignedFile(file);
+  const { payloadType, payload } = unverifiedPayload(bytes);
+  if (payloadType !== RELEASE_PAYLOAD_TYPE) {
     throw new PullError(
       "PAYLOAD_TYPE_WRONG",
-      `${file.root.nameOf(file.name)}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(envelope.payloadType)}`,
+      `${file.root.nameOf(file.name)}: expected payload type ${RELEASE_PAYLOAD_TYPE}, found ${JSON.stringify(payloadType)}`,
     );
   }
-  return { bytes, envelope, manifest: parseManifest(Buffer.from(envelope.payload, "base64")) };
+  // Before the envelope becomes text, which takes as much memory once more.
+  const manifest = parseUnverified(payload);
+  return { bytes, manifest, envelope: parseEnvelope(bytes) };
 }
 
 /** The envelope with the signature of each signer added. Throws SIGNER_FAILED. */

@@ -7,6 +7,9 @@ import {
   positionOf,
   systemsOf,
 } from "../../core/formats/manifest.ts";
+import { unverifiedPayload } from "../../core/formats/envelope.ts";
+import { placeUnverified } from "../../core/formats/manifest-reader.ts";
+import { sha256Hex } from "../../core/formats/sha256.ts";
 import { ancestryOf, describeKnown } from "../../core/release/release-history.ts";
 import { packedAlso, packedOnly, type PackedHost } from "../../core/formats/stick-contents.ts";
 import { ArchiveCopy, type WantedArchive } from "./archive-copy.ts";
@@ -19,7 +22,7 @@ import { MirrorReader } from "./mirror-reader.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { pruneOpened } from "./prune-mirror.ts";
-import { digestIn, manifestIn } from "./retained-releases.ts";
+import { digestIn } from "./retained-releases.ts";
 
 /**
  * Copies the releases in force from a mirror into a directory, archives first and each manifest
@@ -85,7 +88,8 @@ async function expectNoNewer(
   let current;
   try {
     // Whoever signed it: a manifest that may be newer is not replaced.
-    current = { position: positionOf(manifestIn(envelope)), digest: digestIn(envelope) };
+    const { payload } = unverifiedPayload(envelope);
+    current = { position: positionOf(placeUnverified(payload)), digest: sha256Hex(payload) };
   } catch {
     return; // Hosts cannot read it either.
   }
@@ -247,7 +251,7 @@ async function forgetContents(writer: MirrorWriter): Promise<void> {
     const digest = envelope && digestOrNull(envelope);
     if (digest !== null) digests.add(digest);
     for (const release of await writer.retained.releases(channel)) {
-      const known = digestOrNull(release.envelope);
+      const known = digestOrNull(await writer.retained.read(release.file));
       if (known !== null) digests.add(known);
     }
   }

@@ -18,16 +18,13 @@ import { ifMissing } from "../../effects/files/missing-file.ts";
 import { RootDirectory } from "../../effects/files/root-directory.ts";
 import { lockFile, type ProcessLock } from "../../effects/process/process-lock.ts";
 import { readArchiveIndex, readContents } from "./read-contents.ts";
-import { RetainedReleases } from "./retained-releases.ts";
+import { MAX_MANIFEST_BYTES, RetainedReleases } from "./retained-releases.ts";
 
 /** The publisher's own part of a mirror, which no host reads. */
 export const PUBLISHER = ".publish";
 
 /** The lock between those who read and write a mirror's directory. */
 export const LOCK = `${PUBLISHER}/lock`;
-
-/** As long as an envelope may be: hosts' shorter limit is not for the publisher's own mirror. */
-export const MAX_MANIFEST_BYTES = 256 * 1024 * 1024;
 
 /**
  * A mirror directory that is looked at, such as for `--dry-run`: nothing in it is opened for

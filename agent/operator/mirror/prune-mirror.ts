@@ -7,6 +7,7 @@ import {
   type Manifest,
   type ReleasedSystem,
 } from "../../core/formats/manifest.ts";
+import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import { packedHosts, type StickContents } from "../../core/formats/stick-contents.ts";
 import type { Clock } from "../../core/ports.ts";
 import { MirrorReader, archiveFile, thinFile } from "./mirror-reader.ts";
@@ -152,8 +153,8 @@ async function olderReleases(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
     const places = keep - (current ? 1 : 0);
-    for (const [at, { envelope, position, file }] of older.entries()) {
-      const isKept = at < places && (await needs.addIfComplete(envelope));
+    for (const [at, { position, file }] of older.entries()) {
+      const isKept = at < places && (await needs.addIfComplete(file));
       if (!isKept) forgotten.push({ channel, sequence: position.sequence, draft: false, file });
     }
   }
@@ -168,7 +169,8 @@ async function pastDrafts(
   clock: Clock,
 ): Promise<ForgottenRelease[]> {
   const past: ForgottenRelease[] = [];
-  for (const { manifest, file } of await mirror.retained.drafts()) {
+  for await (const { payload, file } of mirror.retained.drafts()) {
+    const manifest = parseUnverified(payload);
     const { channel, sequence, expiresAt } = manifest;
     const current = inForce.get(channel)?.manifest;
     const isPast =
@@ -257,7 +259,9 @@ class ArchiveNeeds {
   }
 
   /** Whether an older release can still be served. If so, adds what it needs. */
-  async addIfComplete(envelope: Uint8Array): Promise<boolean> {
+  async addIfComplete(file: string): Promise<boolean> {
+    // A link there is an error; what a file holds is not.
+    const envelope = await this.#mirror.retained.read(file);
     const archives = new Set<string>();
     const patches = new Set<string>();
     try {

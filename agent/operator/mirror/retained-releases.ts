@@ -1,21 +1,24 @@
 import { PullError } from "../../core/errors.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
-import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
+import { unverifiedPayload, type TrustPolicy } from "../../core/formats/envelope.ts";
 import {
   channelSchema,
   comparePositions,
   describePosition,
-  parseManifest,
   positionOf,
   readManifest,
   type Manifest,
   type Position,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
+import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import type { RootDirectory } from "../../effects/files/root-directory.ts";
 
-/** Longest envelope that is read: that of 100,000 hosts has about 60 MB. */
-const MAX_ENVELOPE_BYTES = 256 * 1024 * 1024;
+/**
+ * Longest envelope of a release or draft that is read. Hosts read 32 MiB unless
+ * `limits.manifestBytes` says more, which the greatest fleets need: 100,000 hosts take 60 MB.
+ */
+export const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
 
 /** Where they lie, below the mirror's directory. */
 const RELEASES = ".publish/releases";
@@ -28,8 +31,6 @@ const DRAFT_NAME = /^[0-9a-f]{64}\.json$/;
 export interface RetainedRelease {
   readonly channel: string;
   readonly position: Position;
-  /** The bytes that were published. */
-  readonly envelope: Buffer;
   /** Where the envelope is kept, below the mirror's directory. */
   readonly file: string;
 }
@@ -60,8 +61,9 @@ export class RetainedReleases {
   }
 
   /**
-   * The releases of a channel, newest first, whoever signed them. Throws UNSAFE_FILE if a link or
-   * something else lies where one of them belongs.
+   * The releases of a channel, newest first, by their files' names. What these hold is read one by
+   * one (`read`): many long files must not be in memory at once. A file that is too long is none of
+   * them. Throws UNSAFE_FILE if a link or something else lies where one of them belongs.
    */
   async releases(channel: string): Promise<RetainedRelease[]> {
     const directory = `${RELEASES}/${channel}`;
@@ -70,11 +72,19 @@ export class RetainedReleases {
       const numbers = /^(\d{1,15})-(\d{1,15})\.json$/.exec(name);
       if (!numbers) continue;
       const file = `${directory}/${name}`;
-      const envelope = await this.#mirror.readFile(file, MAX_ENVELOPE_BYTES);
+      if (await this.#isTooLong(file)) continue;
       const position = { epoch: Number(numbers[1]), sequence: Number(numbers[2]) };
-      found.push({ channel, position, envelope, file });
+      found.push({ channel, position, file });
     }
     return found.sort((a, b) => comparePositions(b.position, a.position));
+  }
+
+  /**
+   * The envelope of a release or draft, as it was published, whoever signed it. Throws UNSAFE_FILE
+   * if a link, something else or a longer file lies there.
+   */
+  async read(file: string): Promise<Buffer> {
+    return this.#mirror.readFile(file, MAX_MANIFEST_BYTES);
   }
 
   /**
@@ -83,7 +93,8 @@ export class RetainedReleases {
    */
   async signedReleases(channel: string, trust: TrustPolicy): Promise<SignedManifest[]> {
     const found: SignedManifest[] = [];
-    for (const { envelope } of await this.releases(channel)) {
+    for (const { file } of await this.releases(channel)) {
+      const envelope = await this.read(file);
       try {
         found.push(readManifest(envelope, trust));
       } catch (error) {
@@ -93,19 +104,17 @@ export class RetainedReleases {
     return found;
   }
 
-  /** All drafts, with the files that hold them. */
-  async drafts(): Promise<{ manifest: Manifest; file: string }[]> {
-    const found: { manifest: Manifest; file: string }[] = [];
+  /** All drafts, one after the other: the bytes of their manifests, not verified, and their files. */
+  async *drafts(): AsyncGenerator<{ payload: Buffer; file: string }> {
     for (const channel of await this.#channelsIn(DRAFTS)) {
       const directory = `${DRAFTS}/${channel}`;
       for (const { name } of await this.#mirror.listIfExists(directory)) {
         if (!DRAFT_NAME.test(name)) continue;
         const file = `${directory}/${name}`;
-        const envelope = await this.#mirror.readFile(file, MAX_ENVELOPE_BYTES);
-        found.push({ manifest: manifestIn(envelope), file });
+        if (await this.#isTooLong(file)) continue;
+        yield { payload: unverifiedPayload(await this.read(file)).payload, file };
       }
     }
-    return found;
   }
 
   /** Channels that have retained releases. */
@@ -116,6 +125,12 @@ export class RetainedReleases {
   /** Removes a release or draft, by its file. */
   async forget(file: string): Promise<void> {
     if (await this.#mirror.removeRegularFile(file)) await this.#mirror.syncParent(file);
+  }
+
+  /** Whether it cannot be a release of ours. Throws UNSAFE_FILE for what is no regular file. */
+  async #isTooLong(file: string): Promise<boolean> {
+    const found = await this.#mirror.statFile(file);
+    return found !== null && found.size > MAX_MANIFEST_BYTES;
   }
 
   async #channelsIn(directory: string): Promise<string[]> {
@@ -131,13 +146,12 @@ export class RetainedReleases {
 
 /** The manifest in an envelope, whoever signed it. Throws ENVELOPE_INVALID, MANIFEST_INVALID. */
 export function manifestIn(envelope: Uint8Array): Manifest {
-  return parseManifest(Buffer.from(parseEnvelope(envelope).payload, "base64"));
+  return parseUnverified(unverifiedPayload(envelope).payload);
 }
 
 /** The digest that names a release: sha256 of its envelope's payload. Throws ENVELOPE_INVALID. */
 export function digestIn(envelope: Uint8Array): string {
-  const payload = Buffer.from(parseEnvelope(envelope).payload, "base64");
-  return sha256Hex(payload);
+  return sha256Hex(unverifiedPayload(envelope).payload);
 }
 
 /** The retained release at a position. Throws PUBLISH_FAILED if there is none. */

@@ -1,5 +1,5 @@
 import { createHash } from "node:crypto";
-import { readFile, readdir, stat, writeFile } from "node:fs/promises";
+import { mkdir, readFile, readdir, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
 import { gzipSync } from "node:zlib";
@@ -35,8 +35,10 @@ beforeAll(async () => {
   server.close();
 });
 
-/** Runs a host command; gives the most memory that it ever had (proc(5), VmHWM). */
-async function peakOf(args: readonly string[]): Promise<Outcome & { peak: number }> {
+/** Runs a command; gives the most memory that it ever had (proc(5), VmHWM), too. */
+async function withPeak<T>(
+  run: (env: Record<string, string>) => Promise<T>,
+): Promise<T & { peak: number }> {
   const [script, result] = ["peak.mjs", "peak"].map((name) => join(world.directory, name));
   if (!script || !result) throw new Error("expected two names");
   await writeFile(
@@ -46,11 +48,14 @@ async function peakOf(args: readonly string[]): Promise<Outcome & { peak: number
       writeFileSync(${JSON.stringify(result)}, readFileSync("/proc/self/status"));
     });`,
   );
-  const outcome = await world.apply(args, {
-    NODE_OPTIONS: `--import=${pathToFileURL(script).href}`,
-  });
+  const outcome = await run({ NODE_OPTIONS: `--import=${pathToFileURL(script).href}` });
   const peak = /^VmHWM:\s+(\d+) kB$/m.exec(await readFile(result, "utf8"))?.[1];
   return { ...outcome, peak: Number(peak) * 1024 };
+}
+
+/** Runs a host command. */
+function peakOf(args: readonly string[]): Promise<Outcome & { peak: number }> {
+  return withPeak((env) => world.apply(args, env));
 }
 
 /** Refuses with `code`, with little memory and few words. */
@@ -195,5 +200,96 @@ describe("an index by a thief of the release key costs little memory", () => {
     const size = await nameIndex(`${rest}${filled(" ", 256 * 1024 * 1024)}`, 9);
     // A megabyte and 64 times its compressed size are unpacked at most.
     await refusesCheaply("INDEX_INVALID", 64 * size, { command: "apply" });
+  });
+});
+
+describe("what is not verified costs operators little memory", () => {
+  const PAYLOAD_BYTES = 24_000_000;
+  const counted = (part: (at: number) => string, bytes: number): string =>
+    Array.from({ length: Math.floor(bytes / 12) }, (_, at) => part(at)).join(",");
+
+  const payloads: [string, () => string][] = [
+    ["hosts that are a list", () => `{"hosts":[${filled("{},", PAYLOAD_BYTES)}{}]}`],
+    [
+      "hosts that are empty",
+      () =>
+        `{"formatVersion":1,"channel":"stable","hosts":{${counted((at) => `"h${at}":{}`, PAYLOAD_BYTES)}}}`,
+    ],
+    ["lists in lists", () => filled("[", PAYLOAD_BYTES)],
+    ["keys that no manifest has", () => `{${counted((at) => `"k${at}":0`, PAYLOAD_BYTES)}}`],
+    [
+      "one host's groups",
+      () => `{"formatVersion":1,"hosts":{"web1":{"groups":[${filled("{},", PAYLOAD_BYTES)}{}]}}}`,
+    ],
+    ["checks", () => `{"defaults":{"activation":{"checks":[${filled("{},", PAYLOAD_BYTES)}{}]}}}`],
+  ];
+
+  /** An operator's command; gives its peak of memory. */
+  async function peakOfCommand(
+    args: readonly string[],
+  ): Promise<{ peak: number; stderr: string; exitCode: number | null }> {
+    return withPeak((env) => world.command(args, env));
+  }
+
+  /** The stick, the draft and the commands that read them, with what they say to a bad one. */
+  function commands(): { stick: string; file: string; rows: [string[], RegExp | null][] } {
+    const [stick = "", file = "", memory = ""] = ["stick", "draft.json", "signer.memory"].map(
+      (name) => join(world.directory, name),
+    );
+    const trusted = ["--public-key", world.key.publicKey];
+    return {
+      ...{ stick, file },
+      rows: [
+        [["mirror", world.mirror, stick, ...trusted, "--dry-run"], null],
+        [["sign", file, "--key", world.key.secretFile, "--memory", memory], /MANIFEST_INVALID/],
+        [["verify", file, ...trusted], /SIGNATURE_THRESHOLD/],
+      ],
+    };
+  }
+
+  /** Writes an envelope where each of the commands reads one. */
+  async function place(envelope: string | Buffer): Promise<void> {
+    const { stick, file } = commands();
+    await mkdir(join(stick, "channels", "stable"), { recursive: true });
+    await writeFile(join(stick, "channels", "stable", "manifest.json"), envelope);
+    await writeFile(file, envelope);
+  }
+
+  test.each(payloads)("mirror --dry-run, sign and verify: %s", async (_, make) => {
+    await place(await readFile(world.manifestFile));
+    const baselines: number[] = [];
+    for (const [args] of commands().rows) {
+      const { peak, exitCode, stderr } = await peakOfCommand(args);
+      expect(exitCode, stderr).toBe(0);
+      baselines.push(peak);
+    }
+    const envelope = sealEnvelope(Buffer.from(make()), []);
+    await place(envelope);
+    for (const [at, [args, refused]] of commands().rows.entries()) {
+      const { peak, exitCode, stderr } = await peakOfCommand(args);
+      if (refused) expect(stderr).toMatch(refused);
+      else expect(exitCode, stderr).toBe(0);
+      const before = baselines[at] ?? 0;
+      expect(peak - before, `${args[0]}: ${peak} bytes, ${before} without`).toBeLessThan(
+        1.5 * envelope.length + SLACK_BYTES,
+      );
+      expect(stderr.length).toBeLessThan(MAX_SAID_BYTES);
+    }
+  });
+
+  test("releases that a stick retains are read one after the other, and none that is too long", async () => {
+    const { stick } = commands();
+    const copy = ["mirror", world.mirror, stick, "--public-key", world.key.publicKey];
+    const before = await peakOfCommand(copy);
+    expect(before.exitCode, before.stderr).toBe(0);
+    const size = 60_000_000;
+    for (const at of Array(6).keys()) {
+      const file = join(stick, ".publish", "releases", "stable", `0-${at + 10}.json`);
+      await writeFile(file, "");
+      await truncate(file, at === 5 ? 10 * size : size);
+    }
+    const { peak, exitCode, stderr } = await peakOfCommand([...copy, "--keep", "3"]);
+    expect(exitCode, stderr).toBe(0);
+    expect(peak - before.peak).toBeLessThan(1.5 * size + SLACK_BYTES);
   });
 });

@@ -1,4 +1,4 @@
-import { appendFile } from "node:fs/promises";
+import { appendFile, mkdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import type { CommandOutput } from "../../support/nixos-pull.ts";
@@ -62,6 +62,24 @@ describe("a terminal shows text and does not obey it", () => {
     for (const args of [["apply"], ["apply", "--json"]]) {
       expectHarmless(await world.host(args));
     }
+  });
+
+  test("of a name on a stick, which makes no line of its own either", async () => {
+    const stick = join(world.directory, "named-stick");
+    const forged = "nixos-pull: all archives verified";
+    const names = [`x\n${forged} in .publish`, `${HOSTILE}\n${forged}`];
+    await mkdir(join(stick, ".publish", "incoming"), { recursive: true });
+    for (const name of names) {
+      await writeFile(join(stick, ".publish", name), "");
+      await writeFile(join(stick, ".publish", "incoming", name), "");
+    }
+    const output = await world.command([
+      ...["mirror", world.mirror, stick, "--public-key", world.key.publicKey],
+    ]);
+    expect(output.exitCode, output.stderr).toBe(0);
+    expectHarmless(output);
+    expect(output.stderr).toContain(forged);
+    expect(output.stderr).not.toMatch(new RegExp(`^${forged}`, "m"));
   });
 
   test("of a command line", async () => {

@@ -75,7 +75,9 @@ describe("ordinary use", () => {
     expect(await root.readFile("long", 200_000)).toHaveLength(200_000);
     const error = await rejectionOf(root.readFile("long", 199_999));
     expect(error.code).toBe("UNSAFE_FILE");
-    expect(error.message).toBe(`${join(stick, "long")}: expected at most 199999 bytes, found more`);
+    expect(error.message).toBe(
+      `${join(stick, "long")}: expected at most 199999 bytes, found 200000`,
+    );
   });
 
   test("creating needs a name that is free; opening or creating does not", async () => {
