@@ -17,5 +17,5 @@ export function interrupted(
 ): Happening {
   return undone + 1 < maxAttempts
     ? { type: "ActivationInterrupted", reason: { code, message } }
-    : rejected(code, `${message}, ${maxAttempts} times`);
+    : rejected(code, maxAttempts === 1 ? message : `${message}, ${maxAttempts} times`);
 }
