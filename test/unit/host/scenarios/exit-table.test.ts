@@ -7,7 +7,7 @@ import { MemoryHost, shortened, system, type SwitchOutcome } from "../../../supp
 /**
  * Every exit code of switch-to-configuration × before or after its activation script × a unit
  * that was sick before, or none × the mode: what becomes of the host. The host suite brings real
- * programs to some of these cells (hosts/cases-evidence, cases-refuse, cases-interrupt).
+ * programs to some of these cells (hosts/cases-exit-codes, cases-evidence, cases-refuse, cases-interrupt).
  */
 
 /** What becomes of a host. */
