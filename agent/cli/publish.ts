@@ -26,7 +26,7 @@ import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
 import {
   memoryOption,
-  memoryPathOf,
+  memoryPathsOf,
   readSecretKey,
   signerKeyOption,
   signerOption,
@@ -161,9 +161,9 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     allowSecrets: options.allowSecrets.map(parseAllowedSecret),
     allowWithoutAgent: options.allowWithoutAgent,
     clock: systemClock,
-    memory: memoryPathOf({
+    memory: await memoryPathsOf({
       memory: options.memory,
-      keys: [...options.key, ...options.storeKey],
+      keys: options.key.length > 0 ? options.key : options.storeKey,
     }),
     signal,
     onProgress,
@@ -253,7 +253,7 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
     draft,
     trust: { publicKeys, threshold },
     clock: systemClock,
-    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+    memory: await memoryPathsOf({ memory: options.memory, keys: options.key }),
     onDifference: showDifference(options),
     onWarning: (message) => {
       note(`nixos-pull: ${message}`);

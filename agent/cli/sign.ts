@@ -22,7 +22,7 @@ import { againstAt, againstOption } from "./options/against.ts";
 import { jsonOption } from "./options/json.ts";
 import {
   memoryOption,
-  memoryPathOf,
+  memoryPathsOf,
   signerKeyOption,
   signerOption,
   signersOf,
@@ -77,7 +77,7 @@ async function sign(
   const signed = await signRelease(target, options.channel, {
     signers,
     trust: { publicKeys, threshold: options.threshold ?? 1 },
-    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+    memory: await memoryPathsOf({ memory: options.memory, keys: options.key }),
     seeBefore: (manifest) => againstAt(options.against, manifest, publicKeys),
     onDifference: (difference, release) => {
       if (!options.json) showBefore(release.manifest, difference);

@@ -10,7 +10,7 @@ import { publishedSchema, showDifference } from "../display/published.ts";
 import { jsonOption } from "./json.ts";
 import {
   memoryOption,
-  memoryPathOf,
+  memoryPathsOf,
   signerKeyOption,
   signerOption,
   signersOf,
@@ -92,7 +92,7 @@ export async function changeOptions(
     expiresInMs: options.expires ?? duration(DEFAULT_EXPIRES),
     newExpiry: options.expires !== undefined,
     clock: systemClock,
-    memory: memoryPathOf({ memory: options.memory, keys: options.key }),
+    memory: await memoryPathsOf({ memory: options.memory, keys: options.key }),
     signal,
     onDifference: showDifference(options),
     onWarning: (message) => {

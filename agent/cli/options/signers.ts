@@ -1,9 +1,9 @@
-import { readFile, stat } from "node:fs/promises";
+import { readFile, realpath, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
-import { isNotFound } from "../../effects/files/missing-file.ts";
+import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
 import {
   commandSigner,
   keySigner,
@@ -29,29 +29,33 @@ export function signerKeyOption() {
 export function memoryOption() {
   return new Option(
     "--memory <file>",
-    "remembers what was signed, so that a mirror that was set back is noticed (default: beside the first key)",
+    "remembers what was signed, so that a mirror that was set back is noticed (default: beside each key)",
   );
 }
 
 /**
- * The file that remembers what was signed: `--memory`, or `fleet.memory` beside `fleet.secret`.
- * Null, with a warning, if there is neither.
+ * The files that remember what was signed: `--memory`, or `fleet.memory` beside each
+ * `fleet.secret`, so that no order of keys and no new key forgets. None, with a warning, if there
+ * is neither. A link to a key or memory stands for the file.
  */
-export function memoryPathOf({
+export async function memoryPathsOf({
   memory,
   keys,
 }: {
   readonly memory?: string | undefined;
   readonly keys: readonly string[];
-}): string | null {
-  if (memory !== undefined) return resolve(memory);
-  const [key] = keys;
-  if (key !== undefined) return `${resolve(key).replace(/\.secret$/, "")}.memory`;
+}): Promise<string[]> {
+  const realPath = (path: string): Promise<string> => ifMissing(realpath(path), resolve(path));
+  if (memory !== undefined) return [await realPath(memory)];
+  const paths = await Promise.all(
+    keys.map(async (key) => `${(await realPath(key)).replace(/\.secret$/, "")}.memory`),
+  );
+  if (paths.length > 0) return [...new Set(paths)];
   note(
     "nixos-pull: nothing remembers what is signed, so that a mirror that was set back is not " +
       "noticed; give --memory FILE",
   );
-  return null;
+  return [];
 }
 
 /** Options of every command that signs a release. */

@@ -11,6 +11,7 @@ import {
   type SignedManifest,
 } from "../formats/manifest.ts";
 import {
+  HISTORY_LENGTH,
   ancestryOf,
   describeKnown,
   knownRelease,
@@ -84,16 +85,55 @@ export function rememberSigned(memory: SignerMemory, release: RememberedRelease)
   const claimed = history.releases.at(-1) ?? null;
   const inForce =
     claimed && knowsRelease(before, claimed) ? laterOf(before.inForce, claimed) : before.inForce;
-  const signed = [...before.signed, named(known)]
-    .filter((it) => !inForce || comparePositions(placeOf(it), placeOf(inForce)) > 0)
-    .sort((a, b) => comparePositions(placeOf(a), placeOf(b)))
-    .slice(-MAX_SIGNED);
+  const signed = stillSigned([...before.signed, named(known)], inForce);
   return withChannel(memory, { channel, inForce, signed });
 }
 
 function laterOf(one: NamedRelease | null, other: NamedRelease | null): NamedRelease | null {
   if (!one || !other) return one ?? other;
   return comparePositions(placeOf(other), placeOf(one)) > 0 ? other : one;
+}
+
+/**
+ * Two memories in one: the newer release in force, and all that was signed after it. Throws
+ * RELEASE_FORKED if they contradict each other.
+ */
+export function mergeMemories(
+  one: SignerMemory,
+  other: SignerMemory,
+  names: { readonly one: string; readonly other: string },
+): SignerMemory {
+  let merged = one;
+  for (const theirs of other.channels) {
+    const ours = channelMemory(one, theirs.channel);
+    const [a, b] = [ours.inForce, theirs.inForce];
+    if (a && b && a.digest !== b.digest && comparePositions(placeOf(a), placeOf(b)) === 0) {
+      throw new PullError(
+        "RELEASE_FORKED",
+        `${names.one} knows ${describeKnown(knownOf(a))} of ${theirs.channel}, ${names.other} ` +
+          `knows ${describeKnown(knownOf(b))}: they are memories of two fleets, or two releases ` +
+          "were signed under one number. Find out which is right, and give it with --memory",
+      );
+    }
+    const inForce = laterOf(a, b);
+    const added = theirs.signed.filter((it) => !knowsRelease(ours, it));
+    merged = withChannel(merged, {
+      ...{ channel: theirs.channel, inForce },
+      signed: stillSigned([...ours.signed, ...added], inForce),
+    });
+  }
+  return merged;
+}
+
+/** Of those that were signed, the ones that may still come into force, the oldest first. */
+function stillSigned(
+  signed: readonly NamedRelease[],
+  inForce: NamedRelease | null,
+): NamedRelease[] {
+  return signed
+    .filter((it) => !inForce || comparePositions(placeOf(it), placeOf(inForce)) > 0)
+    .sort((a, b) => comparePositions(placeOf(a), placeOf(b)))
+    .slice(-MAX_SIGNED);
 }
 
 /** The places that no further release may take: of all that were signed. */
@@ -193,10 +233,18 @@ function expectConsistent(
   const ancestry = ancestryOf(release.manifest, one);
   // A draft that never came into force is not missed.
   const isFork = ancestry.kind === "other" && !(one.isDraft && ancestry.found === null);
-  if (!isOther && !isFork) return;
+  // Only a full list of releases may begin after one that is known to have been in force.
+  const isCut =
+    !one.isDraft &&
+    ancestry.kind === "unknown" &&
+    comparePositions(one, known) < 0 &&
+    release.manifest.history.releases.length < HISTORY_LENGTH;
+  if (!isOther && !isFork && !isCut) return;
   const after =
     ancestry.kind !== "other"
-      ? ""
+      ? isCut
+        ? ", whose list of earlier releases begins after that"
+        : ""
       : ancestry.found === null
         ? `, which comes after no release ${describePosition(one)}`
         : `, which comes after ${describeKnown({ ...one, digest: ancestry.found })}`;

@@ -34,14 +34,16 @@ export async function tryLock(path: string): Promise<ProcessLock | null> {
  * Locks an open file by flock(2), without a change to it, or closes it and gives null if another
  * process holds it. Several processes may have a shared lock. Node has no flock, so util-linux's
  * `flock` locks a descriptor that it inherits. The lock belongs to the open file description,
- * which this process keeps. Throws TOOL_MISSING and the operating system's errors.
+ * which this process keeps. With `waitMs` it waits so long for others. Throws TOOL_MISSING and the
+ * operating system's errors.
  */
 export async function lockFile(
   file: FileHandle,
   kind: "exclusive" | "shared",
+  waitMs = 0,
 ): Promise<ProcessLock | null> {
   try {
-    if ((await lockDescriptor(file, kind)) === 0) return { release: () => file.close() };
+    if ((await lockDescriptor(file, kind, waitMs)) === 0) return { release: () => file.close() };
   } catch (error) {
     await file.close();
     throw error;
@@ -65,14 +67,19 @@ export function locksIn(stateDirectory: string): Locks {
 /** Exit code that `flock` is told to give if the lock is held (flock(1), -E). */
 const HELD = 75;
 
-/** `flock --nonblock` answers at once; only a stuck machine takes this long. */
+/** `flock` answers at once when its wait is over; only a stuck machine takes this long. */
 const TIMEOUT_MS = 60_000;
 
-async function lockDescriptor(file: FileHandle, kind: "exclusive" | "shared"): Promise<number> {
-  const args = [`--${kind}`, "--nonblock", "-E", String(HELD), "3"];
+async function lockDescriptor(
+  file: FileHandle,
+  kind: "exclusive" | "shared",
+  waitMs: number,
+): Promise<number> {
+  const wait = waitMs === 0 ? ["--nonblock"] : ["--timeout", String(waitMs / 1000)];
+  const args = [`--${kind}`, ...wait, "-E", String(HELD), "3"];
   const result = await runProcess("flock", args, {
     env: childEnvironment(),
-    timeoutMs: TIMEOUT_MS,
+    timeoutMs: waitMs + TIMEOUT_MS,
     descriptors: [file.fd],
   });
   if (result.exitCode === 0 || result.exitCode === HELD) return result.exitCode;

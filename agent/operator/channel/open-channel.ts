@@ -25,8 +25,8 @@ export interface NextReleaseOptions extends SigningOptions {
   /** How long hosts may accept the new release, milliseconds. */
   readonly expiresInMs: number;
   readonly clock: Clock;
-  /** The file that remembers what was signed; null if nothing does. */
-  readonly memory: string | null;
+  /** The files that remember what was signed. */
+  readonly memory: readonly string[];
   /** Hears what a person should know, and what does not end the command. */
   readonly onWarning: (message: string) => void;
 }
@@ -86,6 +86,7 @@ export async function currentRelease(
   { advice = "", newEpoch = false }: CurrentReleaseOptions = {},
 ): Promise<SignedManifest | null> {
   const current = await readCurrent(open, advice);
+  if (current) open.memory.warnIfNew(open.onWarning);
   try {
     open.memory.expectNewest(open.channel, current, open.writer.directory);
     await expectNothingAfter(open, current);

@@ -51,7 +51,24 @@ export function nextPosition(
       `sequence: expected more than ${before}, which a draft may have, found ${next.sequence}`,
     );
   }
+  expectRoomAfter(next);
   return next;
+}
+
+/** How many numbers have to be left after a release. */
+const ROOM = 1_000_000;
+
+/**
+ * Throws PUBLISH_FAILED if a release has one of the last numbers there are: nothing could come
+ * after it.
+ */
+export function expectRoomAfter({ sequence }: Pick<Manifest, "sequence">): void {
+  if (sequence <= Number.MAX_SAFE_INTEGER - ROOM) return;
+  throw new PullError(
+    "PUBLISH_FAILED",
+    `sequence: expected at most ${Number.MAX_SAFE_INTEGER - ROOM}, so that numbers are left, found ` +
+      `${sequence}; \`publish --new-epoch REASON\` begins at 1 again`,
+  );
 }
 
 /** Throws PUBLISH_FAILED if hosts that follow `current` would refuse a release at this place. */

@@ -1,12 +1,13 @@
-import type { TrustPolicy } from "../../core/formats/envelope.ts";
+import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
 import { PullError } from "../../core/errors.ts";
 import { readManifest, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
 import type { Clock } from "../../core/ports.ts";
 import { ancestryOf, describeKnown, knownRelease } from "../../core/release/release-history.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { isUnsafe } from "./open-channel.ts";
-import { expectNewer } from "./position.ts";
+import { expectNewer, expectRoomAfter } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
+import { claimedSigners, signersInForce, warnOfFewer, withSigners } from "./release-signers.ts";
 import { seeDifference, type SeenDifference } from "./seen-difference.ts";
 import { describePublished, expectArchives, placeRelease } from "./sign-and-place.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
@@ -21,8 +22,8 @@ export interface DraftOptions {
   /** What hosts will demand. */
   readonly trust: TrustPolicy;
   readonly clock: Clock;
-  /** The file that remembers what was signed; null if nothing does. */
-  readonly memory: string | null;
+  /** The files that remember what was signed. */
+  readonly memory: readonly string[];
   /** Hears what the draft changes, before it is put into force. */
   readonly onDifference: (difference: SeenDifference) => void;
   /** Hears of files in the mirror that nobody of us made, and that are left. */
@@ -38,42 +39,67 @@ export interface DraftOptions {
 export async function publishDraft(options: DraftOptions): Promise<PublishedRelease> {
   const { bytes } = await readEnvelopeFile(fileNamed(options.draft));
   const { manifest, digest, signedBy } = readManifest(bytes, options.trust);
-  const { channel, expiresAt } = manifest;
+  const { expiresAt } = manifest;
   if (Date.parse(expiresAt) <= options.clock.now().getTime()) {
     throw new PullError("MANIFEST_EXPIRED", `${options.draft}: it expired at ${expiresAt}`);
   }
+  expectRoomAfter(manifest);
   const memory = await SignerMemoryFile.open(options.memory);
-  memory.expectNewest(channel, { manifest, digest }, options.draft);
   const writer = await MirrorWriter.open(options.mirror, options.onWarning);
   try {
-    // Hosts do not follow a release that these keys did not sign, so it may be replaced.
-    const current = await writer.currentRelease(channel, options.trust).catch((error: unknown) => {
-      if (error instanceof PullError && !isUnsafe(error)) return null;
-      throw error;
-    });
-    if (current && current.digest !== digest) {
-      expectNewer(manifest, current.manifest);
-      expectAfter(manifest, current, options.draft);
-    }
-    await expectArchives(writer, manifest);
-    const difference = await seeDifference(current, { manifest }, writer.asMirror());
-    options.onDifference(difference);
-    await memory.rememberSigned({ manifest, digest });
-    await placeRelease(writer, manifest, bytes.toString("utf8"));
-    await memory.rememberInForce({ manifest, digest });
-    return {
-      ...describePublished(manifest, current?.manifest ?? null),
-      digest,
-      manifest: writer.manifestPath(channel),
-      draft: false,
-      unchanged: false,
-      difference,
-      signedBy,
-      hosts: {},
-    };
+    const draft = { bytes, signed: { manifest, digest, signedBy } };
+    return await memory.whileLocked(() => placeDraft(writer, memory, draft, options));
   } finally {
     await writer.close();
   }
+}
+
+/** A draft that was verified. */
+interface VerifiedDraft {
+  readonly bytes: Buffer;
+  readonly signed: SignedManifest;
+}
+
+async function placeDraft(
+  writer: MirrorWriter,
+  memory: SignerMemoryFile,
+  { bytes, signed }: VerifiedDraft,
+  options: DraftOptions,
+): Promise<PublishedRelease> {
+  const { manifest, digest, signedBy } = signed;
+  const { channel } = manifest;
+  memory.expectNewest(channel, { manifest, digest }, options.draft);
+  // Hosts do not follow a release that these keys did not sign, so it may be replaced.
+  const current = await writer.currentRelease(channel, options.trust).catch((error: unknown) => {
+    if (error instanceof PullError && !isUnsafe(error)) return null;
+    throw error;
+  });
+  if (current) memory.warnIfNew(options.onWarning);
+  if (current && current.digest !== digest) {
+    expectNewer(manifest, current.manifest);
+    expectAfter(manifest, current, options.draft);
+  }
+  await expectArchives(writer, manifest);
+  const before = await signersInForce(writer, channel);
+  const signers = claimedSigners(parseEnvelope(bytes));
+  const seen = await seeDifference(current, { manifest }, writer.asMirror());
+  const difference = withSigners(seen, before, signers);
+  options.onDifference(difference);
+  if (before) warnOfFewer(before, signedBy, writer.directory, options.onWarning);
+  if (current) await memory.rememberInForce(current);
+  await memory.rememberSigned({ manifest, digest });
+  await placeRelease(writer, manifest, bytes.toString("utf8"));
+  await memory.rememberInForce({ manifest, digest });
+  return {
+    ...describePublished(manifest, current?.manifest ?? null),
+    digest,
+    manifest: writer.manifestPath(channel),
+    draft: false,
+    unchanged: false,
+    difference,
+    signedBy,
+    hosts: {},
+  };
 }
 
 /** Throws RELEASE_FORKED if hosts that have the release in force would refuse the draft. */

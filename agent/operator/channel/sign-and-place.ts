@@ -16,6 +16,7 @@ import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import type { SignerMemoryFile } from "./signer-memory-file.ts";
+import { signersInForce, warnOfFewer, withSigners } from "./release-signers.ts";
 import { seeDifference, type SeenDifference } from "./seen-difference.ts";
 import { signEnvelope } from "./sign-release.ts";
 
@@ -34,6 +35,8 @@ export interface SigningOptions {
 export interface SigningPlace {
   readonly writer: MirrorWriter;
   readonly memory: SignerMemoryFile;
+  /** Hears what a person should know, and what does not end the command. */
+  readonly onWarning: (message: string) => void;
 }
 
 /** A release that is ready to be signed, and what it comes from. */
@@ -52,18 +55,32 @@ export interface UnsignedRelease {
  * RELEASE_BEHIND, RELEASE_FORKED, SIGNER_FAILED, INTERRUPTED, UNSAFE_FILE.
  */
 export async function signAndPlace(
-  { writer, memory }: SigningPlace,
+  place: SigningPlace,
+  release: UnsignedRelease,
+  options: SigningOptions,
+): Promise<PublishedRelease> {
+  const payload = encodeManifest(release.manifest);
+  // A manifest that hosts would refuse is not signed.
+  parseManifest(payload);
+  await expectArchives(place.writer, release.manifest);
+  return place.memory.whileLocked(() => signPayload(payload, place, release, options));
+}
+
+async function signPayload(
+  payload: Buffer,
+  { writer, memory, onWarning }: SigningPlace,
   { manifest, current, packed = {} }: UnsignedRelease,
   { signers, draft, signal, onDifference }: SigningOptions,
 ): Promise<PublishedRelease> {
-  const payload = encodeManifest(manifest);
-  // A manifest that hosts would refuse is not signed.
-  parseManifest(payload);
-  await expectArchives(writer, manifest);
   const digest = sha256Hex(payload);
   memory.expectSignable({ manifest, digest }, "the new release");
-  const difference = await seeDifference(current, { manifest }, writer.asMirror());
+  const names = signers.map(({ publicKey }) => publicKey.name);
+  const isDraft = draft !== undefined;
+  const before = isDraft ? null : await signersInForce(writer, manifest.channel);
+  const seen = await seeDifference(current, { manifest }, writer.asMirror());
+  const difference = withSigners(seen, before, names);
   onDifference(difference);
+  if (before) warnOfFewer(before, names, writer.directory, onWarning);
   const envelope = await signEnvelope(unsignedEnvelope(payload), signers);
   if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped before the release");
   const text = encodeEnvelope(envelope);

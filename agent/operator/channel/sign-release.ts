@@ -19,6 +19,7 @@ import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/ro
 import { MAX_MANIFEST_BYTES } from "../mirror/retained-releases.ts";
 import { manifestFile } from "../mirror/mirror-reader.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { expectRoomAfter } from "./position.ts";
 import type { ArchiveSource } from "../mirror/read-contents.ts";
 import {
   describeUnknownBefore,
@@ -42,8 +43,8 @@ export interface SignOptions {
   readonly signers: readonly ReleaseSigner[];
   /** Whose releases are believed: the release before is one only if these signed it. */
   readonly trust: TrustPolicy;
-  /** The file that remembers what was signed; null if nothing does. */
-  readonly memory: string | null;
+  /** The files that remember what was signed. */
+  readonly memory: readonly string[];
   /** Finds the release that the draft comes after. */
   readonly seeBefore: (manifest: Manifest) => Promise<Against>;
   /** Hears what the release changes, before it is signed. */
@@ -135,7 +136,9 @@ export async function signRelease(
 ): Promise<SignedRelease> {
   const memory = await SignerMemoryFile.open(options.memory);
   const mirror = new RootDirectory(target);
-  if (!(await mirror.stat(""))) return signFile(fileNamed(target), { ...options, memory });
+  if (!(await mirror.stat(""))) {
+    return memory.whileLocked(() => signFile(fileNamed(target), { ...options, memory }));
+  }
   const writer = await MirrorWriter.open(target, options.onWarning);
   try {
     const seeBefore = async (manifest: Manifest): Promise<Against> => ({
@@ -143,9 +146,12 @@ export async function signRelease(
       source: writer.asMirror(),
     });
     const file = { root: writer.root, name: manifestFile(channel) };
-    const signed = await signFile(file, { ...options, seeBefore, memory });
-    await memory.rememberInForce(signed);
-    return signed;
+    memory.warnIfNew(options.onWarning);
+    return await memory.whileLocked(async () => {
+      const signed = await signFile(file, { ...options, seeBefore, memory });
+      await memory.rememberInForce(signed);
+      return signed;
+    });
   } finally {
     await writer.close();
   }
@@ -190,6 +196,7 @@ async function signFile(file: FileBelow, options: FileSignOptions): Promise<Sign
   const { root, name } = file;
   const { envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
+  expectRoomAfter(manifest);
   memory.expectSignable({ manifest, digest }, root.nameOf(name));
   const { release, source } = await knownBefore({ manifest, digest }, root.nameOf(name), options);
   const difference = await seeDifference(release, { manifest }, source);

@@ -1,6 +1,6 @@
-import { cp, mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { access, cp, mkdir, readFile, rm, symlink, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { beforeEach, describe, expect, test } from "vitest";
+import { beforeEach, describe, expect, test, vi } from "vitest";
 import { parseEnvelope, sealEnvelope } from "../../../agent/core/formats/envelope.ts";
 import {
   encodeManifest,
@@ -8,6 +8,7 @@ import {
   type Manifest,
 } from "../../../agent/core/formats/manifest.ts";
 import { sha256Hex } from "../../../agent/core/formats/sha256.ts";
+import { SignerMemoryFile } from "../../../agent/operator/channel/signer-memory-file.ts";
 import { buildSystem } from "../../support/closure.ts";
 import { nixosPull, type CommandOutput } from "../../support/nixos-pull.ts";
 import {
@@ -289,6 +290,134 @@ describe("a draft after a release that nobody signed", () => {
     expect(signed.exitCode, signed.stderr).toBe(0);
     expect(signed.stdout).toContain("Compared with release 5");
     expect(signed.stderr).not.toContain("UNKNOWN");
+  });
+});
+
+describe("several keys and commands", () => {
+  let second: Operator;
+
+  beforeEach(async () => {
+    second = await createOperator("new-1");
+  });
+
+  const refreshWith = (...keys: string[]): Promise<CommandOutput> =>
+    nixosPull([
+      ...["publish", "--refresh", "--mirror", operator.mirror],
+      ...["--public-key", operator.publicKey],
+      ...keys.flatMap((key) => ["--key", key]),
+    ]);
+
+  test("no order of keys, rotation or link to a key forgets", async () => {
+    expect((await refreshWith(operator.keyFile, second.keyFile)).exitCode).toBe(0);
+    await setBack("release-1");
+    await expectRefused(refreshWith(second.keyFile), "RELEASE_BEHIND");
+    await rm(join(second.directory, "key.memory"));
+    await expectRefused(refreshWith(second.keyFile, operator.keyFile), "RELEASE_BEHIND");
+    const link = join(second.directory, "current.secret");
+    await symlink(operator.keyFile, link);
+    await expectRefused(refreshWith(link), "RELEASE_BEHIND");
+  });
+
+  test("memories that contradict each other stop a signature", async () => {
+    const other = JSON.parse(await readFile(memoryFile(), "utf8"));
+    other.channels[0].inForce.digest = "b".repeat(64);
+    await writeFile(join(second.directory, "key.memory"), JSON.stringify(other));
+    const shown = await expectRefused(
+      refreshWith(second.keyFile, operator.keyFile),
+      "RELEASE_FORKED",
+    );
+    expect(shown).toContain(memoryFile());
+    expect(shown).toContain(join(second.directory, "key.memory"));
+  });
+
+  test("two that sign at the same time sign no two releases of one number", async () => {
+    const [one, other] = [copy("one.json"), copy("other.json")];
+    for (const [file, ...args] of [[one], [other, "--expires", "9d"]] as const) {
+      const unsigned = ["--unsigned", file, "--memory", copy(`${args.length}.memory`), ...args];
+      expect((await refresh(...unsigned)).exitCode).toBe(0);
+      await rm(join(operator.mirror, ".publish/drafts"), { recursive: true });
+    }
+    const [started, go, program] = [copy("started"), copy("go"), copy("signer.mjs")];
+    const script = `#!${process.execPath}
+import { createPrivateKey, sign } from "node:crypto";
+import { existsSync, readFileSync, writeFileSync } from "node:fs";
+const message = readFileSync(0);
+writeFileSync(${JSON.stringify(started)}, "");
+while (!existsSync(${JSON.stringify(go)})) await new Promise((done) => setTimeout(done, 20));
+const seed = Buffer.from(readFileSync(${JSON.stringify(operator.keyFile)}, "utf8").split(":")[1], "base64").subarray(0, 32);
+const prefix = Buffer.from("302e020100300506032b657004220420", "hex");
+const key = createPrivateKey({ key: Buffer.concat([prefix, seed]), format: "der", type: "pkcs8" });
+console.log(sign(null, message, key).toString("base64"));
+`;
+    await writeFile(program, script, { mode: 0o755 });
+    const slow = nixosPull([
+      ...["sign", one, "--memory", memoryFile()],
+      ...["--signer", program, "--signer-key", operator.publicKey],
+    ]);
+    await vi.waitFor(() => access(started), { timeout: 30_000 });
+    const quick = nixosPull(["sign", other, "--key", operator.keyFile]);
+    await writeFile(go, "");
+    const [first, later] = await Promise.all([slow, quick]);
+    expect(first.exitCode, first.stderr).toBe(0);
+    expect(later.stderr).toContain("nixos-pull: RELEASE_FORKED: ");
+  });
+
+  test("what another command remembered meanwhile is not lost", async () => {
+    const memory = await SignerMemoryFile.open([memoryFile()]);
+    await refresh();
+    const digest = "c".repeat(64);
+    const manifest = { ...(await inForce()), channel: "beta" };
+    await memory.whileLocked(() => memory.rememberInForce({ manifest, digest }));
+    expect(JSON.parse(await readFile(memoryFile(), "utf8"))).toMatchObject({
+      channels: [
+        { channel: "beta", inForce: { digest } },
+        { channel: "stable", inForce: { sequence: 4 } },
+      ],
+    });
+  });
+
+  test("a memory that does not exist beside a mirror with releases is loud", async () => {
+    const { stderr } = await refresh("--memory", copy("typo.memory"));
+    expect(stderr).toContain(`${copy("typo.memory")} does not exist: NOTHING IS REMEMBERED`);
+    expect((await refresh("--memory", copy("typo.memory"))).stderr).not.toContain("NOTHING IS");
+  });
+
+  test("fewer signatures than before are said, and whose", async () => {
+    expect((await refreshWith(operator.keyFile, second.keyFile)).stderr).not.toContain("ONLY");
+    const fewer = await run("release", "edit", "--now", "web1");
+    expect(fewer.exitCode, fewer.stderr).toBe(0);
+    expect(fewer.stderr).toContain("ONLY 1 SIGNED THIS RELEASE (test-1)");
+    expect(fewer.stderr).toContain(`nixos-pull sign ${operator.mirror} --key FILE`);
+    expect(fewer.stderr + fewer.stdout).toContain("~ signed by: new-1, test-1 → test-1");
+  });
+});
+
+describe("a draft with odd numbers", () => {
+  /** A draft that somebody changed before it is signed. */
+  async function changed(change: (manifest: Manifest) => void): Promise<string> {
+    const file = copy("odd.json");
+    expect((await refresh("--unsigned", file, "--memory", copy("odd.memory"))).exitCode).toBe(0);
+    const { payload } = parseEnvelope(await readFile(file));
+    const manifest = parseManifest(Buffer.from(payload, "base64"));
+    change(manifest);
+    await writeFile(file, sealEnvelope(encodeManifest(manifest), []));
+    return file;
+  }
+
+  const sign = (file: string): Promise<CommandOutput> =>
+    nixosPull(["sign", file, "--key", operator.keyFile]);
+
+  test("whose short list of earlier releases begins after the remembered one is refused", async () => {
+    const file = await changed((manifest) => {
+      manifest.sequence = 9;
+      manifest.history = { since: { sequence: 8 }, releases: [] };
+    });
+    expect(await expectRefused(sign(file), "RELEASE_FORKED")).toContain("begins after that");
+  });
+
+  test("after which no number is left is refused, with the way out", async () => {
+    const file = await changed((manifest) => void (manifest.sequence = Number.MAX_SAFE_INTEGER));
+    expect(await expectRefused(sign(file), "PUBLISH_FAILED")).toContain("--new-epoch");
   });
 });
 

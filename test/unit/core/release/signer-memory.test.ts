@@ -6,6 +6,7 @@ import {
   channelMemory,
   expectNewest,
   expectSignable,
+  mergeMemories,
   rememberInForce,
   rememberSigned,
   reservedPlaces,
@@ -144,6 +145,31 @@ describe("a draft", () => {
       signed: [{ sequence: 3 }],
     });
     expect(failureOf(newest(memory, first)).code).toBe("RELEASE_BEHIND");
+  });
+});
+
+describe("two memories", () => {
+  const merge = (one: SignerMemory, other: SignerMemory): SignerMemory =>
+    mergeMemories(one, other, { one: "a.memory", other: "b.memory" });
+
+  test("know together what either knows", () => {
+    const canary = after(null, { channel: "canary", sequence: 9 });
+    const drafted = rememberSigned(inForce(first, canary), second);
+    const merged = merge(rememberSigned(inForce(first), third), drafted);
+    expect(channelMemory(merged, "stable")).toMatchObject({
+      inForce: { sequence: 1 },
+      signed: [{ sequence: 2 }, { sequence: 3 }],
+    });
+    expect(channelMemory(merged, "canary").inForce).toMatchObject({ sequence: 9 });
+    expect(channelMemory(merge(inForce(second), drafted), "stable")).toMatchObject({
+      ...{ inForce: { sequence: 2 }, signed: [] },
+    });
+  });
+
+  test("contradict each other if another release of one number is in force", () => {
+    const failure = failureOf(() => merge(inForce(second), inForce(after(first, {}, "other"))));
+    expect(failure.code).toBe("RELEASE_FORKED");
+    expect(failure.message).toMatch(/a\.memory knows release 2 .*b\.memory knows release 2 /);
   });
 });
 

@@ -47,6 +47,7 @@ describe("the position of the next release", () => {
   test.each([
     [{ sequence: 7 }, "expected more than the current release's 7, found 7"],
     [{ sequence: 3 }, "found 3"],
+    [{ sequence: Number.MAX_SAFE_INTEGER }, "`publish --new-epoch REASON` begins at 1 again"],
     [{ newEpoch: { reason: "x", number: 0 }, sequence: 7 }, "found 7"],
   ])("is refused if hosts would refuse it: %j", (request, message) => {
     const failure = failureOf(() => nextPosition(sampleManifest(), request));
