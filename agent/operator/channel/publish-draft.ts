@@ -1,4 +1,5 @@
-import { parseEnvelope, type TrustPolicy } from "../../core/formats/envelope.ts";
+import type { TrustPolicy } from "../../core/formats/envelope.ts";
+import { readEnvelopeParts } from "../../core/formats/envelope-reader.ts";
 import { PullError } from "../../core/errors.ts";
 import { readManifest, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
 import type { Clock } from "../../core/ports.ts";
@@ -81,7 +82,7 @@ async function placeDraft(
   }
   await expectArchives(writer, manifest);
   const before = await signersInForce(writer, channel);
-  const signers = claimedSigners(parseEnvelope(bytes));
+  const signers = claimedSigners(readEnvelopeParts(bytes));
   const seen = await seeDifference(current, { manifest }, writer.asMirror());
   const difference = withSigners(seen, before, signers);
   options.onDifference(difference);

@@ -1,11 +1,12 @@
-import { parseEnvelope, type Envelope } from "../../core/formats/envelope.ts";
+import { readEnvelopeParts, type EnvelopeParts } from "../../core/formats/envelope-reader.ts";
 import { PullError } from "../../core/errors.ts";
-import { MAX_MANIFEST_BYTES, manifestFile } from "../mirror/mirror-reader.ts";
+import { manifestFile } from "../mirror/mirror-reader.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { MAX_MANIFEST_BYTES } from "../mirror/retained-releases.ts";
 import type { SeenDifference } from "./seen-difference.ts";
 
 /** Names that the signatures of an envelope claim, each once. */
-export function claimedSigners({ signatures }: Pick<Envelope, "signatures">): string[] {
+export function claimedSigners({ signatures }: Pick<EnvelopeParts, "signatures">): string[] {
   return [...new Set(signatures.map(({ keyid }) => keyid ?? "unnamed"))];
 }
 
@@ -20,7 +21,7 @@ export async function signersInForce(
   const file = manifestFile(channel);
   try {
     if (!(await root.statFile(file))) return null;
-    return claimedSigners(parseEnvelope(await root.readFile(file, MAX_MANIFEST_BYTES)));
+    return claimedSigners(readEnvelopeParts(await root.readFile(file, MAX_MANIFEST_BYTES)));
   } catch (error) {
     if (error instanceof PullError) return null;
     throw error;
