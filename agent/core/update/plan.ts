@@ -74,14 +74,16 @@ export function decide({
     return { kind: "active" };
   }
   const isThere = isActive(record, release, host);
-  if (isThere && !lacksSpecialisation(record, release, host)) {
+  const denial = denialOf(record, release.toplevel, release.mode);
+  // A system that failed here and still runs is not what the release asked for.
+  const failed = !recorded && (denial !== undefined || isLeft(record, release));
+  if (isThere && !failed && !lacksSpecialisation(record, release, host)) {
     return { kind: recorded ? "active" : "adopt" };
   }
   const binding = waits.filter(({ binds }) => insistence === "patient" || binds === "everyone");
   const go: Decision =
     binding.length > 0 ? { kind: "waiting", waits: binding } : { kind: "update" };
   if (insistence === "again") return go;
-  const denial = denialOf(record, release.toplevel, release.mode);
   if (denial) return { kind: "denied", reason: denial.reason };
   if (asked && !isThere) {
     const drift = driftOf(record, host);
@@ -92,6 +94,12 @@ export function decide({
   }
   const wait = insistence === "patient" ? backoff(state, release, { now, retryMax }) : null;
   return wait ?? go;
+}
+
+/** Whether a way back from this system is still owed. */
+function isLeft({ pendingReboot, unfinishedWayBack }: AgentRecord, { toplevel }: Release): boolean {
+  const left = [pendingReboot?.wayBack ? pendingReboot.release : null, unfinishedWayBack?.release];
+  return left.some((release) => release?.toplevel === toplevel);
 }
 
 /**

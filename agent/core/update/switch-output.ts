@@ -118,13 +118,16 @@ const PHRASES: readonly Phrase[] = [
   { form: /^Unable to list users with logind/, isReason: true },
 ];
 
-const SNIPPET = /^Activation script snippet '?([^']+?)'? failed \((\d{1,3})\)/;
+/** It may come after text of the snippet's own that has no end of line. */
+const SNIPPET = /Activation script snippet '?([^']+?)'? failed \((\d{1,3})\)/;
+/** What follows is the status of failed units, with what they logged. */
+const UNITS_FAILED = "warning: the following units failed: ";
 const LOCK = /^Could not (?:acquire|open) lock/;
 
 /** Whether a line says why a switch failed, whatever stands around it. */
 export function isReasonLine(line: string): boolean {
   return (
-    SNIPPET.test(line) ||
+    SNIPPET.exec(line)?.index === 0 ||
     LOCK.test(line) ||
     PHRASES.some(({ form, isReason }) => isReason && form.test(line))
   );
@@ -145,14 +148,16 @@ export class SwitchOutput {
   readonly #last: NumberedLine[] = [];
   #count = 0;
   #lockRefused = false;
+  #unitsFollow = false;
 
   /** Takes the next line; empty ones do not count. */
   take(raw: string): void {
     const line = raw.slice(0, MAX_READ).trimEnd();
     if (line === "") return;
     this.#lockRefused = LOCK.test(line);
-    this.#read(line);
-    this.#keep(line);
+    const isSnippet = this.#readSnippet(line);
+    if (!isSnippet) this.#read(line);
+    this.#keep(line, isSnippet || isReasonLine(line));
     this.#count++;
   }
 
@@ -195,13 +200,19 @@ export class SwitchOutput {
     return lines;
   }
 
-  #read(line: string): void {
-    const snippet = SNIPPET.exec(line);
+  /** Whether the line says that a snippet failed; notes which. */
+  #readSnippet(line: string): boolean {
+    if (line.startsWith(UNITS_FAILED)) this.#unitsFollow = true;
+    const snippet = this.#unitsFollow ? null : SNIPPET.exec(line);
     if (snippet?.[1] !== undefined && this.#snippets.size < MAX_NAMES) {
       const failed = { name: sanitize(snippet[1], MAX_LINE), code: Number(snippet[2]) };
       this.#snippets.set(snippetText(failed), failed);
-      return;
+      return true;
     }
+    return false;
+  }
+
+  #read(line: string): void {
     for (const { form, sets, names } of PHRASES) {
       const match = form.exec(line);
       if (!match) continue;
@@ -217,11 +228,11 @@ export class SwitchOutput {
     }
   }
 
-  #keep(line: string): void {
+  #keep(line: string, isReason: boolean): void {
     const text = line.length > MAX_LINE ? `${line.slice(0, MAX_LINE - 1)}…` : line;
     const numbered = { at: this.#count, text };
     if (this.#first.length < FIRST_LINES) this.#first.push(text);
-    else if (this.#naming.length < NAMING_LINES && isReasonLine(line)) this.#naming.push(numbered);
+    else if (this.#naming.length < NAMING_LINES && isReason) this.#naming.push(numbered);
     this.#last.push(numbered);
     if (this.#last.length > LAST_LINES) this.#last.shift();
   }

@@ -50,16 +50,23 @@ async function observeBaseline(
   record: AgentRecord,
   { store, services }: Pick<AgentTools, "store" | "services">,
 ): Promise<Baseline> {
-  const profile = await store.profileToplevel();
   // What really runs, a specialisation too: that is gone back to.
   const runs = await store.runningToplevel();
+  const found = await store.profileToplevel();
+  const before = record.pendingReboot?.baseline;
+  const unproven = record.pendingReboot?.release.toplevel;
+  // The boot default waits for its boot, and nothing has judged it yet.
+  const waits = before !== undefined && found === unproven && runs !== found;
+  const profile = waits ? before.profile : found;
+  const generation = waits ? before.generation : await store.profileGeneration();
   // A system that failed here and could not be left is no system to go back to.
   const isFailed = runs !== null && denialOf(record, runs) !== undefined;
-  const running = isFailed && profile !== null ? profile : runs;
+  const isLeft = record.pendingReboot?.wayBack === true && runs === unproven;
+  const running = (isFailed || isLeft) && profile !== null ? profile : runs;
   const troubles = await services.unitTroubles();
   const active = await services.activeUnits();
   return {
-    ...{ profile, generation: await store.profileGeneration(), running },
+    ...{ profile, generation, running },
     failedUnits: [...(troubles?.failed ?? [])],
     restartedUnits: [...(troubles?.restarts.keys() ?? [])],
     ...(active && { activeUnits: lastingUnits(active) }),

@@ -131,7 +131,8 @@ async function goBack(
   const { verdict } = run;
   switch (verdict.kind) {
     case "activated":
-      way.activated = run.activated;
+      // A boot loader runs no activation script, and says nothing about its snippets.
+      if (changesRunningSystem(mode)) way.activated = run.activated;
       return null;
     case "activatedWithWarnings":
     case "unitsFailed":

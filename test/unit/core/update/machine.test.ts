@@ -381,8 +381,8 @@ describe("over any life of an agent", () => {
       }
       // What becomes of them over a reboot is looked at below.
       if (event.type === "RebootNoticed" && before.pendingReboot) return;
-      const grows = event.type === "AttemptFailed" || event.type === "LeftoversRemoved";
-      expect(is).toBe(grows ? was + 1 : was);
+      const ends = ["AttemptFailed", "LeftoversRemoved", "ChangedByHand"];
+      expect(is).toBe(ends.includes(event.type) ? was + 1 : was);
     });
   });
 

@@ -122,11 +122,24 @@ describe("the facts in a switch's output", () => {
 
   test("are not taken from the middle of a line, such as a failed unit's own log", () => {
     const facts = factsOf(
+      "warning: the following units failed: web.service",
       "Nov 30 16:00:00 web1 sh[7]: Failed to run activate script",
       "  Activation script snippet 'users' failed (1)",
       "     echo Pre-switch checks failed",
     );
     expect(facts).toMatchObject({ activationScriptFailed: false, checksRefused: false });
+  });
+
+  test("of snippets are found behind a text without an end of line", () => {
+    const facts = factsOf(
+      "decrypting secrets... Activation script snippet 'setupSecrets' failed (1)",
+      "100%\rActivation script snippet 'users' failed (2)",
+    );
+    expect(facts.failedSnippets).toEqual([
+      { name: "setupSecrets", code: 1 },
+      { name: "users", code: 2 },
+    ]);
+    expect(facts.activationScriptFailed).toBe(true);
   });
 
   test("name a user's units apart from the system's", () => {

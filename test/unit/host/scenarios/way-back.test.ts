@@ -1,4 +1,5 @@
 import { describe, expect, test } from "vitest";
+import type { SwitchFacts } from "../../../../agent/core/update/switch-output.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
@@ -348,5 +349,76 @@ describe("a way back that fails", () => {
     host.nextSwitch("switch 1", { exitCode: 4 });
     await tick(host.tools, PATIENT);
     expect(host.record?.state).toEqual({ name: "Idle" });
+  });
+});
+
+describe("a system that was never proven", () => {
+  const FOO: Partial<SwitchFacts> = {
+    ...{ activationScriptFailed: true, begun: true },
+    failedSnippets: [{ name: "foo", code: 1 }],
+  };
+
+  test("is not taken for the release while it is denied and a boot has to lead back", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2", mode: "test" });
+    host.nextSwitch("test 2", { exitCode: 2, moves: true, facts: FOO });
+    host.nextSwitch("test 1", { exitCode: 17 });
+    await tick(host.tools, PATIENT);
+    const outcome = await tick(host.tools, PATIENT);
+    expect(outcome.decision?.kind).toBe("denied");
+    expect(host.record?.committed?.toplevel).not.toBe(system("2"));
+    host.boot();
+    await tick(host.tools, PATIENT);
+    expect([host.running, host.profile]).toEqual([system("1"), system("1")]);
+    expect(host.record?.pendingReboot).toBeNull();
+  });
+
+  test("is not gone back to, though it was the boot default", async () => {
+    const host = new MemoryHost();
+    host.cannotTry = "GRUB cannot write";
+    host.kernels.set(system("2"), "linux 2");
+    host.kernels.set(system("3"), "linux 3");
+    host.publish({ sequence: 7, system: "2", mode: "boot" });
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 8, system: "3", mode: "boot" });
+    await tick(host.tools, PATIENT);
+    host.boot();
+    host.units = { failed: ["x.service"], restarts: new Map() };
+    await tick(host.tools, PATIENT);
+    host.boot();
+    await tick(host.tools, PATIENT);
+    expect([host.running, host.profile, host.bootDefault]).toEqual(
+      Array.from({ length: 3 }, () => system("1")),
+    );
+  });
+
+  test("is not what the next release leads back to, if a boot had to lead back from it", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", { exitCode: null, moves: true });
+    host.nextSwitch("switch 1", { exitCode: 17 });
+    await tick(host.tools, PATIENT);
+    host.takeCalls();
+    host.publish({ sequence: 8, system: "3" });
+    host.nextSwitch("test 3", { exitCode: 17, moves: true });
+    await tick(host.tools, PATIENT);
+    expect(host.takeCalls().filter((call) => /^(test|switch) 2/.test(call))).toEqual([]);
+  });
+
+  test("what failed in the proven one is still known after a way back that only set the boot default", async () => {
+    const host = new MemoryHost();
+    host.failedInBoot = [{ name: "foo", code: 1 }];
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", { exitCode: 2, moves: true, facts: FOO });
+    await tick(host.tools, PATIENT);
+    expect(host.running).toBe(system("2"));
+    host.publish({ sequence: 8, system: "3", mode: "boot" });
+    host.nextSwitch("boot 3", { exitCode: 1 });
+    await tick(host.tools, PATIENT);
+    host.publish({ sequence: 9, system: "4" });
+    host.nextSwitch("test 4", { exitCode: 2, moves: true, facts: FOO });
+    await tick(host.tools, PATIENT);
+    expect(host.running).toBe(system("4"));
+    expect(host.record?.denied.map(({ toplevel }) => toplevel)).not.toContain(system("4"));
   });
 });
