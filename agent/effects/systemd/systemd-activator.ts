@@ -99,12 +99,10 @@ async function ended(timeoutMs: number, signal?: AbortSignal): Promise<Activatio
       "ExecMainCode",
       "ExecMainStatus",
       "InvocationID",
+      "Job",
     );
     if (unit) heard = performance.now();
-    const active = unit?.get("ActiveState");
-    const through =
-      active === "failed" || active === "inactive" || unit?.get("SubState") === "exited";
-    if (unit && through) return resultOf(unit);
+    if (unit && isThrough(unit)) return resultOf(unit);
     if (performance.now() - heard > SILENCE_MS || performance.now() > limit) {
       throw new PullError(
         "TOOL_TIMEOUT",
@@ -113,6 +111,15 @@ async function ended(timeoutMs: number, signal?: AbortSignal): Promise<Activatio
     }
     await sleep(POLL_MS, undefined, signal ? { signal } : {});
   }
+}
+
+/** Whether a unit has ended. One whose start still waits as a job is inactive, too. */
+function isThrough(unit: ReadonlyMap<string, string>): boolean {
+  const active = unit.get("ActiveState");
+  const isQueued = Number(unit.get("Job") ?? 0) > 0;
+  return (
+    active === "failed" || (active === "inactive" && !isQueued) || unit.get("SubState") === "exited"
+  );
 }
 
 /** `si_code` of a process that ended by itself (waitid(2)). */
