@@ -3,6 +3,7 @@ import { isExpected } from "../../core/update/machine.ts";
 import { isPastTheLine, type State } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { rejected } from "./happening.ts";
+import { ROOT } from "./roots.ts";
 import { runSteps, type Pass } from "./run.ts";
 import type { StepTools } from "./steps/steps.ts";
 
@@ -20,7 +21,11 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
   const { journal, tools } = pass;
   await noticeReboot(pass);
   const { state } = journal.record;
-  if (!isPastTheLine(state)) return null;
+  if (!isPastTheLine(state)) {
+    // A rollback by hand that was killed before it was recorded holds the system that it chose.
+    await tools.roots.release(ROOT.chosen);
+    return null;
+  }
   tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);
   if (isExpected(state.name, "AgentRestarted")) await journal.happened({ type: "AgentRestarted" });
   const restarts = "restarts" in state ? state.restarts : 0;
