@@ -1,4 +1,14 @@
-import { mkdir, readFile, readdir, rm, stat, symlink, truncate, writeFile } from "node:fs/promises";
+import {
+  mkdir,
+  readFile,
+  readdir,
+  readlink,
+  rm,
+  stat,
+  symlink,
+  truncate,
+  writeFile,
+} from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, onTestFinished, test } from "vitest";
 import { PullError } from "../../../agent/core/errors.ts";
@@ -94,13 +104,14 @@ describe("reports", () => {
       mirrors: ["file:///nonexistent"],
       reports: { directory: inbox },
     });
-    const written = join(inbox, "web1.json");
-    await world.serve(() =>
+    await world.serve((log) =>
       comes(async () => {
-        expect(await readFile(written, "utf8")).toContain("payloadType");
+        expect(log()).toContain("UNSAFE_FILE");
       }),
     );
     expect(await readFile(victim, "utf8")).toBe("precious");
+    expect(await readlink(join(inbox, "web1.json"))).toBe(victim);
+    await rm(join(inbox, "web1.json"));
   });
 
   test("a report is no release, and a release no report", async () => {
