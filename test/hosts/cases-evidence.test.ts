@@ -1,18 +1,14 @@
 import { expect, test } from "vitest";
-import { createReleasedHost, expectCommitted, expectRolledBack, service } from "./released-host.ts";
+import {
+  createReleasedHost,
+  expectCommitted,
+  expectRolledBack,
+  oneshot,
+  service,
+} from "./released-host.ts";
 import { REAL_SWITCH } from "./toplevel.ts";
 
 const SICK = { "sick.service": oneshot("exit 3") };
-
-function oneshot(command: string): string {
-  return [
-    "[Service]",
-    "Type=oneshot",
-    `ExecStart=/bin/sh -c '${command}'`,
-    "[Install]",
-    "WantedBy=multi-user.target",
-  ].join("\n");
-}
 
 /** An instance that a person starts: no target wants it. */
 const WORKER = { "worker@.service": "[Service]\nExecStart=/bin/sleep infinity\n" };

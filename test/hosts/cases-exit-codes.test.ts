@@ -1,5 +1,5 @@
 import { expect, test } from "vitest";
-import { createReleasedHost, service } from "./released-host.ts";
+import { createReleasedHost, oneshot, service } from "./released-host.ts";
 import { REAL_SWITCH, type ToplevelOptions } from "./toplevel.ts";
 
 /**
@@ -59,16 +59,6 @@ const ROWS: readonly Row[] = [
     code: "ACTIVATION_FAILED",
   },
 ];
-
-function oneshot(command: string): string {
-  return [
-    "[Service]",
-    "Type=oneshot",
-    `ExecStart=/bin/sh -c '${command}'`,
-    "[Install]",
-    "WantedBy=multi-user.target",
-  ].join("\n");
-}
 
 const COLUMNS = (["switch", "test"] as const).flatMap((mode) =>
   [false, true].map((isSick) => ({ mode, isSick })),

@@ -126,6 +126,17 @@ export function service(version: string): string {
   ].join("\n");
 }
 
+/** A service that runs one shell command when it is started; it has no single quotes. */
+export function oneshot(command: string): string {
+  return [
+    "[Service]",
+    "Type=oneshot",
+    `ExecStart=/bin/sh -c '${command}'`,
+    "[Install]",
+    "WantedBy=multi-user.target",
+  ].join("\n");
+}
+
 export async function createReleasedHost({
   network = "shared",
   loader = "plain",
