@@ -56,8 +56,8 @@ const FOLLOWS_LINKS = {
       message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
     },
     {
-      regex: "/effects/files/(missing-file|regular-file)\\.ts$",
-      importNamePattern: "^(exists|readIfExists|readLinkIfExists|openRegularFile|readRegularFile)$",
+      regex: "/effects/files/(missing-file|regular-file|make-directory)\\.ts$",
+      importNamePattern: "^(makeDirectory|exists|readIfExists|readLinkIfExists|openRegularFile|readRegularFile)$",
       message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
     },
   ],

@@ -1,4 +1,4 @@
-import { lstat, mkdir, open } from "node:fs/promises";
+import { lstat, open } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
@@ -13,6 +13,7 @@ import {
 } from "./command.ts";
 import { note, printLine } from "./display/output.ts";
 import { repeatable } from "./options/values.ts";
+import { makeDirectory } from "../effects/files/make-directory.ts";
 
 const DEFAULT_HOST = "web1";
 const DEFAULT_MIRROR = "https://releases.example.org";
@@ -81,7 +82,7 @@ async function writeNew(
   { path, text, executable }: StartingFile,
 ): Promise<void> {
   const target = join(directory, path);
-  await mkdir(dirname(target), { recursive: true });
+  await makeDirectory(dirname(target));
   // `wx`: a file that somebody made meanwhile is not overwritten either.
   const file = await open(target, "wx", executable ? 0o755 : 0o644);
   try {

@@ -567,10 +567,21 @@ export interface RebootLock {
   release(): Promise<void>;
 }
 
+/** What a file system has left. */
+export interface FreeSpace {
+  /** Free bytes, without those that are reserved for root. */
+  readonly free: number;
+  /** Its identity. */
+  readonly fileSystem: string;
+  readonly total?: number;
+  /** Files and directories that it can hold; absent if it has no such limit, as btrfs. */
+  readonly inodes?: { readonly free: number; readonly total: number };
+}
+
 /** Free space on the file systems that an update writes to. */
 export interface Disk {
-  /** Free bytes and an identity of the file system that holds `path` or its nearest parent. */
-  freeSpace(path: string): Promise<{ free: number; fileSystem: string; total?: number }>;
+  /** What the file system has left that holds `path` or its nearest parent. */
+  freeSpace(path: string): Promise<FreeSpace>;
 }
 
 /** What is left of the agent's record, and what is wrong with it. */

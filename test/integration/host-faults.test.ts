@@ -5,6 +5,7 @@ import {
   readlink,
   rm,
   stat,
+  statfs,
   symlink,
   truncate,
   writeFile,
@@ -87,6 +88,40 @@ describe.skipIf(noMounts !== null)(`a disk that is full${mounted}`, () => {
 
     resize(place(host), "32m");
     await expectRecovery(host);
+  });
+
+  test.each([
+    ["the state directory", (host: SandboxHost) => host.state],
+    ["the store", (host: SandboxHost) => join(host.root, "nix")],
+  ])("so that %s has no inodes is seen before anything is downloaded", async (what, place) => {
+    const { server, host } = await servedRelease(series);
+    await moveToTmpfs(place(host), "32m");
+    const { files, ffree } = await statfs(place(host));
+    resize(place(host), `32m,nr_inodes=${files - ffree + 2}`);
+    const before = await snapshotOf(host);
+    const checked = await answerOf(host, "check");
+    expect(checked).toMatchObject({ exitCode: 7, error: { code: "DISK_FULL" } });
+    expect(checked.error?.message).toMatch(/expected \d+ free inodes/);
+    expect(checked.error?.message).toContain(what);
+    expect(await snapshotOf(host)).toEqual(before);
+    expect(server.requests.filter(({ path }) => path.startsWith("/archives/"))).toHaveLength(1);
+
+    resize(place(host), "32m,nr_inodes=10000");
+    await expectRecovery(host);
+  });
+
+  test("so that not even a directory can be made is called by its name", async () => {
+    const { host } = await servedRelease(series);
+    await mkdir(join(host.root, "small"));
+    await moveToTmpfs(join(host.root, "small"), "1m,nr_inodes=1");
+    const config = JSON.parse(await readFile(host.configFile, "utf8")) as {
+      paths: Record<string, string>;
+    };
+    config.paths["staging"] = join(host.root, "small/staging");
+    await writeFile(host.configFile, JSON.stringify(config));
+    const refused = await answerOf(host, "apply");
+    expect(refused).toMatchObject({ exitCode: 7, error: { code: "DISK_FULL" } });
+    expect(refused.error?.message).toContain("ENOSPC");
   });
 
   /** A disk that fills up while the archive comes in, but for `left` KiB. */

@@ -45,7 +45,10 @@ export class FetchWorld {
   readonly free = new Map([
     ["/staging", 1e12],
     ["/store", 1e12],
+    ["/state", 1e12],
   ]);
+  /** Inodes by file system; without an entry it has no limit. */
+  readonly inodes = new Map<string, { free: number; total: number }>();
   readonly progress: FetchProgress[] = [];
   readonly served: string[] = [];
   readonly staging = new MemoryStaging((event) => {
@@ -100,7 +103,7 @@ export class FetchWorld {
     );
     this.settings = {
       ...{ ...rest, limits: { ...limits, reserveBytes: 1_000, ...options.limits } },
-      paths: { ...rest.paths, staging: "/staging" },
+      paths: { ...rest.paths, staging: "/staging", state: "/state" },
     };
   }
 
@@ -192,7 +195,9 @@ export class FetchWorld {
       disk: {
         freeSpace: async (path) => {
           for (const [fileSystem, free] of this.free) {
-            if (path.startsWith(fileSystem)) return { free, fileSystem };
+            if (!path.startsWith(fileSystem)) continue;
+            const inodes = this.inodes.get(fileSystem);
+            return { free, fileSystem, total: 2e12, ...(inodes && { inodes }) };
           }
           throw new Error(`${path} is on no disk`);
         },

@@ -7,11 +7,15 @@ import { exists } from "./missing-file.ts";
 export const systemDisk: Disk = {
   async freeSpace(path) {
     const existing = await nearestExisting(path);
-    const [{ bavail, blocks, bsize }, { dev }] = await Promise.all([
+    const [{ bavail, blocks, bsize, files, ffree }, { dev }] = await Promise.all([
       statfs(existing),
       stat(existing),
     ]);
-    return { free: bavail * bsize, fileSystem: String(dev), total: blocks * bsize };
+    return {
+      ...{ free: bavail * bsize, fileSystem: String(dev), total: blocks * bsize },
+      // File systems that make inodes as they need them say 0.
+      ...(files > 0 && { inodes: { free: ffree, total: files } }),
+    };
   },
 };
 

@@ -17,6 +17,7 @@ import { sanitize } from "../../core/text/sanitize.ts";
 import { syncDirectory } from "./durable-file.ts";
 import { hasErrorCode, ifMissing, isNotFound } from "./missing-file.ts";
 import { readOpenFile } from "./regular-file.ts";
+import { makeDirectory } from "./make-directory.ts";
 
 const { O_CREAT, O_DIRECTORY, O_EXCL, O_NOFOLLOW, O_NONBLOCK, O_RDONLY, O_RDWR } = constants;
 
@@ -77,7 +78,7 @@ export class RootDirectory {
 
   /** Makes the root itself, and what is above it. The operator named it, so links are followed. */
   async makeRoot(): Promise<void> {
-    await mkdir(this.path, { recursive: true });
+    await makeDirectory(this.path);
   }
 
   /**

@@ -1,4 +1,4 @@
-import { mkdir, open, rename, rm, writeFile } from "node:fs/promises";
+import { open, rename, rm, writeFile } from "node:fs/promises";
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
@@ -9,6 +9,7 @@ import { rewriteHashes } from "../../core/transfer/hash-rewriter.ts";
 import { withNar } from "./nar-dump.ts";
 import { childEnvironment } from "./nix-environment.ts";
 import { drain, streamProcess } from "../process/subprocess.ts";
+import { makeDirectory } from "../files/make-directory.ts";
 
 /** A maker of NARs with these limits (`limits.deltaNarBytes`, `limits.deltaTimeout`). */
 export function deltaMaker(limits: DeltaLimits): DeltaMaker {
@@ -42,7 +43,7 @@ function workplace(staging: string): string {
 async function makeNar(order: NarOrder, limits: DeltaLimits, signal: AbortSignal): Promise<void> {
   const work = join(workplace(order.directory), basename(order.file));
   try {
-    await mkdir(work, { recursive: true, mode: 0o700 });
+    await makeDirectory(work, 0o700);
     await applyDelta(order, work, limits, signal);
   } finally {
     await rm(work, { recursive: true, force: true });

@@ -1,8 +1,9 @@
-import { mkdir, readdir, readlink, rename, rm, symlink } from "node:fs/promises";
+import { readdir, readlink, rename, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { GcRoots } from "../../core/ports.ts";
 import { syncDirectory } from "../files/durable-file.ts";
 import { hasErrorCode, ifMissing } from "../files/missing-file.ts";
+import { makeDirectory } from "../files/make-directory.ts";
 
 /**
  * Links in a directory below `/nix/var/nix/gcroots`. The collector follows a link to a
@@ -12,7 +13,7 @@ import { hasErrorCode, ifMissing } from "../files/missing-file.ts";
 export function gcRootsIn(directory: string): GcRoots {
   return {
     async hold(name, storePath) {
-      await mkdir(directory, { recursive: true });
+      await makeDirectory(directory);
       const temporary = join(directory, `.${name}.tmp`);
       await rm(temporary, { force: true });
       await symlink(storePath, temporary);
@@ -20,7 +21,7 @@ export function gcRootsIn(directory: string): GcRoots {
       await syncDirectory(directory);
     },
     async holdAlso(name, storePaths) {
-      await mkdir(join(directory, name), { recursive: true });
+      await makeDirectory(join(directory, name));
       for (const path of storePaths) {
         await symlink(path, join(directory, name, basename(path))).catch((error: unknown) => {
           if (!hasErrorCode(error, "EEXIST")) throw error;

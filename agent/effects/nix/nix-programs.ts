@@ -97,9 +97,10 @@ export class NixPrograms {
     if (result.timedOut) return new PullError("TOOL_TIMEOUT", message);
     if (NO_SPACE.test(result.stderr)) return new PullError("DISK_FULL", message);
     if (NO_PERMISSION.test(result.stderr)) return new PullError("PERMISSION_DENIED", message);
-    // With no byte left, SQLite only says "disk I/O error".
-    const { free } = await systemDisk.freeSpace(join(this.root ?? "/", STORE_DIRECTORY));
-    return new PullError(free < FULL_BYTES ? "DISK_FULL" : code, message);
+    // With no byte left, SQLite only says "disk I/O error"; with no inode, "unable to open".
+    const { free, inodes } = await systemDisk.freeSpace(join(this.root ?? "/", STORE_DIRECTORY));
+    const isFull = free < FULL_BYTES || inodes?.free === 0;
+    return new PullError(isFull ? "DISK_FULL" : code, message);
   }
 
   /** For programs that read or write the contents of paths. */

@@ -1,4 +1,4 @@
-import { mkdir, readdir, rm, rmdir } from "node:fs/promises";
+import { readdir, rm, rmdir } from "node:fs/promises";
 import { basename, join } from "node:path";
 import {
   CACHE_INFO,
@@ -11,6 +11,7 @@ import { narInfoFileName, renderNarInfo, type NarInfo } from "../../core/formats
 import { SHA256_HEX } from "../../core/formats/sha256.ts";
 import type { Staging, StagingArea } from "../../core/ports.ts";
 import { ifMissing } from "../files/missing-file.ts";
+import { RootDirectory } from "../files/root-directory.ts";
 import { expectPrivate } from "../files/private-directory.ts";
 import { parallelMap } from "../process/parallel-map.ts";
 import {
@@ -22,6 +23,7 @@ import {
   writeNarFile,
   writeNew,
 } from "./staged-file.ts";
+import { makeDirectory } from "../files/make-directory.ts";
 
 /** The directory of the setting `paths.staging`, with a directory for each archive. */
 export function stagingIn(parent: string): StagingArea {
@@ -47,16 +49,31 @@ export class StagingDirectory implements Staging {
   }
 
   async prepare(): Promise<void> {
-    await mkdir(this.#parent, { recursive: true, mode: 0o700 });
+    await makeDirectory(this.#parent, 0o700);
     await expectPrivate(this.#parent, { code: "STAGING_UNSAFE", shared: true });
     await removeArchives(this.#parent, basename(this.directory));
+    await this.#removeForeign();
     // Somebody else's link or directory in our place would lead the writes elsewhere.
     for (const directory of [this.directory, join(this.directory, "nar")]) {
       const found = await statOf(directory);
       if (found && !found.isDirectory()) await rm(directory, { force: true });
-      await mkdir(directory, { recursive: true, mode: 0o700 });
+      await makeDirectory(directory, 0o700);
       await expectPrivate(directory, { code: "STAGING_UNSAFE" });
     }
+    const root = new RootDirectory(this.directory);
+    for (const { name } of await root.list("")) if (!OURS.test(name)) await root.removeTree(name);
+    for (const { name } of await root.list("nar")) {
+      if (!OUR_NAR.test(name)) await root.removeTree(`nar/${name}`);
+    }
+  }
+
+  /** Removes what another user made in this archive's place, where nobody could put it back. */
+  async #removeForeign(): Promise<void> {
+    const parent = await statOf(this.#parent);
+    const found = await statOf(this.directory);
+    if (!found || found.uid === process.geteuid?.()) return;
+    if (((parent?.mode ?? 0o777) & 0o022) !== 0) return;
+    await new RootDirectory(this.#parent).removeTree(basename(this.directory));
   }
 
   async readIndex(): Promise<Buffer | null> {
@@ -132,6 +149,12 @@ export class StagingDirectory implements Staging {
     return readdir(join(this.directory, "nar")).catch(() => []);
   }
 }
+
+/** What an archive's directory holds: its index, a binary cache, and the work of deltas. */
+const OURS = /^(index\.json\.gz|nix-cache-info|[0-9a-z]{32}\.narinfo|nar|deltas)$/;
+
+/** A NAR in it, whole or unfinished. */
+const OUR_NAR = /^[0-9a-z]{52}\.nar(\.[a-z0-9]+)?(\.part)?$/;
 
 /** Small files are written and removed this many at a time. */
 const FILES_AT_ONCE = { atOnce: 16 };

@@ -1,8 +1,9 @@
-import { access, mkdir, readdir, rm, stat } from "node:fs/promises";
+import { access, readdir, rm, stat } from "node:fs/promises";
 import { join } from "node:path";
 import type { IndexCache } from "../../core/ports.ts";
 import { writeDurably } from "../files/durable-file.ts";
 import { ifMissing } from "../files/missing-file.ts";
+import { makeDirectory } from "../files/make-directory.ts";
 
 /** The index in use and the one before it: after a rollback there is one to patch, too. */
 const KEPT = 2;
@@ -29,7 +30,7 @@ export class IndexFiles implements IndexCache {
   }
 
   async keep(sha256: string, json: Uint8Array): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(this.#directory, 0o700);
     const path = join(this.#directory, `${sha256}.json`);
     await writeDurably(path, json);
     const others: { path: string; age: number }[] = [];

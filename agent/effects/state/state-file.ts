@@ -1,4 +1,4 @@
-import { chmod, mkdir, readdir, rm } from "node:fs/promises";
+import { chmod, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
 import {
   mergeMemories,
@@ -18,6 +18,7 @@ import { TEMPORARY } from "../files/durable-file.ts";
 import { ifMissing } from "../files/missing-file.ts";
 import { expectPrivate, type PrivateDirectory } from "../files/private-directory.ts";
 import type { History } from "./history.ts";
+import { makeDirectory } from "../files/make-directory.ts";
 
 /** What the record is kept with. */
 export interface StateFileTools {
@@ -75,7 +76,7 @@ export class StateFile implements StateStore {
    * state says.
    */
   async prepare(): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    await makeDirectory(this.#directory, 0o700);
     await expectPrivate(this.#directory, unsafeIf(this.#directory));
     await chmod(this.#directory, 0o700);
     await ifMissing(expectPrivate(this.#copyDirectory, unsafeIf(this.#copyDirectory)), null);
@@ -223,7 +224,7 @@ export class StateFile implements StateStore {
    */
   async #saveCopy(record: SavedRecord): Promise<void> {
     try {
-      await mkdir(this.#copyDirectory, { recursive: true, mode: 0o700 });
+      await makeDirectory(this.#copyDirectory, 0o700);
       await writeChecked(this.#copyPath, record);
     } catch (error) {
       this.#log.warn(`state: the record has no copy: ${(error as Error).message}`);
@@ -235,7 +236,7 @@ export class StateFile implements StateStore {
     for (const [at, path] of this.#trustPaths.entries()) {
       if (JSON.stringify(this.#trustOnDisk[at] ?? []) === text) continue;
       try {
-        await mkdir(dirname(path), { recursive: true });
+        await makeDirectory(dirname(path));
         await writeChecked(path, trust);
         this.#trustOnDisk[at] = trust;
       } catch (error) {

@@ -1,5 +1,6 @@
 import { PullError } from "../../core/errors.ts";
 import type { Release } from "../../core/formats/manifest.ts";
+import type { FreeSpace } from "../../core/ports.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { Settings } from "../../core/settings.ts";
 import type { FetchPlan, PlannedDelta } from "./plan.ts";
@@ -54,38 +55,95 @@ function mostStaged(
   return Math.min(all, most);
 }
 
-/** Throws DISK_FULL if the disks of staging and store cannot take what is planned. */
+/** The record, the history, an index and reports: what an update writes to the state directory. */
+const STATE_FILES = 32;
+
+/** A system has at least so many bytes for each file, directory and link, on average. */
+const BYTES_PER_FILE = 16 * 1024;
+
+/** What is to be written to one file system. */
+interface Need {
+  readonly what: string;
+  readonly path: string;
+  readonly bytes: number;
+  /** Files, links and directories. */
+  readonly files: (space: FreeSpace) => number;
+}
+
+/** What a plan writes, and where to. */
+function needsOf(
+  plan: FetchPlan,
+  staged: number,
+  { settings, store }: Pick<FetchTools, "settings" | "store">,
+): Need[] {
+  const { staging, state } = settings.paths;
+  const bytes = storeBytes(plan);
+  return [
+    {
+      ...{ what: "staging", path: staging, bytes: staged },
+      // NARs, and what Nix wants to know of each path.
+      files: () => plan.nars.size + plan.paths.length,
+    },
+    {
+      ...{ what: "the store", path: store.realPath(STORE_DIRECTORY), bytes },
+      files: (space) => plan.paths.length + likelyFiles(bytes, space),
+    },
+    { what: "the state directory", path: state, bytes: 0, files: () => STATE_FILES },
+  ];
+}
+
+/**
+ * How many files so many bytes of NARs unpack to, if they are as large as what this file system
+ * holds: nobody knows before they are unpacked.
+ */
+function likelyFiles(bytes: number, { free, total, inodes }: FreeSpace): number {
+  const used = total === undefined ? 0 : total - free;
+  if (!inodes || used <= 0) return 0;
+  const perByte = (inodes.total - inodes.free) / used;
+  return Math.floor(bytes * Math.min(perByte, 1 / BYTES_PER_FILE));
+}
+
+/**
+ * Throws DISK_FULL if the disks of staging, store and state cannot take what is planned, in bytes or
+ * in inodes.
+ */
 export async function requireSpace(
   plan: FetchPlan,
   missing: ReadonlyMap<string, number>,
   budget: number,
-  { settings, store, disk }: Pick<FetchTools, "settings" | "store" | "disk">,
+  tools: Pick<FetchTools, "settings" | "store" | "disk">,
 ): Promise<void> {
-  const needs = [
-    {
-      path: settings.paths.staging,
-      bytes: mostStaged(plan, missing, budget),
-      what: "staging",
-    },
-    { path: store.realPath(STORE_DIRECTORY), bytes: storeBytes(plan), what: "the store" },
-  ];
+  if (plan.paths.length === 0) return;
+  const { settings, disk } = tools;
   const reserve = settings.limits.reserveBytes;
-  const byFileSystem = new Map<string, { free: number; bytes: number; what: string[] }>();
-  for (const need of needs) {
-    const { free, fileSystem } = await disk.freeSpace(need.path);
-    const sum = byFileSystem.get(fileSystem) ?? { free, bytes: 0, what: [] };
-    sum.bytes += need.bytes;
-    sum.what.push(`${need.what} (${need.path})`);
-    byFileSystem.set(fileSystem, sum);
+  const byFileSystem = new Map<string, { space: FreeSpace; needs: Need[] }>();
+  for (const need of needsOf(plan, mostStaged(plan, missing, budget), tools)) {
+    const space = await disk.freeSpace(need.path);
+    const { needs } = byFileSystem.get(space.fileSystem) ?? { needs: [] };
+    byFileSystem.set(space.fileSystem, { space, needs: [...needs, need] });
   }
-  for (const { free, bytes, what } of byFileSystem.values()) {
-    if (bytes > 0 && free < bytes + reserve) {
+  for (const { space, needs } of byFileSystem.values()) {
+    const bytes = needs.reduce((sum, need) => sum + need.bytes, 0);
+    if (bytes > 0 && space.free < bytes + reserve) {
       throw new PullError(
         "DISK_FULL",
-        `${what.join(" and ")}: expected ${bytes} bytes free and ${reserve} left over, found ${free}`,
+        `${describeNeeds(needs.filter((need) => need.bytes > 0))}: expected ${bytes} bytes free ` +
+          `and ${reserve} left over, found ${space.free}`,
+      );
+    }
+    const files = needs.reduce((sum, need) => sum + need.files(space), 0);
+    if (space.inodes && space.inodes.free < files) {
+      throw new PullError(
+        "DISK_FULL",
+        `${describeNeeds(needs)}: expected ${files} free inodes, one for each file and directory, ` +
+          `found ${space.inodes.free} of ${space.inodes.total}`,
       );
     }
   }
+}
+
+function describeNeeds(needs: readonly Need[]): string {
+  return needs.map(({ what, path }) => `${what} (${path})`).join(" and ");
 }
 
 /** How often the disk is looked at while Nix imports; a fast one takes 100 MB in this time. */

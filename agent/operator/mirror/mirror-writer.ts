@@ -1,5 +1,8 @@
+import type { Dirent } from "node:fs";
 import { join, relative } from "node:path";
+import { PullError, toPullError } from "../../core/errors.ts";
 import { STICK_CONTENTS_FILE, type StickContents } from "../../core/formats/stick-contents.ts";
+import { TEMPORARY } from "../../effects/files/durable-file.ts";
 import { RootDirectory } from "../../effects/files/root-directory.ts";
 import type { ProcessLock } from "../../effects/process/process-lock.ts";
 import {
@@ -11,6 +14,7 @@ import {
   takeLock,
   thinFile,
 } from "./mirror-reader.ts";
+import { REPORTS_DIRECTORY } from "./stick-reports.ts";
 
 /** What the name of a publish's working directory begins with. */
 const WORK_PREFIX = `${PUBLISHER}/work-`;
@@ -67,6 +71,7 @@ export class MirrorWriter extends MirrorReader {
     const lock = await takeLock(directory, await root.openLock(LOCK), "exclusive");
     try {
       await removeLeftovers(root, onWarning);
+      await removeUnfinished(root);
       // A program that a killed publish started may still write to its old directory, so every
       // publish takes a new name.
       const work = await root.makeWorkDirectory(WORK_PREFIX);
@@ -78,9 +83,17 @@ export class MirrorWriter extends MirrorReader {
     }
   }
 
-  /** Removes the working directory and lets others write. */
+  /**
+   * Removes the working directory and lets others write. What was written stands whether it can be
+   * removed or not; the next writer removes the rest.
+   */
   override async close(): Promise<void> {
-    await this.root.removeTree(this.#work);
+    await this.root.removeTree(this.#work).catch((thrown: unknown) => {
+      const { code, message } = toPullError(thrown);
+      this.onWarning(
+        `${this.work} is not cleaned up: ${code}: ${message}; the next writer does it`,
+      );
+    });
     await super.close();
   }
 
@@ -143,6 +156,57 @@ async function removeLeftovers(
     if (OURS.has(entry.name)) continue;
     if (WORK.test(entry.name) && entry.isDirectory()) await root.removeTree(name);
     else onWarning(leftAlone(root.nameOf(name)));
+  }
+}
+
+/**
+ * Where `RootDirectory.writeFile` writes in a mirror, and the files that it replaces there: a killed
+ * writer leaves their temporary names. The lock says that no other writer is at work.
+ */
+const WRITTEN = [
+  { directory: "", each: false, file: /^stick-contents\.json$/ },
+  { directory: "channels", each: true, file: /^manifest\.json$/ },
+  { directory: `${PUBLISHER}/releases`, each: true, file: /^\d{1,15}-\d{1,15}\.json$/ },
+  { directory: `${PUBLISHER}/drafts`, each: true, file: /^[0-9a-f]{64}\.json$/ },
+] as const;
+
+/** Reports are written without the lock: only what is this old is no longer being written. */
+const REPORT_AGE_MS = 60 * 60 * 1000;
+
+/** Removes the temporary files of killed writers: regular files with the names that we give. */
+async function removeUnfinished(root: RootDirectory): Promise<void> {
+  for (const { directory, each, file } of WRITTEN) {
+    if (!each) {
+      await removeUnfinishedIn(root, directory, file);
+      continue;
+    }
+    for (const entry of await entriesOf(root, directory)) {
+      if (entry.isDirectory()) await removeUnfinishedIn(root, `${directory}/${entry.name}`, file);
+    }
+  }
+  const isReport = /^[^.].*\.json$/;
+  await removeUnfinishedIn(root, REPORTS_DIRECTORY, isReport, Date.now() - REPORT_AGE_MS);
+}
+
+/** The entries of a directory; none if something else is in its place, of which its users tell. */
+async function entriesOf(root: RootDirectory, directory: string): Promise<Dirent[]> {
+  return root.listIfExists(directory).catch((error: unknown) => {
+    if (error instanceof PullError && error.code === "UNSAFE_FILE") return [];
+    throw error;
+  });
+}
+
+async function removeUnfinishedIn(
+  root: RootDirectory,
+  directory: string,
+  file: RegExp,
+  before = Number.POSITIVE_INFINITY,
+): Promise<void> {
+  for (const { name } of await entriesOf(root, directory)) {
+    if (!TEMPORARY.test(name) || !file.test(name.replace(TEMPORARY, ""))) continue;
+    const path = directory === "" ? name : `${directory}/${name}`;
+    const found = await root.stat(path);
+    if (found && found.mtimeMs < before) await root.removeRegularFile(path);
   }
 }
 

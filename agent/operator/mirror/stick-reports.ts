@@ -126,13 +126,13 @@ export async function bringReports(
         );
       }
       // A report from the future would keep all others out until then.
-      if (Date.parse(report.at) > now.getTime() + CLOCK_TOLERANCE_MS) {
+      if (isFromTheFuture(report, now)) {
         throw new PullError(
           "REPORT_INVALID",
           `it was made at ${report.at}, which is in the future`,
         );
       }
-      if (await isAsNew({ root: into, name }, report, keys)) {
+      if (await isAsNew({ root: into, name }, { report, keys, now })) {
         known.push(hostname);
         continue;
       }
@@ -152,14 +152,23 @@ export async function bringReports(
   return { brought, known, refused };
 }
 
+function isFromTheFuture({ at }: Report, now: Date): boolean {
+  return Date.parse(at) > now.getTime() + CLOCK_TOLERANCE_MS;
+}
+
 /**
- * Whether the report in place is as new or newer. One that cannot be trusted is replaced. Throws
- * UNSAFE_FILE if something else than a file has its name.
+ * Whether the report in place is as new or newer. One that cannot be trusted is replaced, and so is
+ * one from the future, which a host made while its clock was wrong. Throws UNSAFE_FILE if something
+ * else than a file has its name.
  */
-async function isAsNew(target: FileBelow, report: Report, keys: HostKeys | null): Promise<boolean> {
+async function isAsNew(
+  target: FileBelow,
+  { report, keys, now }: { report: Report; keys: HostKeys | null; now: Date },
+): Promise<boolean> {
   await target.root.statFile(target.name);
   try {
     const there = await readReport(target, keys);
+    if (isFromTheFuture(there.report, now)) return false;
     return Date.parse(there.report.at) >= Date.parse(report.at);
   } catch {
     return false;

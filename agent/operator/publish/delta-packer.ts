@@ -1,5 +1,5 @@
 import { createReadStream } from "node:fs";
-import { mkdir, open, readFile, rm, type FileHandle } from "node:fs/promises";
+import { open, readFile, rm, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import {
   MAX_BASES,
@@ -27,6 +27,7 @@ import type {
   PackablePath,
   UnplacedDelta,
 } from "./packable-closure.ts";
+import { makeDirectory } from "../../effects/files/make-directory.ts";
 
 /** Name of the one member of an archive of deltas. */
 const MEMBER = "deltas";
@@ -92,7 +93,7 @@ export async function packDeltas(
     ...planClosure(host, releases.slice(0, MAX_BASES), tasks),
   }));
   const blob = join(options.work, "deltas");
-  await mkdir(options.work, { recursive: true });
+  await makeDirectory(options.work);
   await runTasks([...tasks.values()], blob, options);
   const made = new Map<string, ClosureDeltas>();
   for (const { toplevel, was, uses } of plans) {

@@ -1,4 +1,4 @@
-import { mkdir, readFile, rm, writeFile } from "node:fs/promises";
+import { readFile, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { unpackIndex } from "../../core/formats/archive-index.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
@@ -14,6 +14,7 @@ import { packBlob } from "./blob-archive.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { KnownRelease } from "./nar-library.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
+import { makeDirectory } from "../../effects/files/make-directory.ts";
 
 /** Name of the one member of an archive of index patches. */
 const MEMBER = "index-patches";
@@ -37,7 +38,7 @@ export async function packIndexPatches(
   signal: AbortSignal | undefined,
 ): Promise<Map<string, ArchiveReference>> {
   const work = join(writer.work, "index-patches");
-  await mkdir(work, { recursive: true });
+  await makeDirectory(work);
   try {
     const maker = new PatchMaker(writer, work, signal);
     const made = await parallelMap(Object.entries(entries), async ([hostname, { archive }]) => {

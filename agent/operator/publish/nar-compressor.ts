@@ -1,5 +1,5 @@
 import { randomBytes } from "node:crypto";
-import { mkdir, open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import {
@@ -18,6 +18,7 @@ import { isNotFound } from "../../effects/files/missing-file.ts";
 import { withNar } from "../../effects/nix/nar-dump.ts";
 import { ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
+import { makeDirectory } from "../../effects/files/make-directory.ts";
 
 /** How NARs are compressed. Without a level, the program takes its own default. */
 export interface CompressionChoice {
@@ -54,7 +55,7 @@ export async function compressPaths(
   choice: CompressionChoice,
   context: CompressionContext,
 ): Promise<void> {
-  await mkdir(join(cache, "nar"), { recursive: true });
+  await makeDirectory(join(cache, "nar"));
   await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
   // The largest first, so that no core works alone on a large one at the end.
   const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);

@@ -1,4 +1,4 @@
-import { access, constants, mkdir, readFile, readlink } from "node:fs/promises";
+import { access, constants, readFile, readlink } from "node:fs/promises";
 import { dirname, join, resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { StorePathInfo } from "../../core/formats/narinfo.ts";
@@ -12,6 +12,7 @@ import {
 import { parseHostsFile, type HostSpec, type SystemSource } from "./host-spec.ts";
 import type { PublishOptions } from "./publish-options.ts";
 import { parsePathInfos } from "./store-closure.ts";
+import { makeDirectory } from "../../effects/files/make-directory.ts";
 
 /** Nix's new command line and flakes, whatever the operator's settings are. */
 export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
@@ -75,7 +76,7 @@ export async function buildSystems(
     if (source.kind === "derivation" || source.kind === "storePath") continue;
     onBuild([hostname], toplevels.size);
     const directory = join(rootsDirectory, "evaluated");
-    await mkdir(directory, { recursive: true });
+    await makeDirectory(directory);
     const link = join(directory, hostname);
     await build(source, link, context);
     toplevels.set(hostname, await readlink(link));
@@ -102,7 +103,7 @@ async function realise(
   directory: string,
   context: BuildContext,
 ): Promise<Map<string, string>> {
-  await mkdir(directory, { recursive: true });
+  await makeDirectory(directory);
   const link = join(directory, "system");
   await nix("nix-store", ["--realise", ...paths, "--add-root", link, "--indirect"], context);
   // nix-store(1), --add-root: the links of further paths are numbered from 2.

@@ -2,6 +2,8 @@ import { execFileSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import {
   appendFile,
+  chmod,
+  chown,
   link,
   mkdir,
   mkdtemp,
@@ -537,6 +539,46 @@ describe("what is in staging already", () => {
     expect(await staging.holdsNars()).toBe(false);
     expect((await stat(parent)).mode & 0o777).toBe(0o700);
   });
+
+  test("is removed if it is nobody's part of it, and no link is followed", async () => {
+    const { staging, parent } = await newStaging();
+    await take(staging, WHOLE, CONTENTS, inPieces(HONEST));
+    await staging.writeNarInfos(CONTENTS.narInfos);
+    await staging.writeIndex(ARCHIVE.compressed);
+    const ours = (await readdir(staging.directory, { recursive: true })).sort();
+    const elsewhere = await temporaryDirectory();
+    await writeFile(join(elsewhere, "kept"), "");
+    await symlink(elsewhere, join(staging.directory, "link"));
+    await symlink(elsewhere, join(staging.directory, "nar/link"));
+    await mkdir(join(staging.directory, "tree/below"), { recursive: true });
+    await symlink(elsewhere, join(staging.directory, "tree/below/link"));
+    await writeFile(join(staging.directory, "nar/notes.txt"), "");
+    await writeFile(join(parent, "notes.txt"), "somebody's");
+    await staging.prepare();
+    expect((await readdir(staging.directory, { recursive: true })).sort()).toEqual(ours);
+    expect(await readdir(elsewhere)).toEqual(["kept"]);
+    expect(await readFile(join(parent, "notes.txt"), "utf8")).toBe("somebody's");
+    expect((await staging.missing(CONTENTS.members.filter(isNarMember))).size).toBe(0);
+  });
+
+  test.runIf(process.geteuid?.() === 0)(
+    "as somebody else's directory in its place is removed, unless others may write beside it",
+    async () => {
+      const { staging, parent } = await newStaging();
+      const squat = async (): Promise<void> => {
+        await rm(staging.directory, { recursive: true });
+        await mkdir(staging.directory);
+        await chown(staging.directory, 12_345, 12_345);
+      };
+      await squat();
+      await staging.prepare();
+      expect((await stat(staging.directory)).uid).toBe(0);
+      await squat();
+      await chmod(parent, 0o1777);
+      await expect(staging.prepare()).rejects.toMatchObject({ code: "STAGING_UNSAFE" });
+      expect((await stat(staging.directory)).uid).toBe(12_345);
+    },
+  );
 
   test("as somebody's link in its place is replaced and not followed", async () => {
     const parent = await temporaryDirectory();

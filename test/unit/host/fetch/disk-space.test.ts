@@ -119,6 +119,39 @@ describe("before the download", () => {
     expect(large?.message).toContain(`expected ${2 * (3 * MIB + 100)} bytes free`);
   });
 
+  test.each([
+    // Three NARs and three paths; the store also needs what they unpack to.
+    ["staging", "/staging", 6],
+    ["the store", "/store", 3],
+    ["the state directory", "/state", 32],
+  ])("there must be inodes for %s", async (what, fileSystem, files) => {
+    const withInodes = (free: number) => (world: FetchWorld) =>
+      world.inodes.set(fileSystem, { free, total: 1_000 });
+    const enough = { staging: 1e12, store: 1e12 };
+    expect(await refusal(enough, CHAIN, withInodes(files))).toBeNull();
+    const failure = await refusal(enough, CHAIN, withInodes(files - 1));
+    expect(failure?.code).toBe("DISK_FULL");
+    expect(failure?.message).toContain(
+      `: expected ${files} free inodes, one for each file and directory, ` +
+        `found ${files - 1} of 1000`,
+    );
+    expect(failure?.message.startsWith(what)).toBe(true);
+  });
+
+  test("NARs need as many inodes as the store's files of that size have, but no more than systems", async () => {
+    const sample = sampleArchive([{ name: "n", references: [], nar: Buffer.alloc(3 * MIB, 1) }]);
+    const files = async (used: number) => {
+      const inodes = { free: 0, total: used };
+      const failure = await refusal({ staging: 1e12, store: 1e12 }, sample, (world) =>
+        world.inodes.set("/store", inodes),
+      );
+      return failure?.message.match(/expected (\d+) free inodes/)?.[1];
+    };
+    // 1e12 bytes are used. One file for each million of them:
+    expect(await files(1e6)).toBe(String(1 + 3));
+    expect(await files(1e12)).toBe(String(1 + Math.floor((3 * MIB + 100) / (16 * 1024))));
+  });
+
   test("a full disk is no obstacle if nothing is missing", async () => {
     const all = (world: FetchWorld): void => {
       for (const { path } of CHAIN.index.paths) world.valid.add(`/nix/store/${path}`);

@@ -31,3 +31,19 @@ test("a link among the reports is refused, and keeps no other report back", asyn
   expect(result.refused[0]?.message).toContain("found a symbolic link");
   expect(await readFile(join(mirror, "reports/web2.json"), "utf8")).toBe(good);
 });
+
+test("a report from the future that lies in the mirror gives way to a later one of now", async () => {
+  const [stick, mirror] = [await temporaryDirectory(), await temporaryDirectory()];
+  const at = (ms: number) => ({ at: new Date(FLEET_NOW.getTime() + ms).toISOString() });
+  const sealed = (ms: number) => sealedReport({ ...sampleReport("web1"), ...at(ms) });
+  const now = sealed(0);
+  await mkdir(join(stick, "reports"));
+  await mkdir(join(mirror, "reports"));
+  await writeFile(join(stick, "reports/web1.json"), now);
+  await writeFile(join(mirror, "reports/web1.json"), sealed(60 * 24 * 3_600_000));
+
+  const bring = () => bringReports(stick, mirror, { keys: KEYS, now: FLEET_NOW, dryRun: false });
+  expect(await bring()).toMatchObject({ brought: ["web1"], known: [] });
+  expect(await readFile(join(mirror, "reports/web1.json"), "utf8")).toBe(now);
+  expect(await bring()).toMatchObject({ brought: [], known: ["web1"] });
+});
