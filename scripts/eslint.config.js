@@ -57,7 +57,8 @@ const FOLLOWS_LINKS = {
     },
     {
       regex: "/effects/files/(missing-file|regular-file|make-directory)\\.ts$",
-      importNamePattern: "^(makeDirectory|exists|readIfExists|readLinkIfExists|openRegularFile|readRegularFile)$",
+      importNamePattern:
+        "^(makeDirectory|exists|readIfExists|readLinkIfExists|openRegularFile|readRegularFile)$",
       message: "Mirrors, sticks and reports are hostile: use RootDirectory.",
     },
   ],
