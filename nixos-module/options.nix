@@ -539,9 +539,8 @@ in
               default = 5;
               example = 3;
               description = ''
-                How often a system is tried whose activation is cut off each time, as by power
-                cuts, before it is denied; or whose failure may not be its own, before it waits
-                for a person or for the next release.
+                How often a system is tried whose failure may not be its own, as by power cuts
+                or time limits, before it waits for a person or for the next release.
               '';
             };
 

@@ -3,7 +3,7 @@ import { isPastTheLine } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
 import { changedByHand } from "./update/hand-made.ts";
-import { rejected } from "./update/happening.ts";
+import { interrupted } from "./update/happening.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { rebootIfDue, type RebootTools } from "./update/reboot.ts";
 import { noticeReboot } from "./update/resume.ts";
@@ -61,7 +61,7 @@ async function rollBackUnproven(toplevel: string, pass: Pass<PassDeadlineTools>)
   const isLeft = name === "Verifying" && (await changedByHand(state, tools)) !== null;
   if (name === "Staged" || name === "Activating" || (name === "Verifying" && !isLeft)) {
     const message = `still ${name} when the deadline passed`;
-    await journal.happened(rejected("DEADLINE_PASSED", message));
+    await journal.happened(interrupted("DEADLINE_PASSED", message));
   }
   const error = await runSteps(pass);
   if (error && isPastTheLine(journal.record.state)) throw error;

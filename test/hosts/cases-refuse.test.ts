@@ -1,5 +1,11 @@
 import { expect, test } from "vitest";
-import { createReleasedHost, expectRolledBack, service, variableOf } from "./released-host.ts";
+import {
+  createReleasedHost,
+  expectGivenUp,
+  expectRolledBack,
+  service,
+  variableOf,
+} from "./released-host.ts";
 
 const FAILING_ONESHOT = [
   "[Service]",
@@ -57,15 +63,17 @@ test("a new unit that fails is rolled back, named, and not tried again", async (
 });
 
 test("a switch that hangs is ended by its time limit and rolled back", async () => {
-  const host = await createReleasedHost({ settings: { activation: { timeout: "8s" } } });
+  const host = await createReleasedHost({
+    settings: { activation: { timeout: "8s", attempts: 1 } },
+  });
   const second = await host.release({
     generation: "2",
     units: { "web.service": service("2") },
     switchSleep: 600,
     switchSleepAt: "activated",
   });
-  await expectRolledBack(host, second);
-  expect(await host.waitForEvent("ActivationRejected", second)).toMatchObject({
+  await expectGivenUp(host, second);
+  expect(await host.waitForEvent("ActivationInterrupted", second)).toMatchObject({
     code: "ACTIVATION_TIMEOUT",
   });
   expect(await variableOf(host, "web.service", "VERSION")).toBe("1");

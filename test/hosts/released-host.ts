@@ -74,6 +74,8 @@ export interface ReleasedHost extends SystemdHost {
   waitForCommit(toplevel: string): Promise<void>;
   /** Waits until the agent is at rest and will not try the system again. */
   waitForDenial(toplevel: string, timeoutMs?: number): Promise<void>;
+  /** Waits until the agent has tried the system as often as it may, and waits for another one. */
+  waitForGivingUp(toplevel: string, timeoutMs?: number): Promise<void>;
   end(): Promise<HostEnd>;
 
   /** Whatever the agent, or a switch, holds on to waits while the hold is there. */
@@ -255,6 +257,17 @@ export async function createReleasedHost({
         `${toplevel} denied`,
         timeoutMs,
       ),
+    waitForGivingUp: (toplevel: string, timeoutMs = END_TIMEOUT_MS) =>
+      released.waitFor(
+        async () => {
+          const state = (await released.record())?.state;
+          return (
+            state?.name === "Failed" && state.gaveUp === true && state.release.toplevel === toplevel
+          );
+        },
+        `${toplevel} given up`,
+        timeoutMs,
+      ),
     async end() {
       const record = await released.record();
       const state = await host.state();
@@ -312,13 +325,25 @@ export async function expectRolledBack(
   timeoutMs = END_TIMEOUT_MS,
 ): Promise<void> {
   await host.waitForDenial(denied, timeoutMs);
+  await expectBack(host, { state: "Idle", denied: [denied] });
+}
+
+/** Expects that a system which may not be to blame was undone, and waits for a person or another. */
+export async function expectGivenUp(host: ReleasedHost, toplevel: string): Promise<void> {
+  await host.waitForGivingUp(toplevel);
+  await expectBack(host, { state: "Failed", denied: [] });
+}
+
+async function expectBack(
+  host: ReleasedHost,
+  expected: Pick<HostEnd, "state" | "denied">,
+): Promise<void> {
   expect(await host.end()).toEqual({
+    ...expected,
     running: host.first,
     bootDefault: host.first,
     profile: host.first,
-    state: "Idle",
     committed: host.first,
-    denied: [denied],
     rebootPending: false,
     roots: {},
     staging: [],

@@ -40,7 +40,7 @@ export const activationSettingsSchema = z
       .max(100)
       .default(5)
       .describe(
-        "How often a system is tried whose activation is cut off each time, before it is denied; or whose failure may not be its own, before it waits for a person.",
+        "How often a system is tried whose failure may not be its own, a switch that was cut off included, before it waits for a person or another release.",
       ),
     retryWait: positiveDurationSchema
       .prefault("1h")

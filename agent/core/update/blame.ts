@@ -3,7 +3,8 @@ import type { ErrorCode } from "../errors.ts";
 /**
  * Innocent until shown guilty: whose fault it is that a system did not prove itself. A system
  * is denied for good only for its own fault. What may be the world's leads back too, and is
- * tried again a few times, since each try costs the host a switch.
+ * tried again a few times, since each try costs the host a switch. Whatever cuts an activation off
+ * (a signal, a power cut, a time limit, an agent that was restarted) may be the world's.
  */
 
 /** What the health gate found wrong. */
@@ -50,21 +51,15 @@ export function blameFor(problem: Problem, isUnchanged: (unit: string) => boolea
   }
 }
 
-/** What is not known to be a system's fault, although it had to be undone. */
-const WORLDS: readonly ErrorCode[] = [
-  "HEALTH_MIRROR",
-  "HEALTH_UNBLAMED",
-  "BOOT_NOT_TRIED",
-  // The proven system's own program could not write the boot loader's files.
-  "BOOT_LOADER_FAILED",
-  // A switch that did not begin says nothing about the system.
-  "SWITCH_LOCKED",
-  "SWITCH_REFUSED",
-];
+/** What is only ever thrown because of the system itself. */
+const OWN: readonly ErrorCode[] = ["HEALTH_FAILED", "SPECIALISATION_MISSING", "NOT_A_SYSTEM"];
 
-/** Whether a failure with this code may be the world's. */
-export function mayBeTheWorlds(code: ErrorCode): boolean {
-  return WORLDS.includes(code);
+/**
+ * Whether an error that ended a step speaks against the system. Any other, such as a full disk, a
+ * missing program or a defect of the agent, would have come with another system too.
+ */
+export function isOwnFault(code: ErrorCode): boolean {
+  return OWN.includes(code);
 }
 
 /** How often and when a system is tried again whose failure may be the world's. */

@@ -73,6 +73,8 @@ export type Event = { readonly at: string } & (
   /** `gaveUp`: it is not tried again by itself. */
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string; readonly gaveUp?: boolean }
   | { readonly type: "RebootRequested" }
+  /** The reboot that was just requested was refused, as by an inhibitor: it does not count. */
+  | { readonly type: "RebootRefused" }
   /** The hook preReboot is about to run; `RebootEnded`: postBoot ran. */
   | { readonly type: "RebootPrepared" }
   | { readonly type: "RebootEnded" }

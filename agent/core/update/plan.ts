@@ -1,6 +1,6 @@
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import { longestBackoff } from "./backoff.ts";
-import { MAX_WAIT_MS, mayBeTheWorlds } from "./blame.ts";
+import { MAX_WAIT_MS } from "./blame.ts";
 import { driftOf } from "./drift.ts";
 import type { Observation } from "./observation.ts";
 import { denialOf, isSameSystem, type AgentRecord } from "./record.ts";
@@ -124,10 +124,9 @@ function backoff(
  * recorded by a clock that was wrong, and is due.
  */
 function isAhead(failed: StateOf<"Failed">, now: Date, retryMax: number): boolean {
-  const { retryAt, reason, undone = 0 } = failed;
+  const { retryAt, undone = 0 } = failed;
   const wait = Date.parse(retryAt) - now.getTime();
-  const isSwitch = undone > 0 || mayBeTheWorlds(reason.code);
-  const longest = Math.max(isSwitch ? MAX_WAIT_MS : 0, longestBackoff(retryMax));
+  const longest = Math.max(undone > 0 ? MAX_WAIT_MS : 0, longestBackoff(retryMax));
   return wait > 0 && wait <= longest;
 }
 

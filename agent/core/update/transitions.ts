@@ -67,7 +67,7 @@ const UNTOUCHED = {
 
 /** The whole machine. `advance` throws for what is not here: it would be a defect. */
 export const TRANSITIONS: Transitions = {
-  Idle: { ...UNTOUCHED, RebootRequested: countRequest },
+  Idle: { ...UNTOUCHED, RebootRequested: countRequest, RebootRefused: discountRequest },
   Candidate: {
     ...UNTOUCHED,
     FetchBegun: (state, _, record) => to(record, { name: "Fetching", ...attempted(state) }),
@@ -89,6 +89,7 @@ export const TRANSITIONS: Transitions = {
     CommitBegun: beginCommit,
     AttemptFailed: fail,
     ActivationRejected: reject,
+    ActivationInterrupted: interrupt,
     AgentRestarted: countRestart,
   },
   Activating: {
@@ -174,7 +175,7 @@ export const TRANSITIONS: Transitions = {
     // As for RollingBack.
     ReleaseAccepted: accept,
   },
-  Failed: { ...UNTOUCHED, RebootRequested: countRequest },
+  Failed: { ...UNTOUCHED, RebootRequested: countRequest, RebootRefused: discountRequest },
 };
 
 /** The record in another state. */
@@ -283,9 +284,18 @@ function noticeReboot(
 }
 
 function countRequest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
+  return withRequests(record, 1);
+}
+
+function discountRequest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
+  return withRequests(record, -1);
+}
+
+function withRequests(record: AgentRecord, more: 1 | -1): AgentRecord {
   const pending = record.pendingReboot;
   if (pending === null) return record;
-  return { ...record, pendingReboot: { ...pending, requested: pending.requested + 1 } };
+  const requested = Math.max(0, pending.requested + more);
+  return { ...record, pendingReboot: { ...pending, requested } };
 }
 
 function countRestart(

@@ -59,6 +59,10 @@ export function successorOf(
         signal,
       });
       if (result.exitCode === 0) return true;
+      if (result.timedOut) {
+        // A host that is slow is slow with any agent.
+        throw new PullError("TOOL_TIMEOUT", `the new system's agent: ${describeFailure(result)}`);
+      }
       throw new PullError("HEALTH_FAILED", `the new system's agent: ${describeFailure(result)}`);
     },
   };

@@ -1,5 +1,6 @@
 import type { Event } from "../../core/update/events.ts";
 import type { Reason } from "../../core/update/states.ts";
+import type { HalfDone } from "../../core/update/switch-verdict.ts";
 
 /** An event before it has its time. */
 export type Happening = Event extends infer E ? (E extends Event ? Omit<E, "at"> : never) : never;
@@ -9,13 +10,22 @@ export function rejected(code: Reason["code"], message: string): Happening {
   return { type: "ActivationRejected", reason: { code, message } };
 }
 
-/** Undoes an activation that is not known to be bad, unless it was the last of so many. */
-export function interrupted(
-  { undone = 0 }: { readonly undone?: number | undefined },
-  { code, message }: Reason,
-  maxAttempts: number,
-): Happening {
-  return undone + 1 < maxAttempts
-    ? { type: "ActivationInterrupted", reason: { code, message } }
-    : rejected(code, maxAttempts === 1 ? message : `${message}, ${maxAttempts} times`);
+/** The system is not shown to be at fault: it is left, and tried again a few times. */
+export function interrupted(code: Reason["code"], message: string): Happening {
+  return { type: "ActivationInterrupted", reason: { code, message } };
+}
+
+/** What a switch leads to that ended before its end. Only its own fault speaks against a system. */
+export function halfDone(why: HalfDone, message: string): Happening {
+  switch (why) {
+    case "fault":
+      return rejected("ACTIVATION_FAILED", message);
+    // A host that swaps, or a disk that is slow, has the same switch take longer.
+    case "timeout":
+      return interrupted("ACTIVATION_TIMEOUT", message);
+    case "unavailable":
+      return interrupted("ACTIVATION_INTERRUPTED", message);
+    default:
+      return why satisfies never;
+  }
 }

@@ -64,8 +64,7 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
     }
     await requireNobodyBlocks(name, wayBack, tools);
     await prepareReboot(pendingReboot, pass);
-    await journal.happened({ type: "RebootRequested" });
-    await services.reboot({ force: wayBack });
+    await requestReboot(name, wayBack, pass);
     return null;
   } catch (thrown) {
     const error = toPullError(thrown);
@@ -74,6 +73,26 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
       if (journal.record.holdsRebootSlot) await giveBackSlot(pass);
     }
     return error;
+  }
+}
+
+/**
+ * Asks for the reboot, which is counted first: it ends this agent. One that is refused does not
+ * count, since somebody may have begun to block it just now. Throws REBOOT_BLOCKED then, and what
+ * the request threw otherwise.
+ */
+async function requestReboot(
+  name: string,
+  wayBack: boolean,
+  { journal, tools }: Pass<RebootTools>,
+): Promise<void> {
+  await journal.happened({ type: "RebootRequested" });
+  try {
+    await tools.services.reboot({ force: wayBack });
+  } catch (thrown) {
+    await journal.happened({ type: "RebootRefused" });
+    await requireNobodyBlocks(name, wayBack, tools);
+    throw thrown;
   }
 }
 

@@ -2,12 +2,12 @@ import type { PullError } from "../../core/errors.ts";
 import { isExpected } from "../../core/update/machine.ts";
 import { isPastTheLine, type State } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
-import { rejected } from "./happening.ts";
+import { interrupted } from "./happening.ts";
 import { ROOT } from "./roots.ts";
 import { runSteps, type Pass } from "./run.ts";
 import type { StepTools } from "./steps/steps.ts";
 
-/** If agents ended this often in one state, what they did there ended them. */
+/** If agents ended this often in one state, what they did there may have ended them. */
 const MAX_RESTARTS = 10;
 
 /** After this many failures in a row of a way back, another release may take its place. */
@@ -31,7 +31,8 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
   const restarts = "restarts" in state ? state.restarts : 0;
   if (restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying")) {
     const message = `the agent was ended ${restarts} times in ${state.name}`;
-    await journal.happened(rejected("RESTART_LOOP", message));
+    // A person may have restarted it, or the power failed as often.
+    await journal.happened(interrupted("RESTART_LOOP", message));
   }
   const error = await runSteps(pass);
   if (isPastTheLine(journal.record.state)) return error;

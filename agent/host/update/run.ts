@@ -1,12 +1,12 @@
 import { PullError, toPullError } from "../../core/errors.ts";
-import { isTransient } from "../../core/update/machine.ts";
+import { isOwnFault } from "../../core/update/blame.ts";
 import {
   isPastTheLine,
   type Reason,
   type StateName,
   type StateOf,
 } from "../../core/update/states.ts";
-import { interrupted, type Happening } from "./happening.ts";
+import { interrupted, rejected, type Happening } from "./happening.ts";
 import type { Journal } from "./journal.ts";
 import { removePreparations } from "./leftovers.ts";
 import { attemptFailed, type RetryTools } from "./retry.ts";
@@ -100,10 +100,7 @@ function eventOf(
     case "Activating":
     case "Verifying":
     case "Committing":
-      // A full disk or a missing program is no fault of the system.
-      return isTransient(code)
-        ? interrupted(state, reason, tools.settings.activation.attempts)
-        : { type: "ActivationRejected", reason };
+      return isOwnFault(code) ? rejected(code, message) : interrupted(code, message);
     case "RollingBack":
       return { type: "RollbackFailed", message };
     case "Reverting":

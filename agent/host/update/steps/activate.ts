@@ -5,7 +5,7 @@ import { snippetText } from "../../../core/update/switch-output.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
-import { interrupted, rejected, type Happening } from "../happening.ts";
+import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { notBegun, takesBoot } from "../not-begun.ts";
 import type { RetryTools } from "../retry.ts";
 import type { Step } from "../step.ts";
@@ -20,10 +20,8 @@ export type ActivateTools = SwitchTools &
 
 /** Switches to the system without making it the boot default. */
 export const activate: Step<"Activating", ActivateTools> = async (state, context, tools) => {
-  const { attempts } = tools.settings.activation;
   if (await wasCutOff(state, tools)) {
-    const message = "the host went down meanwhile";
-    return { event: interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts) };
+    return { event: interrupted("ACTIVATION_INTERRUPTED", "the host went down meanwhile") };
   }
   const { release, baseline } = state;
   const action = provingMode(release.mode) ?? "test";
@@ -57,7 +55,6 @@ async function judge(
   { run, action, signal }: { run: SwitchRun; action: string; signal: AbortSignal | undefined },
   tools: ActivateTools,
 ): Promise<Happening> {
-  const { attempts } = tools.settings.activation;
   const { verdict, activated } = run;
   const message =
     "message" in verdict ? `switch-to-configuration ${action}: ${verdict.message}` : "";
@@ -82,15 +79,13 @@ async function judge(
       // This run did nothing; what the run of an agent before did is not known.
       return state.restarts === 0
         ? notBegun(state, verdict, signal, tools)
-        : interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts);
+        : interrupted("ACTIVATION_INTERRUPTED", message);
     case "activationFailed":
       return rejected("ACTIVATION_FAILED", message);
     case "halfDone":
-      return verdict.why === "unavailable"
-        ? interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts)
-        : rejected(verdict.why === "timeout" ? "ACTIVATION_TIMEOUT" : "ACTIVATION_FAILED", message);
+      return halfDone(verdict.why, message);
     case "interrupted":
-      return interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts);
+      return interrupted("ACTIVATION_INTERRUPTED", message);
     default:
       return verdict satisfies never;
   }

@@ -4,6 +4,7 @@ import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import { wasCutOff } from "../cut-off.ts";
+import { interrupted } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { retryAt, type RetryTools } from "../retry.ts";
@@ -53,8 +54,7 @@ export async function armTrial(
   const failure = failureOf(verdict);
   if (failure !== null) {
     const message = `${proven} boot: ${failure}`;
-    const reason = { code: "BOOT_LOADER_FAILED", message } as const;
-    return { event: { type: "ActivationInterrupted", reason }, details };
+    return { event: interrupted("BOOT_LOADER_FAILED", message), details };
   }
   const cannot = await bootLoader.tryOnce({ toplevel: release.toplevel, proven });
   if (cannot !== null) return { cannot };

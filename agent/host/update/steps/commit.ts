@@ -6,7 +6,7 @@ import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdi
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
-import { interrupted, rejected, type Happening } from "../happening.ts";
+import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { NOT_BEGUN_CODES } from "../not-begun.ts";
@@ -61,13 +61,10 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
     const isUntouched = running !== release.toplevel && !tried && state.restarts === 0;
     const event =
       verdict.kind !== "notBegun"
-        ? failedCommit(state, verdict, message, settings.activation.attempts)
+        ? failedCommit(verdict, message)
         : isUntouched
           ? await notCommitted(state, verdict, tools)
-          : ({
-              type: "ActivationInterrupted",
-              reason: { code: NOT_BEGUN_CODES[verdict.why], message },
-            } as const);
+          : interrupted(NOT_BEGUN_CODES[verdict.why], message);
     return { event, details };
   }
   const problem = judgeBootDefault(release, await observe(tools));
@@ -86,18 +83,9 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
 };
 
 /** What a commit leads to that failed on its way. */
-function failedCommit(
-  state: StateOf<"Committing">,
-  verdict: SwitchVerdict,
-  message: string,
-  attempts: number,
-): Happening {
-  const isCutOff =
-    verdict.kind === "interrupted" ||
-    (verdict.kind === "halfDone" && verdict.why === "unavailable");
-  return isCutOff
-    ? interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts)
-    : rejected("ACTIVATION_FAILED", message);
+function failedCommit(verdict: SwitchVerdict, message: string): Happening {
+  if (verdict.kind === "interrupted") return interrupted("ACTIVATION_INTERRUPTED", message);
+  return halfDone(verdict.kind === "halfDone" ? verdict.why : "fault", message);
 }
 
 /** What a commit leads to that did not begin, of a system that does not run: all is as before. */

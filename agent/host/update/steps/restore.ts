@@ -5,7 +5,7 @@ import {
   setsProfile,
   type RollbackPlan,
 } from "../../../core/update/activation.ts";
-import { MAX_WAIT_MS, mayBeTheWorlds, nextTry } from "../../../core/update/blame.ts";
+import { MAX_WAIT_MS, nextTry } from "../../../core/update/blame.ts";
 import { differ } from "../../../core/update/inhibitors.ts";
 import type { Observation } from "../../../core/update/observation.ts";
 import type { AgentRecord, FailingSnippets } from "../../../core/update/record.ts";
@@ -17,7 +17,7 @@ import type { Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import type { Details } from "../journal.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
-import { retryAt, type RetryTools } from "../retry.ts";
+import type { RetryTools } from "../retry.ts";
 import type { Step, StepContext } from "../step.ts";
 import { runSwitch, type SwitchOrder, type SwitchTools } from "../switch-run.ts";
 import { restoreUnits, type UnitTools } from "../restore-units.ts";
@@ -216,14 +216,10 @@ export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, c
 
 /** When the system is tried again; the machine forgets that for one that is denied. */
 function nextAttempt(
-  { release, attempts, undone = 0, reason }: StateOf<"RolledBack">,
+  { release, undone = 0 }: StateOf<"RolledBack">,
   { pendingReboot }: AgentRecord,
-  tools: RetryTools,
+  { settings, clock }: RetryTools,
 ): Extract<Happening, { type: "LeftoversRemoved" }> {
-  const { settings, clock } = tools;
-  if (!mayBeTheWorlds(reason.code)) {
-    return { type: "LeftoversRemoved", retryAt: retryAt(attempts + 1, reason.code, tools) };
-  }
   const takesReboot = release.mode === "boot" || pendingReboot !== null;
   const { attempts: most, retryWait } = settings.activation;
   const wait = nextTry(undone + 1, takesReboot, { attempts: most, wait: retryWait });

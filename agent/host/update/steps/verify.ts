@@ -37,7 +37,7 @@ async function blame(
     code === "HEALTH_UNBLAMED"
       ? `${reason.message}; the release did not change them, so it is tried again`
       : reason.message;
-  return { type: "ActivationInterrupted", reason: { code, message } };
+  return interrupted(code, message);
 }
 
 /** Whether a unit is defined alike in both systems. */
@@ -55,19 +55,18 @@ async function isUnchanged(
 /** What a trial leads to that did not leave the host with the system; null if it did. */
 async function judgeTrial(
   state: StateOf<"Verifying">,
-  tools: Pick<AgentTools, "store" | "systems" | "services" | "bootLoader" | "settings">,
+  tools: Pick<AgentTools, "store" | "systems" | "services" | "bootLoader">,
 ): Promise<Happening | null> {
   const { toplevel } = state.release;
   const { running } = await observe(tools, toplevel);
   if (running === null || running === toplevel) return null;
   if (await wasCutOff(state, tools)) {
     const message = `the host went down while ${toplevel} was judged`;
-    const reason = { code: "ACTIVATION_INTERRUPTED", message } as const;
-    return interrupted(state, reason, tools.settings.activation.attempts);
+    return interrupted("ACTIVATION_INTERRUPTED", message);
   }
   if (await tools.bootLoader.isTrialPending()) {
     const message = `expected the boot loader to start ${toplevel} once, but it started ${running}`;
-    return { type: "ActivationInterrupted", reason: { code: "BOOT_NOT_TRIED", message } };
+    return interrupted("BOOT_NOT_TRIED", message);
   }
   const message = `${toplevel} was started once, and the host came back with ${running}`;
   return rejected("BOOT_TRIAL_FAILED", message);
@@ -95,12 +94,10 @@ async function judgeBootActivation(
 /** Examines the system that runs. */
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
   const { release, baseline, afterBoot } = state;
-  const { attempts } = tools.settings.activation;
   const before = await changedByHand(state, tools);
   if (before !== null) return { event: before };
   if (!afterBoot && (await wasCutOff(state, tools))) {
-    const message = "the host went down meanwhile";
-    return { event: interrupted(state, { code: "ACTIVATION_INTERRUPTED", message }, attempts) };
+    return { event: interrupted("ACTIVATION_INTERRUPTED", "the host went down meanwhile") };
   }
   if (state.trial) {
     const missed = await judgeTrial(state, tools);

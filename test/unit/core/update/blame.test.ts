@@ -1,5 +1,5 @@
 import { describe, expect, test } from "vitest";
-import { mayBeTheWorlds, blameFor, nextTry } from "../../../../agent/core/update/blame.ts";
+import { isOwnFault, blameFor, nextTry } from "../../../../agent/core/update/blame.ts";
 
 const HOUR = 60 * 60_000;
 const never = (): boolean => {
@@ -54,7 +54,9 @@ describe("what may be the world's fault is tried again", () => {
   });
 });
 
-test("a failure may be the world's if no mirror answered, nobody is to blame, or no boot came", () => {
-  const codes = ["HEALTH_MIRROR", "HEALTH_UNBLAMED", "BOOT_NOT_TRIED", "HEALTH_FAILED"] as const;
-  expect(codes.map(mayBeTheWorlds)).toEqual([true, true, true, false]);
+test("an error that ended a step speaks against a system if only that can bring it", () => {
+  const own = ["HEALTH_FAILED", "SPECIALISATION_MISSING", "NOT_A_SYSTEM"] as const;
+  expect(own.map(isOwnFault)).toEqual([true, true, true]);
+  const worlds = ["DISK_FULL", "TOOL_TIMEOUT", "INTERNAL", "UNSAFE_FILE"] as const;
+  expect(worlds.map(isOwnFault)).toEqual([false, false, false, false]);
 });

@@ -164,6 +164,7 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     message: fc.string(),
   }),
   RebootRequested: fc.record({ type: fc.constant("RebootRequested"), at: times }),
+  RebootRefused: fc.record({ type: fc.constant("RebootRefused"), at: times }),
   RebootNoticed: fc.record({ type: fc.constant("RebootNoticed"), at: times, bootId: bootIds }),
   RebootSlotTaken: fc.record({ type: fc.constant("RebootSlotTaken"), at: times }),
   RebootSlotReleased: fc.record({ type: fc.constant("RebootSlotReleased"), at: times }),
@@ -180,6 +181,7 @@ function leadsOn(state: StateName, type: EventType): boolean {
     case "RebootSlotReleased":
     case "RebootPrepared":
     case "RebootEnded":
+    case "RebootRefused":
       return false;
     case "ReleaseAccepted":
     case "RebootNoticed":
@@ -466,6 +468,9 @@ describe("over any life of an agent", () => {
           return;
         case "RebootRequested":
           expect(is).toEqual(was && { ...was, requested: was.requested + 1 });
+          return;
+        case "RebootRefused":
+          expect(is).toEqual(was && { ...was, requested: Math.max(0, was.requested - 1) });
           return;
         case "RevertBegun":
           // A person decided what this host is.

@@ -1,6 +1,5 @@
 import { describe, expect, test } from "vitest";
 import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
-import type { Reason } from "../../../../agent/core/update/states.ts";
 import type { ActivationMode, Release } from "../../../../agent/core/formats/manifest.ts";
 import { decide, type Insistence } from "../../../../agent/core/update/plan.ts";
 import type { Observation } from "../../../../agent/core/update/observation.ts";
@@ -266,20 +265,19 @@ describe("a release whose last attempt failed", () => {
   });
 
   test("is tried now if that time is further ahead than any wait: a wrong clock set it", () => {
-    const kindAt = (until: string, reason: Reason = REASON): string => {
+    const kindAt = (until: string, undone: { undone?: number } = {}): string => {
       const { state, ...record } = failed(EMPTY_RECORD, until);
       if (state.name !== "Failed") throw new Error(state.name);
       const release = sampleRelease({ mode: "switch" });
       return decide({
-        ...{ record: { ...record, state: { ...state, reason } }, release, host, now: NOW },
+        ...{ record: { ...record, state: { ...state, ...undone } }, release, host, now: NOW },
         retryMax: 60 * 60_000,
       }).kind;
     };
     expect(kindAt("2026-02-01T13:12:00.000Z")).toBe("backoff");
     expect(kindAt("2026-02-01T13:12:00.001Z")).toBe("update");
-    const world = { code: "HEALTH_UNBLAMED", message: "" } as const;
-    expect(kindAt("2026-02-02T12:00:00.000Z", world)).toBe("backoff");
-    expect(kindAt("2026-02-02T12:00:00.001Z", world)).toBe("update");
+    expect(kindAt("2026-02-02T12:00:00.000Z", { undone: 1 })).toBe("backoff");
+    expect(kindAt("2026-02-02T12:00:00.001Z", { undone: 1 })).toBe("update");
   });
 
   test("is tried again from that time on", () => {

@@ -75,6 +75,7 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
   AttemptFailed: { type: "AttemptFailed", at: AT, reason: REASON, retryAt: AT },
   LeftoversRemoved: { type: "LeftoversRemoved", at: AT, retryAt: AT },
   RebootRequested: { type: "RebootRequested", at: AT },
+  RebootRefused: { type: "RebootRefused", at: AT },
   RebootPrepared: { type: "RebootPrepared", at: AT },
   RebootEnded: { type: "RebootEnded", at: AT },
   RebootNoticed: { type: "RebootNoticed", at: AT, bootId: "second" },
@@ -87,6 +88,7 @@ const NOT_DRAWN: readonly EventType[] = [
   ...(["ReleaseAccepted", "ReleaseWithdrawn", "AlreadyActive", "RevertBegun"] as const),
   ...(["RebootNoticed", "RebootRequested", "RebootSlotTaken", "RebootSlotReleased"] as const),
   ...(["AgentRestarted", "RevertFailed", "RebootPrepared", "RebootEnded"] as const),
+  "RebootRefused",
 ];
 
 /** `STATE EVENT STATE` for each arrow of the diagram in the document. */

@@ -1,5 +1,6 @@
 import { describe, expect, test } from "vitest";
 import { nextOccasion } from "../../../../agent/host/daemon/next-occasion.ts";
+import { PullError } from "../../../../agent/core/errors.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
@@ -31,6 +32,37 @@ describe("a reboot that a program inhibits", () => {
     await tick(host.tools, PATIENT);
     expect(host.takeCalls()).toEqual(["reboot"]);
     expect(host.forced).toBe(false);
+  });
+
+  test("just before it is asked for does not count towards a loop either", async () => {
+    const host = hostWith(LOCK);
+    const tools = { ...host.tools, services: { ...host.tools.services } };
+    tools.services.reboot = async () => {
+      host.inhibitors = ["backup"];
+      throw new PullError("IO_FAILED", "Operation denied due to active block inhibitor");
+    };
+    for (let polls = 0; polls < 5; polls++) {
+      host.inhibitors = [];
+      expect((await tick(tools, PATIENT)).error).toMatchObject({
+        code: "REBOOT_BLOCKED",
+        message: "the reboot for release 7 waits for backup",
+      });
+      expect(host.record?.pendingReboot?.requested).toBe(0);
+      expect(host.rebootSlot).toBe("free");
+    }
+    host.inhibitors = [];
+    host.takeCalls();
+    await tick(host.tools, PATIENT);
+    expect(host.takeCalls()).toEqual(["take reboot slot", "reboot"]);
+  });
+
+  test("is refused for another reason: that is told, and does not count", async () => {
+    const host = hostWith();
+    for (let polls = 0; polls < 5; polls++) {
+      host.fault("reboot", "TOOL_TIMEOUT", "logind does not answer");
+      expect((await tick(host.tools, PATIENT)).error?.code).toBe("TOOL_TIMEOUT");
+    }
+    expect(host.record?.pendingReboot?.requested).toBe(0);
   });
 
   test("is looked at again after five minutes", async () => {

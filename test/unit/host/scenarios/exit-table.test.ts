@@ -188,9 +188,9 @@ const ROWS: readonly Row[] = [
     what: "its time limit",
     timedOut: true,
     facts: SPOKE,
-    ends: EVERYWHERE("denied"),
+    ends: EVERYWHERE("undone"),
   },
-  { code: null, when: "after", what: "its time limit", timedOut: true, ends: EVERYWHERE("denied") },
+  { code: null, when: "after", what: "its time limit", timedOut: true, ends: EVERYWHERE("undone") },
 ];
 
 const SICK = { failed: ["sick.service"], restarts: new Map<string, number>() };

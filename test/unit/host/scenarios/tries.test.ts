@@ -122,6 +122,91 @@ describe("a system whose failure may be the world's", () => {
   });
 });
 
+describe("a system whose switch is cut off each time", () => {
+  test.each<[string, string, SwitchOutcome]>([
+    [
+      "for want of a resource",
+      "ACTIVATION_INTERRUPTED",
+      { exitCode: 11, facts: { lockRefused: false, begun: true } },
+    ],
+    ["by a signal", "ACTIVATION_INTERRUPTED", { exitCode: null, facts: { begun: true } }],
+    ["by its time limit", "ACTIVATION_TIMEOUT", { exitCode: null, timedOut: true }],
+  ])("%s is tried a few times, with growing waits, and never denied", async (_, code, outcome) => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    host.nextSwitch("test 2", ...Array.from({ length: 99 }, () => outcome));
+    const runs: number[] = [];
+    for (const end = host.time.steadyMs() + 14 * DAY_MS; host.time.steadyMs() < end;) {
+      host.takeCalls();
+      await tick(host.tools, PATIENT);
+      if (host.takeCalls().includes("test 2")) runs.push(host.time.steadyMs());
+      host.time.advance(10 * MINUTE_MS);
+    }
+    expect(runs).toHaveLength(5);
+    expect(mostInADay(runs)).toBe(4);
+    expect(host.record).toMatchObject({
+      state: { name: "Failed", gaveUp: true, reason: { code } },
+      denied: [],
+    });
+    expect(host.running).toBe(system("1"));
+    // The next release does not wait for a person.
+    host.publish({ sequence: 8, system: "3" });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true });
+  });
+
+  test("by a power cut, before or after the switch, likewise", async () => {
+    const host = new MemoryHost();
+    host.publish({ sequence: 7, system: "2" });
+    let switches = 0;
+    for (let hours = 0; hours < 14 * 24; hours++) {
+      const end = new AbortController();
+      const cut = (): void => {
+        switches += 1;
+        end.abort();
+      };
+      host.switches.set("test 2", [{ exitCode: 0, meanwhile: cut }]);
+      await tick(host.tools, { ...PATIENT, signal: end.signal });
+      if (end.signal.aborted) {
+        host.boot();
+        await tick(host.tools, PATIENT);
+      }
+      host.time.advance(HOUR_MS);
+    }
+    expect(switches).toBe(5);
+    expect(host.record).toMatchObject({
+      state: { name: "Failed", gaveUp: true, reason: { code: "ACTIVATION_INTERRUPTED" } },
+      denied: [],
+    });
+  });
+
+  test("by an agent that is restarted ten times each time, likewise", async () => {
+    const host = new MemoryHost({ activation: { attempts: 2 } });
+    host.publish({ sequence: 7, system: "2" });
+    for (let tries = 1; tries <= 2; tries++) {
+      for (let restarts = 0; restarts <= 10; restarts++) {
+        host.fault("test 2", "INTERRUPTED", "systemctl restart");
+        await tick(host.tools, PATIENT);
+      }
+      await tick(host.tools, PATIENT);
+      expect(host.record?.state).toMatchObject({ undone: tries, reason: { code: "RESTART_LOOP" } });
+      host.faults.clear();
+      host.time.advance(HOUR_MS);
+    }
+    expect(host.record).toMatchObject({ state: { gaveUp: true }, denied: [] });
+  });
+
+  test("by a fault of the agent's own tools, likewise", async () => {
+    const host = new MemoryHost({ activation: { attempts: 1 } });
+    host.publish({ sequence: 7, system: "2" });
+    host.fault("test 2", "INTERNAL", "EIO");
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({
+      state: { name: "Failed", gaveUp: true, reason: { code: "INTERNAL" } },
+      denied: [],
+    });
+  });
+});
+
 describe("attempts that failed before anything was switched", () => {
   /** A host that could not fetch release 7 so often. */
   async function afterFailedFetches(count: number): Promise<MemoryHost> {
