@@ -1,5 +1,4 @@
 import * as z from "zod";
-import { resolve } from "node:path";
 import { EXIT } from "../core/errors.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { channelSchema, sha256Schema } from "../core/formats/manifest.ts";
@@ -14,6 +13,7 @@ import { bytesSchema, countSchema, printJson } from "./display/json.ts";
 import { counted, formatBytes, note, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
+import { mirrorDirectory } from "./options/mirror-place.ts";
 
 /** What was removed from a mirror, or would be. */
 export const prunedSchema = z.strictObject({
@@ -65,7 +65,7 @@ export const pruneCommand: CommandMaker = ({ finish }) =>
 async function prune(mirror: string, options: OptionsOf<typeof definition>): CommandResult {
   const dryRun = options.dryRun ?? false;
   const pruned = await pruneMirror({
-    mirror: resolve(mirror),
+    mirror: mirrorDirectory(mirror),
     keep: options.keep,
     dryRun,
     clock: systemClock,

@@ -33,6 +33,7 @@ import {
   signersOf,
 } from "./options/signers.ts";
 import { natural, positive, repeatable } from "./options/values.ts";
+import { mirrorDirectory } from "./options/mirror-place.ts";
 
 function definition() {
   return withRollout(publishing())
@@ -133,7 +134,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
       withGroups([...fromFile, ...options.host.map(parseHostOption)], options.group),
       options.specialisation,
     ),
-    mirror: resolve(options.mirror),
+    mirror: mirrorDirectory(options.mirror),
     channel: options.channel,
     signers: unsigned === undefined ? signers : [],
     storeKeys,
@@ -249,7 +250,7 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
   }
   const threshold = options.threshold ?? 1;
   const published = await publishDraft({
-    mirror: options.mirror,
+    mirror: mirrorDirectory(options.mirror),
     draft,
     trust: { publicKeys, threshold },
     clock: systemClock,

@@ -1,4 +1,3 @@
-import { resolve } from "node:path";
 import { Command, Option } from "@commander-js/extra-typings";
 import type * as z from "zod";
 import { PullError } from "../../core/errors.ts";
@@ -17,6 +16,7 @@ import {
   type SignerOptions,
 } from "./signers.ts";
 import { channelName, duration, repeatable } from "./values.ts";
+import { mirrorDirectory } from "./mirror-place.ts";
 
 /** A `release` command that reads the release in force; `--json` prints what `output` describes. */
 export function releaseCommand(name: string, summary: string, output: z.ZodType) {
@@ -81,7 +81,7 @@ export async function changeOptions(
   }
   const signers = await signersOf(options, signal);
   return {
-    mirror: resolve(mirror),
+    mirror: mirrorDirectory(mirror),
     channel,
     signers: unsigned === undefined ? signers : [],
     publicKeys: [

@@ -5,6 +5,7 @@ import { mirrorsOf } from "../../host/compose.ts";
 import {
   MIRROR_ADDRESS_RULE,
   directoryAddress,
+  directoryOf,
   looksLikeAddress,
   parseMirrorAddress,
   type MirrorAddress,
@@ -27,4 +28,37 @@ export function mirrorAt(
   const [mirror] = mirrorsOf({ ...network, mirrors: [text] });
   if (!mirror) throw new PullError("INTERNAL", `no mirror for ${text}`);
   return mirror;
+}
+
+/** `HOST:/PATH` and `USER@HOST:PATH`, as ssh, scp and rsync take them. */
+const REMOTE_PLACE = /^(?:[^/:@]+@[^/:]+:|[^/:]+:\/)/;
+
+/**
+ * The mirror that a command writes to: a directory, by its path or its file:// address. Throws
+ * USAGE for any other address, since releases get to servers by an upload.
+ */
+export function mirrorDirectory(text: string): string {
+  if (REMOTE_PLACE.test(text) && !looksLikeAddress(text)) {
+    throw new PullError(
+      "USAGE",
+      `expected a directory of this machine, found a place on another one; ${UPLOAD_ADVICE}. ` +
+        `A directory of this name is written ./${text}`,
+    );
+  }
+  const directory = looksLikeAddress(text) ? localDirectory(text) : text;
+  if (directory !== null) return resolve(directory);
+  // The address is not repeated: it may have a password in it.
+  throw new PullError(
+    "USAGE",
+    `expected a directory, or its file:/// address, found another kind of address; ${UPLOAD_ADVICE}`,
+  );
+}
+
+const UPLOAD_ADVICE =
+  "write to a directory, then upload that: `archives` first, `channels` last (nixos-pull's " +
+  "publishing.md shows it for web servers and buckets)";
+
+function localDirectory(text: string): string | null {
+  const address = parseMirrorAddress(text);
+  return address && directoryOf(address);
 }

@@ -1,4 +1,3 @@
-import { resolve } from "node:path";
 import * as z from "zod";
 import { EXIT, PullError } from "../../core/errors.ts";
 import { describePosition, positionOf } from "../../core/formats/manifest.ts";
@@ -10,6 +9,7 @@ import { printJson, releaseJson, releaseShape } from "../display/json.ts";
 import { printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 import { positive } from "../options/values.ts";
+import { mirrorDirectory } from "../options/mirror-place.ts";
 
 /** What `release diff --json` prints. */
 const diffSchema = z.strictObject({
@@ -42,7 +42,7 @@ async function diff(options: OptionsOf<typeof definition>): CommandResult {
     throw new PullError("USAGE", "expected --to SEQUENCE or --draft FILE, not both");
   }
   const compared = await compareReleases({
-    ...{ mirror: resolve(options.mirror), channel, from, to, draft },
+    ...{ mirror: mirrorDirectory(options.mirror), channel, from, to, draft },
     publicKeys: options.publicKey.map(parsePublicKey),
   });
   const { release, signedBy, difference } = compared;

@@ -1,4 +1,3 @@
-import { resolve } from "node:path";
 import * as z from "zod";
 import { EXIT } from "../../core/errors.ts";
 import { openEnvelope } from "../../core/formats/envelope.ts";
@@ -29,6 +28,7 @@ import {
 } from "../display/json.ts";
 import { counted, formatTable, printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
+import { mirrorDirectory } from "../options/mirror-place.ts";
 
 /** When a host's turn is: at a time, or not until somebody does something. */
 type Turn = { readonly at: string } | { readonly waits: string };
@@ -66,7 +66,7 @@ export const showCommand: CommandMaker = ({ finish }) =>
 
 /** `nixos-pull release show`: the release in force, and when each host's turn comes. */
 async function show(options: OptionsOf<typeof definition>): CommandResult {
-  const root = new RootDirectory(resolve(options.mirror));
+  const root = new RootDirectory(mirrorDirectory(options.mirror));
   const file = { root, name: manifestFile(options.channel) };
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));

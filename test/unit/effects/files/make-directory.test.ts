@@ -24,7 +24,17 @@ test("a link to a directory is a directory, and a file is none", async () => {
   await writeFile(join(root, "file"), "");
   await makeDirectory(join(root, "link"));
   await expect(makeDirectory(join(root, "file"))).rejects.toMatchObject({ code: "EEXIST" });
-  await expect(makeDirectory(join(root, "file/below"))).rejects.toMatchObject({ code: "ENOTDIR" });
+  await expect(makeDirectory(join(root, "file/below"))).rejects.toMatchObject({ code: "EEXIST" });
+});
+
+test("two at once make the same directory", async () => {
+  const root = await temporaryDirectory();
+  await Promise.all(Array.from({ length: 8 }, () => makeDirectory(join(root, "a/b/c/d"))));
+  expect((await stat(join(root, "a/b/c/d"))).isDirectory()).toBe(true);
+});
+
+test("a file system that takes no directories ends with its error", async () => {
+  await expect(makeDirectory("/proc/no/such/place")).rejects.toThrow("ENOENT");
 });
 
 describe.skipIf(noMounts !== null)("the disk's own fault has its own code", () => {
