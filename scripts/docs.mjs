@@ -156,6 +156,7 @@ const EXIT_MEANINGS = {
   host: "this host: disk, permissions, programs, state directory",
   activation: "the new system: it was refused, failed or was rolled back",
   busy: "another nixos-pull is at work",
+  waiting: "nothing is wrong: the host waits, and the output says for what",
   publish: "the build or the mirror directory, on the operator's side",
   updateAvailable: "`check --exit-code` only: an update would be applied now",
   fleetTroubled: "`fleet --exit-code` only: a person should look at a host",

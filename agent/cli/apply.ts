@@ -89,7 +89,7 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
     case "denied":
       return EXIT.activation;
     case "waiting":
-      return EXIT.busy;
+      return EXIT.waiting;
     default:
       return EXIT.ok;
   }

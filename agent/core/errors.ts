@@ -27,6 +27,8 @@ export const EXIT = {
   activation: 8,
   busy: 9,
   publish: 10,
+  /** Nothing is wrong: the host's turn, window or confirmation has not come, or it is held. */
+  waiting: 11,
   /** `check --exit-code` only: an update would be applied now. */
   updateAvailable: 20,
   /** `fleet --exit-code` only: at least one host wants a person to look. */
@@ -142,8 +144,8 @@ export const ERROR_KINDS = {
     true,
   ),
   REBOOT_LOOP: kind(EXIT.activation, "reboots that the agent asked for did not come"),
-  REBOOT_BLOCKED: kind(EXIT.busy, "somebody keeps this host from rebooting now", true),
-  REBOOT_REFUSED: kind(EXIT.busy, "the FleetLock server gives no reboot slot now", true),
+  REBOOT_BLOCKED: kind(EXIT.waiting, "somebody keeps this host from rebooting now", true),
+  REBOOT_REFUSED: kind(EXIT.waiting, "the FleetLock server gives no reboot slot now", true),
   ROLLBACK_FAILED: kind(EXIT.activation, "the previous system could not be restored", true),
   NOTHING_TO_ROLL_BACK: kind(EXIT.activation, "there is no previous system"),
   NOTHING_TO_CONFIRM: kind(EXIT.activation, "that release does not wait for a confirmation here"),

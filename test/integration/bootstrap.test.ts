@@ -102,6 +102,30 @@ describe("the script", () => {
     expect((await start(publish)).stdout).toContain("Applied release 1 of stable");
   });
 
+  test("waits for the host's turn for as long as the rollout says", async () => {
+    const operator = await createOperator();
+    const { host, settings } = await sandboxSettings(operator);
+    const { script } = await bootstrapped(operator, settings);
+    const file = join(operator.directory, "bootstrap");
+    await writeFile(file, script);
+    const publish = await operator.publish({ web1: toplevel }, "--paused", "not yet");
+    expect(publish.exitCode, publish.stderr).toBe(0);
+    const waits = join(operator.directory, "waits");
+    const resume = `'${process.execPath}' '${BUNDLE}' release resume --mirror '${operator.mirror}' --key '${operator.keyFile}'`;
+    // The release is resumed after more waits than there are tries.
+    const sleep = `echo "$1" >> '${waits}'; [ "$(wc -l < '${waits}')" -lt 4 ] || ${resume}`;
+    const { stdout } = await run("sh", [file, "--here"], {
+      env: {
+        ...testEnvironment(),
+        PATH: `${await programs({ sleep })}:${process.env["PATH"] ?? ""}`,
+        NIXOS_PULL_BOOTSTRAP: join(host.root, "bootstrap"),
+        NIXOS_PULL_BOOTSTRAP_TRIES: "1",
+      },
+    });
+    expect(stdout).toContain("Applied release 2 of stable");
+    expect(await readFile(waits, "utf8")).toBe("300\n".repeat(4));
+  });
+
   test("says what an image without nixos-pull lacks", async () => {
     const operator = await createOperator();
     const { script } = await bootstrapped(operator);

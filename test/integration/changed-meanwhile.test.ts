@@ -88,7 +88,7 @@ describe("while its closure is fetched, a release that is", () => {
     const { exitCode, stdout } = await applyWith(served, () => publishChanged(served, 3, paused));
     expect(stdout).toContain("its rollout is paused since");
     expect(stdout).toContain("disks fill up");
-    expect(exitCode).toBe(9);
+    expect(exitCode).toBe(11);
     expect(await snapshotOf(host)).toEqual(before);
     const status = await jsonOf<Status>(host, "status");
     expect(status).toMatchObject({
@@ -234,7 +234,7 @@ describe("while its closure comes so slowly that mirrors are polled again, a rel
       stuck,
     );
     expect(stdout).toContain("its rollout is paused since");
-    expect(exitCode).toBe(9);
+    expect(exitCode).toBe(11);
     expect(await snapshotOf(host)).toEqual(before);
     expect(await jsonOf<Status>(host, "status")).toMatchObject({ state: { name: "Fetching" } });
 

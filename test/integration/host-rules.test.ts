@@ -169,7 +169,7 @@ describe("a held host", () => {
     const held = await host.run("hold", "--reason", "the fair is open");
     expect(held.stdout).toMatch(/^This host is held since \d{4}-\S+Z: the fair is open$/m);
     const applied = await host.run("apply");
-    expect(applied.exitCode).toBe(9);
+    expect(applied.exitCode).toBe(11);
     expect(applied.stdout).toMatch(/held since .*: the fair is open; `nixos-pull unhold` ends/);
     expect(await answerOf(host, "apply", "--again")).toMatchObject({ decision: "waiting" });
     expect(await snapshotOf(host)).toEqual(before);
@@ -233,7 +233,7 @@ describe("a held host", () => {
     pause.goOn();
     const { exitCode, stdout } = await applying.ended;
     expect(stdout).toContain("held since");
-    expect(exitCode).toBe(9);
+    expect(exitCode).toBe(11);
     expect(await snapshotOf(host)).toEqual(before);
     expect((await statusOf(host)).state.name).toBe("Imported");
   });
@@ -245,7 +245,7 @@ describe("a held host", () => {
     await writeFile(file, (await readFile(file, "utf8")).slice(0, 40));
     await vi.waitFor(async () => {
       const applied = await host.run("apply");
-      expect(applied.exitCode).toBe(9);
+      expect(applied.exitCode).toBe(11);
       expect(applied.stderr).toMatch(/STATE_CORRUPT/);
     }, 120_000);
     expect(await host.profileToplevel()).toBe(series.toplevels[1]);
@@ -263,7 +263,7 @@ describe("a held host", () => {
     const mirror = await series.mirror(1);
     const host = await createHost({ mirrors: [mirror.address], publicKeys: [series.publicKey] });
     await host.run("hold");
-    expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 9, decision: "waiting" });
+    expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 11, decision: "waiting" });
     await host.run("unhold");
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
     expect((await statusOf(host)).alarms).toEqual([]);
@@ -393,7 +393,7 @@ describe("hooks", () => {
     // A hold pauses it, and the count of its attempts goes on.
     await host.run("hold");
     expect(await answerOf(host, "apply")).toMatchObject({
-      ...{ exitCode: 9, state: { name: "Failed", attempts: 1 } },
+      ...{ exitCode: 11, state: { name: "Failed", attempts: 1 } },
     });
     await host.run("unhold");
     await reconfigure(host, { hooks: { preActivate: ["/bin/sh", "-c", "exit 0"] } });

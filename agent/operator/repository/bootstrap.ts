@@ -1,3 +1,5 @@
+import { EXIT } from "../../core/errors.ts";
+
 /** How a new host gets its first release. Everything in it is public. */
 export interface Bootstrap {
   /** The agent's configuration file, as JSON text. */
@@ -57,10 +59,15 @@ tries=\${NIXOS_PULL_BOOTSTRAP_TRIES:-60}
 while :; do
   status=0
   nixos-pull apply --config "$directory/config.json" || status=$?
-  tries=$((tries - 1))
   case $status in
-    0 | 2 | 3) exit "$status" ;;
+    ${EXIT.ok} | ${EXIT.usage} | ${EXIT.configuration}) exit "$status" ;;
+    ${EXIT.waiting})
+      # The host's turn in the rollout comes later: that is no failed try.
+      sleep "\${NIXOS_PULL_BOOTSTRAP_WAIT:-300}"
+      continue
+      ;;
   esac
+  tries=$((tries - 1))
   if [ "$tries" -le 0 ]; then exit "$status"; fi
   sleep "\${NIXOS_PULL_BOOTSTRAP_DELAY:-30}"
 done
