@@ -130,7 +130,7 @@ function definition() {
     .addOption(jsonOption(fleetSchema))
     .option("--html <file>", "write a page as well")
     .option("--prometheus <file>", "write metrics as well, for a textfile collector")
-    .option("--exit-code", "exit with 21 if a person should look at a host")
+    .option("--exit-code", "exit with 21 if a person should look at a host, or if there is none")
     .addOption(
       new Option("-w, --watch <duration>", "look again each time this has passed").argParser(
         duration,
@@ -164,7 +164,9 @@ async function fleet(
   } while (options.watch !== undefined && !signal.aborted);
   const troubled = view.hosts.some(({ standing }) => TROUBLED.has(standing));
   const expired = view.targets.some((target) => target.expired);
-  return options.exitCode && (troubled || expired) ? EXIT.fleetTroubled : EXIT.ok;
+  // A wrong directory must not look like a fleet that is well.
+  const isEmpty = view.hosts.length === 0;
+  return options.exitCode && (troubled || expired || isEmpty) ? EXIT.fleetTroubled : EXIT.ok;
 }
 
 async function readFleet(

@@ -48,7 +48,7 @@ function definition() {
     .argument("<mirror>", "the mirror's directory")
     .option(
       "--keep <count>",
-      "releases of each channel to retain, the newest included",
+      "releases of each channel with different systems to retain, the newest included",
       positive,
       3,
     )

@@ -1,13 +1,4 @@
-import {
-  copyFile,
-  mkdir,
-  readFile,
-  readdir,
-  rm,
-  stat,
-  truncate,
-  writeFile,
-} from "node:fs/promises";
+import { copyFile, mkdir, readFile, readdir, rm, stat, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
 import { TAR_BLOCK } from "../../agent/core/formats/tar-layout.ts";
@@ -203,6 +194,42 @@ describe("prune", () => {
       archives: [],
       keptArchives: 3,
     });
+  });
+
+  test("counts releases with different systems, so that an abort has one to go back to", async () => {
+    const operator = await createOperator();
+    const good = await buildSystem({ generation: "1" });
+    await operator.publish({ web1: good });
+    await operator.publish({ web1: await buildSystem({ generation: "2" }) });
+    const change = ["--mirror", operator.mirror, "--key", operator.keyFile];
+    for (const reason of ["one", "two", "three"]) {
+      expect((await nixosPull(["publish", "--refresh", ...change])).exitCode).toBe(0);
+      const paused = await nixosPull(["release", "pause", reason, ...change]);
+      expect(paused.exitCode, paused.stderr).toBe(0);
+    }
+    const { stdout } = await prune(operator, "--keep", "2");
+    expect((JSON.parse(stdout) as { releases: { sequence: number }[] }).releases).toEqual(
+      [7, 6, 5, 4, 3, 2].map((sequence) => ({ channel: "stable", sequence, draft: false })),
+    );
+    const aborted = await nixosPull(["release", "abort", ...change, "--json"]);
+    expect(aborted.exitCode, aborted.stderr).toBe(0);
+    expect(aborted.stderr).toContain("going back to the systems of release 1");
+    expect((await verifies(operator)).exitCode).toBe(0);
+  });
+
+  test.each([["--dry-run"], []])("refuses a place without any release: %s", async (...args) => {
+    const { directory } = await createOperator();
+    const place = join(directory, "elsewhere");
+    const found = await nixosPull(["prune", place, ...args]);
+    expect(found.exitCode).toBe(2);
+    expect(found.stderr).toContain("expected a mirror's directory, found no release in");
+    await expect(readdir(place)).rejects.toThrow("ENOENT");
+    // A mirror whose releases are lost still has every archive afterwards.
+    await mkdir(join(place, "archives"), { recursive: true });
+    const archive = join(place, "archives", `${"a".repeat(64)}.tar`);
+    await writeFile(archive, "archive");
+    expect((await nixosPull(["prune", place, ...args])).exitCode).toBe(2);
+    expect(await readFile(archive, "utf8")).toBe("archive");
   });
 
   test("keeps what other channels and drafts name", async () => {

@@ -399,6 +399,17 @@ export function entryOf(
   return Object.hasOwn(hosts, hostname) ? hosts[hostname] : undefined;
 }
 
+/** Whether a host that both releases name has another system in one of them. */
+export function haveOtherSystems(
+  one: Pick<Manifest, "hosts">,
+  other: Pick<Manifest, "hosts">,
+): boolean {
+  return Object.entries(one.hosts).some(([hostname, { toplevel }]) => {
+    const entry = entryOf(other, hostname);
+    return entry !== undefined && entry.toplevel !== toplevel;
+  });
+}
+
 /** What is asked of `switch-to-configuration` on a host, and which checks follow. */
 export function activationOf(
   { defaults }: Pick<Manifest, "defaults">,

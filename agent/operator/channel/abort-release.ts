@@ -3,6 +3,7 @@ import {
   activationOf,
   comparePositions,
   entryOf,
+  haveOtherSystems,
   positionOf,
   type HostEntry,
   type Manifest,
@@ -36,7 +37,10 @@ export async function abortRelease(
       const before = entryOf(earlier, hostname);
       if (before) return [hostname, withSystemOf(before, entry)];
       const held = `${describeRelease(current)} was aborted, and no earlier release names this host`;
-      options.onWarning(`${hostname} is held: ${describeRelease(earlier)} does not name it`);
+      options.onWarning(
+        `${hostname} is held: ${describeRelease(earlier)} does not name it. Once a release is good ` +
+          `for it, \`nixos-pull release edit --free ${hostname}\` lets it go on`,
+      );
       return [hostname, { ...entry, activation: activationOf(current, entry), turn: { held } }];
     });
     const { defaults } = earlier;
@@ -68,7 +72,7 @@ function releaseBefore(current: Manifest, retained: readonly SignedManifest[]): 
   const older = retained.filter(
     ({ manifest }) => comparePositions(positionOf(manifest), positionOf(current)) < 0,
   );
-  const at = older.findIndex(({ manifest }) => differs(current, manifest));
+  const at = older.findIndex(({ manifest }) => haveOtherSystems(current, manifest));
   const found = older[at];
   if (!found) {
     throw new PullError(
@@ -77,19 +81,11 @@ function releaseBefore(current: Manifest, retained: readonly SignedManifest[]): 
     );
   }
   // Aborting an abort would bring the bad systems back.
-  const same = older.slice(at + 1).find(({ manifest }) => !differs(current, manifest));
+  const same = older.slice(at + 1).find(({ manifest }) => !haveOtherSystems(current, manifest));
   if (!same) return found;
   throw new PullError(
     "PUBLISH_FAILED",
     `${describeRelease(current)} has the systems of ${describeRelease(same.manifest)} and may be ` +
       `an abort of ${describeRelease(found.manifest)}; --to has to name the release`,
   );
-}
-
-/** Whether a host that both releases name has another system in one of them. */
-function differs(one: Manifest, other: Manifest): boolean {
-  return Object.entries(one.hosts).some(([hostname, { toplevel }]) => {
-    const entry = entryOf(other, hostname);
-    return entry !== undefined && entry.toplevel !== toplevel;
-  });
 }

@@ -2,6 +2,7 @@ import { readIndex } from "../../core/formats/archive-index.ts";
 import { PullError } from "../../core/errors.ts";
 import {
   comparePositions,
+  haveOtherSystems,
   positionOf,
   systemsIn,
   type Manifest,
@@ -10,14 +11,19 @@ import {
 import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import { packedHosts, type StickContents } from "../../core/formats/stick-contents.ts";
 import type { Clock } from "../../core/ports.ts";
-import { MirrorReader, archiveFile, thinFile } from "./mirror-reader.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
+import { MirrorReader, PUBLISHER, archiveFile, thinFile } from "./mirror-reader.ts";
 import { MirrorWriter, leftAlone } from "./mirror-writer.ts";
-import { digestIn, manifestIn } from "./retained-releases.ts";
+import { DRAFTS, RELEASES, digestIn, manifestIn } from "./retained-releases.ts";
 
 export interface PruneOptions {
   /** Directory of the mirror. */
   readonly mirror: string;
-  /** How many releases of each channel stay, the one in force included. */
+  /**
+   * How many releases of each channel stay, the one in force included. Of those that follow each
+   * other with the same systems only the newest counts, and stays: a refresh, a pause or an edit
+   * must not cost the release that an abort goes back to.
+   */
   readonly keep: number;
   /** Say what would be removed, and remove nothing. */
   readonly dryRun: boolean;
@@ -39,13 +45,15 @@ export interface Pruned {
 
 /**
  * Removes the archives that no retained release names. Of each channel the release in force and
- * those before it stay, `keep` in all, and drafts that may still come into force. Other files of
+ * those before it stay, `keep` with different systems in all, and drafts that may still come into force. Other files of
  * the mirror are not touched. Releases are forgotten before their archives are removed, so a
  * known release has its archives, whenever this is stopped. With `dryRun`, nothing is opened for
- * writing. Throws PUBLISH_LOCKED, UNSAFE_FILE, and PUBLISH_FAILED if the needs of a release cannot
+ * writing. Throws USAGE if no release lies there, PUBLISH_LOCKED, UNSAFE_FILE, and PUBLISH_FAILED if the needs of a release cannot
  * be told.
  */
 export async function pruneMirror(options: PruneOptions): Promise<Pruned> {
+  // Nothing is made in a directory that nobody published to.
+  await expectOneOf(new RootDirectory(options.mirror), ["channels", PUBLISHER]);
   const mirror = options.dryRun
     ? await MirrorReader.open(options.mirror)
     : await MirrorWriter.open(options.mirror, options.onWarning);
@@ -70,6 +78,20 @@ export async function pruneOpened(
   return pruned;
 }
 
+/**
+ * A directory without any release is not a mirror, or one that lost its releases: then no archive
+ * would seem to be needed. Throws USAGE, UNSAFE_FILE.
+ */
+async function expectOneOf(root: RootDirectory, names: readonly string[]): Promise<void> {
+  for (const name of names) {
+    if ((await root.listIfExists(name)).length > 0) return;
+  }
+  throw new PullError(
+    "USAGE",
+    `expected a mirror's directory, found no release in ${root.path}: nothing was removed`,
+  );
+}
+
 /** What pruning comes to, and the files, below the mirror's directory, that it removes. */
 interface PruningPlan {
   /** Releases and drafts. */
@@ -85,6 +107,7 @@ async function planPruning(
   { keep, clock }: Pick<PruneOptions, "keep" | "clock">,
   onWarning: (message: string) => void,
 ): Promise<PruningPlan> {
+  await expectOneOf(mirror.root, ["channels", RELEASES, DRAFTS]);
   const needs = new ArchiveNeeds(mirror, await mirror.stickContents());
   const inForce = await currentManifests(mirror);
   for (const release of inForce.values()) await needs.add(release, "in force");
@@ -139,7 +162,10 @@ async function currentManifests(mirror: MirrorReader): Promise<Map<string, Named
   return manifests;
 }
 
-/** The releases beyond the newest `keep` of each channel, and incomplete ones. */
+/**
+ * The releases beyond the newest `keep` of each channel, those whose systems are also in the one
+ * after them, and incomplete ones.
+ */
 async function olderReleases(
   mirror: MirrorReader,
   inForce: ReadonlyMap<string, NamedRelease>,
@@ -152,10 +178,14 @@ async function olderReleases(
     const older = (await mirror.retained.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
-    const places = keep - (current ? 1 : 0);
-    for (const [at, { position, file }] of older.entries()) {
-      const isKept = at < places && (await needs.addIfComplete(file));
-      if (!isKept) forgotten.push({ channel, sequence: position.sequence, draft: false, file });
+    let places = keep - (current ? 1 : 0);
+    let after = current;
+    for (const { position, file } of older) {
+      const kept = places > 0 ? await needs.addIfOthers(file, after) : null;
+      if (kept) {
+        places -= 1;
+        after = kept;
+      } else forgotten.push({ channel, sequence: position.sequence, draft: false, file });
     }
   }
   return forgotten;
@@ -258,14 +288,19 @@ class ArchiveNeeds {
     }
   }
 
-  /** Whether an older release can still be served. If so, adds what it needs. */
-  async addIfComplete(file: string): Promise<boolean> {
+  /**
+   * An older release that can still be served and has other systems than the one `after` it. Adds
+   * what it needs. Null for every other release.
+   */
+  async addIfOthers(file: string, after: Manifest | undefined): Promise<Manifest | null> {
     // A link there is an error; what a file holds is not.
     const envelope = await this.#mirror.retained.read(file);
     const archives = new Set<string>();
     const patches = new Set<string>();
+    let manifest: Manifest;
     try {
-      const manifest = manifestIn(envelope);
+      manifest = manifestIn(envelope);
+      if (after && !haveOtherSystems(after, manifest)) return null;
       const packed = packedHosts(this.#contents, digestIn(envelope));
       for (const { hostname, system } of systemsIn(manifest)) {
         if (packed?.has(hostname) === false) continue;
@@ -277,13 +312,13 @@ class ArchiveNeeds {
         const { root } = this.#mirror;
         const isHere =
           (await root.statFile(archiveFile(sha256))) ?? (await root.statFile(thinFile(sha256)));
-        if (!isHere) return false;
+        if (!isHere) return null;
       }
     } catch {
-      return false;
+      return null;
     }
     for (const sha256 of [...archives, ...patches]) this.#archives.add(sha256);
-    return true;
+    return manifest;
   }
 
   /** The archive of a system and those that its index names. */

@@ -21,8 +21,8 @@ import type { RootDirectory } from "../../effects/files/root-directory.ts";
 export const MAX_MANIFEST_BYTES = 64 * 1024 * 1024;
 
 /** Where they lie, below the mirror's directory. */
-const RELEASES = ".publish/releases";
-const DRAFTS = ".publish/drafts";
+export const RELEASES = ".publish/releases";
+export const DRAFTS = ".publish/drafts";
 
 /** The name of a draft: its digest. */
 const DRAFT_NAME = /^[0-9a-f]{64}\.json$/;

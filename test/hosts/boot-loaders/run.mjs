@@ -299,7 +299,8 @@ function expectEqual(what, found, expected) {
 }
 
 async function showLogs({ machine }) {
-  console.error((await machine.console()).slice(-3000));
+  const lines = (await machine.console()).split("\n").filter((line) => !/PROBE \{/.test(line));
+  console.error(lines.join("\n").slice(-20_000));
   await machine.cut();
   const journal = ["journalctl", "--no-pager", "--unit=nixos-pull*", "--lines=80"];
   const text = await machine.withDisk((root) => run("chroot", root, ...journal)).catch(String);
