@@ -95,8 +95,9 @@ export function describeStatus(status: HostStatus): string {
       : "";
     rows.push(["imported", `release ${sequence}, ${at}${by}`]);
   }
-  for (const { toplevel, reason, at } of denied.slice(-3)) {
-    rows.push(["denied", `${toplevel} since ${at}: ${reason.code}: ${reason.message}`]);
+  for (const { toplevel, specialisation, reason, at } of denied.slice(-3)) {
+    const what = specialisation ? `${toplevel}, specialisation ${specialisation},` : toplevel;
+    rows.push(["denied", `${what} since ${at}: ${reason.code}: ${reason.message}`]);
   }
   rows.push(...status.lastSwitches.flatMap(switchRows));
   return formatTable(rows);

@@ -60,7 +60,7 @@ async function findTarget(
   tools: Pick<AgentTools, "store" | "activator" | "roots">,
 ): Promise<Generation> {
   const { store, activator } = tools;
-  const isDenied = (toplevel: string): boolean => denialOf(record, toplevel) !== undefined;
+  const isDenied = (toplevel: string): boolean => denialOf(record, { toplevel }) !== undefined;
   const found = await store.findGeneration(generation, isDenied);
   const target = found ?? (await heldBack(generation, tools));
   if (!target) {

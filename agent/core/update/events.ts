@@ -10,7 +10,13 @@ export type Event = { readonly at: string } & (
   | { readonly type: "AlreadyActive"; readonly release: Release; readonly previous: string | null }
   | { readonly type: "FetchBegun" }
   | { readonly type: "ClosureImported" }
-  | { readonly type: "BaselineRecorded"; readonly baseline: Baseline; readonly bootId: string }
+  | {
+      readonly type: "BaselineRecorded";
+      readonly baseline: Baseline;
+      readonly bootId: string;
+      /** What fails in the system that runs before anything is changed. */
+      readonly failing?: FailingSnippets;
+    }
   /** An agent found the state that an earlier one left behind, and goes on with it. */
   | { readonly type: "AgentRestarted" }
   | { readonly type: "ActivationBegun" }

@@ -74,7 +74,7 @@ export function decide({
     return { kind: "active" };
   }
   const isThere = isActive(record, release, host);
-  const denial = denialOf(record, release.toplevel, release.mode);
+  const denial = denialOf(record, release, release.mode);
   // A system that failed here and still runs is not what the release asked for.
   const failed = !recorded && (denial !== undefined || isLeft(record, release));
   if (isThere && !failed && !lacksSpecialisation(record, release, host)) {

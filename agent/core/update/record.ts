@@ -28,6 +28,11 @@ const deniedSchema = z.strictObject({
   at: timeSchema,
   /** How it was activated when it failed; absent if it is denied however it is activated. */
   mode: z.enum(ACTIVATION_MODES).optional(),
+  /**
+   * The specialisation that was activated, null for the system itself; absent if it is denied with
+   * whichever of them, as after a boot, which all of them would take.
+   */
+  specialisation: specialisationSchema.nullable().optional(),
 });
 export type Denial = z.infer<typeof deniedSchema>;
 
@@ -120,35 +125,59 @@ export const EMPTY_RECORD: AgentRecord = {
 /** Only this many denials are kept: a system that failed 100 failures ago is long gone. */
 const MAX_DENIED = 100;
 
-/** The denials with one more, which replaces an earlier one of the same system. */
+/** What is activated: a system, or one of its specialisations. */
+export type Activated = Pick<Committed, "toplevel" | "specialisation">;
+
+/** The denials with one more, which replaces earlier ones that say no more than it. */
 export function withDenial(denied: readonly Denial[], denial: Denial): Denial[] {
-  const { toplevel, sequence, digest, reason, at, mode } = denial;
+  const { toplevel, sequence, digest, reason, at, mode, specialisation } = denial;
+  const isReplaced = (entry: Denial): boolean =>
+    entry.toplevel === toplevel &&
+    isAlike(entry.mode, mode) &&
+    (specialisation === undefined || entry.specialisation === specialisation);
   return [
-    ...denied.filter((entry) => entry.toplevel !== toplevel || !isAlike(entry.mode, mode)),
-    { toplevel, sequence, digest, reason, at, ...(mode !== undefined && { mode }) },
+    ...denied.filter((entry) => !isReplaced(entry)),
+    {
+      ...{ toplevel, sequence, digest, reason, at },
+      ...(mode !== undefined && { mode }),
+      ...(specialisation !== undefined && { specialisation }),
+    },
   ].slice(-MAX_DENIED);
 }
 
+/** Whether a denial speaks against a system, or against that specialisation of it. */
+export function speaksAgainst(denial: Denial, { toplevel, specialisation }: Activated): boolean {
+  return (
+    denial.toplevel === toplevel &&
+    (denial.specialisation === undefined || denial.specialisation === (specialisation ?? null))
+  );
+}
+
 /**
- * The denial of a system on this host, if there is one; with a mode, only one that speaks
+ * The denial of what is activated on this host, if there is one; with a mode, only one that speaks
  * against that mode: what fails when it is switched to may come up well from a boot.
  */
 export function denialOf(
   record: AgentRecord,
-  toplevel: string,
+  activated: Activated,
   mode?: ActivationMode,
 ): Denial | undefined {
   return record.denied.find(
-    (entry) => entry.toplevel === toplevel && (mode === undefined || isAlike(entry.mode, mode)),
+    (entry) => speaksAgainst(entry, activated) && (mode === undefined || isAlike(entry.mode, mode)),
   );
 }
 
-/** Whether two releases ask a host for the same: one system, activated alike. */
+/** Whether two releases ask a host for the same: one system or specialisation, activated alike. */
 export function isSameSystem(
-  one: Pick<Committed, "toplevel" | "mode">,
-  other: Pick<Committed, "toplevel" | "mode">,
+  one: Activated & Pick<Committed, "mode">,
+  other: Activated & Pick<Committed, "mode">,
 ): boolean {
-  return one.toplevel === other.toplevel && one.mode === other.mode;
+  return isSameActivated(one, other) && one.mode === other.mode;
+}
+
+/** Whether two are the same system or specialisation. */
+export function isSameActivated(one: Activated, other: Activated): boolean {
+  return one.toplevel === other.toplevel && one.specialisation === other.specialisation;
 }
 
 /** Whether two modes activate alike, or either is any mode. */

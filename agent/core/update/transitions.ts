@@ -3,7 +3,9 @@ import { setsProfile } from "./activation.ts";
 import type { EventOf, EventType } from "./events.ts";
 import {
   backAt,
+  isSameActivated,
   isSameSystem,
+  speaksAgainst,
   withCommitted,
   withoutCommitted,
   withDenial,
@@ -80,8 +82,10 @@ export const TRANSITIONS: Transitions = {
   },
   Imported: {
     ...UNTOUCHED,
-    BaselineRecorded: (state, { baseline, bootId }, record) =>
-      to(record, { name: "Staged", ...attempted(state), baseline, bootId, restarts: 0 }),
+    BaselineRecorded: (state, { baseline, bootId, failing }, record) =>
+      to(withSnippets(record, failing), {
+        ...{ name: "Staged", ...attempted(state), baseline, bootId, restarts: 0 },
+      }),
     AttemptFailed: fail,
   },
   Staged: {
@@ -328,12 +332,22 @@ function beginCommit(
 
 /** The system is to blame: it is undone and denied. */
 function reject(
-  state: Prepared,
+  state: Prepared & { readonly name: StateName; readonly afterBoot?: boolean },
   { reason, at }: EventOf<"ActivationRejected">,
   record: AgentRecord,
 ): AgentRecord {
-  const denied = withDenial(record.denied, { ...state.release, reason, at });
+  const { toplevel, sequence, digest, mode, specialisation = null } = state.release;
+  const denied = withDenial(record.denied, {
+    ...{ toplevel, sequence, digest, reason, at, mode },
+    // A boot starts the system itself, whatever specialisation is activated after it.
+    ...(isLive(state) && { specialisation }),
+  });
   return { ...undo(state, record), denied, state: rollingBack(state, reason, true) };
+}
+
+/** Whether a state is about what was switched to, rather than about what is booted. */
+function isLive({ name, afterBoot = false }: { name: StateName; afterBoot?: boolean }): boolean {
+  return name === "Activating" || (name === "Verifying" && !afterBoot);
 }
 
 /** The system is not to blame, as far as is known: it is undone and tried again. */
@@ -363,8 +377,9 @@ function isTrial(state: Prepared & { trial?: boolean | undefined }): boolean {
 
 /** A release that was committed and did not survive its boot is no longer committed. */
 function undo({ release }: Prepared, record: AgentRecord): AgentRecord {
-  const wasCommitted = record.committed?.toplevel === release.toplevel;
-  return { ...record, committed: wasCommitted ? null : record.committed };
+  const { committed } = record;
+  const wasCommitted = committed !== null && isSameActivated(committed, release);
+  return { ...record, committed: wasCommitted ? null : committed };
 }
 
 function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
@@ -377,7 +392,7 @@ function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
     // A mode that leaves the boot default alone leaves a reboot that waits for it, too.
     pendingReboot: setsProfile(release.mode) ? null : record.pendingReboot,
     // It failed here before and did not fail now: a person insisted, so it is denied no longer.
-    denied: record.denied.filter(({ toplevel }) => toplevel !== release.toplevel),
+    denied: record.denied.filter((denial) => !speaksAgainst(denial, release)),
   };
 }
 

@@ -5,6 +5,8 @@ export interface UnitState {
   readonly load: string;
   readonly active: string;
   readonly type: string;
+  /** Whether it counts as active once its program has ended well (`RemainAfterExit=`). */
+  readonly remains: boolean;
   /** `success` unless it failed the last time that it ran. */
   readonly result: string;
   /** Whether its conditions were met when it was last started. */
@@ -19,7 +21,8 @@ const AT_WORK = ["active", "activating", "reloading", "refreshing"];
 /**
  * Units that ought to be active and are not, sorted: those that a failed job names, and those
  * that were active before. A unit that is gone, a finished oneshot, one whose condition is not
- * met, and one that comes back when it is wanted are as they should be.
+ * met, and one that comes back when it is wanted are as they should be. A oneshot that remains
+ * active once it has finished was stopped, or never ran.
  */
 export function missingUnits(
   expected: { readonly wereActive: readonly string[]; readonly jobs: readonly string[] },
@@ -35,14 +38,14 @@ export function missingUnits(
 }
 
 function isAsItShould(state: UnitState, jobFailed: boolean): boolean {
-  const { load, active, type, result, conditionMet, onDemand } = state;
+  const { load, active, type, remains, result, conditionMet, onDemand } = state;
   if (AT_WORK.includes(active)) return true;
   if (load === "not-found" || load === "masked") return true;
   if (result !== "success") return false;
   if (!conditionMet) return true;
   // A job that failed for want of a dependency leaves the unit as if nothing had been asked.
   if (jobFailed) return false;
-  return type === "oneshot" || onDemand;
+  return (type === "oneshot" && !remains) || onDemand;
 }
 
 /** Kinds of units that can be started again by name after a way back. */

@@ -36,7 +36,7 @@ async function statesOf(units: readonly string[]): Promise<UnitState[]> {
   const { stdout } = await systemdOrThrow(
     "systemctl",
     "show",
-    "--property=Id,LoadState,ActiveState,Type,Result,ConditionResult,ConditionTimestampMonotonic,BusName,TriggeredBy",
+    "--property=Id,LoadState,ActiveState,Type,RemainAfterExit,Result,ConditionResult,ConditionTimestampMonotonic,BusName,TriggeredBy",
     "--",
     ...units,
   );
@@ -52,6 +52,7 @@ async function statesOf(units: readonly string[]): Promise<UnitState[]> {
         load: value("LoadState"),
         active: value("ActiveState"),
         type: value("Type"),
+        remains: value("RemainAfterExit") === "yes",
         result: value("Result") || "success",
         // Also "no" if systemd has not looked at the conditions, as of a unit that it just loaded.
         conditionMet:

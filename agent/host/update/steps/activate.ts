@@ -1,7 +1,6 @@
 import { provingMode } from "../../../core/update/activation.ts";
-import { snippetsOf, type AgentRecord } from "../../../core/update/record.ts";
+import { snippetsOf } from "../../../core/update/record.ts";
 import type { StateOf } from "../../../core/update/states.ts";
-import { snippetText } from "../../../core/update/switch-output.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
@@ -26,28 +25,13 @@ export const activate: Step<"Activating", ActivateTools> = async (state, context
   const { release, baseline } = state;
   const action = provingMode(release.mode) ?? "test";
   const ranBefore = baseline.running;
-  const knownSnippets = await failingBefore(context.record, ranBefore, tools);
+  const knownSnippets = snippetsOf(context.record, ranBefore);
   const toplevel = await activeToplevel(release, tools);
   const order = { toplevel, action, ranBefore, knownSnippets };
   const run = await runSwitch(order, context.signal, tools);
   const event = await judge(state, { run, action, signal: context.signal }, tools);
   return { event, details: run.details };
 };
-
-/**
- * Snippets that fail in the system that ran before: as recorded when it was activated, or as the
- * journal has them if it was booted. What a switch by hand left failing is not known.
- */
-async function failingBefore(
-  record: AgentRecord,
-  toplevel: string | null,
-  { services, store }: Pick<AgentTools, "services" | "store">,
-): Promise<string[]> {
-  const recorded = snippetsOf(record, toplevel);
-  if (toplevel === null || (await store.bootedToplevel()) !== toplevel) return [...recorded];
-  const inBoot = ((await services.failedInBoot()) ?? []).map(snippetText);
-  return [...new Set([...recorded, ...inBoot])];
-}
 
 /** What a run of switch-to-configuration leads to. */
 async function judge(

@@ -1,11 +1,18 @@
 import { PullError } from "../../../core/errors.ts";
 import type { Release } from "../../../core/formats/manifest.ts";
 import { provingMode } from "../../../core/update/activation.ts";
-import { denialOf, type AgentRecord } from "../../../core/update/record.ts";
+import {
+  denialOf,
+  snippetsOf,
+  type AgentRecord,
+  type FailingSnippets,
+} from "../../../core/update/record.ts";
 import type { Baseline, StateOf } from "../../../core/update/states.ts";
+import { snippetText } from "../../../core/update/switch-output.ts";
 import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdict.ts";
 import { lastingUnits } from "../../../core/update/unit-states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
+import { observe } from "../../observe.ts";
 import { armDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import type { Happening } from "../happening.ts";
 import { runHook, type HookTools } from "../hooks.ts";
@@ -18,7 +25,7 @@ import { beginBootCommit, type ProofTools } from "../take-over.ts";
 
 /** What recording the way back takes. */
 export type BaselineTools = HookTools &
-  Pick<AgentTools, "boot" | "store" | "services" | "roots" | "settings">;
+  Pick<AgentTools, "boot" | "store" | "services" | "systems" | "roots" | "settings">;
 
 /** Records the system to go back to, and holds it: a garbage collection may come at any time. */
 export const recordBaseline: Step<"Imported", BaselineTools> = async (state, context, tools) => {
@@ -40,16 +47,36 @@ export const recordBaseline: Step<"Imported", BaselineTools> = async (state, con
   const { profile, running } = baseline;
   if (profile !== null) await roots.hold(ROOT.previousProfile, profile);
   if (running !== null) await roots.hold(ROOT.previousRunning, running);
+  const failing = running === null ? null : await failingIn(running, context.record, tools);
   return {
-    event: { type: "BaselineRecorded", baseline, bootId: await services.bootId() },
+    event: {
+      ...{ type: "BaselineRecorded", baseline, bootId: await services.bootId() },
+      ...(failing && { failing }),
+    },
   };
 };
+
+/**
+ * Snippets that fail in the system that runs: as recorded when it was activated, and as the journal
+ * has them if it was booted. They are recorded now: a boot of the release has a journal of its own.
+ * What a switch by hand left failing is not known.
+ */
+async function failingIn(
+  toplevel: string,
+  record: AgentRecord,
+  { services, store }: Pick<AgentTools, "services" | "store">,
+): Promise<FailingSnippets> {
+  const isBooted = (await store.bootedToplevel()) === toplevel;
+  const inBoot = isBooted ? ((await services.failedInBoot()) ?? []).map(snippetText) : [];
+  return { toplevel, snippets: [...new Set([...snippetsOf(record, toplevel), ...inBoot])] };
+}
 
 /** The host as it is, which is what it goes back to. Never a system that was not proven. */
 async function observeBaseline(
   record: AgentRecord,
-  { store, services }: Pick<AgentTools, "store" | "services">,
+  tools: Pick<AgentTools, "store" | "services" | "systems">,
 ): Promise<Baseline> {
+  const { store, services } = tools;
   // What really runs, a specialisation too: that is gone back to.
   const runs = await store.runningToplevel();
   const found = await store.profileToplevel();
@@ -60,8 +87,15 @@ async function observeBaseline(
   const profile = waits ? before.profile : found;
   const generation = waits ? before.generation : await store.profileGeneration();
   // A system that failed here and could not be left is no system to go back to.
-  const isFailed = runs !== null && denialOf(record, runs) !== undefined;
-  const isLeft = record.pendingReboot?.wayBack === true && runs === unproven;
+  const left = record.denied.filter(({ specialisation }) => typeof specialisation === "string");
+  const host = await observe(tools, unproven, ...left.map(({ toplevel }) => toplevel));
+  const isFailed =
+    host.running !== null &&
+    denialOf(record, {
+      toplevel: host.running,
+      ...(host.specialisation !== undefined && { specialisation: host.specialisation }),
+    }) !== undefined;
+  const isLeft = record.pendingReboot?.wayBack === true && host.running === unproven;
   const running = (isFailed || isLeft) && profile !== null ? profile : runs;
   const troubles = await services.unitTroubles();
   const active = await services.activeUnits();

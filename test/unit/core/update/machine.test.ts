@@ -340,13 +340,15 @@ describe("over any life of an agent", () => {
       if (event.type === "ActivationRejected") {
         if (!("release" in before.state)) throw new Error("rejected without a release");
         const { toplevel, sequence, digest, mode } = before.state.release;
-        expect(denialOf(after, toplevel, mode)).toEqual({
+        expect(denialOf(after, { toplevel }, mode)).toEqual({
           ...{ toplevel, sequence, digest, mode },
           ...{ reason: event.reason, at: event.at },
         });
         expect(after.state).toMatchObject({ name: "RollingBack", deny: true });
       } else if (event.type === "RevertBegun" && leftBy(event, before) !== null) {
-        expect(denialOf(after, leftBy(event, before) ?? "")?.reason).toEqual(event.reason);
+        expect(denialOf(after, { toplevel: leftBy(event, before) ?? "" })?.reason).toEqual(
+          event.reason,
+        );
       } else if (event.type === "HealthConfirmed" || event.type === "BootDefaultSet") {
         if (!("release" in before.state)) throw new Error("committed without a release");
         const { toplevel } = before.state.release;
@@ -763,7 +765,7 @@ describe("an update", () => {
     const rejected = happen(booted, { type: "ActivationRejected", at: AT, reason: REASON });
     expect(rejected).toMatchObject({ committed: null, pendingReboot: null });
     expect(rejected.state).toMatchObject({ name: "RollingBack", baseline: BASELINE, deny: true });
-    expect(denialOf(rejected, sampleRelease().toplevel)?.reason).toEqual(REASON);
+    expect(denialOf(rejected, sampleRelease())?.reason).toEqual(REASON);
   });
 
   test("that is cut off after its boot again and again counts on", () => {
@@ -792,7 +794,7 @@ describe("an update", () => {
       REBOOTED,
       { type: "ActivationRejected", at: AT, reason: REASON },
     );
-    expect(denialOf(record, release.toplevel)).toBeDefined();
+    expect(denialOf(record, release)).toBeDefined();
     expect(record.committed).toBeNull();
   });
 
@@ -897,8 +899,8 @@ describe("an update", () => {
     const done = happen(back, CLEARED);
     expect(done.state).toEqual({ name: "Idle" });
     expect(done.committed).toBeNull();
-    expect(denialOf(done, sampleRelease().toplevel)?.reason).toEqual(REASON);
-    expect(denialOf(done, BASELINE.profile)).toBeUndefined();
+    expect(denialOf(done, sampleRelease())?.reason).toEqual(REASON);
+    expect(denialOf(done, { toplevel: BASELINE.profile })).toBeUndefined();
   });
 
   test("that is found unhealthy goes back as well", () => {
@@ -940,12 +942,12 @@ describe("denials", () => {
       denied: withDenial([], { ...denial, ...(mode && { mode }) }),
     });
     const denies = (record: AgentRecord): ActivationMode[] =>
-      ACTIVATION_MODES.filter((mode) => denialOf(record, toplevel, mode));
+      ACTIVATION_MODES.filter((mode) => denialOf(record, { toplevel }, mode));
     expect(denies(with_("switch"))).toEqual(["switch", "test"]);
     expect(denies(with_("test"))).toEqual(["switch", "test"]);
     expect(denies(with_("boot"))).toEqual(["boot"]);
     expect(denies(with_())).toEqual([...ACTIVATION_MODES]);
-    expect(denialOf(with_("boot"), toplevel)).toBeDefined();
+    expect(denialOf(with_("boot"), { toplevel })).toBeDefined();
     const both = withDenial(with_("boot").denied, { ...denial, mode: "switch" });
     expect(both.map(({ mode }) => mode)).toEqual(["boot", "switch"]);
     expect(withDenial(both, { ...denial, mode: "test" }).map(({ mode }) => mode)).toEqual([
@@ -971,9 +973,9 @@ describe("denials", () => {
     let record = EMPTY_RECORD;
     for (let at = 0; at < 103; at++) record = deny(record, samplePath(`system-${at}`));
     expect(record.denied).toHaveLength(100);
-    expect(denialOf(record, samplePath("system-2"))).toBeUndefined();
-    expect(denialOf(record, samplePath("system-3"))).toBeDefined();
-    expect(denialOf(record, samplePath("system-102"))).toBeDefined();
+    expect(denialOf(record, { toplevel: samplePath("system-2") })).toBeUndefined();
+    expect(denialOf(record, { toplevel: samplePath("system-3") })).toBeDefined();
+    expect(denialOf(record, { toplevel: samplePath("system-102") })).toBeDefined();
   });
 
   test("by hand take back what was committed, and do nothing where nothing was", () => {
@@ -987,7 +989,7 @@ describe("denials", () => {
     });
     const denied = happen(active, byHand(release.toplevel));
     expect(denied.committed).toBeNull();
-    expect(denialOf(denied, release.toplevel)?.reason).toEqual(REASON);
+    expect(denialOf(denied, release)?.reason).toEqual(REASON);
     expect(happen(active, byHand(samplePath("by-hand")))).toMatchObject({
       ...{ committed: active.committed, denied: [] },
     });

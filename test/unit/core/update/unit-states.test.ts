@@ -9,7 +9,7 @@ import {
 /** A service that was stopped and is not started again. */
 function stopped(unit: string, more: Partial<UnitState> = {}): UnitState {
   const state = { unit, load: "loaded", active: "inactive", type: "simple", result: "success" };
-  return { ...state, conditionMet: true, onDemand: false, ...more };
+  return { ...state, remains: false, conditionMet: true, onDemand: false, ...more };
 }
 
 const missing = (state: UnitState, { job = false } = {}): string[] =>
@@ -38,6 +38,12 @@ describe("a unit that was active and is not", () => {
     ["is started when it is wanted", { onDemand: true }],
   ])("is as it should be if it %s", (_, more) => {
     expect(missing(stopped("a.service", more))).toEqual([]);
+  });
+
+  test("is missing if it is a oneshot that would still be active if it had finished", () => {
+    expect(missing(stopped("a.service", { type: "oneshot", remains: true }))).toEqual([
+      "a.service",
+    ]);
   });
 
   test("is missing if it is a oneshot that failed", () => {

@@ -100,7 +100,7 @@ describe("a way back that did not restore everything", () => {
     host.nextSwitch("test 2", { exitCode: 2 });
     const missing: UnitState = {
       ...{ unit: "web.service", load: "loaded", active: "inactive", type: "simple" },
-      ...{ result: "success", conditionMet: true, onDemand: false },
+      ...{ result: "success", conditionMet: true, onDemand: false, remains: false },
     };
     const services = {
       ...host.tools.services,

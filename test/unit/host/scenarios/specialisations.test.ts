@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { driftOf } from "../../../../agent/core/update/drift.ts";
 import { observe } from "../../../../agent/host/observe.ts";
+import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 
@@ -60,6 +61,75 @@ describe("a specialisation", () => {
     expect([host.running, host.profile, host.bootDefault]).toEqual([TWO, TWO, TWO]);
     expect(await tick(host.tools, PATIENT)).toMatchObject({
       decision: { kind: "denied", reason: { code: "ACTIVATION_FAILED" } },
+    });
+  });
+
+  test("that fails is denied alone: neither its system nor another specialisation is", async () => {
+    const host = hostWith();
+    await tick(host.tools, PATIENT);
+    const publish = (sequence: number, specialisation?: string): string =>
+      host.publish({
+        ...{ sequence, system: "2" },
+        ...(specialisation !== undefined && { entry: { activation: { specialisation } } }),
+      });
+    publish(8, "debug");
+    host.nextSwitch("test 2-debug", { exitCode: 17 });
+    expect((await tick(host.tools, PATIENT)).error?.code).toBe("ACTIVATION_FAILED");
+    expect(host.record).toMatchObject({
+      committed: { sequence: 7, toplevel: TWO },
+      denied: [{ toplevel: TWO, specialisation: "debug", mode: "switch" }],
+    });
+    publish(9, "debug");
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ decision: { kind: "denied" } });
+    publish(10);
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ decision: { kind: "adopt" } });
+    publish(11, "quiet");
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true, error: null });
+    expect(host.running).toBe(QUIET);
+    expect(host.record?.denied).toHaveLength(1);
+    // The system is one to go back to: what failed was another.
+    host.publish({ sequence: 12, system: "3" });
+    await tick(host.tools, PATIENT);
+    expect(await rollBackByHand(host.tools, null)).toMatchObject({ toplevel: TWO });
+  });
+
+  test("is tried although the system itself failed when it was switched to, not if it was booted", async () => {
+    const host = hostWith();
+    host.nextSwitch("test 2", { exitCode: 17 });
+    await tick(host.tools, PATIENT);
+    expect(host.record?.denied).toMatchObject([{ toplevel: TWO, specialisation: null }]);
+    host.publish({
+      ...{ sequence: 8, system: "2" },
+      entry: { activation: { specialisation: "debug" } },
+    });
+    expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true, error: null });
+
+    const booted = hostWith("debug");
+    booted.publish({ sequence: 8, system: "2", mode: "boot" });
+    await tick(booted.tools, PATIENT);
+    booted.boot();
+    booted.units = { failed: ["web.service"], restarts: new Map() };
+    await tick(booted.tools, PATIENT);
+    expect(booted.record?.denied[0]).not.toHaveProperty("specialisation");
+    booted.publish({
+      ...({ sequence: 9, system: "2", mode: "boot" } as const),
+      entry: { activation: { specialisation: "debug" } },
+    });
+    expect(await tick(booted.tools, PATIENT)).toMatchObject({ decision: { kind: "denied" } });
+  });
+
+  test("that failed and could not be left is no system to go back to", async () => {
+    const host = hostWith("debug");
+    host.nextSwitch("test 2-debug", { exitCode: 17, moves: true });
+    host.nextSwitch("switch 1", { exitCode: 17 });
+    await tick(host.tools, PATIENT);
+    expect(host.running).toBe(DEBUG);
+    host.publish({ sequence: 8, system: "3" });
+    host.fault("hold agent", "INTERRUPTED", "ended");
+    await tick(host.tools, PATIENT);
+    expect(host.record?.state).toMatchObject({
+      name: "Staged",
+      baseline: { profile: system("1"), running: system("1") },
     });
   });
 

@@ -144,6 +144,34 @@ describe("a system that needs a boot", () => {
     });
   });
 
+  test.each([
+    ["the loader can try it once", null],
+    ["it is the boot default before", "no"],
+  ])(
+    "whose failed snippets failed in the boot before, too, is not to blame: %s",
+    async (_, why) => {
+      const host = new MemoryHost();
+      host.cannotTry = why;
+      host.failedInBoot = [{ name: "setupSecrets", code: 1 }];
+      host.publish({ sequence: 7, system: "2", mode: "boot" });
+      await tick(host.tools, PATIENT);
+      host.boot();
+      expect((await tick(host.tools, PATIENT)).error).toBeNull();
+      expect(host.record).toMatchObject({ committed: { sequence: 7 }, denied: [] });
+
+      // One that fails only in the new system's boot is.
+      host.publish({ sequence: 8, system: "3", mode: "boot" });
+      await tick(host.tools, PATIENT);
+      host.boot();
+      host.failedInBoot = [...(host.failedInBoot ?? []), { name: "users", code: 1 }];
+      await tick(host.tools, PATIENT);
+      const message = "the activation script failed in the boot: users (1)";
+      expect(host.record?.denied).toMatchObject([
+        { toplevel: system("3"), reason: { code: "ACTIVATION_FAILED", message } },
+      ]);
+    },
+  );
+
   test("whose activation script failed in the boot is left, though its units run", async () => {
     const host = hostWith("boot");
     await tick(host.tools, PATIENT);

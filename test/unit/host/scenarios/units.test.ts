@@ -19,7 +19,7 @@ interface Units {
 function inactive(unit: string): UnitState {
   return {
     ...{ unit, load: "loaded", active: "inactive", type: "simple", result: "success" },
-    ...{ conditionMet: true, onDemand: false },
+    ...{ conditionMet: true, onDemand: false, remains: false },
   };
 }
 
