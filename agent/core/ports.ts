@@ -134,6 +134,9 @@ export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
 /** Hears how each mirror served an archive: null if it served what was asked. */
 export type ArchiveListener = (mirror: string, error: PullError | null) => void;
 
+/** Hears, before a fetch throws, that the attempt brought something which the next goes on with. */
+export type AdvanceListener = () => void;
+
 /** Brings closures from the mirrors into the store. */
 export interface ClosureFetch {
   /**
@@ -142,7 +145,11 @@ export interface ClosureFetch {
    */
   fetch(
     release: Release,
-    options: { signal?: AbortSignal | undefined; onArchiveRead?: ArchiveListener | undefined },
+    options: {
+      signal?: AbortSignal | undefined;
+      onArchiveRead?: ArchiveListener | undefined;
+      onAdvance?: AdvanceListener | undefined;
+    },
   ): Promise<FetchSummary>;
   /** Says what `fetch` would move, and refuses as it would; writes nothing. */
   preview(release: Release, signal?: AbortSignal): Promise<FetchPreview>;

@@ -176,8 +176,8 @@ function stateToolsOf(
 /** The fetch as the rest of the host sees it. */
 function closureFetchOf(tools: FetchTools): ClosureFetch {
   return {
-    fetch: (release, { signal, onArchiveRead }) =>
-      fetchClosure(release, { ...tools, onArchiveRead }, signal),
+    fetch: (release, { signal, ...listeners }) =>
+      fetchClosure(release, { ...tools, ...listeners }, signal),
     preview: (release, signal) => previewFetch(release, tools, signal),
     async abandon() {
       await abandonImported(tools);

@@ -51,6 +51,8 @@ export class FetchWorld {
   readonly inodes = new Map<string, { free: number; total: number }>();
   readonly progress: FetchProgress[] = [];
   readonly served: string[] = [];
+  /** How many attempts that failed brought something. */
+  advanced = 0;
   readonly staging = new MemoryStaging((event) => {
     this.say(event);
   });
@@ -226,6 +228,9 @@ export class FetchWorld {
       },
       onProgress: (progress) => {
         this.progress.push(progress);
+      },
+      onAdvance: () => {
+        this.advanced += 1;
       },
       onArchiveRead: (mirror, error) => {
         this.served.push(`${mirror}: ${error?.code ?? "ok"}`);

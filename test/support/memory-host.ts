@@ -164,6 +164,8 @@ export class MemoryHost {
   /** What the next fetches fail with, and how long each takes. */
   readonly fetchErrors: (PullError | null)[] = [];
   fetchMs = 0;
+  /** Whether fetches that fail bring something that the next one goes on with. */
+  fetchesAdvance = false;
   summary: FetchSummary = {
     ...{ paths: 10, newPaths: 3, bytesReceived: 1000 },
     ...{ deltasUsed: 0, deltasFailed: 0 },
@@ -414,12 +416,13 @@ function cacheOf(host: MemoryHost): AgentTools["cache"] {
 
 function closuresOf(host: MemoryHost): ClosureFetch {
   return {
-    async fetch({ toplevel, sequence }, { signal, onArchiveRead }) {
+    async fetch({ toplevel, sequence }, { signal, onArchiveRead, onAdvance }) {
       host.call(`fetch ${toplevel}`);
       await host.time.sleep(host.fetchMs, signal);
       const error = host.fetchErrors.shift() ?? null;
       const [mirror] = host.mirrors;
       if (mirror) onArchiveRead?.(mirror.address, error);
+      if (error && host.fetchesAdvance) onAdvance?.();
       if (error) throw error;
       host.call(`fetched release ${sequence}`);
       host.valid.add(toplevel);

@@ -63,15 +63,17 @@ async function serveFile(
     response.writeHead(304, { etag }).end();
     return;
   }
-  const range = /^bytes=(\d+)-(\d+)$/.exec(request.headers.range ?? "");
-  if (!ranges || !range) {
+  const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? "");
+  const isOther = (request.headers["if-range"] ?? etag) !== etag;
+  if (!ranges || !range || isOther) {
     response.writeHead(200, { etag, "content-length": found.size });
     if (found.size < 1024 * 1024) response.end(await readFile(path));
     else createReadStream(path).pipe(response);
     return;
   }
   const from = Number(range[1]);
-  const to = Math.min(Number(range[2]), found.size - 1);
+  const last = range[2] === "" ? Infinity : Number(range[2]);
+  const to = Math.min(last, found.size - 1);
   if (from >= found.size) {
     response.writeHead(416, { "content-range": `bytes */${found.size}` }).end();
     return;

@@ -75,7 +75,13 @@ export type Event = { readonly at: string } & (
       readonly activated?: FailingSnippets;
     }
   | { readonly type: "RevertFailed"; readonly message: string }
-  | { readonly type: "AttemptFailed"; readonly reason: Reason; readonly retryAt: string }
+  /** `advanced`: it brought something that the next attempt goes on with. */
+  | {
+      readonly type: "AttemptFailed";
+      readonly reason: Reason;
+      readonly retryAt: string;
+      readonly advanced?: boolean;
+    }
   /** `gaveUp`: it is not tried again by itself. */
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string; readonly gaveUp?: boolean }
   | { readonly type: "RebootRequested" }

@@ -36,7 +36,7 @@ export const undoneSchema = z.int().positive().optional();
 
 const withAttempts = {
   ...withRelease,
-  /** Attempts at this release that failed, in whatever way. */
+  /** Attempts at this release that failed, in whatever way, since one brought something. */
   attempts: z.int().nonnegative(),
   undone: undoneSchema,
 };

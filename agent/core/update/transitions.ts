@@ -310,12 +310,13 @@ function countRestart(
   return to(record, { ...state, restarts: state.restarts + 1 });
 }
 
+/** An attempt that brought something counts as the first one: only those in vain add up. */
 function fail(
   state: Attempted,
-  { reason, retryAt }: EventOf<"AttemptFailed">,
+  { reason, retryAt, advanced }: EventOf<"AttemptFailed">,
   record: AgentRecord,
 ): AgentRecord {
-  return to(record, failed(state, reason, retryAt));
+  return to(record, failed(advanced ? { ...state, attempts: 0 } : state, reason, retryAt));
 }
 
 function beginCommit(

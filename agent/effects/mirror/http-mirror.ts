@@ -1,20 +1,49 @@
 import { lookup } from "node:dns/promises";
 import { isIP } from "node:net";
 import { request, type Dispatcher } from "undici";
-import { PullError } from "../../core/errors.ts";
-import type { ManifestRead, Mirror } from "../../core/ports.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
+import type { ManifestRead, Mirror, Validators } from "../../core/ports.ts";
 import type { MirrorCredential } from "../../core/settings/mirrors.ts";
 import type { Settings } from "../../core/settings.ts";
 import { parseUrl } from "../../core/formats/web-address.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
 import { readBounded } from "../files/bounded-read.ts";
 import { addressScope, type AddressScope } from "./address-scope.ts";
+import { Reconnections, isBreak } from "./reconnection.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
 import { authorizationOf, isWithin, type Transport } from "./transport.ts";
 
 const REDIRECTS = new Set([301, 302, 303, 307, 308]);
 
 type Response = Dispatcher.ResponseData;
+
+/** An answer that gives a file from some position on, after bytes that are passed over. */
+interface Opened {
+  readonly response: Response;
+  readonly skip: number;
+  /** Where it ends by its own word. */
+  readonly end?: number;
+}
+
+/** Asks for a file's bytes from a position on. */
+type Open = (at: number) => Promise<Opened>;
+
+/** Bytes of a file that are wanted; `to` is Infinity for all there are. */
+interface Transfer {
+  readonly url: URL;
+  readonly from: number;
+  readonly to: number;
+  readonly open: Open;
+  /** Whether it has to come over one connection. */
+  readonly isWhole?: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** A piece as it came, by its length, and what is wanted of it. */
+interface Received {
+  readonly length: number;
+  readonly wanted: Buffer;
+}
 
 /** What the mirrors of one host share, and the credential of this one. */
 export interface HttpMirrorOptions {
@@ -44,13 +73,8 @@ export class HttpMirror implements Mirror {
     channel: string,
     { validators, signal }: Parameters<Mirror["readManifest"]>[1],
   ): Promise<ManifestRead> {
-    const headers: Record<string, string> = {};
-    if (validators?.etag !== undefined) headers["if-none-match"] = validators.etag;
-    if (validators?.lastModified !== undefined) {
-      headers["if-modified-since"] = validators.lastModified;
-    }
     const url = new URL(`channels/${channel}/manifest.json`, this.#base);
-    const response = await this.#get(url, headers, signal);
+    const response = await this.#getOnceMore(url, conditionsOf(validators), signal);
     if (response.statusCode === 304) {
       await drop(response);
       return { kind: "unchanged" };
@@ -65,19 +89,54 @@ export class HttpMirror implements Mirror {
         `${url.href}: expected at most ${limit} bytes, the mirror announces ${told}`,
       );
     }
+    const found = validatorsOf(response);
+    let first: Opened | null = { response, skip: 0 };
+    const open: Open = async (at) => {
+      const opened = first ?? (await this.#openManifest(url, { at, found, signal }));
+      first = null;
+      return opened;
+    };
+    // What names no version cannot be put together of two answers.
+    const isWhole = versionOf(found) === undefined;
+    const received = this.#received({ url, from: 0, to: Infinity, open, isWhole, signal });
     // Bounded again while reading: it may send more than it announces.
-    const bytes = await readBounded(this.#body(response, url, signal), limit);
+    const bytes = await readBounded(wantedOf(this.#aboveFloor(url, received)), limit);
     if (bytes === null) {
       throw new PullError("MIRROR_OVERSIZE", `${url.href}: expected at most ${limit} bytes`);
     }
-    return {
-      kind: "read",
-      bytes,
-      validators: {
-        etag: header(response, "etag"),
-        lastModified: header(response, "last-modified"),
-      },
-    };
+    return { kind: "read", bytes, validators: found };
+  }
+
+  /** As `#get`, and once more if the connection was closed before the answer. */
+  async #getOnceMore(
+    url: URL,
+    headers: Record<string, string>,
+    signal: AbortSignal | undefined,
+  ): Promise<Response> {
+    const reconnections = new Reconnections(0);
+    for (;;) {
+      try {
+        return await this.#get(url, headers, signal);
+      } catch (thrown) {
+        await reconnections.after(thrown, 0, signal);
+      }
+    }
+  }
+
+  /** Asks for the rest of a manifest whose connection broke, of the same version. */
+  async #openManifest(
+    url: URL,
+    { at, found, signal }: { at: number; found: Validators; signal: AbortSignal | undefined },
+  ): Promise<Opened> {
+    const headers = { range: `bytes=${at}-`, "if-range": versionOf(found) ?? "" };
+    const response = await this.#get(url, headers, signal);
+    await this.#expect(response, [200, 206], url);
+    if (response.statusCode === 206) return this.#openedPart(response, { url, at, to: Infinity });
+    const now = validatorsOf(response);
+    if (now.etag === found.etag && now.lastModified === found.lastModified)
+      return { response, skip: at };
+    await drop(response);
+    throw new PullError("MIRROR_UNREACHABLE", `${url.href}: it was replaced while it was read`);
   }
 
   async *readArchive(
@@ -86,40 +145,96 @@ export class HttpMirror implements Mirror {
     signal?: AbortSignal,
   ): AsyncGenerator<Buffer> {
     const url = new URL(`archives/${sha256}.tar`, this.#base);
-    const response = await this.#get(url, { range: `bytes=${from}-${to - 1}` }, signal);
+    const open: Open = (at) => this.#openArchive(url, { at, to, signal });
+    const received = this.#received({ url, from, to, open, signal });
+    const paced = this.#options.pacer.pace(this.#aboveFloor(url, received), signal);
+    try {
+      yield* wantedOf(paced);
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      if (this.ranges || !isBreak(error)) throw error;
+      throw new PullError(
+        error.code,
+        `${error.message}; this server knows no ranges, so that every connection begins at the ` +
+          `start of the archive: expected one that lasts for ${to} bytes, or a server with ranges`,
+        { cause: error },
+      );
+    }
+  }
+
+  async #openArchive(
+    url: URL,
+    { at, to, signal }: { at: number; to: number; signal: AbortSignal | undefined },
+  ): Promise<Opened> {
+    const response = await this.#get(url, { range: `bytes=${at}-${to - 1}` }, signal);
     if (response.statusCode === 416) {
       await drop(response);
       throw new PullError(
         "ARCHIVE_TRUNCATED",
-        `${url.href}: expected bytes up to ${to}, the mirror has fewer than ${from + 1}`,
+        `${url.href}: expected bytes up to ${to}, the mirror has fewer than ${at + 1}`,
       );
     }
     await this.#expect(response, [200, 206], url);
-    let skip = 0;
-    if (response.statusCode === 200) {
-      // The server ignored the range (RFC 9110, 14.2): read from the start, skip to `from`.
-      this.ranges = false;
-      skip = from;
-    } else {
-      const range = header(response, "content-range") ?? "";
-      if (!range.startsWith(`bytes ${from}-`)) {
-        await drop(response);
+    if (response.statusCode === 206) return this.#openedPart(response, { url, at, to });
+    // The server ignored the range (RFC 9110, 14.2): read from the start, skip to `at`.
+    this.ranges = false;
+    return { response, skip: at };
+  }
+
+  async #openedPart(
+    response: Response,
+    { url, at, to }: { url: URL; at: number; to: number },
+  ): Promise<Opened> {
+    const range = header(response, "content-range") ?? "";
+    if (!range.startsWith(`bytes ${at}-`)) {
+      await drop(response);
+      throw new PullError(
+        "MIRROR_STATUS",
+        `${url.href}: expected content range "bytes ${at}-…", found ` +
+          JSON.stringify(sanitize(range, MAX_SHOWN)),
+      );
+    }
+    const last = Number(/^bytes [0-9]+-([0-9]{1,15})/.exec(range)?.[1] ?? NaN);
+    return { response, skip: 0, ...(last >= at && { end: Math.min(last + 1, to) }) };
+  }
+
+  /** A file's bytes from `from` up to `to`, over as many connections as that takes. */
+  async *#received({
+    url,
+    from,
+    to,
+    open,
+    isWhole = false,
+    signal,
+  }: Transfer): AsyncGenerator<Received> {
+    const reconnections = new Reconnections(from);
+    for (let at = from; ;) {
+      try {
+        const { response, skip, end } = await open(at);
+        let unwanted = skip;
+        for await (const chunk of this.#body(response, url, signal)) {
+          const start = Math.min(unwanted, chunk.length);
+          unwanted -= start;
+          const wanted = chunk.subarray(start, start + to - at);
+          at += wanted.length;
+          yield { length: chunk.length, wanted };
+          if (at === to) return;
+        }
+        if (end === undefined || at >= end) return;
         throw new PullError(
-          "MIRROR_STATUS",
-          `${url.href}: expected content range "bytes ${from}-…", found ` +
-            JSON.stringify(sanitize(range, MAX_SHOWN)),
+          "MIRROR_UNREACHABLE",
+          `${url.href}: the connection ended at byte ${at}: expected ${end}`,
         );
+      } catch (thrown) {
+        if (isWhole) throw thrown;
+        await reconnections.after(thrown, at, signal);
       }
     }
-    let left = to - from;
-    for await (const chunk of this.#options.pacer.pace(this.#body(response, url, signal), signal)) {
-      const start = Math.min(skip, chunk.length);
-      skip -= start;
-      const part = chunk.subarray(start, start + left);
-      left -= part.length;
-      if (part.length > 0) yield part;
-      if (left === 0) break;
-    }
+  }
+
+  #aboveFloor(url: URL, source: AsyncIterable<Received>): AsyncGenerator<Received> {
+    const { minRate, rateWindow: windowMs } = this.#limits;
+    return withRateFloor(source, { minRate, windowMs, name: url.href });
   }
 
   /** GET that follows a few redirects, but none to anything weaker or into another network. */
@@ -227,13 +342,8 @@ export class HttpMirror implements Mirror {
     url: URL,
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Buffer> {
-    const { minRate, rateWindow: windowMs } = this.#limits;
     try {
-      yield* withRateFloor(response.body as AsyncIterable<Buffer>, {
-        minRate,
-        windowMs,
-        name: url.href,
-      });
+      yield* response.body as AsyncIterable<Buffer>;
     } catch (cause) {
       throw networkError(url, cause, signal);
     } finally {
@@ -253,6 +363,28 @@ export class HttpMirror implements Mirror {
           : ""),
     );
   }
+}
+
+async function* wantedOf(pieces: AsyncIterable<Received>): AsyncGenerator<Buffer> {
+  for await (const { wanted } of pieces) if (wanted.length > 0) yield wanted;
+}
+
+/** Headers that ask for a file only if it is another one than that of these validators. */
+function conditionsOf(validators: Validators | undefined): Record<string, string> {
+  const { etag, lastModified } = validators ?? {};
+  return {
+    ...(etag !== undefined && { "if-none-match": etag }),
+    ...(lastModified !== undefined && { "if-modified-since": lastModified }),
+  };
+}
+
+/** What `If-Range` can name; a weak ETag may stand for other bytes (RFC 9110, 13.1.5). */
+function versionOf({ etag, lastModified }: Validators): string | undefined {
+  return etag === undefined || etag.startsWith("W/") ? lastModified : etag;
+}
+
+function validatorsOf(response: Response): Validators {
+  return { etag: header(response, "etag"), lastModified: header(response, "last-modified") };
 }
 
 function header(response: Response, name: string): string | undefined {

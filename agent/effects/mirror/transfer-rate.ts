@@ -1,16 +1,21 @@
 import { setTimeout as sleep } from "node:timers/promises";
 import { PullError } from "../../core/errors.ts";
 
+/** Something that came in so many bytes. */
+interface Received {
+  readonly length: number;
+}
+
 /**
  * Passes a stream on as long as it comes at `minRate` bytes a second or faster, measured over
  * windows of `windowMs`. Only the time spent waiting for the source counts, so that our own
  * pauses are not held against a mirror. Throws MIRROR_SLOW. (TUF: slow retrieval attack. A source
  * that sends nothing at all meets the stall timer instead.)
  */
-export async function* withRateFloor(
-  source: AsyncIterable<Buffer>,
+export async function* withRateFloor<Piece extends Received>(
+  source: AsyncIterable<Piece>,
   { minRate, windowMs, name }: { minRate: number; windowMs: number; name: string },
-): AsyncGenerator<Buffer> {
+): AsyncGenerator<Piece> {
   const iterator = source[Symbol.asyncIterator]();
   let waited = 0;
   let received = 0;
@@ -51,7 +56,10 @@ export class Pacer {
     this.#maxRate = maxRate;
   }
 
-  async *pace(source: AsyncIterable<Buffer>, signal?: AbortSignal): AsyncGenerator<Buffer> {
+  async *pace<Piece extends Received>(
+    source: AsyncIterable<Piece>,
+    signal?: AbortSignal,
+  ): AsyncGenerator<Piece> {
     for await (const piece of source) {
       yield piece;
       if (this.#maxRate === 0) continue;

@@ -1,4 +1,5 @@
 import type {
+  AdvanceListener,
   ApplyIndexPatch,
   DeltaMaker,
   Disk,
@@ -23,5 +24,6 @@ export interface FetchTools extends FailoverTools {
   readonly applyIndexPatch: ApplyIndexPatch;
   readonly deltas: DeltaMaker;
   readonly log: Log;
+  readonly onAdvance?: AdvanceListener | undefined;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
 }

@@ -21,15 +21,19 @@ export function retryAt(
   return new Date(clock.now().getTime() + wait).toISOString();
 }
 
-/** An attempt failed and left the host as it was. */
+/**
+ * An attempt failed and left the host as it was. The waits begin anew after one that `advanced`:
+ * it brought something that the next attempt goes on with.
+ */
 export function attemptFailed(
-  { attempts }: { attempts: number },
+  { attempts, advanced = false }: { attempts: number; advanced?: boolean },
   { code, message }: Reason,
   tools: RetryTools,
 ): Happening {
   return {
     type: "AttemptFailed",
     reason: { code, message },
-    retryAt: retryAt(attempts + 1, code, tools),
+    retryAt: retryAt(advanced ? 1 : attempts + 1, code, tools),
+    ...(advanced && { advanced }),
   };
 }

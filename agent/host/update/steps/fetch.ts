@@ -1,4 +1,5 @@
-import type { ArchiveListener } from "../../../core/ports.ts";
+import { toPullError } from "../../../core/errors.ts";
+import type { ArchiveListener, FetchSummary } from "../../../core/ports.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel } from "../../observe.ts";
 import { attemptFailed, type RetryTools } from "../retry.ts";
@@ -12,14 +13,26 @@ export type FetchStepTools = RetryTools &
   };
 
 /**
- * Brings the closure into the store and holds it there. A system that does not go with this host
+ * Brings the closure into the store and holds it there. The next attempt soon follows one that
+ * brought something, as over a link that breaks often. A system that does not go with this host
  * is refused before anything is touched.
  */
 export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signal }, tools) => {
   const { roots, closures, activator, systems, log, onArchiveRead } = tools;
   const { release } = state;
   await roots.hold(ROOT.pending, release.toplevel);
-  const summary = await closures.fetch(release, { signal, onArchiveRead });
+  const attempt = { ...state, advanced: false };
+  const onAdvance = (): void => {
+    attempt.advanced = true;
+  };
+  let summary: FetchSummary;
+  try {
+    summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance });
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (!attempt.advanced || error.code === "INTERRUPTED") throw error;
+    return { event: attemptFailed(attempt, error, tools) };
+  }
   const { deltasUsed: used, deltasFailed: failed } = summary;
   const details = used + failed > 0 ? { deltas: { used, failed } } : {};
   log.info(`imported ${summary.newPaths} new of ${summary.paths} paths`, { ...summary });

@@ -202,6 +202,9 @@ test("counters count by one", () => {
   expect(next("Reverting", "RevertFailed")).toMatchObject({ failures: 7 });
   expect(next("Verifying", "AgentRestarted")).toMatchObject({ restarts: 5 });
   expect(next("Fetching", "AttemptFailed")).toMatchObject({ attempts: 2 });
+  const advanced = { ...EVENTS.AttemptFailed, advanced: true };
+  const failed = advance({ ...EMPTY_RECORD, state: STATES.Fetching }, advanced);
+  expect(failed.state).toMatchObject({ attempts: 1 });
   expect(next("RolledBack", "LeftoversRemoved")).toMatchObject({ attempts: 2 });
   expect(next("Verifying", "ActivationRejected")).toMatchObject({ rollbackAttempts: 0 });
 });

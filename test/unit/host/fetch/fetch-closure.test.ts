@@ -443,6 +443,29 @@ describe("a fetch that is told to stop", () => {
   });
 });
 
+describe("an attempt that failed", () => {
+  test("brought something if more of the closure is staged than before", async () => {
+    const world = breaking(offsetOf(PROGRAM) + 10, "MIRROR_UNREACHABLE");
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(1);
+    // It breaks at the same place, and nothing more came.
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(1);
+  });
+
+  test("brought nothing if what came does not stay", async () => {
+    const world = breaking(offsetOf(PROGRAM) + 10, "ARCHIVE_TRUNCATED");
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(0);
+  });
+
+  test("brought nothing if no mirror has the index", async () => {
+    const world = new FetchWorld(CHAIN, { mirrors: { one: { archives: new Map() } } });
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(0);
+  });
+});
+
 describe("what an earlier attempt imported", () => {
   test("is looked at before it counts, and what is damaged comes again", async () => {
     const world = new FetchWorld(CHAIN);

@@ -46,6 +46,32 @@ function mostInADay(runs: readonly number[]): number {
   return Math.max(...runs.map((at) => runs.filter((it) => it >= at && it < at + DAY_MS).length));
 }
 
+describe("a download that breaks off", () => {
+  /** Ticks every minute until the release is there; gives how many minutes that took. */
+  async function minutesUntilThere(host: MemoryHost): Promise<number> {
+    host.publish({ sequence: 7, system: "2" });
+    for (let attempt = 0; attempt < 10; attempt++) {
+      host.fetchErrors.push(new PullError("MIRROR_UNREACHABLE", "other side closed"));
+    }
+    for (let minutes = 0; minutes < 10_000; minutes++) {
+      await tick(host.tools, PATIENT);
+      if (host.record?.committed?.sequence === 7) return minutes;
+      host.time.advance(MINUTE_MS);
+    }
+    throw new Error("it never came");
+  }
+
+  test("each time after something new came is tried again soon, each time", async () => {
+    const host = new MemoryHost();
+    host.fetchesAdvance = true;
+    expect(await minutesUntilThere(host)).toBeLessThanOrEqual(20);
+  });
+
+  test("each time before anything came is tried again less and less often", async () => {
+    expect(await minutesUntilThere(new MemoryHost())).toBeGreaterThan(8 * 60);
+  });
+});
+
 describe("a system whose failure may be the world's", () => {
   test("is tried a few times a day, five times in all, and then waits; it is never denied", async () => {
     const host = new MemoryHost();
