@@ -167,6 +167,17 @@ in
       description = "The package that holds the agent and its command line.";
     };
 
+    watchdog = mkOption {
+      type = types.nullOr positiveDuration;
+      default = "30m";
+      example = "1h";
+      description = ''
+        How long systemd waits for a sign of life of the agent before it ends the service and
+        starts it again. A download, a switch or a wait that goes on is a sign of life, however
+        long it takes. At most twice this time passes. `null`: a service that hangs is not noticed.
+      '';
+    };
+
     checkConfig = mkOption {
       type = types.bool;
       default = pkgs.stdenv.buildPlatform.canExecute pkgs.stdenv.hostPlatform;

@@ -111,6 +111,15 @@ in
         ProtectProc = "default";
         ProtectSystem = false; # /etc, /boot, /nix
       }
+      // lib.optionalAttrs (cfg.watchdog != null) {
+        WatchdogSec = cfg.watchdog;
+        # systemd-notify tells it, a child of the agent.
+        NotifyAccess = "all";
+        # What hangs heeds nothing else, and the agent goes on after any end. No core is dumped.
+        WatchdogSignal = "SIGKILL";
+        # For the agent that follows, so that status, report and history tell of a hang.
+        ExecStopPost = "-${pkgs.coreutils}/bin/touch ${paths.state}/ended-\${SERVICE_RESULT}";
+      }
       // lib.optionalAttrs (cfg.credentialFiles != { }) {
         # Copies that only this unit can read, wherever the secrets come from.
         LoadCredential = map (name: "${name}:${cfg.credentialFiles.${name}}") (

@@ -151,6 +151,7 @@ export const ERROR_KINDS = {
   NOTHING_TO_CONFIRM: kind(EXIT.activation, "that release does not wait for a confirmation here"),
   HOOK_FAILED: kind(EXIT.host, "a hook of this host failed or did not finish in time", true),
 
+  AGENT_HUNG: kind(EXIT.busy, "the service gave no sign of life, and systemd restarted it", true),
   AGENT_RUNNING: kind(EXIT.busy, "another agent already runs with this state directory", true),
   AGENT_BUSY: kind(EXIT.busy, "an update is in progress", true),
 

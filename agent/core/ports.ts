@@ -95,6 +95,18 @@ export interface ManifestCache {
   save(): Promise<void>;
 }
 
+/** Has the service manager notice if the service hangs. */
+export interface Watchdog {
+  /** Tells it that the service lives, as long as there are signs of that. Gives what ends it. */
+  start(): () => void;
+  /** A sign of life of the service's own work. */
+  sign(): void;
+  /** Does something whose life says nothing about the service's own work. */
+  beside<T>(work: () => T): T;
+  /** When an earlier service was ended because it hung; null, also the second time. */
+  takeHang(): Promise<Date | null>;
+}
+
 /** Errors that no call throws: a library's callback did. */
 export interface StrayErrors {
   /** Tells the listener that came last, until what this gives is called. */

@@ -29,6 +29,7 @@ import type {
   Successor,
   SystemContents,
   Timers,
+  Watchdog,
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import type { MirrorStandings } from "./poll/mirror-standings.ts";
@@ -58,6 +59,7 @@ export interface AgentTools {
   /** Ends all connections to mirrors; later requests make new ones. */
   readonly closeConnections: () => Promise<void>;
   readonly strayErrors: StrayErrors;
+  readonly watchdog: Watchdog;
   readonly cache: ManifestCache;
   readonly closures: ClosureFetch;
 

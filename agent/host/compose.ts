@@ -11,6 +11,7 @@ import { processStrayErrors } from "../effects/process/stray-errors.ts";
 import { systemHookRunner } from "../effects/process/hook-runner.ts";
 import { sandboxManager, systemdManager } from "../effects/systemd/service-manager.ts";
 import { systemContentsOf } from "../effects/systemd/system-contents.ts";
+import { watchdogOf } from "../effects/systemd/watchdog.ts";
 import { systemdActivator } from "../effects/systemd/systemd-activator.ts";
 import { bootDirectoryOf } from "../effects/host/boot-links.ts";
 import { bootLoaderOf, unknownLoader } from "../effects/boot/boot-loader.ts";
@@ -97,6 +98,7 @@ export function composeTools(
     ...{ settings, mirrors, standings },
     closeConnections: () => transport.close(),
     strayErrors: processStrayErrors,
+    watchdog: watchdogOf({ stateDirectory, log }),
     cache: new ManifestCacheFile(stateDirectory),
     store,
     roots,

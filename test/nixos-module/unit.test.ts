@@ -59,6 +59,24 @@ describe.skipIf(noNix)("nixos-pull.service", () => {
     expect(tools).toEqual(["nix", "util-linux", "zstd", "systemd", "coreutils"]);
   });
 
+  it("is ended and started again if it gives no sign of life, unless that is turned off", async () => {
+    const unit = await unitOf(configured());
+    expect(unit.serviceConfig).toMatchObject({
+      WatchdogSec: "30m",
+      NotifyAccess: "all",
+      WatchdogSignal: "SIGKILL",
+    });
+    expect(unit.serviceConfig["ExecStopPost"]).toMatch(
+      /^-\/nix\/store\/[^ ]+\/bin\/touch \/var\/lib\/nixos-pull\/ended-\$\{SERVICE_RESULT\}$/,
+    );
+    const off = await unitOf(`{
+      imports = [ ${configured()} ];
+      services.nixos-pull.watchdog = null;
+    }`);
+    expect(off.serviceConfig).not.toHaveProperty("WatchdogSec");
+    expect(off.serviceConfig).not.toHaveProperty("NotifyAccess");
+  });
+
   it("waits at its stop for as long as an activation may take", async () => {
     const unit = await unitOf(configured('activation.timeout = "1h30m";'));
     expect(unit.serviceConfig).toMatchObject({ TimeoutStopSec: "1h30m 2m" });

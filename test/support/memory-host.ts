@@ -161,6 +161,11 @@ export class MemoryHost {
   /** What the host is called now. */
   name = "web1";
 
+  /** When systemd ended the last service because it hung. */
+  hungAt: Date | null = null;
+  /** Whether systemd is told that the service lives. */
+  isWatched = false;
+
   /** What the next fetches fail with, and how long each takes. */
   readonly fetchErrors: (PullError | null)[] = [];
   fetchMs = 0;
@@ -294,6 +299,21 @@ function toolsOf(host: MemoryHost): AgentTools {
     standings: new MirrorStandings(),
     closeConnections: async () => {
       host.calls.push("close connections");
+    },
+    watchdog: {
+      start: () => {
+        host.isWatched = true;
+        return () => {
+          host.isWatched = false;
+        };
+      },
+      sign: () => undefined,
+      beside: (work) => work(),
+      takeHang: async () => {
+        const { hungAt } = host;
+        host.hungAt = null;
+        return hungAt;
+      },
     },
     strayErrors: {
       listen(listener) {

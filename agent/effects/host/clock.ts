@@ -1,5 +1,6 @@
 import { setTimeout as wait } from "node:timers/promises";
 import { PullError } from "../../core/errors.ts";
+import { ownActivity } from "../process/activity.ts";
 import type { Clock, Timers } from "../../core/ports.ts";
 
 /** The system's clock. */
@@ -10,7 +11,7 @@ export const systemTimers: Timers = {
   steadyMs: () => performance.now(),
   async sleep(ms, signal) {
     try {
-      await wait(ms, undefined, signal ? { signal } : {});
+      await ownActivity.during(ms, () => wait(ms, undefined, signal ? { signal } : {}));
     } catch (cause) {
       throw new PullError("INTERRUPTED", "stopped before it was finished", { cause });
     }

@@ -8,6 +8,7 @@ import type { Settings } from "../../core/settings.ts";
 import { parseUrl } from "../../core/formats/web-address.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
 import { readBounded } from "../files/bounded-read.ts";
+import { ownActivity } from "../process/activity.ts";
 import { addressScope, type AddressScope } from "./address-scope.ts";
 import { Reconnections, isBreak } from "./reconnection.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
@@ -312,17 +313,19 @@ export class HttpMirror implements Mirror {
       late.abort();
     }, patience);
     try {
-      return await request(url, {
-        method: "GET",
-        headers: {
-          ...headers,
-          ...secret,
-          "accept-encoding": "identity",
-          "user-agent": "nixos-pull",
-        },
-        dispatcher,
-        signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
-      });
+      return await ownActivity.during(patience, () =>
+        request(url, {
+          method: "GET",
+          headers: {
+            ...headers,
+            ...secret,
+            "accept-encoding": "identity",
+            "user-agent": "nixos-pull",
+          },
+          dispatcher,
+          signal: signal ? AbortSignal.any([signal, late.signal]) : late.signal,
+        }),
+      );
     } catch (cause) {
       if (late.signal.aborted && !signal?.aborted) {
         throw new PullError(
@@ -343,7 +346,8 @@ export class HttpMirror implements Mirror {
     signal: AbortSignal | undefined,
   ): AsyncGenerator<Buffer> {
     try {
-      yield* response.body as AsyncIterable<Buffer>;
+      const body = response.body as AsyncIterable<Buffer>;
+      yield* ownActivity.pieces(body, this.#limits.stallTimeout);
     } catch (cause) {
       throw networkError(url, cause, signal);
     } finally {

@@ -1,4 +1,5 @@
 import { setTimeout as sleep } from "node:timers/promises";
+import { ownActivity } from "../process/activity.ts";
 import { PullError } from "../../core/errors.ts";
 
 /** Something that came in so many bytes. */
@@ -68,7 +69,7 @@ export class Pacer {
       const wait = this.#due - now;
       if (wait < 1) continue;
       try {
-        await sleep(wait, undefined, signal ? { signal } : {});
+        await ownActivity.during(wait, () => sleep(wait, undefined, signal ? { signal } : {}));
       } catch (cause) {
         throw new PullError("INTERRUPTED", "stopped while reading the archive", { cause });
       }

@@ -3,6 +3,7 @@ import type { Stats } from "node:fs";
 import { constants, lstat, open, rename, rm, type FileHandle } from "node:fs/promises";
 import { PullError } from "../../core/errors.ts";
 import { hasErrorCode, ifMissing, isNotFound } from "../files/missing-file.ts";
+import { ownActivity } from "../process/activity.ts";
 import { openRegularFile } from "../files/regular-file.ts";
 
 /** What the name of an unfinished NAR ends with. */
@@ -74,6 +75,7 @@ export async function hashPlain(path: string): Promise<Hash> {
       autoClose: false,
     })) {
       hash.update(chunk as Buffer);
+      ownActivity.sign();
     }
   } finally {
     await file.close();

@@ -1,5 +1,6 @@
 import { PassThrough, type Readable, type Writable } from "node:stream";
 import { PullError } from "../../core/errors.ts";
+import { ownActivity } from "./activity.ts";
 import { BoundedOutput, LineSplitter, lastLines } from "./bounded-output.ts";
 import { RunningProcess, type ProcessEnd, type StartOptions } from "./running-process.ts";
 
@@ -148,14 +149,17 @@ async function supervise<T>(
         return { error };
       },
     );
-  const [end, fed, consumed] = await Promise.all([
-    program.ended(reader).then(
-      (value) => ({ value }),
-      (error: unknown) => ({ error }),
-    ),
-    orKill(feed(program.stdin, options.input)),
-    orKill(reader.read({ stdout: program.stdout, takeError })),
-  ]);
+  const work = (): Promise<[Outcome<ProcessEnd>, Outcome<void>, Outcome<T>]> =>
+    Promise.all([
+      program.ended(reader).then(
+        (value) => ({ value }),
+        (error: unknown) => ({ error }),
+      ),
+      orKill(feed(program.stdin, options.input)),
+      orKill(reader.read({ stdout: program.stdout, takeError })),
+    ]);
+  // A program may be silent for as long as it may run.
+  const [end, fed, consumed] = await ownActivity.during(options.timeoutMs, work);
   if ("error" in end) throw end.error;
   lines?.end();
   const durationMs = performance.now() - started;

@@ -16,7 +16,7 @@ const CLOCK_JUMP_MS = 60_000;
 /** What waiting for the next poll takes. */
 export type WaitTools = Pick<
   AgentTools,
-  "settings" | "clock" | "timers" | "sticks" | "commandsWatch" | "hostname"
+  "settings" | "clock" | "timers" | "sticks" | "commandsWatch" | "hostname" | "watchdog"
 >;
 
 /**
@@ -30,17 +30,23 @@ export async function waitForNews(
   tools: WaitTools,
   signal: AbortSignal,
 ): Promise<string | undefined> {
-  const { settings, clock, timers, sticks, commandsWatch } = tools;
+  const { settings, clock, timers, sticks, commandsWatch, watchdog } = tools;
+  // Of these, a sign of life would hide that the wait itself hangs.
+  const beside =
+    (thing: Occurrence): Occurrence =>
+    (ended) =>
+      watchdog.beside(() => thing(ended));
   return firstOf(signal, [
     async (ended) => {
       await pauseAndRetry(ms, reports, timers, ended);
       return undefined;
     },
-    (ended) => clockJump(clock, timers, ended),
-    (ended) => stickNews(sticks, settings.sticks.watch, timers, ended),
-    async (ended) =>
+    beside((ended) => clockJump(clock, timers, ended)),
+    beside((ended) => stickNews(sticks, settings.sticks.watch, timers, ended)),
+    beside(async (ended) =>
       (await commandsWatch.untilNews(ended)) ? "somebody gave this host an order" : undefined,
-    (ended) => newName(tools, ended),
+    ),
+    beside((ended) => newName(tools, ended)),
   ]);
 }
 

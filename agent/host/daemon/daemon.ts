@@ -10,6 +10,7 @@ import { tick, type TickTools } from "../tick.ts";
 import { nameNow, waitForNews, type WaitTools } from "./between-polls.ts";
 import { TickLog } from "./tick-log.ts";
 import { FailureHook, type FailureHookTools } from "./failure-hook.ts";
+import { tellHang, type HangTools } from "./hang.ts";
 import { nextOccasion } from "./next-occasion.ts";
 import { PollPace, type PaceTools } from "./poll-pace.ts";
 import { StrayWatch, type StrayTools } from "./stray-watch.ts";
@@ -29,6 +30,7 @@ export type DaemonTools = TickTools &
   WaitTools &
   FailureHookTools &
   PaceTools &
+  HangTools &
   StrayTools;
 
 /** Why the service ended. */
@@ -55,15 +57,18 @@ export async function runDaemon(tools: DaemonTools, signal: AbortSignal): Promis
     );
   }
   const strays = new StrayWatch(tools);
+  const endWatchdog = tools.watchdog.start();
   let closeSocket: (() => Promise<void>) | undefined;
   let closeMetrics: (() => Promise<void>) | undefined;
   try {
+    await tellHang(tools);
     closeSocket = await openStatusSocket(tools);
     closeMetrics = await serveHostMetrics(tools);
     await announceHostKey(tools);
     return await pollUntilStopped(tools, strays, signal);
   } finally {
     strays.end();
+    endWatchdog();
     await closeMetrics?.();
     await closeSocket?.();
     await release();
@@ -110,15 +115,15 @@ async function pollUntilStopped(
 
 /** A host that nobody can log in to goes on without its socket. */
 async function openStatusSocket(
-  tools: StatusTools & Pick<AgentTools, "outlets" | "log">,
+  tools: StatusTools & Pick<AgentTools, "outlets" | "log" | "watchdog">,
 ): Promise<(() => Promise<void>) | undefined> {
   const { path, group } = tools.settings.statusSocket;
   if (path === undefined) return undefined;
   try {
-    return await tools.outlets.serveStatus(
-      { path, group },
-      async () => `${JSON.stringify(statusJson(await readStatus(tools)), null, 2)}\n`,
-    );
+    return await tools.outlets.serveStatus({ path, group }, async () => {
+      const status = await tools.watchdog.beside(() => readStatus(tools));
+      return `${JSON.stringify(statusJson(status), null, 2)}\n`;
+    });
   } catch (thrown) {
     const { code, message } = toPullError(thrown);
     tools.log.error(`there is no status socket: ${message}`, { code });

@@ -13,6 +13,7 @@ import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { HoldRead } from "../../core/schedule/hold.ts";
 import { currentHold } from "../current-hold.ts";
+import { HUNG, hangAlarms } from "../daemon/hang.ts";
 import { observe } from "../observe.ts";
 import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 import { failedUpdate } from "./failed-update.ts";
@@ -41,7 +42,8 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
       storeDisk(tools),
       history.read(),
     ]);
-  const alarms = [...holdAlarms(hold), ...recalled];
+  const hung = entries.findLast(({ event }) => event === HUNG) ?? null;
+  const alarms = [...hangAlarms(hung, clock.now()), ...holdAlarms(hold), ...recalled];
   const record = found ?? EMPTY_RECORD;
   const { committed } = record;
   const drift = isPastTheLine(record.state) ? null : driftOf(record, host);

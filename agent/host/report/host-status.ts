@@ -11,6 +11,7 @@ import type { HistoryEntry } from "../../core/update/history-entry.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { currentHold } from "../current-hold.ts";
 import { observe } from "../observe.ts";
+import { HUNG, hangAlarms } from "../daemon/hang.ts";
 import { lastSwitches, type LastSwitches } from "./last-switch.ts";
 import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 
@@ -70,7 +71,11 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
     channel: settings.channel,
     machineId: await tools.machineId(),
     record,
-    alarms: [...alarms.map(({ code, message }) => ({ code, message })), ...holdAlarms(hold)],
+    alarms: [
+      ...hangAlarms(await history.findLast(HUNG), tools.clock.now()),
+      ...alarms.map(({ code, message }) => ({ code, message })),
+      ...holdAlarms(hold),
+    ],
     hold,
     drift: isPastTheLine(record.state) ? null : driftOf(record, host),
     host: { ...host, generation: await store.profileGeneration() },

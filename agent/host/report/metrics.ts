@@ -5,7 +5,7 @@ import { readCounters } from "../poll/poll-report.ts";
 import { makeReport, type ReportTools } from "./host-report.ts";
 
 /** What telling the metrics takes. */
-export type MetricsTools = ReportTools & Pick<AgentTools, "outlets" | "log">;
+export type MetricsTools = ReportTools & Pick<AgentTools, "outlets" | "log" | "watchdog">;
 
 /** This host's metrics as text, from disk alone. */
 async function readHostMetrics(tools: MetricsTools): Promise<string> {
@@ -38,7 +38,9 @@ export async function serveHostMetrics(
   const { listen } = tools.settings.metrics;
   if (listen === undefined) return undefined;
   try {
-    return await tools.outlets.serveMetrics(listen, () => readHostMetrics(tools));
+    return await tools.outlets.serveMetrics(listen, () =>
+      tools.watchdog.beside(() => readHostMetrics(tools)),
+    );
   } catch (thrown) {
     const { code, message } = toPullError(thrown);
     tools.log.error(`there are no metrics at ${listen}: ${message}`, { code });

@@ -26,7 +26,7 @@ export function watchWhileFetching(
   release: Release,
   finding: FoundRelease,
   journal: Pick<Journal, "record">,
-  { settings, timers }: Pick<AgentTools, "settings" | "timers">,
+  { settings, timers, watchdog }: Pick<AgentTools, "settings" | "timers" | "watchdog">,
 ): FetchWatch {
   const asking = new AbortController();
   const replacing = new AbortController();
@@ -42,7 +42,7 @@ export function watchWhileFetching(
     }
   };
   // Ended, or of no use: what the mirrors have is looked at after the fetch in any case.
-  watch().catch(() => undefined);
+  watchdog.beside(watch).catch(() => undefined);
   return {
     replaced: replacing.signal,
     found: () => found,

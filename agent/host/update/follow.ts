@@ -13,7 +13,7 @@ import type { StepTools } from "./steps/steps.ts";
 const MAX_NEWER = 3;
 
 /** What following a release takes. */
-export type FollowTools = StepTools & Pick<AgentTools, "timers">;
+export type FollowTools = StepTools & Pick<AgentTools, "timers" | "watchdog">;
 
 /**
  * Acts on what a poll found, and on what is published meanwhile: at most `newer` times, then

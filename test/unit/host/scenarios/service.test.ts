@@ -2,6 +2,7 @@ import { describe, expect, test } from "vitest";
 import { PullError } from "../../../../agent/core/errors.ts";
 import type { AgentTools } from "../../../../agent/host/agent-tools.ts";
 import { runDaemon } from "../../../../agent/host/daemon/daemon.ts";
+import { makeReport } from "../../../../agent/host/report/host-report.ts";
 import { readStatus } from "../../../../agent/host/report/host-status.ts";
 import { statusJson, statusSchema } from "../../../../agent/host/report/status-json.ts";
 import { rejectionOf } from "../../../support/failure.ts";
@@ -45,6 +46,25 @@ describe("the service", () => {
     expect(host.time.steadyMs()).toBeLessThan(30_000);
     expect(host.logged).toContain("info: this host is called edge7 now; polling now");
     expect([...host.locked]).toEqual([]);
+  });
+
+  test("that follows one that hung says so in the history, in status and in reports, for a day", async () => {
+    const host = new MemoryHost({ poll: { interval: "1h", jitter: "0s" } });
+    host.publish({ sequence: 7, system: "1" });
+    host.hungAt = host.tools.clock.now();
+    await served(host, MINUTE_MS);
+    expect(host.isWatched).toBe(false);
+    const hung = host.history.filter(({ event }) => event === "AgentHung");
+    expect(hung).toMatchObject([{ state: "Idle", code: "AGENT_HUNG" }]);
+    const message = `the service gave no sign of life in state Idle, and systemd ended it at `;
+    expect(hung[0]?.message).toContain(message);
+    expect((await readStatus(host.tools)).alarms).toMatchObject([{ code: "AGENT_HUNG" }]);
+    expect((await makeReport(host.tools)).code).toBe("AGENT_HUNG");
+    await served(host, MINUTE_MS);
+    expect(host.history.filter(({ event }) => event === "AgentHung")).toHaveLength(1);
+    host.time.advance(25 * 60 * MINUTE_MS);
+    expect((await readStatus(host.tools)).alarms).toEqual([]);
+    expect((await makeReport(host.tools)).code).not.toBe("AGENT_HUNG");
   });
 
   test("keeps a name of its own, whatever the system is called", async () => {
