@@ -11,6 +11,7 @@ import {
   fleetView,
   type Fleet,
 } from "../core/fleet/fleet.ts";
+import { openEnum } from "../core/formats/compatibility.ts";
 import { fleetMetrics } from "../core/metrics/fleet-metrics.ts";
 import type { TrustPolicy } from "../core/formats/envelope.ts";
 import {
@@ -61,7 +62,7 @@ const fleetSchema = z.strictObject({
       channel: channelSchema.nullable(),
       standing: z.enum(STANDINGS),
       note: z.string().nullable().describe("why, for people"),
-      code: z.enum([...ERROR_CODES, ...DISTRUST_REASONS]).nullable(),
+      code: openEnum([...ERROR_CODES, ...DISTRUST_REASONS]).nullable(),
       release: z.int().positive().nullable().describe("the release that it last switched to"),
       onTarget: z.boolean().nullable(),
       state: z.string().nullable(),

@@ -104,6 +104,10 @@ export const ERROR_KINDS = {
   STATE_UNSAFE: kind(EXIT.host, "other users could write to the state or runtime directory"),
   STATE_CORRUPT: kind(EXIT.host, "a state file is damaged"),
   STATE_LOST: kind(EXIT.host, "the record of accepted releases is gone"),
+  STATE_UNKNOWN: kind(
+    EXIT.host,
+    "another version of nixos-pull recorded something that this one does not know",
+  ),
   PROFILE_FAILED: kind(EXIT.host, "nix-env could not set the system profile", true),
 
   NOT_A_SYSTEM: kind(EXIT.activation, "the closure has no bin/switch-to-configuration"),
@@ -180,6 +184,11 @@ export const ERROR_KINDS = {
 export type ErrorCode = keyof typeof ERROR_KINDS;
 
 export const ERROR_CODES = Object.keys(ERROR_KINDS) as [ErrorCode, ...ErrorCode[]];
+
+/** Whether this version has the code: what lies on disk may be another version's. */
+export function isErrorCode(code: string | undefined): code is ErrorCode {
+  return code !== undefined && Object.hasOwn(ERROR_KINDS, code);
+}
 
 /**
  * The one error class of the project. `message` says what was expected and what

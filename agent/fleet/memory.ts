@@ -6,7 +6,8 @@ import { readChecked, writeChecked } from "../effects/files/checked-file.ts";
 
 /** What `fleet` remembers from one run to the next. */
 const memorySchema = z.strictObject({
-  formatVersion: z.literal(1),
+  /** A later version's memory is read as far as it is known. */
+  formatVersion: z.int().positive(),
   hosts: z.record(
     hostnameSchema,
     z.strictObject({

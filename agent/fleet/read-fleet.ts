@@ -78,10 +78,11 @@ function remember(
 ): FleetMemory {
   const hosts: FleetMemory["hosts"] = { ...before.hosts };
   for (const [host, { at }] of newest) {
-    const key = pins.get(host)?.text ?? rememberedHost(before, host)?.key;
+    const known = rememberedHost(before, host);
+    const key = pins.get(host)?.text ?? known?.key;
     // A clock that was ahead once must not turn all later reports into replays.
     const seen = Date.parse(at) > now.getTime() ? now.toISOString() : at;
-    hosts[host] = { at: seen, ...(key !== undefined && { key }) };
+    hosts[host] = { ...known, at: seen, ...(key !== undefined && { key }) };
   }
   return { ...before, hosts };
 }

@@ -1,6 +1,6 @@
 import { PullError } from "../core/errors.ts";
 import { denialOf, type AgentRecord } from "../core/update/record.ts";
-import type { Reason } from "../core/update/states.ts";
+import type { KnownReason } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
@@ -41,7 +41,7 @@ export async function rollBackByHand(
     const target = stays ?? (await findTarget(journal.record, generation, tools));
     const from = stays ? pendingReboot?.release.toplevel : await tools.store.profileToplevel();
     const message = `rolled back by hand from ${from ?? "no system"} to ${target.toplevel}`;
-    const reason: Reason = { code: "RELEASE_DENIED", message };
+    const reason: KnownReason = { code: "RELEASE_DENIED", message };
     await tools.roots.hold(ROOT.chosen, target.toplevel);
     await journal.happened({ type: "RevertBegun", from: from ?? null, target, reason });
     const error = await runSteps(pass);

@@ -1,5 +1,5 @@
 import * as z from "zod";
-import type { ErrorCode, PullError } from "../../core/errors.ts";
+import { ERROR_CODES, type ErrorCode, type PullError } from "../../core/errors.ts";
 import {
   ACTIVATION_MODES,
   channelSchema,
@@ -45,7 +45,7 @@ export function encodeJson(value: unknown): string {
 }
 
 /** An error: its stable code, and the same for people. */
-export const errorSchema = reasonSchema;
+export const errorSchema = reasonSchema.extend({ code: z.enum(ERROR_CODES) });
 
 /** What every command prints that ended before it had a result. */
 export const errorDocumentSchema = z.strictObject({ error: errorSchema });

@@ -8,6 +8,7 @@ import {
   type Manifest,
 } from "../formats/manifest.ts";
 import type { Position } from "../formats/manifest.ts";
+import type { Open } from "../formats/compatibility.ts";
 import type { Report } from "../formats/report.ts";
 
 /**
@@ -94,7 +95,7 @@ export interface FleetHost {
   /** Why, for people. */
   readonly note: string | null;
   /** The reason code, of the report or of its refusal. */
-  readonly code: ErrorCode | DistrustReason | null;
+  readonly code: Open<ErrorCode | DistrustReason> | null;
   /** The sequence number of the release that it last became. */
   readonly release: number | null;
   /** Whether it runs the system that it should; null if that is not known. */

@@ -51,3 +51,21 @@ export function withUnknownKeys<T extends z.core.$ZodType>(schema: T, unknown: U
   }
   return schema;
 }
+
+/** Those keys of a value that are not known, with what they hold. */
+export function unknownKeys(value: object, known: ReadonlySet<string>): object {
+  return Object.fromEntries(Object.entries(value).filter(([key]) => !known.has(key)));
+}
+
+/** A value of an enumeration that this version knows, or one of another version. */
+export type Open<Value extends string> = Value | (string & Record<never, never>);
+
+/** The longest value of an enumeration that is read. */
+const MAX_VALUE = 100;
+
+/** One of the values, or one that another version of nixos-pull has beside them. */
+export function openEnum<const Values extends readonly string[]>(
+  values: Values,
+): z.ZodType<Open<Values[number]>> {
+  return z.union([z.enum(values), z.string().max(MAX_VALUE)]);
+}

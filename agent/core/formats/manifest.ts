@@ -3,6 +3,7 @@ import { parseDuration } from "../text/duration.ts";
 import { openEnvelope, printableSchema, type TrustPolicy } from "./envelope.ts";
 import { PullError } from "../errors.ts";
 import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
+import { openEnum } from "./compatibility.ts";
 import { describeIssues } from "../text/schema-issues.ts";
 import { SHA256_HEX } from "./sha256.ts";
 import { storePathSchema } from "./store-path.ts";
@@ -335,7 +336,8 @@ export const releaseSchema = z.strictObject({
   toplevel: storePathSchema,
   closureSize: byteCountSchema,
   archive: archiveSchema,
-  mode: z.enum(ACTIVATION_MODES),
+  /** A manifest with a mode that is not known is refused; a host's record may have another version's. */
+  mode: openEnum(ACTIVATION_MODES),
   /** The specialisation that is activated; the system itself if absent. */
   specialisation: specialisationSchema.optional(),
   checks: z.array(healthCheckSchema).max(MAX_CHECKS),

@@ -1,4 +1,5 @@
 import * as z from "zod";
+import { openEnum } from "./compatibility.ts";
 import type { Settings } from "../settings.ts";
 
 /** The places where a host may have to leave its report. */
@@ -17,7 +18,7 @@ export const pendingReportSchema = z.strictObject({
   /** Where it has to go still. */
   targets: z.array(
     z.strictObject({
-      target: z.enum(REPORT_TARGETS),
+      target: openEnum(REPORT_TARGETS),
       /** How often in a row it failed there, earlier reports included. */
       failures: z.int().nonnegative(),
       /** No earlier than this it is tried again. */

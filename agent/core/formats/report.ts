@@ -1,8 +1,9 @@
 import * as z from "zod";
 import { openEnvelope, sealEnvelope } from "./envelope.ts";
 import { ERROR_CODES, PullError } from "../errors.ts";
-import { driftSchema } from "../update/drift.ts";
+import { DRIFTS, driftSchema } from "../update/drift.ts";
 import { MAX_HOLD_REASON } from "../schedule/hold.ts";
+import { withUnknownKeys, openEnum } from "./compatibility.ts";
 import { channelSchema, hostnameSchema, sha256Schema } from "./manifest.ts";
 import { describeIssues } from "../text/schema-issues.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
@@ -35,7 +36,7 @@ const failureSchema = z.strictObject({
   at: timeSchema,
   sequence: z.int().positive().nullable(),
   toplevel: storePathSchema.nullable(),
-  code: z.enum(ERROR_CODES).nullable(),
+  code: openEnum(ERROR_CODES).nullable(),
   message: textSchema.nullable(),
   lastLines: z.array(z.string().max(MAX_FAILURE_LINE)).max(MAX_FAILURE_LINES),
   /** What the way back did not restore, or why it failed; absent if it has nothing to say. */
@@ -50,7 +51,7 @@ const pendingRebootSchema = z.strictObject({
   sequence: z.int().positive(),
   /** For people: what the reboot is for. */
   message: textSchema,
-  policy: z.enum(["never", "window", "now"]),
+  policy: openEnum(["never", "window", "now"]),
   /** Reboots that the agent asked for already. */
   requested: z.int().nonnegative(),
 });
@@ -59,7 +60,8 @@ const pendingRebootSchema = z.strictObject({
 export const MAX_REPORT_WAITS = 20;
 
 export const reportSchema = z.strictObject({
-  formatVersion: z.literal(1),
+  /** A reader shows what it knows of a later version's, too. */
+  formatVersion: z.int().positive(),
   hostname: hostnameSchema,
   /** Hashed machine-id; null if the host has none. */
   machineId: sha256Schema.nullable(),
@@ -88,7 +90,7 @@ export const reportSchema = z.strictObject({
   /** The agent's state, such as `Idle`. */
   state: z.string().max(50),
   /** Why the last poll or attempt failed; null if nothing is wrong. */
-  code: z.enum(ERROR_CODES).nullable(),
+  code: openEnum(ERROR_CODES).nullable(),
   message: z.string().max(2000).nullable(),
   profile: storePathSchema.nullable(),
   running: storePathSchema.nullable(),
@@ -98,7 +100,7 @@ export const reportSchema = z.strictObject({
   waits: z
     .array(
       z.strictObject({
-        reason: z.enum(WAIT_REASONS),
+        reason: openEnum(WAIT_REASONS),
         message: z.string().max(2000),
         until: z.iso.datetime().nullable(),
       }),
@@ -115,7 +117,7 @@ export const reportSchema = z.strictObject({
     })
     .optional(),
   /** How the host was changed by hand; absent if it was not. */
-  drift: driftSchema.optional(),
+  drift: driftSchema.extend({ what: openEnum(DRIFTS) }).optional(),
   agentVersion: z.string().max(50),
   /**
    * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is for operators
@@ -136,6 +138,9 @@ export const reportSchema = z.strictObject({
   disk: z.strictObject({ free: z.int().nonnegative(), total: z.int().nonnegative() }).optional(),
 });
 export type Report = z.infer<typeof reportSchema>;
+
+/** A report of this or of another version: what is not known of it is not looked at. */
+const anyVersionSchema = withUnknownKeys(reportSchema, "ignored");
 
 /** The report as an envelope signed with the host's key. */
 export function sealReport(report: Report, key: SecretKey): string {
@@ -159,7 +164,7 @@ export function parseReport(payload: Buffer): Report {
   } catch (cause) {
     throw new PullError("REPORT_INVALID", "the report is not JSON", { cause });
   }
-  const parsed = reportSchema.safeParse(json);
+  const parsed = anyVersionSchema.safeParse(json);
   if (!parsed.success) {
     throw new PullError("REPORT_INVALID", describeIssues(parsed.error, json));
   }

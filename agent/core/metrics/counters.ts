@@ -18,6 +18,7 @@ export function countPoll(
   { failed, updated }: { failed: boolean; updated: boolean },
 ): AgentCounters {
   return {
+    ...before,
     polls: before.polls + 1,
     pollFailures: before.pollFailures + (failed ? 1 : 0),
     updates: before.updates + (updated ? 1 : 0),

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { PullError } from "../errors.ts";
+import { unknownKeys } from "../formats/compatibility.ts";
 import { ancestryOf, type Ancestry } from "./release-history.ts";
 import {
   channelSchema,
@@ -42,16 +43,27 @@ export function rememberedPosition(memory: TrustMemory): Position {
   return { epoch: memory.epoch ?? 0, sequence: memory.sequence };
 }
 
-/** Merges memories from several files: the highest position of each channel counts. */
+/**
+ * Merges memories from several files: the highest position of each channel counts, and what
+ * another version remembers of the channel stays.
+ */
 export function mergeMemories(memories: TrustMemories): TrustMemories {
   const best = new Map<string, TrustMemory>();
   for (const memory of memories) {
-    const known = best.get(memory.channel);
-    if (!known || comparePositions(rememberedPosition(memory), rememberedPosition(known)) > 0) {
-      best.set(memory.channel, memory);
-    }
+    const known = best.get(memory.channel) ?? memory;
+    const isHigher = comparePositions(rememberedPosition(memory), rememberedPosition(known)) > 0;
+    const [higher, other] = isHigher ? [memory, known] : [known, memory];
+    best.set(memory.channel, withUnknown(higher, other));
   }
   return [...best.values()];
+}
+
+const MEMORY_KEYS: ReadonlySet<string> = new Set(Object.keys(trustMemorySchema.shape));
+
+/** A memory with what another version remembers of the channel beside it. */
+function withUnknown(memory: TrustMemory, before: TrustMemory): TrustMemory {
+  const unknown = { ...unknownKeys(before, MEMORY_KEYS), ...unknownKeys(memory, MEMORY_KEYS) };
+  return { ...memory, ...unknown };
 }
 
 /** How wrong this host's clock may be before it is doubted. */

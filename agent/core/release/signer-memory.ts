@@ -39,7 +39,8 @@ export type ChannelMemory = z.infer<typeof channelMemorySchema>;
 
 /** The file: a memory for each channel. */
 export const signerMemorySchema = z.strictObject({
-  formatVersion: z.literal(1),
+  /** A later version's memory is read as far as it is known. */
+  formatVersion: z.int().positive(),
   channels: z.array(channelMemorySchema).max(1_000),
 });
 export type SignerMemory = z.infer<typeof signerMemorySchema>;
@@ -54,9 +55,9 @@ export function channelMemory({ channels }: SignerMemory, channel: string): Chan
   return channels.find((it) => it.channel === channel) ?? { channel, inForce: null, signed: [] };
 }
 
-function withChannel({ channels }: SignerMemory, changed: ChannelMemory): SignerMemory {
-  const others = channels.filter(({ channel }) => channel !== changed.channel);
-  return { formatVersion: 1, channels: [...others, changed].sort(byName) };
+function withChannel(memory: SignerMemory, changed: ChannelMemory): SignerMemory {
+  const others = memory.channels.filter(({ channel }) => channel !== changed.channel);
+  return { ...memory, channels: [...others, changed].sort(byName) };
 }
 
 function byName(one: ChannelMemory, other: ChannelMemory): number {
@@ -86,7 +87,7 @@ export function rememberSigned(memory: SignerMemory, release: RememberedRelease)
   const inForce =
     claimed && knowsRelease(before, claimed) ? laterOf(before.inForce, claimed) : before.inForce;
   const signed = stillSigned([...before.signed, named(known)], inForce);
-  return withChannel(memory, { channel, inForce, signed });
+  return withChannel(memory, { ...before, inForce, signed });
 }
 
 function laterOf(one: NamedRelease | null, other: NamedRelease | null): NamedRelease | null {
@@ -103,7 +104,8 @@ export function mergeMemories(
   other: SignerMemory,
   names: { readonly one: string; readonly other: string },
 ): SignerMemory {
-  let merged = one;
+  const formatVersion = Math.max(one.formatVersion, other.formatVersion);
+  let merged: SignerMemory = { ...other, ...one, formatVersion };
   for (const theirs of other.channels) {
     const ours = channelMemory(one, theirs.channel);
     const [a, b] = [ours.inForce, theirs.inForce];
@@ -118,7 +120,7 @@ export function mergeMemories(
     const inForce = laterOf(a, b);
     const added = theirs.signed.filter((it) => !knowsRelease(ours, it));
     merged = withChannel(merged, {
-      ...{ channel: theirs.channel, inForce },
+      ...{ ...theirs, ...ours, inForce },
       signed: stillSigned([...ours.signed, ...added], inForce),
     });
   }

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { ACTIVATION_MODES, sha256Schema, type Release } from "../formats/manifest.ts";
+import { openEnum } from "../formats/compatibility.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 
 /** A person allowed the service to activate one release on this host. */
@@ -8,7 +9,7 @@ export const confirmationSchema = z.strictObject({
   sequence: z.int().positive(),
   digest: sha256Schema,
   toplevel: storePathSchema,
-  mode: z.enum(ACTIVATION_MODES),
+  mode: openEnum(ACTIVATION_MODES),
 });
 export type Confirmation = Readonly<z.infer<typeof confirmationSchema>>;
 

@@ -12,6 +12,9 @@ export const WAIT_REASONS = [
 ] as const;
 export type WaitReason = (typeof WAIT_REASONS)[number];
 
+/** Whom a wait binds. */
+export const WAIT_BINDS = ["service", "everyone"] as const;
+
 /** One thing that keeps an accepted release from being applied now. */
 export const waitSchema = z.strictObject({
   reason: z.enum(WAIT_REASONS),
@@ -20,7 +23,7 @@ export const waitSchema = z.strictObject({
   /** UTC time at which it ends by itself; null if a person has to act. */
   until: z.iso.datetime().nullable(),
   /** Whether a person's `apply` waits too, or only the service. */
-  binds: z.enum(["service", "everyone"]),
+  binds: z.enum(WAIT_BINDS),
   /** Whether the closure may be fetched meanwhile. */
   allowsFetch: z.boolean(),
 });

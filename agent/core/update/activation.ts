@@ -1,13 +1,20 @@
-import type { ActivationMode } from "../formats/manifest.ts";
+import { ACTIVATION_MODES, type ActivationMode, type Release } from "../formats/manifest.ts";
 import type { Baseline } from "./states.ts";
 
+/** The mode; `switch` for another version's, since that has the most to undo. */
+function asKnown(recorded: Release["mode"]): ActivationMode {
+  return ACTIVATION_MODES.find((mode) => mode === recorded) ?? "switch";
+}
+
 /** Whether the mode makes the system the boot default, and so sets the system profile. */
-export function setsProfile(mode: ActivationMode): boolean {
+export function setsProfile(recorded: Release["mode"]): boolean {
+  const mode = asKnown(recorded);
   return mode === "switch" || mode === "boot";
 }
 
 /** Whether the system runs once the mode is through. */
-export function changesRunningSystem(mode: ActivationMode): boolean {
+export function changesRunningSystem(recorded: Release["mode"]): boolean {
+  const mode = asKnown(recorded);
   return mode === "switch" || mode === "test";
 }
 
@@ -16,7 +23,8 @@ export function changesRunningSystem(mode: ActivationMode): boolean {
  * that a power cut in between boots the old system. `boot` changes nothing that could be
  * proven before the boot.
  */
-export function provingMode(mode: ActivationMode): "test" | "dry-activate" | null {
+export function provingMode(recorded: Release["mode"]): "test" | "dry-activate" | null {
+  const mode = asKnown(recorded);
   switch (mode) {
     case "switch":
     case "test":
@@ -42,7 +50,8 @@ export interface RollbackPlan {
  * Plans the way back from an activation in `mode`. The recorded boot default and the
  * recorded running system differ on a host that had a boot pending; each is restored.
  */
-export function planRollback(mode: ActivationMode, baseline: Baseline): RollbackPlan {
+export function planRollback(recorded: Release["mode"], baseline: Baseline): RollbackPlan {
+  const mode = asKnown(recorded);
   const { profile } = baseline;
   const running = baseline.running ?? profile;
   const runs: { toplevel: string; mode: ActivationMode }[] = [];

@@ -2,16 +2,19 @@ import * as z from "zod";
 import { changesRunningSystem, setsProfile } from "./activation.ts";
 import type { Observation } from "./observation.ts";
 import type { AgentRecord } from "./record.ts";
+import type { Open } from "../formats/compatibility.ts";
 import { storePathSchema } from "../formats/store-path.ts";
+
+/**
+ * `profile`: the boot default is another system, as after `nixos-rebuild switch` or `boot`.
+ * `running`: another system runs, as after `nixos-rebuild test`. `booted`: another one was
+ * booted than the boot default: chosen in the boot menu, or by the boot loader itself.
+ */
+export const DRIFTS = ["profile", "running", "booted"] as const;
 
 /** How a host differs from the release that it committed last, through no act of the agent. */
 export const driftSchema = z.strictObject({
-  /**
-   * `profile`: the boot default is another system, as after `nixos-rebuild switch` or `boot`.
-   * `running`: another system runs, as after `nixos-rebuild test`. `booted`: another one was
-   * booted than the boot default: chosen in the boot menu, or by the boot loader itself.
-   */
-  what: z.enum(["profile", "running", "booted"]),
+  what: z.enum(DRIFTS),
   expected: storePathSchema,
   found: storePathSchema.nullable(),
 });
@@ -39,7 +42,11 @@ export function driftOf(
 }
 
 /** Says for people how a host drifted. */
-export function describeDrift({ what, expected, found }: Drift): string {
+export function describeDrift({
+  what,
+  expected,
+  found,
+}: Omit<Drift, "what"> & { what: Open<Drift["what"]> }): string {
   const is = found ?? "nothing";
   switch (what) {
     case "profile":
@@ -49,6 +56,7 @@ export function describeDrift({ what, expected, found }: Drift): string {
     case "booted":
       return `${is} was booted and not ${expected}`;
     default:
-      return what satisfies never;
+      // Another version's, in a report.
+      return `${what}: expected ${expected}, found ${is}`;
   }
 }

@@ -1,6 +1,6 @@
 import type { Release } from "../formats/manifest.ts";
 import type { FailingSnippets } from "./record.ts";
-import type { Baseline, Reason, StateOf } from "./states.ts";
+import type { Baseline, KnownReason, StateOf } from "./states.ts";
 
 /** A fact that happened. `at` is when it happened. */
 export type Event = { readonly at: string } & (
@@ -40,16 +40,16 @@ export type Event = { readonly at: string } & (
     }
   /** The next boot, after `bootId`, tries the system; the boot default is as it was. */
   | { readonly type: "TrialArmed"; readonly bootId: string }
-  | { readonly type: "ActivationRejected"; readonly reason: Reason }
+  | { readonly type: "ActivationRejected"; readonly reason: KnownReason }
   /** Not the system's fault, as far as is known: it is undone and tried again. */
-  | { readonly type: "ActivationInterrupted"; readonly reason: Reason }
+  | { readonly type: "ActivationInterrupted"; readonly reason: KnownReason }
   /**
    * Somebody switched to another system while this one was judged. Nothing is undone. `gaveUp`:
    * the drift policy leaves the host alone.
    */
   | {
       readonly type: "ChangedByHand";
-      readonly reason: Reason;
+      readonly reason: KnownReason;
       readonly retryAt: string;
       readonly gaveUp?: boolean;
     }
@@ -67,7 +67,7 @@ export type Event = { readonly at: string } & (
       readonly from: string | null;
       readonly target: StateOf<"Reverting">["target"];
       /** Why the host no longer follows the release that it leaves. */
-      readonly reason: Reason;
+      readonly reason: KnownReason;
     }
   | {
       readonly type: "RevertSucceeded";
@@ -78,7 +78,7 @@ export type Event = { readonly at: string } & (
   /** `advanced`: it brought something that the next attempt goes on with. */
   | {
       readonly type: "AttemptFailed";
-      readonly reason: Reason;
+      readonly reason: KnownReason;
       readonly retryAt: string;
       readonly advanced?: boolean;
     }

@@ -1,7 +1,7 @@
-import { ERROR_KINDS, type ErrorCode } from "../errors.ts";
+import { ERROR_KINDS, isErrorCode } from "../errors.ts";
 import type { Event, EventType } from "./events.ts";
 import type { AgentRecord } from "./record.ts";
-import type { StateName } from "./states.ts";
+import type { Reason, StateName } from "./states.ts";
 import { TRANSITIONS, type Transition } from "./transitions.ts";
 
 /**
@@ -46,7 +46,7 @@ export function advance(record: AgentRecord, event: Event): AgentRecord {
 export type BootVerdict = "open" | "proven" | "rejected";
 
 /** Why a trial is undone that did not leave the host with the system. */
-const BACK_BY_ITSELF: readonly ErrorCode[] = ["BOOT_TRIAL_FAILED", "BOOT_NOT_TRIED"];
+const BACK_BY_ITSELF: readonly Reason["code"][] = ["BOOT_TRIAL_FAILED", "BOOT_NOT_TRIED"];
 
 /** Judges the system of a boot. One that waited for nothing is proven. */
 export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string): BootVerdict {
@@ -61,7 +61,10 @@ export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string)
   return pendingReboot.bootId === bootId ? "proven" : "open";
 }
 
-/** Whether what failed with this code may succeed later without a change by a person. */
-export function isTransient(code: ErrorCode): boolean {
-  return ERROR_KINDS[code].transient;
+/**
+ * Whether what failed with this code may succeed later without a change by a person. Of a code of
+ * another version that is not known.
+ */
+export function isTransient(code: Reason["code"]): boolean {
+  return isErrorCode(code) && ERROR_KINDS[code].transient;
 }

@@ -2,10 +2,11 @@ import * as z from "zod";
 import {
   ACTIVATION_MODES,
   releaseSchema,
+  type Release,
   specialisationSchema,
   sha256Schema,
-  type ActivationMode,
 } from "../formats/manifest.ts";
+import { openEnum, unknownKeys } from "../formats/compatibility.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 import { trustMemoriesSchema } from "../release/acceptance.ts";
 import { provingMode } from "./activation.ts";
@@ -15,6 +16,7 @@ import {
   reasonSchema,
   rollingBackSchema,
   stateSchema,
+  type State,
   timeSchema,
   undoneSchema,
 } from "./states.ts";
@@ -27,7 +29,7 @@ const deniedSchema = z.strictObject({
   reason: reasonSchema,
   at: timeSchema,
   /** How it was activated when it failed; absent if it is denied however it is activated. */
-  mode: z.enum(ACTIVATION_MODES).optional(),
+  mode: openEnum(ACTIVATION_MODES).optional(),
   /**
    * The specialisation that was activated, null for the system itself; absent if it is denied with
    * whichever of them, as after a boot, which all of them would take.
@@ -44,7 +46,7 @@ const committedSchema = z.strictObject({
   sequence: z.int().positive(),
   digest: sha256Schema,
   toplevel: storePathSchema,
-  mode: z.enum(ACTIVATION_MODES),
+  mode: openEnum(ACTIVATION_MODES),
   /** The specialisation that was activated; absent for the system itself. */
   specialisation: specialisationSchema.optional(),
   at: timeSchema,
@@ -74,6 +76,16 @@ const pendingRebootSchema = z.strictObject({
 });
 export type PendingReboot = z.infer<typeof pendingRebootSchema>;
 
+/** The keys that some state has, or the reboot that an update waits for. */
+const UPDATE_KEYS: ReadonlySet<string> = new Set(
+  [...stateSchema.options, pendingRebootSchema].flatMap(({ shape }) => Object.keys(shape)),
+);
+
+/** What another version of nixos-pull recorded of an update: it goes with the update to its end. */
+export function unknownOfUpdate(update: State | PendingReboot): object {
+  return unknownKeys(update, UPDATE_KEYS);
+}
+
 /** What failed in a system's activation script when that ran last. */
 const failingSnippetsSchema = z.strictObject({
   toplevel: storePathSchema,
@@ -83,7 +95,8 @@ export type FailingSnippets = z.infer<typeof failingSnippetsSchema>;
 
 /** Everything that the agent remembers: one file, always written whole. */
 export const recordSchema = z.strictObject({
-  formatVersion: z.literal(1),
+  /** A later version's record is read as far as it is known. */
+  formatVersion: z.int().positive(),
   state: stateSchema,
   trust: trustMemoriesSchema,
   committed: committedSchema.nullable(),
@@ -160,7 +173,7 @@ export function speaksAgainst(denial: Denial, { toplevel, specialisation }: Acti
 export function denialOf(
   record: AgentRecord,
   activated: Activated,
-  mode?: ActivationMode,
+  mode?: Release["mode"],
 ): Denial | undefined {
   return record.denied.find(
     (entry) => speaksAgainst(entry, activated) && (mode === undefined || isAlike(entry.mode, mode)),
@@ -181,7 +194,7 @@ export function isSameActivated(one: Activated, other: Activated): boolean {
 }
 
 /** Whether two modes activate alike, or either is any mode. */
-function isAlike(one: ActivationMode | undefined, other: ActivationMode | undefined): boolean {
+function isAlike(one: Release["mode"] | undefined, other: Release["mode"] | undefined): boolean {
   return one === undefined || other === undefined || provingMode(one) === provingMode(other);
 }
 

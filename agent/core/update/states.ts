@@ -1,14 +1,24 @@
 import * as z from "zod";
-import { ERROR_CODES } from "../errors.ts";
+import { ERROR_CODES, type ErrorCode } from "../errors.ts";
+import { openEnum } from "../formats/compatibility.ts";
 import { releaseSchema } from "../formats/manifest.ts";
 import { storePathSchema } from "../formats/store-path.ts";
 
 /** A UTC time in ISO 8601, as it stands in `state.json`. */
 export const timeSchema = z.iso.datetime();
 
-/** Why something failed: a stable code, and the same for people. */
-export const reasonSchema = z.strictObject({ code: z.enum(ERROR_CODES), message: z.string() });
+/**
+ * Why something failed: a stable code, and the same for people. The code may be one that only
+ * another version of nixos-pull has.
+ */
+export const reasonSchema = z.strictObject({ code: openEnum(ERROR_CODES), message: z.string() });
 export type Reason = z.infer<typeof reasonSchema>;
+
+/** Why something failed just now, as this version names it. */
+export interface KnownReason {
+  readonly code: ErrorCode;
+  readonly message: string;
+}
 
 /** What a host was before an activation: the way back. Recorded before anything is changed. */
 export const baselineSchema = z.strictObject({

@@ -6,6 +6,7 @@ import {
   isSameActivated,
   isSameSystem,
   speaksAgainst,
+  unknownOfUpdate,
   withCommitted,
   withoutCommitted,
   withDenial,
@@ -15,7 +16,7 @@ import {
   type Denial,
   type PendingReboot,
 } from "./record.ts";
-import type { Baseline, State, StateName, StateOf } from "./states.ts";
+import type { State, StateName, StateOf } from "./states.ts";
 
 /** The record after an event that a state met. `state` is the record's state. */
 export type Transition<Name extends StateName, Type extends EventType> = (
@@ -34,6 +35,9 @@ type Attempted = Pick<StateOf<"Candidate">, "release" | "attempts" | "undone">;
 
 /** What states with a way back have in common. */
 type Prepared = Omit<StateOf<"Staged">, "name">;
+
+type UpdateState = Extract<State, Attempted>;
+type PreparedState = Extract<State, Prepared>;
 
 /** While the host is untouched, another release or a person may change the plan at any time. */
 const UNTOUCHED = {
@@ -187,16 +191,22 @@ function to(record: AgentRecord, state: State): AgentRecord {
   return { ...record, state };
 }
 
-function attempted({ release, attempts, undone }: Attempted): Attempted {
-  return { release, attempts, ...(undone !== undefined && { undone }) };
+/** What another version recorded of the update goes with it. */
+function attempted(update: UpdateState | PendingReboot): Attempted {
+  const { release, attempts, undone } = update;
+  return {
+    ...{ release, attempts, ...(undone !== undefined && { undone }) },
+    ...unknownOfUpdate(update),
+  };
 }
 
-function prepared({ baseline, bootId, restarts, ...state }: Attempted & Prepared): Prepared {
+function prepared(state: PreparedState): Prepared {
+  const { baseline, bootId, restarts } = state;
   return { ...attempted(state), baseline, bootId, restarts };
 }
 
 function failed(
-  state: Attempted,
+  state: UpdateState,
   reason: StateOf<"Failed">["reason"],
   retryAt: string,
 ): StateOf<"Failed"> {
@@ -224,9 +234,13 @@ function accept(
 ): AgentRecord {
   const before = "attempts" in state ? state : null;
   const isSame = before?.release.digest === release.digest;
+  const others = isSame ? unknownOfUpdate(before) : {};
   const undone = before && isSameSystem(before.release, release) ? before.undone : undefined;
   const attempts = isSame ? before.attempts : 0;
-  return to(record, { name: "Candidate", ...attempted({ release, attempts, undone }) });
+  return to(record, {
+    ...{ name: "Candidate", release, attempts, ...(undone !== undefined && { undone }) },
+    ...others,
+  });
 }
 
 function adopt(
@@ -312,7 +326,7 @@ function countRestart(
 
 /** An attempt that brought something counts as the first one: only those in vain add up. */
 function fail(
-  state: Attempted,
+  state: UpdateState,
   { reason, retryAt, advanced }: EventOf<"AttemptFailed">,
   record: AgentRecord,
 ): AgentRecord {
@@ -320,7 +334,7 @@ function fail(
 }
 
 function beginCommit(
-  state: Prepared,
+  state: PreparedState,
   { rebootNeeded, message: why }: EventOf<"CommitBegun">,
   record: AgentRecord,
 ): AgentRecord {
@@ -333,7 +347,7 @@ function beginCommit(
 
 /** The system is to blame: it is undone and denied. */
 function reject(
-  state: Prepared & { readonly name: StateName; readonly afterBoot?: boolean },
+  state: PreparedState & { readonly afterBoot?: boolean },
   { reason, at }: EventOf<"ActivationRejected">,
   record: AgentRecord,
 ): AgentRecord {
@@ -353,7 +367,7 @@ function isLive({ name, afterBoot = false }: { name: StateName; afterBoot?: bool
 
 /** The system is not to blame, as far as is known: it is undone and tried again. */
 function interrupt(
-  state: Prepared,
+  state: PreparedState,
   { reason }: EventOf<"ActivationInterrupted">,
   record: AgentRecord,
 ): AgentRecord {
@@ -361,7 +375,7 @@ function interrupt(
 }
 
 function rollingBack(
-  state: Prepared,
+  state: PreparedState,
   reason: StateOf<"RollingBack">["reason"],
   deny: boolean,
 ): StateOf<"RollingBack"> {
@@ -383,7 +397,7 @@ function undo({ release }: Prepared, record: AgentRecord): AgentRecord {
   return { ...record, committed: wasCommitted ? null : committed };
 }
 
-function commit(record: AgentRecord, state: Prepared, at: string): AgentRecord {
+function commit(record: AgentRecord, state: PreparedState, at: string): AgentRecord {
   const { release, baseline } = state;
   return {
     ...withCommitted(
@@ -408,7 +422,7 @@ function committedOf(release: Release, at: string, previous: string | null): Com
 }
 
 function pendingRebootOf(
-  state: Attempted & { baseline: Baseline; why?: string | undefined },
+  state: PreparedState & { why?: string | undefined },
   reboot: Pick<PendingReboot, "bootId" | "wayBack">,
 ): PendingReboot {
   const { baseline, why } = state;

@@ -1,6 +1,7 @@
 import { join } from "node:path";
 import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
+import { withUnknownKeys } from "../../core/formats/compatibility.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import type { CheckedFiles } from "../../core/ports.ts";
 import { setAside, writeDurably } from "./durable-file.ts";
@@ -79,7 +80,7 @@ export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promis
   if (checksum(wrapper.data.value) !== wrapper.data.sha256) {
     return { kind: "damaged", why: `${path} does not have its checksum` };
   }
-  const value = schema.safeParse(wrapper.data.value);
+  const value = withUnknownKeys(schema, "kept").safeParse(wrapper.data.value);
   return value.success
     ? { kind: "read", value: value.data }
     : { kind: "damaged", why: `${path} does not have the form that this version knows` };

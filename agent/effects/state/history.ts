@@ -1,12 +1,15 @@
 import { constants, lstat, rename, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
+import { withUnknownKeys } from "../../core/formats/compatibility.ts";
 import { mergeMemories } from "../../core/release/acceptance.ts";
 import type { HistoryStore } from "../../core/ports.ts";
 import { historyEntrySchema, type HistoryEntry } from "../../core/update/history-entry.ts";
 import { setAside, syncDirectory } from "../files/durable-file.ts";
 import { ifMissing, isNotFound, isUnreadable } from "../files/missing-file.ts";
 import { openRegularFile } from "../files/regular-file.ts";
+
+const lineSchema = withUnknownKeys(historyEntrySchema, "kept");
 
 const FILE = "history.jsonl";
 const OLDER = "history.older.jsonl";
@@ -142,7 +145,7 @@ export class History implements HistoryStore {
 /** The entry of a line; null if a power cut tore it. */
 function entryIn(line: string): HistoryEntry | null {
   try {
-    const parsed = historyEntrySchema.safeParse(JSON.parse(line));
+    const parsed = lineSchema.safeParse(JSON.parse(line));
     return parsed.success ? parsed.data : null;
   } catch {
     return null;

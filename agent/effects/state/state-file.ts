@@ -1,17 +1,14 @@
 import { chmod, readdir, rm } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import * as z from "zod";
 import {
   mergeMemories,
   trustMemoriesSchema,
   type TrustMemories,
 } from "../../core/release/acceptance.ts";
 import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
-import {
-  EMPTY_RECORD,
-  savedRecordSchema,
-  type AgentRecord,
-  type SavedRecord,
-} from "../../core/update/record.ts";
+import { readRecord, type ReadRecord } from "../../core/update/read-record.ts";
+import { EMPTY_RECORD, type AgentRecord, type SavedRecord } from "../../core/update/record.ts";
 import type { Log, Recollection, StateStore } from "../../core/ports.ts";
 import { readChecked, writeChecked, type CheckedRead } from "../files/checked-file.ts";
 import { TEMPORARY } from "../files/durable-file.ts";
@@ -49,6 +46,8 @@ export class StateFile implements StateStore {
   /** The memories that `recall` found in each of their files. */
   #trustOnDisk: (TrustMemories | null)[] = [];
   #alarms: readonly PullError[] = [];
+  /** What `recall` read; its state may stand for another version's. */
+  #read: ReadRecord | null = null;
   /** What is wrong with the copy of a record that is right itself. */
   #copyAlarm: PullError | null = null;
 
@@ -99,8 +98,8 @@ export class StateFile implements StateStore {
   async recall(): Promise<Recollection> {
     const machineId = await this.#machineId();
     const [record, copy, ...trust] = await Promise.all([
-      readRecord(this.#recordPath, machineId),
-      readRecord(this.#copyPath, machineId),
+      readRecordFile(this.#recordPath, machineId),
+      readRecordFile(this.#copyPath, machineId),
       ...this.#trustPaths.map((path) => readChecked(path, trustMemoriesSchema)),
     ]);
     this.#trustOnDisk = trust.map((part) => (part.kind === "read" ? part.value : null));
@@ -112,17 +111,18 @@ export class StateFile implements StateStore {
     this.#writes = Math.max(writesOf(record), writesOf(copy), await this.#history.lastWrite());
     if (record.kind === "read") {
       this.#copyAlarm = this.#alarmOf(copy, record);
-      const memories = mergeMemories([...record.value.trust, ...known]);
+      const { record: saved } = this.#use(record.value);
+      const memories = mergeMemories([...saved.trust, ...known]);
       if (memories.length > 0 && trust[0]?.kind === "missing") {
         this.#alarm("STATE_LOST", `state: ${this.#trustPaths[0]} was lost; another copy is used`);
       }
       // Between the first record and the second, the first line of the history is written.
-      const hasPast = record.value.state.name !== "Idle" || record.value.committed !== null;
+      const hasPast = saved.state.name !== "Idle" || saved.committed !== null;
       if (hasPast && (await this.#history.isEmpty())) {
         this.#alarm("STATE_LOST", "state: the history was lost; nothing else was");
       }
       const alarms = [...this.#alarms, ...(this.#copyAlarm ? [this.#copyAlarm] : [])];
-      return { record: { ...recordIn(record.value), trust: memories }, alarms };
+      return { record: { ...recordIn(saved), trust: memories }, alarms };
     }
     const isStale = copy.kind === "read" && writesOf(copy) < this.#writes;
     if (isStale) {
@@ -136,8 +136,9 @@ export class StateFile implements StateStore {
         record.kind === "damaged" ? "STATE_CORRUPT" : "STATE_LOST",
         `state: the record was lost; its copy in ${this.#copyDirectory} is used`,
       );
-      const memories = mergeMemories([...copy.value.trust, ...known]);
-      return { record: { ...recordIn(copy.value), trust: memories }, alarms: this.#alarms };
+      const { record: saved } = this.#use(copy.value);
+      const memories = mergeMemories([...saved.trust, ...known]);
+      return { record: { ...recordIn(saved), trust: memories }, alarms: this.#alarms };
     }
     if ([record, copy, ...trust].every(isMissing) && !(await this.#history.exists())) {
       return { record: EMPTY_RECORD, alarms: [] };
@@ -203,13 +204,27 @@ export class StateFile implements StateStore {
     return writes;
   }
 
-  async #saved(record: AgentRecord, writes: number): Promise<SavedRecord> {
+  async #saved(record: AgentRecord, writes: number): Promise<object> {
     const machineId = await this.#machineId();
-    return { ...record, ...(writes > 0 && { writes }), ...(machineId !== null && { machineId }) };
+    const { written = null, record: read } = this.#read ?? {};
+    return {
+      ...record,
+      // The state of another version stays what it is until something happens in it.
+      ...(written !== null && record.state === read?.state && { state: written }),
+      ...(writes > 0 && { writes }),
+      ...(machineId !== null && { machineId }),
+    };
+  }
+
+  /** Goes on with a record that was read. */
+  #use(read: ReadRecord): ReadRecord {
+    this.#read = read;
+    for (const problem of read.problems) this.#alarm("STATE_UNKNOWN", `state: ${problem}`);
+    return read;
   }
 
   /** What is wrong with the copy of a record that is right; null for one that is lost by a boot. */
-  #alarmOf(copy: CheckedRead<SavedRecord>, record: CheckedRead<SavedRecord>): PullError | null {
+  #alarmOf(copy: CheckedRead<ReadRecord>, record: CheckedRead<ReadRecord>): PullError | null {
     const where = `state: the copy of the record in ${this.#copyDirectory}`;
     if (copy.kind === "damaged") return new PullError("STATE_CORRUPT", `${where}: ${copy.why}`);
     // One that is ahead was written just before the agent ended.
@@ -222,7 +237,7 @@ export class StateFile implements StateStore {
    * The copy is written first, so that it is never older. If it cannot be, the record counts, and
    * the history tells that the copy is out of date.
    */
-  async #saveCopy(record: SavedRecord): Promise<void> {
+  async #saveCopy(record: object): Promise<void> {
     try {
       await makeDirectory(this.#copyDirectory, 0o700);
       await writeChecked(this.#copyPath, record);
@@ -254,14 +269,16 @@ export class StateFile implements StateStore {
 }
 
 /** Reads a record that this machine wrote; that of another one is as good as damaged. */
-async function readRecord(
+async function readRecordFile(
   path: string,
   machineId: string | null,
-): Promise<CheckedRead<SavedRecord>> {
-  const read = await readChecked(path, savedRecordSchema);
-  if (read.kind !== "read" || machineId === null) return read;
-  const { machineId: written = machineId } = read.value;
-  if (written === machineId) return read;
+): Promise<CheckedRead<ReadRecord>> {
+  const file = await readChecked(path, z.unknown());
+  if (file.kind !== "read") return file;
+  const value = readRecord(file.value);
+  if (!value) return { kind: "damaged", why: `${path} is not a record of any version` };
+  const { machineId: written = machineId } = value.record;
+  if (machineId === null || written === machineId) return { kind: "read", value };
   const why =
     `${path} was written by another machine: expected machine id ${machineId}, found ${written}; ` +
     "a restored backup, or a copied disk";
@@ -269,8 +286,8 @@ async function readRecord(
 }
 
 /** How often a record was written that was read; 0 for one that was not. */
-function writesOf(read: CheckedRead<SavedRecord>): number {
-  return read.kind === "read" ? (read.value.writes ?? 0) : 0;
+function writesOf(read: CheckedRead<ReadRecord>): number {
+  return read.kind === "read" ? (read.value.record.writes ?? 0) : 0;
 }
 
 /** The record without what belongs to its file. */

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { ERROR_CODES } from "../../core/errors.ts";
+import { openEnum } from "../../core/formats/compatibility.ts";
 import { releaseSchema, type Release } from "../../core/formats/manifest.ts";
 import {
   countPoll,
@@ -8,7 +9,7 @@ import {
   type AgentCounters,
 } from "../../core/metrics/counters.ts";
 import type { ArchiveListener, CheckedFiles, Clock } from "../../core/ports.ts";
-import { waitSchema } from "../../core/schedule/waiting.ts";
+import { WAIT_BINDS, WAIT_REASONS, waitSchema } from "../../core/schedule/waiting.ts";
 import { reasonSchema } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { TickOutcome } from "./finding.ts";
@@ -19,7 +20,7 @@ export const archiveVerdictSchema = z.strictObject({
   mirror: z.string(),
   at: z.iso.datetime(),
   /** Absent if it served what was asked. */
-  code: z.enum(ERROR_CODES).optional(),
+  code: openEnum(ERROR_CODES).optional(),
   message: z.string().optional(),
 });
 
@@ -34,7 +35,9 @@ export const pollReportSchema = z.strictObject({
   release: releaseSchema
     .pick({ sequence: true, digest: true, toplevel: true, mode: true })
     .nullable(),
-  waits: z.array(waitSchema).describe("what that release waits for"),
+  waits: z
+    .array(waitSchema.extend({ reason: openEnum(WAIT_REASONS), binds: openEnum(WAIT_BINDS) }))
+    .describe("what that release waits for"),
   mirrors: z.array(verdictSchema),
   archives: z.array(archiveVerdictSchema).describe("how each mirror last served an archive"),
 });

@@ -16,13 +16,14 @@ import {
 } from "../../core/formats/manifest.ts";
 import type { Mirror, Validators } from "../../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../../core/settings.ts";
+import { openEnum } from "../../core/formats/compatibility.ts";
 import type { AgentTools } from "../agent-tools.ts";
 
 /** What one mirror had to say in a poll. */
 export const verdictSchema = z.strictObject({
   mirror: z.string(),
   /** Absent if its manifest was acceptable. */
-  code: z.enum(ERROR_CODES).optional(),
+  code: openEnum(ERROR_CODES).optional(),
   message: z.string().optional(),
   /** Of the release that it has; absent for epoch 0. */
   epoch: z.int().positive().optional(),

@@ -1,4 +1,3 @@
-import { ERROR_CODES, type ErrorCode } from "../../core/errors.ts";
 import {
   MAX_FAILURE_LINE,
   MAX_FAILURE_LINES,
@@ -41,7 +40,7 @@ export function failedUpdate(
     at: entry.at,
     sequence: entry.sequence ?? null,
     toplevel: toplevel.success ? toplevel.data : null,
-    code: isErrorCode(entry.code) ? entry.code : null,
+    code: entry.code ?? null,
     message: entry.message === undefined ? null : sanitize(entry.message, MAX_REPORT_MESSAGE),
     lastLines: tellingLines(linesBefore(history, at), MAX_FAILURE_LINES).map((line) =>
       sanitize(line, MAX_FAILURE_LINE),
@@ -58,8 +57,4 @@ function linesBefore(history: readonly HistoryEntry[], last: number): readonly s
     if (lines && lines.length > 0) return lines;
   }
   return [];
-}
-
-function isErrorCode(code: string | undefined): code is ErrorCode {
-  return (ERROR_CODES as readonly string[]).includes(code ?? "");
 }

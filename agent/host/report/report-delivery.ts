@@ -1,6 +1,11 @@
 import { backoffMs, longestBackoff } from "../../core/update/backoff.ts";
 import { toPullError } from "../../core/errors.ts";
-import { reportTargets, type PendingReport } from "../../core/formats/pending-report.ts";
+import {
+  REPORT_TARGETS,
+  reportTargets,
+  type PendingReport,
+  type ReportTarget,
+} from "../../core/formats/pending-report.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { signedReport, type SignedReportTools } from "./host-report.ts";
 
@@ -8,7 +13,21 @@ import { signedReport, type SignedReportTools } from "./host-report.ts";
 export type DeliveryTools = SignedReportTools &
   Pick<AgentTools, "spool" | "outlets" | "log" | "random">;
 
-type Target = PendingReport["targets"][number];
+type AnyTarget = PendingReport["targets"][number];
+type Target = AnyTarget & { readonly target: ReportTarget };
+
+function isKnown(it: AnyTarget): it is Target {
+  return REPORT_TARGETS.some((target) => target === it.target);
+}
+
+function knownTargets(pending: PendingReport | null): Target[] {
+  return (pending?.targets ?? []).filter(isKnown);
+}
+
+/** The targets that another version of nixos-pull has: they are left to it. */
+function othersOf(pending: PendingReport | null): AnyTarget[] {
+  return (pending?.targets ?? []).filter((it) => !isKnown(it));
+}
 
 /**
  * Brings this host's report to where the settings say. What cannot be delivered is kept on
@@ -32,12 +51,15 @@ export class ReportDelivery {
       const { envelope } = await signedReport(this.#tools);
       const retryAt = clock.now().toISOString();
       const pending: PendingReport = {
+        ...before,
         envelope,
-        targets: targets.map((target) => ({
-          target,
-          failures: before?.targets.find((it) => it.target === target)?.failures ?? 0,
-          retryAt,
-        })),
+        targets: [
+          ...targets.map((target) => {
+            const waiting = before?.targets.find((it) => it.target === target);
+            return { ...waiting, target, failures: waiting?.failures ?? 0, retryAt };
+          }),
+          ...othersOf(before),
+        ],
       };
       await this.#tools.spool.write(pending);
       await this.#deliver(pending, signal);
@@ -56,19 +78,22 @@ export class ReportDelivery {
   async untilRetry(): Promise<number> {
     const now = this.#tools.clock.now().getTime();
     const pending = await this.#tools.spool.read().catch(() => null);
-    const times = (pending?.targets ?? []).map(({ retryAt }) => Date.parse(retryAt) - now);
+    const times = knownTargets(pending).map(({ retryAt }) => Date.parse(retryAt) - now);
     return Math.max(0, Math.min(Infinity, ...times));
   }
 
   async #deliver(pending: PendingReport, signal: AbortSignal | undefined): Promise<void> {
     const wanted = reportTargets(this.#tools.settings);
     const left = await Promise.all(
-      pending.targets
+      knownTargets(pending)
         // The settings may have changed since it was put there.
         .filter(({ target }) => wanted.includes(target))
         .map((target) => this.#try(target, pending.envelope, signal)),
     );
-    await this.#tools.spool.write({ ...pending, targets: left.flatMap((it) => it ?? []) });
+    await this.#tools.spool.write({
+      ...pending,
+      targets: [...left.flatMap((it) => it ?? []), ...othersOf(pending)],
+    });
   }
 
   /** One attempt; gives what is left to do, or null if it arrived. */
@@ -96,7 +121,7 @@ export class ReportDelivery {
       log[failures === 0 ? "warn" : "debug"](`the report could not be delivered: ${message}`, {
         code,
       });
-      return { target, failures: failures + 1, retryAt: new Date(now + wait).toISOString() };
+      return { ...due, failures: failures + 1, retryAt: new Date(now + wait).toISOString() };
     }
   }
 

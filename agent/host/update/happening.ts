@@ -1,17 +1,17 @@
 import type { Event } from "../../core/update/events.ts";
-import type { Reason } from "../../core/update/states.ts";
+import type { KnownReason } from "../../core/update/states.ts";
 import type { HalfDone } from "../../core/update/switch-verdict.ts";
 
 /** An event before it has its time. */
 export type Happening = Event extends infer E ? (E extends Event ? Omit<E, "at"> : never) : never;
 
 /** The system is to blame: it is left and not tried again. */
-export function rejected(code: Reason["code"], message: string): Happening {
+export function rejected(code: KnownReason["code"], message: string): Happening {
   return { type: "ActivationRejected", reason: { code, message } };
 }
 
 /** The system is not shown to be at fault: it is left, and tried again a few times. */
-export function interrupted(code: Reason["code"], message: string): Happening {
+export function interrupted(code: KnownReason["code"], message: string): Happening {
   return { type: "ActivationInterrupted", reason: { code, message } };
 }
 

@@ -1,4 +1,4 @@
-import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
 import { entryOf, type Manifest, type Release } from "../../core/formats/manifest.ts";
 import type { TrustMemories } from "../../core/release/acceptance.ts";
 import {
@@ -10,7 +10,7 @@ import {
 import type { Problem } from "../../core/update/blame.ts";
 import { CheckFailure } from "../../core/update/check-failure.ts";
 import { missingUnits, withoutIgnored } from "../../core/update/unit-states.ts";
-import type { Baseline, Reason } from "../../core/update/states.ts";
+import type { Baseline, KnownReason } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { observe } from "../observe.ts";
 import { poll, type PollTools } from "../poll/poll.ts";
@@ -28,7 +28,7 @@ export interface HealthSubject {
 
 /** What is wrong with a system, for people and for the question who is to blame. */
 export interface HealthProblem {
-  readonly reason: Reason;
+  readonly reason: KnownReason;
   readonly problem: Problem;
   /** What the operator's check that failed printed last; absent if none did. */
   readonly lastLines?: readonly string[];
@@ -153,7 +153,7 @@ async function judgeChecks(
  * Errors of releases whose signatures were good. A mirror that goes back to one while a new system
  * is judged would have the host go back, too.
  */
-const VERIFIED: ReadonlySet<ErrorCode> = new Set([
+const VERIFIED: ReadonlySet<string | undefined> = new Set([
   "SEQUENCE_REPLAYED",
   "SEQUENCE_CONFLICT",
   "SEQUENCE_FORKED",
@@ -172,7 +172,7 @@ async function judgeMirrors(
   });
   if (accepted) return judgeName(release, accepted.signed.manifest, tools.hostname());
   // It was read and verified: whoever answers with it says nothing about this system.
-  const wasVerified = verdicts.some(({ code }) => code !== undefined && VERIFIED.has(code));
+  const wasVerified = verdicts.some(({ code }) => VERIFIED.has(code));
   if (wasVerified && tools.hostname() === release.hostname) return null;
   const why = error ?? new PullError("MIRROR_UNREACHABLE", "no mirror answered");
   const message = `no release can be read now: ${why.code}: ${why.message}`;

@@ -1,6 +1,6 @@
 import type { Release } from "../../core/formats/manifest.ts";
 import { setsProfile } from "../../core/update/activation.ts";
-import type { Reason } from "../../core/update/states.ts";
+import type { KnownReason } from "../../core/update/states.ts";
 import type { NotBegun, SwitchVerdict } from "../../core/update/switch-verdict.ts";
 import type { Happening } from "./happening.ts";
 import { attemptFailed, type RetryTools } from "./retry.ts";
@@ -13,7 +13,7 @@ interface Attempt {
 }
 
 /** The code of a switch that was not begun. */
-export const NOT_BEGUN_CODES: Readonly<Record<NotBegun, Reason["code"]>> = {
+export const NOT_BEGUN_CODES: Readonly<Record<NotBegun, KnownReason["code"]>> = {
   locked: "SWITCH_LOCKED",
   refused: "SWITCH_REFUSED",
   inhibited: "SWITCH_REFUSED",

@@ -1,6 +1,6 @@
 import { backoffMs } from "../../core/update/backoff.ts";
 import { isTransient } from "../../core/update/machine.ts";
-import type { Reason } from "../../core/update/states.ts";
+import type { KnownReason, Reason } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { Happening } from "./happening.ts";
 
@@ -27,7 +27,7 @@ export function retryAt(
  */
 export function attemptFailed(
   { attempts, advanced = false }: { attempts: number; advanced?: boolean },
-  { code, message }: Reason,
+  { code, message }: KnownReason,
   tools: RetryTools,
 ): Happening {
   return {

@@ -2,7 +2,7 @@ import { PullError, toPullError } from "../../core/errors.ts";
 import { isOwnFault } from "../../core/update/blame.ts";
 import {
   isPastTheLine,
-  type Reason,
+  type KnownReason,
   type StateName,
   type StateOf,
 } from "../../core/update/states.ts";
@@ -90,7 +90,7 @@ function eventOf(
   { code, message }: PullError,
   tools: RetryTools,
 ): Happening | null {
-  const reason: Reason = { code, message };
+  const reason: KnownReason = { code, message };
   switch (state.name) {
     case "Candidate":
     case "Fetching":

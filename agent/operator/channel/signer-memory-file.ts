@@ -1,6 +1,7 @@
 import { open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { PullError, toPullError } from "../../core/errors.ts";
+import { withUnknownKeys } from "../../core/formats/compatibility.ts";
 import type { NamedRelease, Position } from "../../core/formats/manifest.ts";
 import {
   NO_SIGNER_MEMORY,
@@ -184,7 +185,7 @@ function parseMemory(bytes: Uint8Array, path: string): SignerMemory {
     const message = `${path}: expected what was signed, as JSON, found something else; ${advice}`;
     throw new PullError("STATE_CORRUPT", message, { cause });
   }
-  const parsed = signerMemorySchema.safeParse(json);
+  const parsed = withUnknownKeys(signerMemorySchema, "kept").safeParse(json);
   if (parsed.success) return parsed.data;
   throw new PullError("STATE_CORRUPT", `${path}: ${describeIssues(parsed.error, json)}; ${advice}`);
 }

@@ -17,7 +17,7 @@ test("a report that did not get everywhere says where it has to go, and when aga
   const target = { target: "url", failures: 0, retryAt: "2026-02-01T00:00:00.000Z" };
   const pending = { envelope: "{}", targets: [target, { ...target, target: "directory" }] };
   expect(pendingReportSchema.parse(pending)).toEqual(pending);
-  for (const change of [{ target: "ftp" }, { failures: -1 }, { retryAt: "soon" }, { more: 1 }]) {
+  for (const change of [{ target: 7 }, { failures: -1 }, { retryAt: "soon" }, { more: 1 }]) {
     const targets = [{ ...target, ...change }];
     expect(pendingReportSchema.safeParse({ ...pending, targets }).success).toBe(false);
   }

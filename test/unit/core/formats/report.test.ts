@@ -133,7 +133,7 @@ describe("a report", () => {
   });
 
   test.each<[Path, readonly unknown[], readonly unknown[]]>([
-    ["formatVersion", [1], [0, 2, "1"]],
+    ["formatVersion", [1, 2], [0, "1"]],
     ["at", [AT], ["yesterday", "2026-11-24"]],
     ["release.sequence", [1], [0, -1, 1.5]],
     ["release.committedAt", [AT], ["soon"]],
@@ -141,7 +141,7 @@ describe("a report", () => {
     ["accepted.epoch", [0, 3], [-1, 0.5]],
     ["accepted.sequence", [1], [0]],
     ["state", ["x".repeat(50)], ["x".repeat(51)]],
-    ["code", ["DISK_FULL"], ["NO_SUCH_CODE"]],
+    ["code", ["DISK_FULL", "CODE_OF_ANOTHER_VERSION"], [7, "x".repeat(101)]],
     ["message", ["x".repeat(2000)], ["x".repeat(2001)]],
     ["agentVersion", ["x".repeat(50)], ["x".repeat(51)]],
     ["publicKey", ["x".repeat(400)], ["x".repeat(401)]],
@@ -153,11 +153,11 @@ describe("a report", () => {
     ["lastPoll.sequence", [1], [0]],
     ["pendingReboot.sequence", [1], [0]],
     ["pendingReboot.message", ["x".repeat(2000)], ["x".repeat(2001)]],
-    ["pendingReboot.policy", ["never", "window", "now"], ["", "soon"]],
+    ["pendingReboot.policy", ["never", "window", "now", "soon"], [7, "x".repeat(101)]],
     ["pendingReboot.requested", [0, 5], [-1, 0.5]],
     ["failure.at", [AT], ["now"]],
     ["failure.sequence", [1], [0]],
-    ["failure.code", ["HOOK_FAILED"], ["x"]],
+    ["failure.code", ["HOOK_FAILED", "x"], [7, "x".repeat(101)]],
     ["failure.message", ["x".repeat(2000)], ["x".repeat(2001)]],
     ["failure.lastLines", [[], Array(MAX_FAILURE_LINES).fill(LINE)], [[`${LINE}x`], [7]]],
     ["failure.lastLines", [["x"]], [Array(MAX_FAILURE_LINES + 1).fill("x")]],
@@ -165,7 +165,7 @@ describe("a report", () => {
     ["disk.total", [0, 5], [-1, 0.5]],
     ["waits", [[], Array(MAX_REPORT_WAITS).fill(WAIT)], [Array(MAX_REPORT_WAITS + 1).fill(WAIT)]],
     ["waits", [[{ ...WAIT, until: null }]], [[{ ...WAIT, until: "later" }]]],
-    ["waits", [[{ ...WAIT, reason: "ROLLOUT_PAUSED" }]], [[{ ...WAIT, reason: "TIRED" }]]],
+    ["waits", [[{ ...WAIT, reason: "TIRED" }]], [[{ ...WAIT, reason: 7 }]]],
     ["waits", [[{ ...WAIT, message: "x".repeat(2000) }]], [[{ ...WAIT, message: LONG }]]],
   ])("%s is bounded", (path, good, bad) => {
     for (const value of good) expect(accepts(path, value), JSON.stringify(value)).toBe(true);

@@ -1010,7 +1010,6 @@ describe("the record's schema", () => {
   });
 
   test.each([
-    ["another version", { formatVersion: 2 }],
     ["an unknown field", { extra: 1 }],
     ["an unknown state", { state: { name: "Waiting" } }],
     ["a state with a field of another", { state: { name: "Idle", attempts: 1 } }],

@@ -21,6 +21,7 @@ import { History } from "../../../../agent/effects/state/history.ts";
 import { StateFile } from "../../../../agent/effects/state/state-file.ts";
 import { recordDiskOperations } from "../../../support/disk-operations.ts";
 import { rejectionOf } from "../../../support/failure.ts";
+import { LATER_KEY, ofLaterVersion } from "../../../support/other-version.ts";
 import { recordingLog } from "../../../support/recording-log.ts";
 import { sampleDigest, sampleRelease } from "../../../support/sample-release.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
@@ -481,5 +482,75 @@ describe("the record's copy", () => {
     await open().save(RECORD);
     expect(await open().load()).toEqual(RECORD);
     expect(log.lines.filter(({ level }) => level === "warn")).toHaveLength(1);
+  });
+});
+
+describe("a record of another version", () => {
+  const SOAKING = { name: "Soaking", since: AT, readAs: RECORD.state };
+
+  /** A state directory with the record of a later version, in its file and in the copy. */
+  async function upgraded(state: object) {
+    const host = await stateDirectory();
+    await host.live({ thenBoots: false });
+    const record = ofLaterVersion({ ...RECORD, trust: TRUST, state, writes: 5 });
+    for (const directory of [host.directory, host.runtime]) {
+      await writeChecked(join(directory, "state.json"), record);
+    }
+    await writeChecked(host.trust, ofLaterVersion(TRUST));
+    const written = async (): Promise<unknown> =>
+      (JSON.parse(await readFile(host.record, "utf8")) as { value: unknown }).value;
+    return { ...host, expected: record as object, written };
+  }
+
+  test("comes back as it was, with keys and a state that are not known", async () => {
+    const { open, alarms, written, expected, trust } = await upgraded(SOAKING);
+    const file = open();
+    const record = await file.load();
+    expect(record.state).toEqual(ofLaterVersion(RECORD.state));
+    await file.mend(record, new Date(AT));
+    expect(alarms()).toEqual([]);
+    expect(await written()).toEqual(expected);
+    await file.save({ ...record, holdsRebootSlot: true });
+    expect(await written()).toEqual({ ...expected, holdsRebootSlot: true, writes: 6 });
+    expect(await readFile(trust, "utf8")).toContain(LATER_KEY);
+  });
+
+  test("has the state that something led to, once it did", async () => {
+    const { open, written } = await upgraded(SOAKING);
+    const file = open();
+    const record = await file.load();
+    await file.save({ ...record, state: { name: "Idle" } });
+    expect(await written()).toMatchObject({ state: { name: "Idle" }, [LATER_KEY]: {} });
+  });
+
+  test("raises an alarm, once, if its state is not known at all", async () => {
+    const { open, alarms, history } = await upgraded({ name: "Soaking" });
+    const file = open();
+    const record = await file.load();
+    expect(record).toMatchObject({ state: { name: "Idle" }, denied: RECORD.denied });
+    expect(sequences(record.trust)).toEqual(BOTH);
+    expect(alarms()).toEqual(["STATE_UNKNOWN"]);
+    await file.mend(record, new Date(AT));
+    expect((await history.read()).at(-1)).toMatchObject({
+      ...{ event: "StateMended", code: "STATE_UNKNOWN" },
+    });
+    await open().load();
+    expect(alarms()).toHaveLength(1);
+  });
+
+  test("has lines in the history that are read, and whose unknown keys stay", async () => {
+    const { history, directory } = await stateDirectory();
+    const entry = { at: AT, event: "Soaked", state: "Soaking", code: "CODE_OF_0_2" };
+    await writeFile(
+      join(directory, "history.jsonl"),
+      `${JSON.stringify(ofLaterVersion({ ...entry, trust: TRUST[0] }))}\n`,
+    );
+    expect(await history.findLast("Soaked")).toEqual(ofLaterVersion({ ...entry, trust: TRUST[0] }));
+    // The memories stay when the file is rotated.
+    for (let size = 0; size < 1024 * 1024; size += 10_000) {
+      await history.append({ at: AT, event: "x", state: "Idle", message: "x".repeat(10_000) });
+    }
+    const rotated = await history.findLast("HistoryRotated");
+    expect(rotated?.trust).toEqual(ofLaterVersion(TRUST[0]));
   });
 });
