@@ -35,6 +35,7 @@ const PLAIN_PATHS = [
   "agent/operator/publish/delta-packer.ts",
   "agent/operator/publish/index-patches.ts",
   "agent/operator/publish/nar-compressor.ts",
+  "agent/operator/publish/hosts-file.ts",
   "agent/operator/publish/nix-builder.ts",
   "agent/operator/publish/packable-closure.ts",
   "agent/operator/repository/template-file.ts",

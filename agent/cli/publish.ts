@@ -7,7 +7,8 @@ import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { parseHostOption, type HostSpec } from "../operator/publish/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
-import { readHostsFile } from "../operator/publish/nix-builder.ts";
+import type { HostFailure } from "../operator/publish/host-failure.ts";
+import { readHostsFile, type HostsInFile } from "../operator/publish/hosts-file.ts";
 import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
 import { publish as publishRelease } from "../operator/publish/publish.ts";
 import type { PublishProgress } from "../operator/publish/publish-options.ts";
@@ -61,6 +62,12 @@ function publishing() {
       ),
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
+    .option("--keep-going", "publish the others if hosts fail to build, and these as they were")
+    .option(
+      "--eval-memory <gibibytes>",
+      "memory for the evaluation of a hosts file (default: half of the machine's)",
+      positive,
+    )
     .addOption(repeatable("--group <host=groups>", "groups of a host, for the rollout"))
     .addOption(channelOption())
     .addOption(
@@ -127,13 +134,26 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
       onProgress({ phase: "nix", line });
     },
   };
-  const fromFile: HostSpec[] =
-    options.hosts === undefined ? [] : await readHostsFile(options.hosts, context);
-  const published = await publishRelease({
+  const inFile: HostsInFile =
+    options.hosts === undefined
+      ? { hosts: [], failed: [] }
+      : await readHostsFile(options.hosts, {
+          ...context,
+          memory: options.evalMemory && options.evalMemory * 1024 ** 3,
+          onEvaluated: (done, of) => {
+            onProgress({ phase: "evaluate", done, of });
+          },
+        });
+  const named = [...inFile.hosts, ...options.host.map(parseHostOption)];
+  const { failed } = inFile;
+  const { release: published, failed: left } = await publishRelease({
     hosts: withSpecialisations(
-      withGroups([...fromFile, ...options.host.map(parseHostOption)], options.group),
+      withGroups(named, options.group, failed),
       options.specialisation,
+      failed,
     ),
+    failed,
+    keepGoing: options.keepGoing ?? false,
     mirror: mirrorDirectory(options.mirror),
     channel: options.channel,
     signers: unsigned === undefined ? signers : [],
@@ -177,8 +197,9 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     },
   });
   progress.clear();
-  printPublished(published, options);
-  return EXIT.ok;
+  printPublished(published, options, left);
+  // The release is in force, and something is wrong all the same.
+  return left[0]?.error.exitCode ?? EXIT.ok;
 }
 
 /** Throws USAGE for options that mean nothing together. */
@@ -192,10 +213,14 @@ function refuseContradictions({ epoch, newEpoch, unsigned, draft }: Options): vo
 }
 
 /** The hosts with the groups that the command line puts them into. Throws USAGE. */
-function withGroups(hosts: readonly HostSpec[], options: readonly string[]): HostSpec[] {
+function withGroups(
+  hosts: readonly HostSpec[],
+  options: readonly string[],
+  failed: readonly HostFailure[],
+): HostSpec[] {
   const groups = parseGroups(options);
   for (const hostname of groups.keys()) {
-    if (hosts.some((spec) => spec.hostname === hostname)) continue;
+    if ([...hosts, ...failed].some((it) => it.hostname === hostname)) continue;
     throw new PullError("USAGE", `--group: expected a host that is published, found ${hostname}`);
   }
   return hosts.map((spec) => {
@@ -208,12 +233,13 @@ function withGroups(hosts: readonly HostSpec[], options: readonly string[]): Hos
 function withSpecialisations(
   hosts: readonly HostSpec[],
   options: readonly string[],
+  failed: readonly HostFailure[],
 ): readonly HostSpec[] {
   const names = new Map(
     options.map((text): [string, string] => {
       const [hostname = "", ...rest] = text.split("=");
       const name = specialisationSchema.safeParse(rest.join("="));
-      if (hosts.some((spec) => spec.hostname === hostname) && name.success) {
+      if ([...hosts, ...failed].some((it) => it.hostname === hostname) && name.success) {
         return [hostname, name.data];
       }
       throw new PullError(
@@ -279,6 +305,9 @@ function showProgress(event: PublishProgress, progress: ProgressLine): void {
     case "build":
       progress.clear();
       note(`building ${describeBuild(event)}`);
+      break;
+    case "evaluate":
+      progress.show(`evaluating hosts: ${event.done} of ${event.of}`);
       break;
     case "compress":
       progress.show(`compressing paths: ${event.done} of ${event.of}`);

@@ -233,6 +233,7 @@ test("equal systems share an archive, unchanged ones keep theirs, --keep-hosts k
   expect(kept.stderr).not.toContain("no longer names");
   expect(releaseOf(kept)).toMatchObject({
     dropped: [],
+    failed: [],
     hosts: { web2: { mode: "switch", archive: one.hosts["web1"]!.archive } },
   });
   const { hosts, defaults } = await manifestOf(operator.mirror);
@@ -457,6 +458,7 @@ test("the same systems and key give the same archives; --json tells everything; 
     signedBy: ["test-1"],
     hosts: { web1: host("web1", a), web2: host("web2", b) },
     dropped: [],
+    failed: [],
   });
 });
 

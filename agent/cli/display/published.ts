@@ -1,5 +1,6 @@
 import * as z from "zod";
-import { describePosition, releaseSchema } from "../../core/formats/manifest.ts";
+import { describePosition, hostnameSchema, releaseSchema } from "../../core/formats/manifest.ts";
+import type { HostFailure } from "../../operator/publish/host-failure.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./difference.ts";
@@ -15,6 +16,9 @@ export const publishedSchema = z.strictObject({
   unchanged: z.boolean().describe("true if there was nothing to change: nothing was signed"),
   difference: differenceSchema.nullable().describe("what it changes; null if nothing was signed"),
   dropped: z.array(z.string()).describe("hosts that the release no longer names"),
+  failed: z
+    .array(z.strictObject({ hostname: hostnameSchema, code: z.string(), message: z.string() }))
+    .describe("hosts that were not built and are as they were (`--keep-going`)"),
   hosts: z
     .array(
       z.strictObject({
@@ -32,12 +36,16 @@ export const publishedSchema = z.strictObject({
 export function printPublished(
   published: PublishedRelease,
   options: { readonly json?: true },
+  failed: readonly HostFailure[] = [],
 ): void {
   if (options.json) {
     const { hosts, ...release } = published;
     const packed = Object.entries(hosts).map(([hostname, host]) => ({ hostname, ...host }));
     const difference = published.difference && differenceJson(published.difference);
-    printJson(publishedSchema, { ...release, difference, hosts: packed });
+    const others = failed.map(({ hostname, error }) => ({
+      ...{ hostname, code: error.code, message: error.message },
+    }));
+    printJson(publishedSchema, { ...release, difference, failed: others, hosts: packed });
     return;
   }
   const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
@@ -69,6 +77,9 @@ export function printPublished(
     );
   }
   printLine(manifest);
+  for (const { hostname, error } of failed) {
+    note(`nixos-pull: ${hostname} has nothing new: ${error.code}: ${error.message}`);
+  }
 }
 
 /** Shows what is about to be signed, unless the result is printed as JSON anyway. */

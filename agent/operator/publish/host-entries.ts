@@ -8,28 +8,47 @@ import {
 } from "../../core/formats/manifest.ts";
 import type { PublishedHost } from "../channel/published-release.ts";
 import { keptHold } from "../channel/rollout-request.ts";
+import type { HostFailure } from "./host-failure.ts";
 import type { HostSpec } from "./host-spec.ts";
 import type { PublishOptions } from "./publish-options.ts";
 
-/** The entries of a new release: those that it keeps, and one for each host that was packed. */
+/**
+ * The entries of a new release: those that it keeps, those of hosts that failed as they were, and
+ * one for each host that was packed.
+ */
 export function hostEntries(
   {
     hosts,
+    failed,
     mode,
     refresh,
     keepHosts,
-  }: Pick<PublishOptions, "hosts" | "mode" | "refresh" | "keepHosts">,
+  }: Pick<PublishOptions, "hosts" | "failed" | "mode" | "refresh" | "keepHosts">,
   current: Manifest | null,
   packed: Readonly<Record<string, PublishedHost>>,
 ): Record<string, HostEntry> {
   if (refresh) return { ...current?.hosts };
-  const entries = keepHosts && current ? keptEntries(current, mode) : {};
+  const kept = keepHosts ? { ...current?.hosts } : keptOf(failed, current);
+  const entries = current ? keptEntries({ ...current, hosts: kept }, mode) : {};
   for (const spec of hosts) {
     const host = packed[spec.hostname];
     const before = current ? entryOf(current, spec.hostname) : undefined;
     if (host) entries[spec.hostname] = newEntry(spec, host, { byDefault: mode, before });
   }
   return entries;
+}
+
+/** What the current release has for hosts that failed. */
+export function keptOf(
+  failed: readonly HostFailure[],
+  current: Manifest | null,
+): Record<string, HostEntry> {
+  return Object.fromEntries(
+    failed.flatMap(({ hostname }) => {
+      const entry = current && entryOf(current, hostname);
+      return entry ? [[hostname, entry]] : [];
+    }),
+  );
 }
 
 /** The current release's entries, each with the activation that it has there. */

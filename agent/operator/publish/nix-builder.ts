@@ -1,15 +1,15 @@
-import { access, constants, readFile, readlink } from "node:fs/promises";
-import { dirname, join, resolve } from "node:path";
+import { access, constants, readlink } from "node:fs/promises";
+import { join, resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { StorePathInfo } from "../../core/formats/narinfo.ts";
-import { isNotFound } from "../../effects/files/missing-file.ts";
 import { PATHS_PER_CALL } from "../../effects/nix/nix-environment.ts";
 import {
   describeFailure,
   runProcess,
   type ProcessResult,
 } from "../../effects/process/subprocess.ts";
-import { parseHostsFile, type HostSpec, type SystemSource } from "./host-spec.ts";
+import type { HostFailure } from "./host-failure.ts";
+import type { HostSpec, SystemSource } from "./host-spec.ts";
 import type { PublishOptions } from "./publish-options.ts";
 import { parsePathInfos } from "./store-closure.ts";
 import { makeDirectory } from "../../effects/files/make-directory.ts";
@@ -25,6 +25,8 @@ export interface BuildContext {
   readonly signal: AbortSignal | undefined;
   /** Hears every line that Nix prints. */
   readonly onLine: (line: string) => void;
+  /** Further variables of Nix's environment. */
+  readonly environment?: Readonly<Record<string, string>>;
 }
 
 /** The context of a build whose lines are progress of a publish. */
@@ -40,19 +42,27 @@ export function buildContext({ signal, onProgress }: PublishOptions): BuildConte
 /** Hears of hosts whose systems are built next, after `at` others. */
 export type OnBuild = (hostnames: readonly string[], at: number) => void;
 
+/** Toplevels by hostname, and the hosts that have none. */
+export interface BuiltSystems {
+  readonly toplevels: ReadonlyMap<string, string>;
+  readonly failed: readonly HostFailure[];
+}
+
 /**
  * Builds every host's system with the operator's own Nix settings and keeps it from the
  * garbage collector by a link below `rootsDirectory`. Systems that need no evaluation are built
- * by one call, so that Nix builds several at a time as its `max-jobs` allows. Gives toplevels
- * by hostname. Throws BUILD_FAILED, TOOL_MISSING, and NOT_A_SYSTEM if one cannot be activated.
+ * by one call, so that Nix builds several at a time as its `max-jobs` allows. A host that fails
+ * does not keep the others from being built. Throws BUILD_FAILED if Nix itself fails,
+ * TOOL_MISSING, INTERRUPTED.
  */
 export async function buildSystems(
   specs: readonly HostSpec[],
   rootsDirectory: string,
   context: BuildContext,
   onBuild: OnBuild,
-): Promise<Map<string, string>> {
+): Promise<BuiltSystems> {
   const toplevels = new Map<string, string>();
+  const failed: HostFailure[] = [];
   const ready = new Map<string, string[]>();
   for (const { hostname, source } of specs) {
     if (source.kind !== "derivation" && source.kind !== "storePath") continue;
@@ -62,13 +72,15 @@ export async function buildSystems(
   for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
     const some = paths.slice(from, from + PATHS_PER_CALL);
     const directory = join(rootsDirectory, `realised-${from}`);
-    onBuild(
-      some.flatMap((path) => ready.get(path) ?? []),
-      toplevels.size,
-    );
+    const hostsOf = (path: string): readonly string[] => ready.get(path) ?? [];
+    onBuild(some.flatMap(hostsOf), toplevels.size);
     const built = await realise(some, directory, context);
-    for (const [path, toplevel] of built) {
-      for (const hostname of ready.get(path) ?? []) toplevels.set(hostname, toplevel);
+    for (const path of some) {
+      const result = built.get(path);
+      for (const hostname of hostsOf(path)) {
+        if (typeof result === "string") toplevels.set(hostname, result);
+        else if (result) failed.push({ hostname, error: result });
+      }
     }
   }
   for (const spec of specs) {
@@ -78,41 +90,123 @@ export async function buildSystems(
     const directory = join(rootsDirectory, "evaluated");
     await makeDirectory(directory);
     const link = join(directory, hostname);
-    await build(source, link, context);
-    toplevels.set(hostname, await readlink(link));
+    const error = await failureOf(build(source, link, context));
+    if (error) failed.push({ hostname, error });
+    else toplevels.set(hostname, await readlink(link));
   }
-  for (const [hostname, toplevel] of toplevels) await expectSystem(hostname, toplevel);
-  return toplevels;
+  for (const [hostname, toplevel] of toplevels) {
+    const error = await failureOf(expectSystem(toplevel));
+    if (!error) continue;
+    failed.push({ hostname, error });
+    toplevels.delete(hostname);
+  }
+  return { toplevels, failed };
 }
 
-async function expectSystem(hostname: string, toplevel: string): Promise<void> {
+/** The error of a host that failed, or null. Throws what is no host's fault. */
+async function failureOf(work: Promise<unknown>): Promise<PullError | null> {
+  try {
+    await work;
+    return null;
+  } catch (error) {
+    if (isOfHost(error)) return error;
+    throw error;
+  }
+}
+
+function isOfHost(error: unknown): error is PullError {
+  return error instanceof PullError && ["BUILD_FAILED", "NOT_A_SYSTEM"].includes(error.code);
+}
+
+async function expectSystem(toplevel: string): Promise<void> {
   const program = join(toplevel, "bin/switch-to-configuration");
   await access(program, constants.X_OK).catch((cause: unknown) => {
     throw new PullError(
       "NOT_A_SYSTEM",
-      `${hostname}: expected a NixOS toplevel, found ${toplevel} without an executable ` +
+      `expected a NixOS toplevel, found ${toplevel} without an executable ` +
         "bin/switch-to-configuration",
       { cause },
     );
   });
 }
 
-/** Builds derivations, or fetches store paths; gives the outputs by derivation or path. */
+/**
+ * Builds derivations, or fetches store paths; gives the output of each, or why there is none. Nix
+ * goes on with the others if one fails.
+ */
 async function realise(
   paths: readonly string[],
   directory: string,
   context: BuildContext,
-): Promise<Map<string, string>> {
+): Promise<Map<string, string | PullError>> {
   await makeDirectory(directory);
-  const link = join(directory, "system");
+  const result = await runNix("nix-store", ["--realise", "--keep-going", ...paths], context);
+  const failures = result.exitCode === 0 ? null : await failedAmong(paths, result, context);
+  const good = paths.filter((path) => !failures?.has(path));
+  const built = await rootedOutputs(good, join(directory, "system"), context);
+  return new Map<string, string | PullError>([...(failures ?? []), ...built]);
+}
+
+/** The outputs of derivations that are built, kept by links that begin with `link`. */
+async function rootedOutputs(
+  paths: readonly string[],
+  link: string,
+  context: BuildContext,
+): Promise<[string, string][]> {
+  if (paths.length === 0) return [];
   await nix("nix-store", ["--realise", ...paths, "--add-root", link, "--indirect"], context);
   // nix-store(1), --add-root: the links of further paths are numbered from 2.
   const links = paths.map((path, at) => [path, at === 0 ? link : `${link}-${at + 1}`] as const);
-  return new Map(
-    await Promise.all(
-      links.map(async ([path, it]): Promise<[string, string]> => [path, await readlink(it)]),
-    ),
+  return Promise.all(
+    links.map(async ([path, it]): Promise<[string, string]> => [path, await readlink(it)]),
   );
+}
+
+/**
+ * The paths that are not there after a build that failed, each with the errors of what it is built
+ * from. Throws BUILD_FAILED if all of them are there.
+ */
+async function failedAmong(
+  paths: readonly string[],
+  result: ProcessResult,
+  context: BuildContext,
+): Promise<Map<string, PullError>> {
+  const missing: string[] = [];
+  for (const path of paths) if (!(await isBuilt(path, context))) missing.push(path);
+  if (missing.length === 0) throw new PullError("BUILD_FAILED", describeNixFailure(result));
+  const causes = new Map<string, string[]>();
+  for (const { text, derivation } of buildErrorsIn(result.stderr)) {
+    const query = ["--query", "--referrers-closure", derivation];
+    const { stdout } = await runNix("nix-store", query, context);
+    for (const path of stdout.split("\n")) causes.set(path, [...(causes.get(path) ?? []), text]);
+  }
+  return new Map(
+    missing.map((path) => {
+      const message = causes.get(path)?.slice(0, MAX_CAUSES).join(" | ");
+      return [path, new PullError("BUILD_FAILED", message ?? describeNixFailure(result))];
+    }),
+  );
+}
+
+/** A host may lack many packages for one reason. */
+const MAX_CAUSES = 3;
+
+async function isBuilt(path: string, context: BuildContext): Promise<boolean> {
+  const outputs = path.endsWith(".drv")
+    ? (await runNix("nix-store", ["--query", "--outputs", path], context)).stdout.trim().split("\n")
+    : [path];
+  const { exitCode } = await runNix("nix-store", ["--check-validity", ...outputs], context);
+  return exitCode === 0;
+}
+
+/** The derivations whose own builders failed, by what Nix says of them. */
+function buildErrorsIn(stderr: string): { text: string; derivation: string }[] {
+  const lines = stderr.split("\n");
+  return lines.flatMap((line, at) => {
+    const derivation = /^error: (?!.*dependenc)[^']*'([^']+\.drv)'(?!,)/.exec(line)?.[1];
+    if (derivation === undefined || line.startsWith("error: build of ")) return [];
+    return [{ text: errorTextIn(lines.slice(at).join("\n")) ?? line, derivation }];
+  });
 }
 
 /** Evaluates and builds one system, and lets `link` point at it. */
@@ -145,95 +239,66 @@ export async function readPathInfos(
   return parsePathInfos(stdout);
 }
 
-/** Evaluates to `{ NAME = { system = "….drv"; activation = …; … }; }` as JSON. */
-const HOSTS_EXPRESSION = `
-file:
-let
-  value = import file;
-  hosts = if builtins.isFunction value then value { } else value;
-  isSystem = host: host.type or null == "derivation";
-in
-builtins.mapAttrs (
-  name: host:
-  if isSystem host then
-    { system = host.drvPath; }
-  else
-    # Pass unknown attributes on: the parser refuses them by name.
-    host // { system = host.system.drvPath; }
-) hosts
-`;
-
-/**
- * Reads a hosts file, JSON or Nix. A Nix file is an attribute set (or a function of
- * `{}` to one) of hostnames to systems, or to `{ system, activation, … }`. Throws
- * BUILD_FAILED, CONFIG_INVALID.
- */
-export async function readHostsFile(file: string, context: BuildContext): Promise<HostSpec[]> {
-  if (!file.endsWith(".nix")) {
-    const text = await readFile(file, "utf8").catch((cause: unknown) => {
-      if (!isNotFound(cause)) throw cause;
-      throw new PullError("CONFIG_NOT_FOUND", `expected a hosts file at ${file}`, { cause });
-    });
-    let json: unknown;
-    try {
-      json = JSON.parse(text);
-    } catch (cause) {
-      throw new PullError("CONFIG_INVALID", `${file}: expected JSON`, { cause });
-    }
-    return parseHostsFile(json, file).map((spec) => besideFile(spec, dirname(resolve(file))));
-  }
-  const { stdout } = await nix(
-    "nix-instantiate",
-    [
-      "--eval",
-      "--strict",
-      "--json",
-      // Writes the derivations, so that they can be realised afterwards.
-      "--read-write-mode",
-      "--expr",
-      `(${HOSTS_EXPRESSION}) (/. + ${JSON.stringify(resolve(file))})`,
-    ],
-    context,
-  );
-  return parseHostsFile(JSON.parse(stdout), file);
-}
-
-/** Relative sources in a hosts file count from the file's directory. */
-function besideFile(spec: HostSpec, directory: string): HostSpec {
-  const { source } = spec;
-  if (source.kind === "file") {
-    return { ...spec, source: { ...source, file: resolve(directory, source.file) } };
-  }
-  if (source.kind === "flake" && source.installable.startsWith(".")) {
-    const [path = "", attribute = ""] = source.installable.split("#");
-    const installable = `${resolve(directory, path)}#${attribute}`;
-    return { ...spec, source: { ...source, installable } };
-  }
-  return spec;
-}
-
 /** Runs one of Nix's programs as the operator would. Throws `code`, TOOL_MISSING, INTERRUPTED. */
 export async function nix(
   command: string,
   args: readonly string[],
-  { signal, onLine }: BuildContext,
+  context: BuildContext,
   code: "BUILD_FAILED" | "PUBLISH_FAILED" = "BUILD_FAILED",
 ): Promise<ProcessResult> {
-  const result = await runProcess(command, args, {
+  const result = await runNix(command, args, context);
+  if (result.exitCode !== 0) throw new PullError(code, describeNixFailure(result));
+  return result;
+}
+
+/** The same, whatever its exit code. Throws TOOL_MISSING, INTERRUPTED. */
+function runNix(
+  command: string,
+  args: readonly string[],
+  { signal, onLine, environment }: BuildContext,
+): Promise<ProcessResult> {
+  return runProcess(command, args, {
     // The operator's own tool with the operator's own settings: NIX_PATH, NIX_CONFIG, …
-    env: process.env as Record<string, string>,
+    env: { ...(process.env as Record<string, string>), ...environment },
     timeoutMs: BUILD_TIMEOUT_MS,
     maxOutput: 256 * 1024 * 1024,
     signal,
     onErrorLine: onLine,
   });
-  if (result.exitCode !== 0) throw new PullError(code, describeNixFailure(result));
-  return result;
 }
 
-/** Nix prints the error first, and then a long trace: put the error first. */
+/** An error may quote a whole configuration. */
+const MAX_ERROR_LINES = 8;
+
+/**
+ * What Nix says is wrong. Nix 2.8 prints "error: TEXT" at the start of a line. Later ones print
+ * "error:" alone, then how they came there, and at the end the text, indented.
+ */
+export function errorTextIn(stderr: string): string | null {
+  const lines = stderr.split("\n");
+  const inner = lines.findLastIndex((line) => /^\s+error: \S/.test(line));
+  const at = inner >= 0 ? inner : lines.findIndex((line) => /^error: \S/.test(line));
+  if (at < 0) return null;
+  const indent = indentOf(lines[at] ?? "");
+  const more = lines.slice(at + 1);
+  const end = more.findIndex(
+    (line) =>
+      line.trim() === "" ||
+      line.startsWith("error:") ||
+      /^\s*(?:…|at |\(use |For full logs)/.test(line) ||
+      indentOf(line) < Math.max(indent, 1),
+  );
+  const text = [lines[at] ?? "", ...(end < 0 ? more : more.slice(0, end))];
+  const shown = text.slice(0, MAX_ERROR_LINES).map((line) => line.trim());
+  return [...shown, ...(text.length > shown.length ? ["…"] : [])].join(" | ");
+}
+
+function indentOf(line: string): number {
+  return line.length - line.trimStart().length;
+}
+
 function describeNixFailure(result: ProcessResult): string {
   const described = describeFailure(result);
-  const error = result.stderr.split("\n").find((line) => line.startsWith("error:"));
-  return error === undefined || described.includes(error) ? described : `${error} | ${described}`;
+  const error = errorTextIn(result.stderr);
+  return error === null || described.includes(error) ? described : `${error} (${described})`;
 }

@@ -5,6 +5,7 @@ import type { BarrierRequest } from "../channel/barriers.ts";
 import type { NextReleaseOptions } from "../channel/open-channel.ts";
 import type { PositionRequest } from "../channel/position.ts";
 import type { RolloutRequest } from "../channel/rollout-request.ts";
+import type { HostFailure } from "./host-failure.ts";
 import type { HostSpec } from "./host-spec.ts";
 import type { AllowedSecret } from "./secret-guard.ts";
 
@@ -24,6 +25,10 @@ export interface PublishOptions extends NextReleaseOptions, PositionRequest {
   readonly deltas: number;
   /** One self-contained archive for each system, whatever other archives have. */
   readonly whole: boolean;
+  /** Hosts that could not be evaluated, which keep their entry of the current release. */
+  readonly failed: readonly HostFailure[];
+  /** Publish the others if a host cannot be evaluated or built. */
+  readonly keepGoing: boolean;
   /** Hosts that are not named keep their entry of the current release. */
   readonly keepHosts: boolean;
   /** When each host's turn comes. A refresh keeps the current rollout. */
@@ -47,6 +52,7 @@ export type PublishProgress =
       readonly at: number;
       readonly of: number;
     }
+  | { readonly phase: "evaluate"; readonly done: number; readonly of: number }
   | { readonly phase: "nix"; readonly line: string }
   | { readonly phase: "compress"; readonly done: number; readonly of: number }
   | { readonly phase: "delta"; readonly done: number; readonly of: number }

@@ -1,6 +1,6 @@
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import type { Manifest, SignedManifest } from "../../core/formats/manifest.ts";
+import { entryOf, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
 import { hasZstd } from "../../effects/nix/delta-maker.ts";
 import { withBarrier } from "../channel/barriers.ts";
 import { composeManifest, nextFrame } from "../channel/compose-manifest.ts";
@@ -14,7 +14,8 @@ import type { PublishedHost, PublishedRelease } from "../channel/published-relea
 import { checkWaves, rolloutFor } from "../channel/rollout-request.ts";
 import { droppedHosts, signAndPlace } from "../channel/sign-and-place.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
-import { hostEntries } from "./host-entries.ts";
+import { buildFailed, type HostFailure } from "./host-failure.ts";
+import { hostEntries, keptOf } from "./host-entries.ts";
 import { packIndexPatches } from "./index-patches.ts";
 import { NarLibrary } from "./nar-library.ts";
 import { buildContext, buildSystems } from "./nix-builder.ts";
@@ -23,23 +24,30 @@ import type { PublishOptions } from "./publish-options.ts";
 import { countSignedPaths } from "./reusable-archive.ts";
 import { checkSystems } from "./system-checks.ts";
 
+/** A release that was published, and the hosts that it could not bring anything new. */
+export interface PublishResult {
+  readonly release: PublishedRelease;
+  readonly failed: readonly HostFailure[];
+}
+
 /**
  * Builds, packs, signs and places a release. Hosts see the release before until the manifest is
  * renamed into place, at the very end. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
  * HOSTNAME_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
  */
-export async function publish(options: PublishOptions): Promise<PublishedRelease> {
-  checkRequest(options);
-  return withOpenChannel(options, async (open) => {
+export async function publish(request: PublishOptions): Promise<PublishResult> {
+  checkRequest(request);
+  return withOpenChannel(request, async (open) => {
     const { writer } = open;
-    const inForce = await releaseToFollow(open, options);
+    const inForce = await releaseToFollow(open, request);
     const current = inForce?.manifest ?? null;
-    const { newEpoch, sequence } = options;
+    const { newEpoch, sequence } = request;
     const reserved = await reservedPlaces(open, inForce);
-    const frame = nextFrame(options, inForce, { newEpoch, sequence, reserved });
-    checkWaves(options.rollout.waves, expectedHosts(options, current));
+    const frame = nextFrame(request, inForce, { newEpoch, sequence, reserved });
+    checkWaves(request.rollout.waves, expectedHosts(request, current));
 
-    const toplevels = await buildAll(options, join(writer.work, "roots"));
+    const { toplevels, options } = await buildAll(request, join(writer.work, "roots"));
+    warnOfFailures(options, current);
     await checkSystems(toplevels, options);
     const library = await NarLibrary.open(open, current);
     const systems = await packSystems({ writer, options, library, toplevels });
@@ -63,13 +71,17 @@ export async function publish(options: PublishOptions): Promise<PublishedRelease
       ...withBarrier(options.barrier, entries, current, retained),
     };
     const manifest = composeManifest(frame, contents, options);
-    return signAndPlace(open, { manifest, current: inForce, packed }, options);
+    const release = await signAndPlace(open, { manifest, current: inForce, packed }, options);
+    return { release, failed: options.failed };
   });
 }
 
 /** Throws USAGE for options that contradict each other. */
 function checkRequest(options: PublishOptions): void {
-  const { hosts, refresh, storeKeys, allowWithoutAgent } = options;
+  const { hosts, failed, keepGoing, refresh, storeKeys, allowWithoutAgent } = options;
+  if (failed.length > 0 && (!keepGoing || hosts.length === 0)) {
+    throw buildFailed(failed, hosts.length + failed.length);
+  }
   if (refresh && hosts.length > 0) {
     throw new PullError("USAGE", "expected no hosts with --refresh: it changes no system");
   }
@@ -77,7 +89,7 @@ function checkRequest(options: PublishOptions): void {
   if (!refresh && storeKeys.length === 0) {
     throw new PullError("USAGE", "expected --store-key or --key: store paths have to be signed");
   }
-  const seen = new Set<string>();
+  const seen = new Set(failed.map(({ hostname }) => hostname));
   for (const { hostname } of hosts) {
     if (seen.has(hostname)) throw new PullError("USAGE", `host ${hostname} is named twice`);
     seen.add(hostname);
@@ -114,21 +126,48 @@ async function releaseToFollow(
 
 /** The hosts that the new release will name, as far as waves want to know them. */
 function expectedHosts(
-  { hosts, keepHosts, refresh }: PublishOptions,
+  { hosts, failed, keepHosts, refresh }: PublishOptions,
   current: Manifest | null,
 ): Parameters<typeof checkWaves>[1] {
   return {
     ...((keepHosts || refresh) && current?.hosts),
+    ...keptOf(failed, current),
     ...Object.fromEntries(hosts.map((spec) => [spec.hostname, spec])),
   };
 }
 
-/** Builds every host's system; gives toplevels by hostname. */
-function buildAll(options: PublishOptions, roots: string): Promise<Map<string, string>> {
-  const of = options.hosts.length;
-  return buildSystems(options.hosts, roots, buildContext(options), (hostnames, at) => {
-    options.onProgress({ phase: "build", hostnames, at, of });
+/**
+ * Builds every host's system; gives toplevels by hostname, and the options with the hosts that
+ * have one. Throws BUILD_FAILED if a host fails, unless the others are to be published, and there
+ * is one.
+ */
+async function buildAll(
+  request: PublishOptions,
+  roots: string,
+): Promise<{ toplevels: ReadonlyMap<string, string>; options: PublishOptions }> {
+  const of = request.hosts.length;
+  const built = await buildSystems(request.hosts, roots, buildContext(request), (hostnames, at) => {
+    request.onProgress({ phase: "build", hostnames, at, of });
   });
+  const { toplevels } = built;
+  const failed = [...request.failed, ...built.failed];
+  if (failed.length > 0 && (!request.keepGoing || toplevels.size === 0)) {
+    throw buildFailed(failed, of + request.failed.length);
+  }
+  const hosts = request.hosts.filter(({ hostname }) => toplevels.has(hostname));
+  return { toplevels, options: { ...request, hosts, failed } };
+}
+
+/** Says of every host that failed why, and which system the release has for it. */
+function warnOfFailures({ failed, onProgress }: PublishOptions, current: Manifest | null): void {
+  for (const { hostname, error } of failed) {
+    const kept = current && entryOf(current, hostname);
+    const what = kept
+      ? `keeps its system of release ${current.sequence}, ${kept.toplevel}`
+      : "is not in the release";
+    const message = `${hostname} ${what}: ${error.code}: ${error.message}`;
+    onProgress({ phase: "warning", message });
+  }
 }
 
 /** A host that is behind by so many releases still reads no whole index, deltas or not. */

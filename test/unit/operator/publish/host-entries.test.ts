@@ -11,7 +11,13 @@ const CURRENT: Manifest = sampleManifest({
     web2: sampleHost({ activation: { mode: "switch" }, turn: { held: "under test" } }),
   },
 });
-const NOTHING = { hosts: [], mode: "switch", refresh: false, keepHosts: false } as const;
+const NOTHING = {
+  hosts: [],
+  failed: [],
+  mode: "switch",
+  refresh: false,
+  keepHosts: false,
+} as const;
 
 describe("the entries of a new release", () => {
   test("that are kept have the activation that they had", () => {
