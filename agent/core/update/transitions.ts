@@ -1,5 +1,5 @@
 import type { Release } from "../formats/manifest.ts";
-import { setsProfile } from "./activation.ts";
+import { changesRunningSystem, setsProfile } from "./activation.ts";
 import type { EventOf, EventType } from "./events.ts";
 import {
   backAt,
@@ -144,14 +144,17 @@ export const TRANSITIONS: Transitions = {
   Armed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   RollingBack: {
-    RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => ({
-      ...backAt(withoutWayBack(withSnippets(record, activated)), state.baseline.profile),
-      state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
-      pendingReboot:
-        bootId === undefined
-          ? record.pendingReboot
-          : pendingRebootOf(state, { bootId, wayBack: true }),
-    }),
+    RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => {
+      const back = withBootDefaultBack(withoutWayBack(withSnippets(record, activated)), state);
+      return {
+        ...backAt(back, state.baseline.profile),
+        state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
+        pendingReboot:
+          bootId === undefined
+            ? back.pendingReboot
+            : pendingRebootOf(state, { bootId, wayBack: true }),
+      };
+    },
     RollbackFailed: (state, _, record) =>
       to(record, { ...state, rollbackAttempts: state.rollbackAttempts + 1 }),
     AgentRestarted: countRestart,
@@ -385,6 +388,21 @@ function rollingBack(
   };
 }
 
+/**
+ * The record once a way back has set the boot default. It called off a boot into any other
+ * release, which nothing has proven; a boot that leads back is still owed.
+ */
+function withBootDefaultBack(
+  record: AgentRecord,
+  { release, baseline }: Pick<Prepared, "release" | "baseline">,
+): AgentRecord {
+  const { committed, pendingReboot } = record;
+  if (!setsProfile(release.mode) || pendingReboot === null || pendingReboot.wayBack) return record;
+  if (pendingReboot.release.toplevel === baseline.profile) return record;
+  const isGone = committed !== null && isSameActivated(committed, pendingReboot.release);
+  return { ...record, committed: isGone ? null : committed, pendingReboot: null };
+}
+
 /** Whether a boot of the system was a trial, and the recorded system is the boot default. */
 function isTrial(state: Prepared & { trial?: boolean | undefined }): boolean {
   return state.trial === true;
@@ -404,11 +422,19 @@ function commit(record: AgentRecord, state: PreparedState, at: string): AgentRec
       to(withoutWayBack(record), { name: "Committed", ...prepared(state) }),
       committedOf(release, at, baseline.profile),
     ),
-    // A mode that leaves the boot default alone leaves a reboot that waits for it, too.
-    pendingReboot: setsProfile(release.mode) ? null : record.pendingReboot,
+    pendingReboot: isEnded(record.pendingReboot, release.mode) ? null : record.pendingReboot,
     // It failed here before and did not fail now: a person insisted, so it is denied no longer.
     denied: record.denied.filter((denial) => !speaksAgainst(denial, release)),
   };
+}
+
+/**
+ * Whether a pending boot is of no use once a release is proven. A mode that leaves the boot default
+ * alone leaves a boot that waits for it, too. A boot that was to leave a failed system ends with
+ * whatever runs and is proven.
+ */
+function isEnded(pending: PendingReboot | null, mode: Release["mode"]): boolean {
+  return setsProfile(mode) || (pending?.wayBack === true && changesRunningSystem(mode));
 }
 
 function committedOf(release: Release, at: string, previous: string | null): Committed {

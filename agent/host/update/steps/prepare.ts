@@ -97,6 +97,8 @@ async function observeBaseline(
     }) !== undefined;
   const isLeft = record.pendingReboot?.wayBack === true && host.running === unproven;
   const running = (isFailed || isLeft) && profile !== null ? profile : runs;
+  // Nor does what fails in it excuse the next one: what counts is what failed before it.
+  if (isLeft && before !== undefined) return { ...before, profile, generation, running };
   const troubles = await services.unitTroubles();
   const active = await services.activeUnits();
   return {

@@ -1,3 +1,4 @@
+import { toPullError } from "../../../core/errors.ts";
 import type { ActivationMode } from "../../../core/formats/manifest.ts";
 import {
   changesRunningSystem,
@@ -68,10 +69,7 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
       return { event: { type: "RollbackFailed", message: failure }, details: way.details };
     }
   }
-  if (!way.needsBoot) {
-    const missing = await restoreUnits(baseline, tools);
-    if (missing.length > 0) way.warnings.push(`not active as before: ${missing.join(", ")}`);
-  }
+  if (!way.needsBoot) way.warnings.push(...(await restoredUnits(baseline, tools)));
   for (const warning of way.warnings) tools.log.warn(`way back: ${warning}`);
   return {
     event: {
@@ -83,6 +81,18 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     details: way.details,
   };
 };
+
+/** What is not as it was with units. The system is back, whether or not that can be seen. */
+async function restoredUnits(baseline: Baseline, tools: UnitTools): Promise<string[]> {
+  try {
+    const missing = await restoreUnits(baseline, tools);
+    return missing.length > 0 ? [`not active as before: ${missing.join(", ")}`] : [];
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") throw error;
+    return [`units that were active before could not be restored: ${error.message}`];
+  }
+}
 
 /**
  * Points the profile at what it was. Somebody may have deleted old generations meanwhile; a root

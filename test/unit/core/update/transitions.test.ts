@@ -329,11 +329,32 @@ test("what happened may need a reboot other than was expected", () => {
   ]);
 });
 
-test("a way back without a reboot leaves the one that was waited for", () => {
-  const record = { ...EMPTY_RECORD, state: STATES.RollingBack, pendingReboot: PENDING };
-  const after = advance(record, EVENTS.RollbackSucceeded);
-  expect(after.pendingReboot).toBe(PENDING);
-  expect(after.state).toEqual(STATES.RolledBack);
+describe("a way back without a reboot", () => {
+  const { release } = PENDING;
+  const pendingAfter = (pendingReboot: PendingReboot, mode = release.mode): unknown => {
+    const { baseline } = STATES.RollingBack;
+    const state = { ...STATES.RollingBack, release: { ...release, mode } };
+    const after = advance(
+      { ...EMPTY_RECORD, state: { ...state, baseline }, pendingReboot },
+      EVENTS.RollbackSucceeded,
+    );
+    expect(after.state.name).toBe("RolledBack");
+    return after.pendingReboot;
+  };
+
+  test("calls off a boot into a release that is not the boot default any more", () => {
+    expect(pendingAfter(PENDING, "switch")).toBeNull();
+    expect(pendingAfter(PENDING, "boot")).toBeNull();
+    expect(pendingAfter(PENDING, "test")).toBe(PENDING);
+  });
+
+  test("leaves a boot of the system that is gone back to, and one that leads back", () => {
+    const { profile } = STATES.RollingBack.baseline;
+    const same = { ...PENDING, release: { ...release, toplevel: profile ?? "" } };
+    expect(pendingAfter(same, "switch")).toBe(same);
+    const wayBack = { ...PENDING, wayBack: true };
+    expect(pendingAfter(wayBack, "switch")).toBe(wayBack);
+  });
 });
 
 test("an end of a way back is Idle if the system is denied, else a failure that may be final", () => {
