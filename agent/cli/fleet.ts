@@ -14,13 +14,9 @@ import {
 import { openEnum } from "../core/formats/compatibility.ts";
 import { fleetMetrics } from "../core/metrics/fleet-metrics.ts";
 import type { TrustPolicy } from "../core/formats/envelope.ts";
-import {
-  channelSchema,
-  hostnameSchema,
-  readManifest,
-  type SignedManifest,
-} from "../core/formats/manifest.ts";
-import { readChannel } from "../core/release/read-channel.ts";
+import { channelSchema, hostnameSchema, type SignedManifest } from "../core/formats/manifest.ts";
+import { readOffer, type OfferedRelease } from "../core/release/offered-release.ts";
+import { readOfferedChannel } from "../core/release/read-channel.ts";
 import { parseNetworkSettings, trustPolicyOf, type NetworkSettings } from "../core/settings.ts";
 import { parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { reportSchema } from "../core/formats/report.ts";
@@ -241,8 +237,16 @@ async function readManifests(
   const trust = { ...trustPolicyOf(settings), threshold };
   const manifests = new Map<string, SignedManifest>();
   for (const place of options.manifest) {
-    for (const signed of await manifestsAt(place, { trust, network, signal }, options)) {
-      manifests.set(signed.manifest.channel, signed);
+    for (const offered of await manifestsAt(place, { trust, network, signal }, options)) {
+      const { channel, sequence } = offered.signed.manifest;
+      if (offered.kind === "understood") manifests.set(channel, offered.signed);
+      else {
+        const features = offered.lacks.join(", ");
+        note(
+          `release ${sequence} of ${channel} requires ${features}, which this nixos-pull does not ` +
+            "understand: what its hosts should be is not known",
+        );
+      }
     }
   }
   return [...manifests.values()];
@@ -253,17 +257,16 @@ async function manifestsAt(
   place: string,
   { trust, network, signal }: { trust: TrustPolicy; network: NetworkSettings; signal: AbortSignal },
   { channel }: Options,
-): Promise<SignedManifest[]> {
+): Promise<OfferedRelease[]> {
   const isFile = await stat(place).then(
     (found) => found.isFile(),
     () => false,
   );
-  if (isFile) return [readManifest((await readSignedFile(fileNamed(place))).bytes, trust)];
+  if (isFile) return [readOffer((await readSignedFile(fileNamed(place))).bytes, trust)];
   const mirror = mirrorAt(mirrorPlace(place), network);
-  const read = await parallelMap(channel.length > 0 ? channel : ["stable"], (name) =>
-    readChannel(mirror, name, trust, signal),
+  return parallelMap(channel.length > 0 ? channel : ["stable"], (name) =>
+    readOfferedChannel(mirror, name, trust, signal),
   );
-  return read.map(({ signed }) => signed);
 }
 
 /**

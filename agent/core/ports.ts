@@ -63,6 +63,12 @@ export interface Mirror {
   ): Promise<ManifestRead>;
 
   /**
+   * Reads `channels/CHANNEL/releases/DIGEST.json`, an older release that is still supported, at
+   * most `limits.manifestBytes` of it. Throws as `readManifest`.
+   */
+  readRelease(channel: string, digest: string, signal?: AbortSignal): Promise<Uint8Array>;
+
+  /**
    * Streams `archives/SHA256.tar` from byte `from` up to and not including `to`.
    * A server that knows no ranges is read from its start and the rest skipped. The
    * stream may end early or late; its reader checks. Throws the MIRROR_ errors.

@@ -49,6 +49,10 @@ export interface AgentTools {
   readonly machineId: () => Promise<string | null>;
   /** The name of this host at this moment: that of the settings, or the system's own. */
   readonly hostname: () => string;
+  /** The kind of this machine, as uname(2) names it. */
+  readonly machine: string;
+  /** What this agent understands of what a release may require. */
+  readonly features: readonly string[];
   /** The program and script that this process runs. */
   readonly ownProgram: readonly string[];
   /** Whether this process is the service, which systemd starts again when it ends. */

@@ -1,4 +1,6 @@
 import { existsSync, realpathSync } from "node:fs";
+import { machine } from "node:os";
+import { FEATURES } from "../core/formats/compatibility.ts";
 import type { ClosureFetch, FetchProgress, Log, Mirror } from "../core/ports.ts";
 import { PullError } from "../core/errors.ts";
 import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
@@ -133,6 +135,8 @@ export function composeTools(
     timers: systemTimers,
     hostname: () => (settings.isNamedBySystem ? systemHostname() : settings.hostname),
     machineId: () => readMachineId(settings.paths.machineId),
+    machine: machine(),
+    features: FEATURES,
     random: Math.random,
     log,
     ...stateToolsOf(settings, log),

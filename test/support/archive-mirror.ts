@@ -30,6 +30,10 @@ export class ArchiveMirror implements Mirror {
     this.#options = options;
   }
 
+  async readRelease(): Promise<never> {
+    throw new Error("older releases are for polls");
+  }
+
   async readManifest(): Promise<never> {
     throw new Error("a fetch reads no manifest");
   }

@@ -314,6 +314,7 @@ function toolsOf(host: ExploredHost): AgentTools {
     mirrors: tools.mirrors.map((mirror) => ({
       ...{ address: mirror.address, ranges: true },
       readArchive: () => mirror.readArchive("", { from: 0, to: 0 }),
+      readRelease: (channel, digest) => mirror.readRelease(channel, digest),
       async readManifest(channel, options) {
         if (host.choose(["up", "down"]) === "down") throw new PullError("MIRROR_STATUS", "503");
         const read = await mirror.readManifest(channel, options);

@@ -158,6 +158,9 @@ export class MemoryHost {
   spool: PendingReport | null = null;
   readonly reports: string[] = [];
   machineId: string | null = null;
+  machine = "x86_64";
+  /** What its agent understands of what releases require. */
+  features: string[] = [];
   /** What the host is called now. */
   name = "web1";
 
@@ -322,6 +325,12 @@ function toolsOf(host: MemoryHost): AgentTools {
       },
     },
     machineId: async () => host.machineId,
+    get machine() {
+      return host.machine;
+    },
+    get features() {
+      return host.features;
+    },
     ownProgram: ["/bin/node", `${system("1")}/bin/nixos-pull`],
     isService: true,
     cache: cacheOf(host),

@@ -14,6 +14,7 @@ export class MemoryMirror implements Mirror {
   /** Of each read, the validators that it came with. */
   readonly reads: (Validators | undefined)[] = [];
   readonly #timers: Timers;
+  readonly #releases = new Map<string, Buffer>();
   #manifest: Buffer | null = null;
   #version = 0;
 
@@ -26,6 +27,18 @@ export class MemoryMirror implements Mirror {
   put(manifest: string): void {
     this.#manifest = Buffer.from(manifest);
     this.#version += 1;
+  }
+
+  /** Places an older release that is still supported. */
+  putRelease(digest: string, envelope: string): void {
+    this.#releases.set(digest, Buffer.from(envelope));
+  }
+
+  async readRelease(_channel: string, digest: string): Promise<Uint8Array> {
+    if (this.down) throw new PullError(this.down, `${this.address}: ${this.down}`);
+    const found = this.#releases.get(digest);
+    if (!found) throw new PullError("MIRROR_NOT_FOUND", `${this.address}: no release ${digest}`);
+    return found;
   }
 
   async readManifest(

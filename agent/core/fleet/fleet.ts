@@ -10,6 +10,7 @@ import {
 import type { Position } from "../formats/manifest.ts";
 import type { Open } from "../formats/compatibility.ts";
 import type { Report } from "../formats/report.ts";
+import { describeOutdated, outdatedAgent } from "./outdated-agents.ts";
 
 /**
  * The fleet as its hosts describe it, beside what the channels' manifests say that it
@@ -244,7 +245,10 @@ function judge(
   if (report.waits && report.waits.length > 0) {
     return say("waiting", report.waits.map(({ message }) => message).join("; "));
   }
-  if (onTarget === false) return say("behind", stepOf(report));
+  const outdated = manifest && outdatedAgent(manifest, report);
+  if (onTarget === false) {
+    return say("behind", outdated ? describeOutdated(outdated) : stepOf(report));
+  }
   if (report.pendingReboot ?? report.release?.rebootNeeded) {
     return say("reboot", report.pendingReboot?.message ?? "a reboot is needed");
   }

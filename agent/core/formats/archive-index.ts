@@ -1,7 +1,7 @@
 import { gunzipSync, gzipSync } from "node:zlib";
 import { PullError } from "../errors.ts";
 import type { ArchiveReference, Release } from "./manifest.ts";
-import { parseIndex, type PathRules } from "./index-reader.ts";
+import { parseIndex, type IndexRules } from "./index-reader.ts";
 import type { ArchiveIndex, OtherArchive } from "./index-schema.ts";
 import { narFileName, narInfoFileName, renderNarInfo, type NarInfo } from "./narinfo.ts";
 import { expectSha256 } from "./sha256.ts";
@@ -148,7 +148,7 @@ export function readIndex(
   compressed: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
-  rules: PathRules = {},
+  rules: IndexRules = {},
 ): ArchiveContents {
   return checkIndex(openIndex(compressed, release.archive), release, trustedKeys, rules);
 }
@@ -170,7 +170,7 @@ export function readPatchedIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
-  rules: PathRules = {},
+  rules: IndexRules = {},
 ): ArchiveContents {
   expectSha256(json, release.archive.index.json ?? "none", "patched index");
   return checkIndex(json, release, trustedKeys, rules);
@@ -181,7 +181,7 @@ export function checkIndex(
   json: Uint8Array,
   release: Pick<Release, "archive" | "toplevel" | "closureSize">,
   trustedKeys: readonly PublicKey[] | null,
-  rules: PathRules = {},
+  rules: IndexRules = {},
 ): ArchiveContents {
   const { archive } = release;
   expectPlausible(json.length, archive.index.size);

@@ -22,6 +22,37 @@ import * as z from "zod";
  *    stays at its address for old agents.
  */
 
+/**
+ * What later versions may name in `requires` and this one understands. 0.1.0 is the first version,
+ * so that every key of it belongs to the base, which needs no name. A feature that is added here
+ * has its keys or values in the map of `requirements.ts`, which compiles with a decision only.
+ */
+export const FEATURES = [] as const satisfies readonly string[];
+export type Feature = (typeof FEATURES)[number];
+
+/** Features that one manifest may name. */
+export const MAX_FEATURES = 64;
+
+/** Names of features: the form that every agent reads. */
+export const featuresSchema = z
+  .array(
+    z
+      .string()
+      .regex(
+        /^[a-z0-9][a-z0-9-]{0,63}$/,
+        "expected a feature's name of lower-case letters, digits and dashes",
+      ),
+  )
+  .max(MAX_FEATURES);
+
+/** Which of the features that are required are not among those that are known. */
+export function lackedOf(
+  required: readonly string[] | undefined,
+  known: readonly string[],
+): readonly string[] {
+  return (required ?? []).filter((feature) => !known.includes(feature));
+}
+
 /** What a reader does with keys that it does not know. */
 export type UnknownKeys = "ignored" | "kept";
 

@@ -14,13 +14,19 @@ import {
   type IndexedPath,
   type OtherArchive,
 } from "./index-schema.ts";
+import { withUnknownKeys } from "./compatibility.ts";
 import { JsonReader } from "./json-reader.ts";
 import { hasTrustedSignature } from "./narinfo.ts";
 import type { PublicKey } from "./signing-key.ts";
 import { STORE_DIRECTORY } from "./store-path.ts";
 
-/** What a path needs beside its facts. */
-export interface PathRules {
+/** How an index is read. */
+export interface IndexRules {
+  /**
+   * What is done about keys that are not known: `ignored` on hosts, since the release would name
+   * what they must understand in `requires`; `refused`, if absent.
+   */
+  readonly unknownKeys?: "ignored" | "refused" | undefined;
   /** `unsigned`: a path with a content address needs no signature. `signed`, if absent. */
   readonly contentAddressed?: "signed" | "unsigned" | undefined;
 }
@@ -31,6 +37,9 @@ export interface ParsedIndex {
   /** PATH_SIGNATURE for the first path without a trusted signature; null if there is none. */
   readonly untrusted: PullError | null;
 }
+
+const openPathSchema = withUnknownKeys(indexedPathSchema, "ignored");
+const openArchiveSchema = withUnknownKeys(otherArchiveSchema, "ignored");
 
 /** One path that refers to all others has less than this. */
 const MAX_PATH_BYTES = 2 * 1024 * 1024;
@@ -52,7 +61,7 @@ const MAX_UNTRUSTED = 1_000;
 export function parseIndex(
   json: Uint8Array,
   trustedKeys: readonly PublicKey[] | null,
-  rules: PathRules,
+  rules: IndexRules,
 ): ParsedIndex {
   const reader = new JsonReader(json, (part, expected, at) => {
     const name = part === "" ? "top level" : part;
@@ -65,7 +74,9 @@ export function parseIndex(
   const paths = new PathList(trustedKeys, rules);
   const small = (part: string): unknown => reader.value(part, MAX_SMALL_BYTES);
   const { shape } = archiveIndexSchema;
-  reader.object("", {
+  const isOpen = rules.unknownKeys === "ignored";
+  const archiveSchema = isOpen ? openArchiveSchema : otherArchiveSchema;
+  const fields = {
     formatVersion: () => {
       const found = small("formatVersion");
       expectKnownVersion(found);
@@ -78,7 +89,7 @@ export function parseIndex(
       const found: OtherArchive[] = [];
       reader.list("archives", MAX_ARCHIVES, (position) => {
         const part = `archives[${position}]`;
-        found.push(parsed(otherArchiveSchema, small(part), part));
+        found.push(parsed(archiveSchema, small(part), part));
       });
       archives = found;
     },
@@ -87,7 +98,8 @@ export function parseIndex(
         paths.add(reader.value(`paths[${position}]`, MAX_PATH_BYTES));
       });
     },
-  });
+  };
+  reader.object("", fields, { others: isOpen ? "skipped" : "refused" });
   reader.end();
   const index = {
     formatVersion: parsed(shape.formatVersion, formatVersion, "formatVersion"),
@@ -105,10 +117,10 @@ class PathList {
   untrusted: PullError | null = null;
   readonly #hashes = new Set<string>();
   readonly #trustedKeys: readonly PublicKey[] | null;
-  readonly #rules: PathRules;
+  readonly #rules: IndexRules;
   #untrustedCount = 0;
 
-  constructor(trustedKeys: readonly PublicKey[] | null, rules: PathRules) {
+  constructor(trustedKeys: readonly PublicKey[] | null, rules: IndexRules) {
     this.#trustedKeys = trustedKeys;
     this.#rules = rules;
   }
@@ -116,7 +128,8 @@ class PathList {
   add(value: unknown): void {
     const part = `paths[${this.paths.length}]`;
     expectShortLists(value, part);
-    const path = parsed(indexedPathSchema, value, part);
+    const isOpen = this.#rules.unknownKeys === "ignored";
+    const path = parsed(isOpen ? openPathSchema : indexedPathSchema, value, part);
     this.#expectInPlace(path);
     this.paths.push(path);
     const untrusted = this.#trustedKeys && this.#signatureProblem(path, this.#trustedKeys);

@@ -19,6 +19,9 @@ const MAX_KEY_LENGTH = 200;
 /** Longest name of a member that may have any name, such as a host's, characters. */
 const MAX_MEMBER_LENGTH = 253;
 
+/** Keys of one object that a reader may pass over. */
+const MAX_OTHER_KEYS = 100;
+
 /** All methods throw what `complain` makes. */
 export class JsonReader {
   readonly #bytes: Buffer;
@@ -35,9 +38,26 @@ export class JsonReader {
     return this.#peek() === OPEN_OBJECT;
   }
 
-  /** An object with some of these keys, each at most once; `fields` read their values. */
-  object(part: string, fields: Readonly<Record<string, () => unknown>>): void {
+  /**
+   * An object with some of these keys, each at most once; `fields` read their values. With
+   * `others: "skipped"`, it may have a few other keys, each once, whose values are passed over.
+   */
+  object(
+    part: string,
+    fields: Readonly<Record<string, () => unknown>>,
+    { others = "refused" }: { readonly others?: "skipped" | "refused" } = {},
+  ): void {
     const left = new Map(Object.entries(fields));
+    const skipped = new Set<string>();
+    const skip = (key: string) => (): void => {
+      skipped.add(key);
+      this.skip(part);
+    };
+    const isOther = (key: string): boolean =>
+      others === "skipped" &&
+      !Object.hasOwn(fields, key) &&
+      !skipped.has(key) &&
+      skipped.size < MAX_OTHER_KEYS;
     const keys = Object.keys(fields).join(", ");
     if (!this.#takes(OPEN_OBJECT)) throw this.unexpected(part, "an object");
     if (this.#takes(CLOSE_OBJECT)) return;
@@ -45,7 +65,7 @@ export class JsonReader {
       this.#peek();
       const at = this.#at;
       const key = this.text(part, MAX_KEY_LENGTH);
-      const read = left.get(key);
+      const read = left.get(key) ?? (isOther(key) ? skip(key) : undefined);
       if (!read) throw this.unexpected(part, `only the keys ${keys}, each once,`, at);
       left.delete(key);
       if (!this.#takes(COLON)) throw this.unexpected(part, "a colon");

@@ -6,14 +6,17 @@ import { JsonReader } from "./json-reader.ts";
 import {
   MAX_HISTORY,
   MAX_HOSTS,
+  MAX_SUPPORTED,
   MAX_WAVES,
   channelSchema,
   expectKnownFormat,
+  expectUnderstood,
   hostSchema,
   hostnameSchema,
   manifestSchema,
   namedReleaseSchema,
   parseManifest,
+  supportedReleaseSchema,
   waveSchema,
   type HostEntry,
   type Manifest,
@@ -37,7 +40,10 @@ const MAX_PART_BYTES = 128 * 1024;
 /** What tells which release a manifest is, and what it comes after. */
 export type ManifestPlace = Pick<Manifest, "channel" | "epoch" | "sequence" | "history">;
 
-/** Parses a payload that is not verified. Throws MANIFEST_INVALID, FORMAT_UNSUPPORTED. */
+/**
+ * Parses a payload that is not verified. Throws MANIFEST_INVALID, FORMAT_UNSUPPORTED,
+ * AGENT_TOO_OLD.
+ */
 export function parseUnverified(payload: Uint8Array): Manifest {
   if (payload.length <= CHEAP_BYTES) return parseManifest(payload);
   const { values, reader, fields } = startOf(payload);
@@ -55,6 +61,7 @@ export function parseUnverified(payload: Uint8Array): Manifest {
     },
   });
   reader.end();
+  expectUnderstood(values["requires"]);
   return { ...checked(manifestSchema, values, ""), hosts };
 }
 
@@ -67,12 +74,9 @@ export function placeUnverified(payload: Uint8Array): ManifestPlace {
   const passOver = (part: string) => () => {
     reader.skip(part);
   };
-  reader.object("", {
-    ...fields,
-    defaults: passOver("defaults"),
-    rollout: passOver("rollout"),
-    hosts: passOver("hosts"),
-  });
+  const rest = { defaults: passOver("defaults"), rollout: passOver("rollout") };
+  // Only the frame counts here, whatever a later version has added.
+  reader.object("", { ...fields, ...rest, hosts: passOver("hosts") }, { others: "skipped" });
   reader.end();
   checked(channelSchema, values["channel"], "channel");
   // Only the rest is taken from it.
@@ -94,9 +98,12 @@ function startOf(payload: Uint8Array): {
     if (part === "formatVersion") expectKnownFormat(values[part]);
   };
   const parts = ["formatVersion", "channel", "epoch", "sequence", "createdAt", "expiresAt"];
-  const fields = Object.fromEntries([...parts, "barrier"].map((part) => [part, small(part)]));
+  const all = [...parts, "requires", "barrier"];
+  const fields = Object.fromEntries(all.map((part) => [part, small(part)]));
   const history = (): unknown => (values["history"] = readHistory(reader));
-  return { values, reader, fields: { ...fields, history } };
+  const supported = (): unknown =>
+    (values["supported"] = listOf(reader, "supported", MAX_SUPPORTED, supportedReleaseSchema));
+  return { values, reader, fields: { ...fields, history, supported } };
 }
 
 function readHistory(reader: JsonReader): Record<string, unknown> {

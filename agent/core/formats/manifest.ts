@@ -5,6 +5,8 @@ import { PullError } from "../errors.ts";
 import { MAX_CHECKS, healthCheckSchema } from "./health-check.ts";
 import { openEnum } from "./compatibility.ts";
 import { describeIssues } from "../text/schema-issues.ts";
+import { FEATURES, featuresSchema, lackedOf, withUnknownKeys } from "./compatibility.ts";
+import { platformSchema } from "./platform.ts";
 import { SHA256_HEX } from "./sha256.ts";
 import { storePathSchema } from "./store-path.ts";
 
@@ -36,7 +38,8 @@ export const sha256Schema = z.string().regex(SHA256_HEX, "expected a sha256 in l
 /** A byte count that JavaScript holds exactly. */
 const byteCountSchema = z.int().nonnegative();
 
-const timeSchema = z.iso.datetime({
+/** A time, as manifests have it. */
+export const timeSchema = z.iso.datetime({
   error: "expected a UTC time such as 2026-01-31T12:00:00.000Z",
 });
 
@@ -90,7 +93,7 @@ const archiveSchema = z.strictObject({
 });
 
 /** An operator's reason, for people who read the manifest later. */
-const reasonSchema = printableSchema.min(1).max(500);
+export const reasonSchema = printableSchema.min(1).max(500);
 
 /** Groups that one host may be in. */
 export const MAX_GROUPS = 32;
@@ -109,6 +112,8 @@ const system = {
   /** Sum of the closure's NAR sizes in bytes: what the store grows by on an empty host. */
   closureSize: byteCountSchema,
   archive: archiveSchema,
+  /** What its programs run on; absent if the publisher could not tell. */
+  platform: platformSchema.optional(),
 };
 
 /** The host's part of an earlier release that it has to switch to first: a barrier. */
@@ -252,6 +257,21 @@ const historySchema = z.strictObject({
   releases: z.array(namedReleaseSchema).max(MAX_HISTORY),
 });
 
+/** Older releases that one manifest may name for agents that lack a feature. */
+export const MAX_SUPPORTED = 16;
+
+/**
+ * An older release that hosts may follow whose agents lack a feature of this one, so that it brings
+ * them a newer agent. It lies on the mirror under its digest.
+ */
+export const supportedReleaseSchema = namedReleaseSchema.extend({
+  /** What it requires itself; absent for nothing. */
+  requires: featuresSchema.optional(),
+  /** Until then hosts follow it, and the mirror keeps it. */
+  until: timeSchema,
+});
+export type SupportedRelease = z.infer<typeof supportedReleaseSchema>;
+
 const manifestKeys = z.strictObject({
   formatVersion: z.literal(MANIFEST_FORMAT_VERSION),
   channel: channelSchema,
@@ -261,6 +281,10 @@ const manifestKeys = z.strictObject({
   createdAt: timeSchema,
   expiresAt: timeSchema,
   history: historySchema,
+  /** Features that an agent must understand to follow this release; absent for none. */
+  requires: featuresSchema.optional(),
+  /** The way out for agents that lack one of them, the newest first; absent for none. */
+  supported: z.array(supportedReleaseSchema).max(MAX_SUPPORTED).optional(),
   /** Applies to every host that does not say otherwise. */
   defaults: z.strictObject({ activation: activationSchema }),
   barrier: barrierSchema.optional(),
@@ -273,13 +297,36 @@ const manifestKeys = z.strictObject({
     }),
 });
 
-export const manifestSchema = manifestKeys.refine(isInOrder, {
+const HISTORY_ORDER = {
   path: ["history"],
   error: "expected earlier releases in their order, none before `since`",
-});
+};
+
+/** The manifest as it is written and signed: a key that this version does not know is refused. */
+export const manifestSchema = manifestKeys.refine(isInOrder, HISTORY_ORDER);
+
+/**
+ * The manifest as hosts read it: whatever a later version has added is left out. Whether they may
+ * follow it says `requires`.
+ */
+export const hostManifestSchema = withUnknownKeys(manifestSchema, "ignored");
+
+/** The part of every manifest whose form never changes. */
+export const manifestFrameSchema = withUnknownKeys(
+  manifestKeys.pick({
+    ...{ formatVersion: true, channel: true, epoch: true, sequence: true, createdAt: true },
+    ...{ expiresAt: true, history: true, requires: true, supported: true },
+  }),
+  "ignored",
+).refine(isInOrder, HISTORY_ORDER);
+export type ManifestFrame = z.infer<typeof manifestFrameSchema>;
 
 /** Whether the history ascends, from `since` to before the release itself. */
-function isInOrder({ epoch, sequence, history }: z.infer<typeof manifestKeys>): boolean {
+function isInOrder({
+  epoch,
+  sequence,
+  history,
+}: Pick<z.infer<typeof manifestKeys>, "epoch" | "sequence" | "history">): boolean {
   const places = [
     ...history.releases.map((release) => [release.epoch ?? 0, release.sequence] as const),
     [epoch?.number ?? 0, sequence] as const,
@@ -317,12 +364,17 @@ export function describePosition({ epoch, sequence }: Position): string {
   return epoch === 0 ? String(sequence) : `${sequence} of epoch ${epoch}`;
 }
 
-/** A manifest whose signatures, type and form are right. Whether to accept it is decided later. */
-export interface SignedManifest {
-  readonly manifest: Manifest;
+/** A release whose signatures and frame are right. What it asks of hosts may be of a later version. */
+export interface SignedFrame {
+  readonly manifest: ManifestFrame;
   /** sha256 of the signed payload, hex. */
   readonly digest: string;
   readonly signedBy: readonly string[];
+}
+
+/** A manifest whose signatures, type and form are right. Whether to accept it is decided later. */
+export interface SignedManifest extends SignedFrame {
+  readonly manifest: Manifest;
 }
 
 /** One host's part of a release: all that the agent needs to switch to it. */
@@ -344,7 +396,10 @@ export const releaseSchema = z.strictObject({
 });
 export type Release = z.infer<typeof releaseSchema>;
 
-/** Verifies and parses an envelope. Throws the trust errors; nothing unverified is parsed. */
+/**
+ * Verifies and parses an envelope as operators' tools do, which refuse keys that they do not know.
+ * Throws the trust errors; nothing unverified is parsed.
+ */
 export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManifest {
   const { payload, digest, signedBy } = openEnvelope(bytes, trust);
   return { manifest: parseManifest(payload), digest, signedBy };
@@ -353,9 +408,34 @@ export function readManifest(bytes: Uint8Array, trust: TrustPolicy): SignedManif
 /**
  * Parses a payload whose signatures were verified, or that was just made. It may take many times
  * the memory of its bytes: what nobody verified is for `parseUnverified`. Throws
- * MANIFEST_INVALID, FORMAT_UNSUPPORTED.
+ * MANIFEST_INVALID, FORMAT_UNSUPPORTED, AGENT_TOO_OLD.
  */
 export function parseManifest(payload: Uint8Array): Manifest {
+  const json = manifestJson(payload);
+  expectUnderstood((json as { requires?: unknown } | null)?.requires);
+  return parsedAs(manifestSchema, json);
+}
+
+/**
+ * Throws AGENT_TOO_OLD if a release requires what this version does not understand: nobody could
+ * tell what it says. Operators' tools refuse such a release, hosts go the way out.
+ */
+export function expectUnderstood(requires: unknown): void {
+  const features = featuresSchema.safeParse(requires);
+  const lacks = features.success ? lackedOf(features.data, FEATURES) : [];
+  if (lacks.length === 0) return;
+  throw new PullError(
+    "AGENT_TOO_OLD",
+    `the release requires ${lacks.slice(0, 5).join(", ")}${lacks.length > 5 ? ", …" : ""}, ` +
+      "which this nixos-pull does not understand; use a newer one",
+  );
+}
+
+/**
+ * What a verified payload says, as JSON of the format that this version knows. Throws
+ * MANIFEST_INVALID, FORMAT_UNSUPPORTED.
+ */
+export function manifestJson(payload: Uint8Array): unknown {
   let json: unknown;
   try {
     json = JSON.parse(Buffer.from(payload).toString("utf8"));
@@ -368,11 +448,14 @@ export function parseManifest(payload: Uint8Array): Manifest {
     throw new PullError("MANIFEST_INVALID", 'hosts: expected a hostname, found "__proto__"');
   }
   expectKnownFormat((json as { formatVersion?: unknown } | null)?.formatVersion);
-  const parsed = manifestSchema.safeParse(json);
-  if (!parsed.success) {
-    throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
-  }
-  return parsed.data;
+  return json;
+}
+
+/** The JSON of a manifest, or of a part of one, in its form. Throws MANIFEST_INVALID. */
+export function parsedAs<T>(schema: z.ZodType<T>, json: unknown): T {
+  const parsed = schema.safeParse(json);
+  if (parsed.success) return parsed.data;
+  throw new PullError("MANIFEST_INVALID", describeIssues(parsed.error, json));
 }
 
 /** Throws FORMAT_UNSUPPORTED if a payload names a newer format version than this one. */
@@ -441,6 +524,20 @@ export function systemsIn({ hosts }: Manifest): { hostname: string; system: Rele
   );
 }
 
+/** HOST_NOT_IN_RELEASE, with the hosts that the release names as far as they are known. */
+export function notNamed(
+  { channel, sequence }: Pick<ManifestFrame, "channel" | "sequence">,
+  hostname: string,
+  names: readonly string[] = [],
+): PullError {
+  const shown = names.slice(0, 5).join(", ") + (names.length > 5 ? ", …" : "");
+  return new PullError(
+    "HOST_NOT_IN_RELEASE",
+    `release ${sequence} of channel ${channel} names no host ${JSON.stringify(hostname)}` +
+      (names.length > 0 ? `; it names ${names.length}: ${shown}` : ""),
+  );
+}
+
 /**
  * The host's part of a manifest. `machineId` is this machine's hash: null if it has none,
  * absent to leave it unchecked. Throws HOST_NOT_IN_RELEASE,
@@ -453,15 +550,7 @@ export function releaseFor(
 ): Release {
   const { manifest, digest } = signed;
   const entry = entryOf(manifest, hostname);
-  if (entry === undefined) {
-    const names = Object.keys(manifest.hosts);
-    const shown = names.slice(0, 5).join(", ");
-    throw new PullError(
-      "HOST_NOT_IN_RELEASE",
-      `release ${manifest.sequence} of channel ${manifest.channel} names no host ` +
-        `${JSON.stringify(hostname)}; it names ${names.length}: ${shown}${names.length > 5 ? ", …" : ""}`,
-    );
-  }
+  if (entry === undefined) throw notNamed(manifest, hostname, Object.keys(manifest.hosts));
   if (machineId !== undefined && entry.machineId !== undefined && entry.machineId !== machineId) {
     throw new PullError(
       "MACHINE_MISMATCH",

@@ -5,6 +5,8 @@ import { DRIFTS, driftSchema } from "../update/drift.ts";
 import { MAX_HOLD_REASON } from "../schedule/hold.ts";
 import { withUnknownKeys, openEnum } from "./compatibility.ts";
 import { channelSchema, hostnameSchema, sha256Schema } from "./manifest.ts";
+import { featuresSchema } from "./compatibility.ts";
+import { platformSchema } from "./platform.ts";
 import { describeIssues } from "../text/schema-issues.ts";
 import type { PublicKey, SecretKey } from "./signing-key.ts";
 import { storePathSchema } from "./store-path.ts";
@@ -119,6 +121,10 @@ export const reportSchema = z.strictObject({
   /** How the host was changed by hand; absent if it was not. */
   drift: driftSchema.extend({ what: openEnum(DRIFTS) }).optional(),
   agentVersion: z.string().max(50),
+  /** What the agent understands of what releases may require. */
+  features: featuresSchema.optional(),
+  /** What the machine runs; absent if its kind is not known. */
+  platform: platformSchema.optional(),
   /**
    * The key that signed this, `NAME:BASE64`. It proves nothing by itself: it is for operators
    * who decide to trust a host at first sight.

@@ -9,7 +9,7 @@ import {
   positionOf,
   sha256Schema,
   type Position,
-  type SignedManifest,
+  type SignedFrame,
 } from "../formats/manifest.ts";
 
 /**
@@ -92,7 +92,7 @@ export interface AcceptanceContext {
  * keep if it is. Throws CHANNEL_MISMATCH, SEQUENCE_REPLAYED, SEQUENCE_CONFLICT,
  * SEQUENCE_FORKED, EPOCH_IMPLAUSIBLE, CLOCK_BEHIND, CLOCK_IMPLAUSIBLE, MIRROR_STALE or MANIFEST_EXPIRED.
  */
-export function acceptManifest(signed: SignedManifest, context: AcceptanceContext): TrustMemory {
+export function acceptManifest(signed: SignedFrame, context: AcceptanceContext): TrustMemory {
   const { manifest } = signed;
   const memory = memoryOf(context.memories, context.channel);
   if (manifest.channel !== context.channel) {
@@ -107,7 +107,7 @@ export function acceptManifest(signed: SignedManifest, context: AcceptanceContex
 }
 
 /** What a host remembers of a manifest that it accepted. */
-export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMemory {
+export function memoryOfManifest({ manifest, digest }: SignedFrame): TrustMemory {
   const { epoch } = positionOf(manifest);
   return {
     channel: manifest.channel,
@@ -122,7 +122,7 @@ export function memoryOfManifest({ manifest, digest }: SignedManifest): TrustMem
  * Never back: by epoch, then by sequence (TUF specification, section 5.4.4). Never aside: a
  * release of the same epoch has to come after the one that was accepted.
  */
-function checkOrder({ manifest, digest }: SignedManifest, memory: TrustMemory | null): void {
+function checkOrder({ manifest, digest }: SignedFrame, memory: TrustMemory | null): void {
   const found = positionOf(manifest);
   const known = memory ? rememberedPosition(memory) : { epoch: 0, sequence: 0 };
   const order = comparePositions(found, known);
@@ -173,7 +173,7 @@ function forked({
 }
 
 function checkClock(
-  { manifest, digest }: SignedManifest,
+  { manifest, digest }: SignedFrame,
   memory: TrustMemory | null,
   { now: clock, builtAt }: AcceptanceContext,
 ): void {

@@ -8,6 +8,7 @@ import {
   type Manifest,
   type Rollout,
   type Stage,
+  type SupportedRelease,
   type Wave,
 } from "../formats/manifest.ts";
 import { placeOf } from "./release-history.ts";
@@ -109,6 +110,7 @@ const SYSTEM = {
   toplevel: (toplevel: string) => fact("system", toplevel),
   closureSize: (size: number) => fact("closure", `${size} bytes`),
   archive: (archive: ArchiveReference) => fact("archive", onOneLine(ARCHIVE, archive)),
+  platform: (platform: string) => fact("platform", platform),
 };
 
 const STAGE: Shown<Stage> = {
@@ -145,6 +147,14 @@ const ROLLOUT: Shown<Rollout> = {
   paused: ({ reason, since }) => fact("paused", `since ${since}: ${reason}`),
 };
 
+const SUPPORTED: Shown<SupportedRelease> = {
+  epoch: (epoch) => fact("epoch", String(epoch)),
+  sequence: (sequence) => fact("release", String(sequence)),
+  digest: (digest) => fact("digest", digest),
+  requires: (features) => fact("for agents with", features.join(", ") || "no special feature"),
+  until: (time) => fact("until", time),
+};
+
 const MANIFEST: Shown<Manifest> = {
   // One number, and readers refuse any other.
   formatVersion: nothing,
@@ -163,6 +173,10 @@ const MANIFEST: Shown<Manifest> = {
         : "no release",
     );
   },
+  requires: (features) => fact("only agents with", features.join(", ") || "no special feature"),
+  // Hosts whose agents lack a feature follow these instead.
+  supported: (releases) =>
+    releases.map((release) => ({ what: "also supported", value: onOneLine(SUPPORTED, release) })),
   defaults: ({ activation }) =>
     factsOf(ACTIVATION, activation).map(({ what, value }) => ({ what: `default ${what}`, value })),
   barrier: (barrier) =>

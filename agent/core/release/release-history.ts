@@ -5,6 +5,7 @@ import {
   type Manifest,
   type NamedRelease,
   type Position,
+  type SignedFrame,
   type SignedManifest,
 } from "../formats/manifest.ts";
 
@@ -24,7 +25,7 @@ export interface KnownRelease extends Position {
 export function knownRelease({
   manifest,
   digest,
-}: Pick<SignedManifest, "manifest" | "digest">): KnownRelease {
+}: Pick<SignedFrame, "manifest" | "digest">): KnownRelease {
   return { ...positionOf(manifest), digest };
 }
 

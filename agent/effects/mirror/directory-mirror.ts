@@ -30,13 +30,20 @@ export class DirectoryMirror implements Mirror {
   }
 
   async readManifest(channel: string): Promise<ManifestRead> {
-    const name = `channels/${channel}/manifest.json`;
+    const bytes = await this.#readEnvelope(`channels/${channel}/manifest.json`);
+    return { kind: "read", bytes, validators: {} };
+  }
+
+  async readRelease(channel: string, digest: string): Promise<Uint8Array> {
+    return this.#readEnvelope(`channels/${channel}/releases/${digest}.json`);
+  }
+
+  async #readEnvelope(name: string): Promise<Buffer> {
     const file = await this.#open(name);
     try {
       const maxBytes = this.#limits.manifestBytes;
       const bounds = { maxBytes, code: "MIRROR_OVERSIZE" } as const;
-      const bytes = await readOpenFile(file, { name: this.#root.nameOf(name), ...bounds });
-      return { kind: "read", bytes, validators: {} };
+      return await readOpenFile(file, { name: this.#root.nameOf(name), ...bounds });
     } finally {
       await file.close();
     }

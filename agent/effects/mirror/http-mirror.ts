@@ -74,7 +74,22 @@ export class HttpMirror implements Mirror {
     channel: string,
     { validators, signal }: Parameters<Mirror["readManifest"]>[1],
   ): Promise<ManifestRead> {
-    const url = new URL(`channels/${channel}/manifest.json`, this.#base);
+    return this.#readEnvelope(`channels/${channel}/manifest.json`, validators, signal);
+  }
+
+  async readRelease(channel: string, digest: string, signal?: AbortSignal): Promise<Uint8Array> {
+    const name = `channels/${channel}/releases/${digest}.json`;
+    const answer = await this.#readEnvelope(name, undefined, signal);
+    if (answer.kind === "read") return answer.bytes;
+    throw new PullError("MIRROR_STATUS", `${this.address}: "not modified" without being asked`);
+  }
+
+  async #readEnvelope(
+    name: string,
+    validators: Validators | undefined,
+    signal: AbortSignal | undefined,
+  ): Promise<ManifestRead> {
+    const url = new URL(name, this.#base);
     const response = await this.#getOnceMore(url, conditionsOf(validators), signal);
     if (response.statusCode === 304) {
       await drop(response);

@@ -5,6 +5,7 @@ import {
   type ArchiveContents,
 } from "../../core/formats/archive-index.ts";
 import { toPullError } from "../../core/errors.ts";
+import type { IndexRules } from "../../core/formats/index-reader.ts";
 import type { IndexPatch, Release } from "../../core/formats/manifest.ts";
 import type { Mirror, Staging } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
@@ -43,6 +44,11 @@ export async function readIndex(
   );
 }
 
+/** A host reads what it knows: the release's `requires` names what it must understand. */
+function rulesOf({ contentAddressed }: IndexTools["settings"]): IndexRules {
+  return { contentAddressed, unknownKeys: "ignored" };
+}
+
 async function stagedIndex(
   release: Release,
   staging: Staging | null,
@@ -52,7 +58,7 @@ async function stagedIndex(
   if (!staged) return null;
   try {
     const json = openIndex(staged, release.archive);
-    return { contents: checkIndex(json, release, settings.storeKeys, settings), json };
+    return { contents: checkIndex(json, release, settings.storeKeys, rulesOf(settings)), json };
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -81,7 +87,7 @@ async function patchedIndex(
       };
       const bytes = await withFailover(quiet, (mirror) => readPatch(patch, mirror, signal));
       const json = await applyIndexPatch(base, bytes, signal);
-      const contents = readPatchedIndex(json, release, settings.storeKeys, settings);
+      const contents = readPatchedIndex(json, release, settings.storeKeys, rulesOf(settings));
       log.debug(`the index came as a patch of ${patch.size} bytes`);
       return { contents, json };
     } catch (thrown) {
@@ -120,7 +126,7 @@ async function wholeIndex(
   return withFailover(tools, async (mirror) => {
     const compressed = await readCompressedIndex(mirror, release, signal);
     const json = openIndex(compressed, release.archive);
-    const contents = checkIndex(json, release, tools.settings.storeKeys, tools.settings);
+    const contents = checkIndex(json, release, tools.settings.storeKeys, rulesOf(tools.settings));
     await staging?.writeIndex(compressed);
     return { contents, json };
   });

@@ -1,17 +1,28 @@
 import { PullError, toPullError } from "../../core/errors.ts";
 import {
+  comparePositions,
   describePosition,
+  entryOf,
+  notNamed,
   releaseFor,
+  type HostEntry,
   type Manifest,
   type Release,
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
+import { platformOf, runsOn } from "../../core/formats/platform.ts";
 import {
   memoryOfManifest,
   mergeMemories,
   type TrustMemories,
 } from "../../core/release/acceptance.ts";
 import { passageOf, stageRelease } from "../../core/release/barrier.ts";
+import {
+  agentTooOld,
+  readWayOut,
+  wayOutOf,
+  type OfferedRelease,
+} from "../../core/release/offered-release.ts";
 import { placeOf } from "../../core/release/release-history.ts";
 import { rolloutWaits } from "../../core/release/rollout.ts";
 import { hostWaits } from "../../core/schedule/host-rules.ts";
@@ -21,11 +32,12 @@ import { decide, type Decision, type Insistence } from "../../core/update/plan.t
 import type { AgentTools } from "../agent-tools.ts";
 import { observe } from "../observe.ts";
 import type { FoundRelease, SecondLook } from "./finding.ts";
+import { withFailover } from "./mirror-failover.ts";
 import { acceptHere, poll, type MirrorVerdict, type PollTools } from "./poll.ts";
 
 /** What finding a release takes. */
 export type FindTools = PollTools &
-  Pick<AgentTools, "store" | "systems" | "commands" | "machineId" | "log">;
+  Pick<AgentTools, "store" | "systems" | "commands" | "machineId" | "machine" | "log">;
 
 /** What a decision is made for, beside the record. */
 export interface Occasion {
@@ -67,7 +79,7 @@ class ReleaseFinder {
     const { signal } = this.#occasion;
     const { accepted, error, verdicts } = await poll(this.#tools, record.trust, { signal });
     return accepted
-      ? this.#judge(record, accepted.signed, verdicts)
+      ? this.#judge(record, accepted.offered, verdicts)
       : this.#nothing(verdicts, error, record.trust);
   }
 
@@ -85,26 +97,83 @@ class ReleaseFinder {
   /** What an accepted manifest asks of this host now. */
   async #judge(
     record: AgentRecord,
-    signed: SignedManifest,
+    offered: OfferedRelease,
     verdicts: readonly MirrorVerdict[],
   ): Promise<FoundRelease> {
-    const { settings, machineId } = this.#tools;
-    const memories = mergeMemories([...record.trust, memoryOfManifest(signed)]);
+    const memories = mergeMemories([...record.trust, memoryOfManifest(offered.signed)]);
     try {
-      const entry = releaseFor(signed, settings.hostname, await machineId());
-      const release = asSettingsSay(entry, settings);
-      expectAllowedCommands(release, settings);
+      const { found, error } =
+        offered.kind === "understood"
+          ? { found: await this.#judgeSigned(record, offered.signed), error: null }
+          : await this.#judgeWayOut(record, offered);
       return {
-        ...{ verdicts, error: null, memories },
-        ...(await this.#choose(record, signed.manifest, release)),
+        ...{ verdicts, error, memories },
+        ...found,
         lookAgain: (current, how) =>
           how.askMirrors
-            ? this.#findAgain(current, { signed, verdicts }, how)
-            : this.#judge(current, signed, verdicts),
+            ? this.#findAgain(current, { offered, verdicts }, how)
+            : this.#judge(current, offered, verdicts),
       };
     } catch (thrown) {
       return this.#nothing(verdicts, toPullError(thrown), memories);
     }
+  }
+
+  async #judgeSigned(record: AgentRecord, signed: SignedManifest): Promise<Choice> {
+    const { settings, machineId, machine } = this.#tools;
+    const entry = releaseFor(signed, settings.hostname, await machineId());
+    const release = asSettingsSay(entry, settings);
+    expectRunnable(entryOf(signed.manifest, settings.hostname), release, machine);
+    expectAllowedCommands(release, settings);
+    return this.#choose(record, signed.manifest, release);
+  }
+
+  /**
+   * Judges the older release that brings a newer agent, if the newer one names one that this agent
+   * can follow. It is followed like a barrier: what was accepted stays the newer one, so that no
+   * mirror can choose which older one it is. Throws AGENT_TOO_OLD if there is no such release, and
+   * what reading it throws.
+   */
+  async #judgeWayOut(
+    record: AgentRecord,
+    offered: OfferedRelease & { readonly kind: "ahead" },
+  ): Promise<{ found: Choice; error: PullError | null }> {
+    const { settings, clock, features: known } = this.#tools;
+    const { hostname, channel } = settings;
+    const { manifest } = offered.signed;
+    // Throws HOST_NOT_IN_RELEASE, whatever an older release had for it.
+    if (offered.ordersFor(hostname).namesHost === false) {
+      throw notNamed(manifest, hostname);
+    }
+    const now = settings.clock === "ignore" ? null : clock.now();
+    const named = wayOutOf(manifest, known, now);
+    if (!named) {
+      const why = "the channel supports no older release that it can follow: update it by hand";
+      throw agentTooOld(offered, why);
+    }
+    const position = placeOf(named);
+    const name = `release ${describePosition(position)}`;
+    const { committed } = record;
+    const came = committed?.channel === channel ? committed : null;
+    if (came && comparePositions(placeOf(came), position) > 0) {
+      const was = describePosition(placeOf(came));
+      throw agentTooOld(offered, `this host was release ${was}, and does not go back to ${name}`);
+    }
+    const signed = await withFailover(this.#tools, async (mirror) => {
+      const { signal } = this.#occasion;
+      const bytes = await mirror.readRelease(channel, named.digest, signal);
+      return readWayOut(bytes, offered, named, { hostname, known });
+    }).catch((thrown: unknown) => {
+      const { code, message } = toPullError(thrown);
+      const why = agentTooOld(offered, `${name}, which it can follow, cannot be read`).message;
+      throw new PullError(code, `${why}: ${message}`, { cause: thrown });
+    });
+    const found = await this.#judgeSigned(record, signed);
+    // What brings the newer agent is on its way, or still comes.
+    const { kind } = found.decision;
+    const isOnItsWay = kind !== "active" && kind !== "denied";
+    const why = `${name} is the newest that it can follow, and is ${kind} here`;
+    return { found, error: isOnItsWay ? null : agentTooOld(offered, why) };
   }
 
   /**
@@ -113,7 +182,7 @@ class ReleaseFinder {
    */
   async #findAgain(
     record: AgentRecord,
-    before: { signed: SignedManifest; verdicts: readonly MirrorVerdict[] },
+    before: { offered: OfferedRelease; verdicts: readonly MirrorVerdict[] },
     { signal = this.#occasion.signal, enough }: SecondLook,
   ): Promise<FoundRelease> {
     const { accepted, verdicts } = await poll(this.#tools, record.trust, {
@@ -122,8 +191,8 @@ class ReleaseFinder {
     });
     if (accepted) {
       // The same manifest stands by what all mirrors said when it was found.
-      const isNews = accepted.signed.digest !== before.signed.digest;
-      return this.#judge(record, accepted.signed, isNews ? verdicts : before.verdicts);
+      const isNews = accepted.offered.signed.digest !== before.offered.signed.digest;
+      return this.#judge(record, accepted.offered, isNews ? verdicts : before.verdicts);
     }
     const { settings, clock, log } = this.#tools;
     // Nothing was accepted, so that each of them has an error.
@@ -131,11 +200,11 @@ class ReleaseFinder {
       log.warn(`asked again: ${mirror}: ${message}`, { code });
     }
     try {
-      acceptHere(before.signed, settings, record.trust, clock.now());
+      acceptHere(before.offered.signed, settings, record.trust, clock.now());
     } catch (thrown) {
       return this.#nothing(before.verdicts, toPullError(thrown), record.trust);
     }
-    return this.#judge(record, before.signed, before.verdicts);
+    return this.#judge(record, before.offered, before.verdicts);
   }
 
   /** Decides about a release, or about one that stands before it, as things are at this moment. */
@@ -165,10 +234,26 @@ class ReleaseFinder {
     const isThere = decision.kind === "active" || decision.kind === "adopt";
     if (passage.kind !== "through" || isThere) return { release, decision };
     const earlier = stageRelease(passage.stage, release);
+    expectRunnable(passage.stage, earlier, this.#tools.machine);
     const stage = asSettingsSay(earlier, settings);
     expectAllowedCommands(stage, settings);
     return { release: stage, next: release, decision: decideOn(stage) };
   }
+}
+
+/** Throws PLATFORM_MISMATCH if this machine's kernel cannot run the system. */
+function expectRunnable(
+  system: Pick<HostEntry, "platform"> | undefined,
+  release: Release,
+  machine: string,
+): void {
+  const platform = system?.platform;
+  if (platform === undefined || runsOn(platform, machine)) return;
+  throw new PullError(
+    "PLATFORM_MISMATCH",
+    `release ${describePosition(placeOf(release))} has a system for ${platform} for ` +
+      `${release.hostname}, and this machine is ${platformOf(machine) ?? machine}`,
+  );
 }
 
 /**

@@ -8,12 +8,8 @@ import {
 } from "../../core/release/acceptance.ts";
 import { BUILD } from "../../core/build.ts";
 import { ERROR_CODES, PullError, toPullError } from "../../core/errors.ts";
-import {
-  comparePositions,
-  positionOf,
-  readManifest,
-  type SignedManifest,
-} from "../../core/formats/manifest.ts";
+import { comparePositions, positionOf, type SignedFrame } from "../../core/formats/manifest.ts";
+import { readOffer, type OfferedRelease } from "../../core/release/offered-release.ts";
 import type { Mirror, Validators } from "../../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../../core/settings.ts";
 import { openEnum } from "../../core/formats/compatibility.ts";
@@ -34,7 +30,7 @@ export const verdictSchema = z.strictObject({
 export type MirrorVerdict = z.infer<typeof verdictSchema>;
 
 export interface AcceptedManifest {
-  readonly signed: SignedManifest;
+  readonly offered: OfferedRelease;
   readonly memory: TrustMemory;
 }
 
@@ -51,7 +47,7 @@ const MAX_POLL_MS = 15 * 60 * 1000;
 /** What asking the mirrors takes. */
 export type PollTools = Pick<
   AgentTools,
-  "settings" | "mirrors" | "standings" | "cache" | "clock" | "timers"
+  "settings" | "mirrors" | "standings" | "cache" | "clock" | "timers" | "features"
 >;
 
 /** How a poll is meant. */
@@ -176,7 +172,7 @@ function tooLate({ address }: Mirror): Answer {
 
 /** Whether this host may follow a verified manifest. Throws what `acceptManifest` throws. */
 export function acceptHere(
-  signed: SignedManifest,
+  signed: SignedFrame,
   { channel, clock }: Pick<Settings, "channel" | "clock">,
   memories: TrustMemories,
   now: Date,
@@ -192,7 +188,7 @@ interface Answer {
 
 async function ask(
   mirror: Mirror,
-  { settings, cache }: Pick<PollTools, "settings" | "cache">,
+  { settings, cache, features }: Pick<PollTools, "settings" | "cache" | "features">,
   { memories, now, signal }: { memories: TrustMemories; now: Date; signal: AbortSignal },
 ): Promise<Answer> {
   const { channel } = settings;
@@ -211,13 +207,13 @@ async function ask(
     } else {
       throw new PullError("MIRROR_STATUS", `${address}: "not modified" without being asked`);
     }
-    const signed = readManifest(bytes, trustPolicyOf(settings));
-    const memory = acceptHere(signed, settings, memories, now);
+    const offered = readOffer(bytes, trustPolicyOf(settings), features);
+    const memory = acceptHere(offered.signed, settings, memories, now);
     const hasValidators = validators.etag ?? validators.lastModified;
     if (hasValidators !== undefined) await cache.put(address, channel, { bytes, validators });
-    const { epoch, sequence } = positionOf(signed.manifest);
+    const { epoch, sequence } = positionOf(offered.signed.manifest);
     return {
-      accepted: { signed, memory },
+      accepted: { offered, memory },
       error: null,
       verdict: { mirror: address, ...(epoch > 0 && { epoch }), sequence, unchanged },
     };

@@ -9,6 +9,7 @@ import {
   sealReport,
   type Report,
 } from "../../core/formats/report.ts";
+import { platformOf } from "../../core/formats/platform.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { HoldRead } from "../../core/schedule/hold.ts";
@@ -27,7 +28,7 @@ function reportedHold(read: Exclude<HoldRead, { kind: "none" }>): Report["hold"]
 }
 
 /** What making a report takes. */
-export type ReportTools = StatusTools & Pick<AgentTools, "disk">;
+export type ReportTools = StatusTools & Pick<AgentTools, "disk" | "features" | "machine">;
 
 /** What this host has to say about itself, from disk alone. */
 export async function makeReport(tools: ReportTools): Promise<Report> {
@@ -55,6 +56,7 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
   const trust = memoryOf(record.trust, settings.channel);
   // A host that forgot what it accepted says so before anything else.
   const reason = alarms.at(-1) ?? reasonOf(record, lastPoll);
+  const platform = platformOf(tools.machine);
   const failure = failedUpdate(entries, committed?.at ?? null);
   return {
     formatVersion: 1,
@@ -78,6 +80,8 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
     ...(hold.kind !== "none" && { hold: reportedHold(hold) }),
     ...(drift && { drift }),
     agentVersion: BUILD.version,
+    features: [...tools.features],
+    ...(platform !== null && { platform }),
     ...(lastPoll && {
       lastPoll: {
         at: lastPoll.at,

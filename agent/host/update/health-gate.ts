@@ -170,7 +170,9 @@ async function judgeMirrors(
     ...{ signal, enough: "first" },
     longest: Math.max(tools.settings.health.timeout, tools.settings.limits.stallTimeout),
   });
-  if (accepted) return judgeName(release, accepted.signed.manifest, tools.hostname());
+  // What a release says of hosts that the agent lacks features for, nobody can tell here.
+  if (accepted?.offered.kind === "ahead") return null;
+  if (accepted) return judgeName(release, accepted.offered.signed.manifest, tools.hostname());
   // It was read and verified: whoever answers with it says nothing about this system.
   const wasVerified = verdicts.some(({ code }) => VERIFIED.has(code));
   if (wasVerified && tools.hostname() === release.hostname) return null;

@@ -15,6 +15,7 @@ import {
   type OpenChannel,
 } from "./open-channel.ts";
 import type { PublishedRelease } from "./published-release.ts";
+import { withRequirements } from "./requirements.ts";
 import { checkWaves } from "./rollout-request.ts";
 import { describePublished, signAndPlace } from "./sign-and-place.ts";
 
@@ -49,7 +50,8 @@ export async function changeRelease(
     const isSame = saysTheSame(contents, current.manifest);
     if (isSame && !options.newExpiry) return unchanged(open, current);
     checkWaves(contents.rollout?.waves, contents.hosts);
-    const manifest = composeManifest(frame, contents, options);
+    const composed = composeManifest(frame, contents, options);
+    const manifest = await withRequirements(open, composed, current, options);
     return signAndPlace(open, { manifest, current }, options);
   });
 }

@@ -24,6 +24,11 @@ export interface NextReleaseOptions extends SigningOptions {
   readonly publicKeys: readonly PublicKey[];
   /** How long hosts may accept the new release, milliseconds. */
   readonly expiresInMs: number;
+  /**
+   * How long older releases stay for agents that lack what the new one requires, milliseconds. If
+   * absent, those that are named already keep their time, and others get the default.
+   */
+  readonly supportMs?: number | undefined;
   readonly clock: Clock;
   /** The files that remember what was signed. */
   readonly memory: readonly string[];

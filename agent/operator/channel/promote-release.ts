@@ -11,6 +11,7 @@ import { currentRelease, reservedPlaces, withOpenChannel } from "./open-channel.
 import type { ChangeOptions } from "./next-release.ts";
 import { describeRelease } from "./position.ts";
 import type { PublishedRelease } from "./published-release.ts";
+import { withRequirements } from "./requirements.ts";
 import { keptHold, checkWaves, rolloutFor, type RolloutRequest } from "./rollout-request.ts";
 import { signAndPlace } from "./sign-and-place.ts";
 
@@ -53,7 +54,8 @@ export async function promoteRelease(
       ...withBarrier(barrier, hosts, current?.manifest ?? null, retained),
     };
     checkWaves(rollout?.waves, contents.hosts);
-    const manifest = composeManifest(frame, contents, options);
+    const composed = composeManifest(frame, contents, options);
+    const manifest = await withRequirements(open, composed, current, options);
     return signAndPlace(open, { manifest, current }, options);
   });
 }

@@ -13,6 +13,7 @@ import {
 } from "../../core/formats/manifest.ts";
 import { fileNamed } from "../../effects/files/root-directory.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import { placeSupported } from "../mirror/supported-releases.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
 import type { ReleaseSigner } from "./release-signer.ts";
 import type { SignerMemoryFile } from "./signer-memory-file.ts";
@@ -116,12 +117,16 @@ async function signPayload(
   };
 }
 
-/** Puts a signed release into force, and retains it first. */
+/**
+ * Puts a signed release into force, and retains it and what it names for older agents first. Throws
+ * PUBLISH_FAILED if the mirror does not retain that.
+ */
 export async function placeRelease(
   writer: MirrorWriter,
   manifest: Manifest,
   envelope: string | Uint8Array,
 ): Promise<void> {
+  await placeSupported(writer, manifest);
   await writer.retained.keep(manifest, envelope);
   await writer.placeManifest(manifest.channel, envelope);
 }

@@ -1,4 +1,5 @@
-import { PullError } from "../../core/errors.ts";
+import { lackedOf } from "../../core/formats/compatibility.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
 import type { Report } from "../../core/formats/report.ts";
 import type { SignedManifest } from "../../core/formats/manifest.ts";
 import {
@@ -11,6 +12,7 @@ import { RootDirectory } from "../../effects/files/root-directory.ts";
 import { readStickContents } from "../../effects/report/stick-contents-file.ts";
 import { channelsIn } from "./channels.ts";
 import type { CopyOptions } from "./copy-options.ts";
+import { readNamed } from "./supported-releases.ts";
 
 /** One channel's release that is copied, and the hosts for which it is. */
 export interface ChosenRelease {
@@ -19,6 +21,8 @@ export interface ChosenRelease {
   readonly signed: SignedManifest;
   /** Null for all that the release names. */
   readonly hosts: readonly string[] | null;
+  /** The older releases that it names for agents that lack what it requires. */
+  readonly older: readonly Omit<ChosenRelease, "older">[];
 }
 
 /** What is copied, and the hosts that asked for something and get nothing. */
@@ -47,7 +51,8 @@ export async function chooseReleases(options: CopyOptions): Promise<ChosenReleas
     const { envelope, signed } = await readChannel(source, channel, trust, signal);
     const hosts = chooseHosts(signed, contents, options);
     if (hosts?.length === 0 && options.channels === null) continue;
-    releases.push({ channel, envelope, signed, hosts });
+    const older = await olderReleases(signed, contents, options);
+    releases.push({ channel, envelope, signed, hosts, older });
   }
   const unknown = (options.hosts ?? []).filter(
     (hostname) => !releases.some(({ signed }) => hasHost(signed, hostname)),
@@ -61,6 +66,39 @@ export async function chooseReleases(options: CopyOptions): Promise<ChosenReleas
   const isStranger = ({ hostname, channel }: Report): boolean =>
     !releases.some((one) => one.channel === channel && hasHost(one.signed, hostname));
   return { releases, strangers: reports.filter(isStranger).map(({ hostname }) => hostname) };
+}
+
+/** The older releases that are copied beside one, for hosts whose agents may lack a feature. */
+async function olderReleases(
+  { manifest, signedBy }: SignedManifest,
+  contents: StickContents,
+  options: CopyOptions,
+): Promise<ChosenRelease["older"]> {
+  const { source, reports, clock, signal, onWarning } = options;
+  const { channel, requires, supported = [] } = manifest;
+  const found: Omit<ChosenRelease, "older">[] = [];
+  const understands = (hostname: string): boolean => {
+    const own = reports.filter((it) => it.channel === channel && it.hostname === hostname);
+    return own.some(({ features = [] }) => lackedOf(requires, features).length === 0);
+  };
+  for (const named of supported) {
+    if (Date.parse(named.until) <= clock.now().getTime()) continue;
+    try {
+      const envelope = await source.readRelease(channel, named.digest, signal);
+      const signed = { ...readNamed(envelope, named), signedBy };
+      const hosts = chooseHosts(signed, contents, options);
+      const lacking = hosts?.filter((hostname) => !understands(hostname)) ?? null;
+      if (lacking?.length !== 0) found.push({ channel, envelope, signed, hosts: lacking });
+    } catch (thrown) {
+      const { code, message } = toPullError(thrown);
+      if (code === "INTERRUPTED") throw thrown;
+      onWarning(
+        `release ${named.sequence}, which release ${manifest.sequence} of ${channel} names for ` +
+          `older agents, is not copied: ${code}: ${message}`,
+      );
+    }
+  }
+  return found;
 }
 
 /** The channels that were named, else those of the reports, else all that the source lists. */

@@ -22,7 +22,7 @@ import { MirrorReader } from "./mirror-reader.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
 import { patchArchivesOf, readPatchArchive } from "./patch-archive.ts";
 import { pruneOpened } from "./prune-mirror.ts";
-import { digestIn } from "./retained-releases.ts";
+import { digestOrNull } from "./retained-releases.ts";
 
 /**
  * Copies the releases in force from a mirror into a directory, archives first and each manifest
@@ -43,7 +43,10 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
     for (const release of releases) await expectNoNewer(mirror, release, options);
     const plan = new CopyPlan(options, await knownSystems(releases, options));
     const channels: CopiedChannel[] = [];
+    /** What was copied of older releases, by their digests. */
+    const olderHosts = new Map<string, readonly CopiedHost[]>();
     for (const release of releases) {
+      for (const one of release.older) olderHosts.set(one.signed.digest, await plan.add(one));
       channels.push(await describeCopied(release, await plan.add(release), mirror, options));
     }
     const { wanted, present } = await plan.missing(mirror);
@@ -53,6 +56,9 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
     await copyArchives(wanted, bytes, mirror, options);
     const patches = await copyPatches(releases, mirror, options);
     for (const [at, release] of releases.entries()) {
+      for (const one of release.older) {
+        await placeOlder(one, olderHosts.get(one.signed.digest) ?? [], mirror);
+      }
       await putIntoForce(release, channels[at]?.hosts ?? [], mirror);
     }
     const pruned = keep === null ? null : await pruneOpened(mirror, { keep, clock });
@@ -135,14 +141,6 @@ async function knownSystems(
   return known;
 }
 
-function digestOrNull(envelope: Uint8Array): string | null {
-  try {
-    return digestIn(envelope);
-  } catch {
-    return null;
-  }
-}
-
 /** Bytes of the archive that are copied. */
 function bytesOf({ size, ranges }: WantedArchive): number {
   return ranges === null ? size : bytesInRanges(ranges);
@@ -220,25 +218,50 @@ async function copyPatches(
   return copied;
 }
 
-/** Writes the stick's contents, then the manifest: from then on hosts see the release. */
-async function putIntoForce(
-  { channel, envelope, signed, hosts }: ChosenRelease,
+/** Writes the stick's contents, then an older release for hosts whose agents lack a feature. */
+async function placeOlder(
+  release: Omit<ChosenRelease, "older">,
   copied: readonly CopiedHost[],
   writer: MirrorWriter,
 ): Promise<void> {
+  const { channel, envelope, signed } = release;
+  const { manifest, digest } = signed;
+  const current = await writer.readSupported(channel, digest);
+  await noteContents(release, copied, writer, current !== null);
+  await writer.retained.keep(manifest, envelope);
+  await writer.placeSupported(channel, digest, envelope);
+}
+
+/** Writes the stick's contents, then the manifest: from then on hosts see the release. */
+async function putIntoForce(
+  release: ChosenRelease,
+  copied: readonly CopiedHost[],
+  writer: MirrorWriter,
+): Promise<void> {
+  const { channel, envelope, signed } = release;
   const { manifest, digest } = signed;
   const current = await writer.readEnvelope(channel);
   const isHere = current !== null && digestOrNull(current) === digest;
+  await noteContents(release, copied, writer, isHere);
+  await writer.retained.keep(manifest, envelope);
+  if (current?.equals(envelope)) return;
+  await writer.placeManifest(channel, envelope);
+}
+
+/** Writes down for which hosts a release was packed, if it is not for all that they need. */
+async function noteContents(
+  { signed, hosts }: Omit<ChosenRelease, "older">,
+  copied: readonly CopiedHost[],
+  writer: MirrorWriter,
+  isHere: boolean,
+): Promise<void> {
   const isPart = hosts !== null || copied.some(({ members }) => members !== null);
   const packed = new Map<string, PackedHost>(
     copied.map(({ hostname, members }) => [hostname, { members }]),
   );
   const contents = await writer.stickContents();
-  const next = packedAlso(contents, digest, isPart ? packed : null, isHere);
+  const next = packedAlso(contents, signed.digest, isPart ? packed : null, isHere);
   if (JSON.stringify(next) !== JSON.stringify(contents)) await writer.writeStickContents(next);
-  await writer.retained.keep(manifest, envelope);
-  if (current?.equals(envelope)) return;
-  await writer.placeManifest(channel, envelope);
 }
 
 /** Removes releases from the stick's contents that are no longer there. */

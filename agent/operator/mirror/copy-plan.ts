@@ -26,7 +26,7 @@ export class CopyPlan {
   }
 
   /** Adds what a release's hosts need; gives what each of them gets. */
-  async add({ channel, signed, hosts }: ChosenRelease): Promise<CopiedHost[]> {
+  async add({ channel, signed, hosts }: Omit<ChosenRelease, "older">): Promise<CopiedHost[]> {
     const { onProgress, reports } = this.#options;
     const copied: CopiedHost[] = [];
     /** Hosts with the same systems and no report need the same. */

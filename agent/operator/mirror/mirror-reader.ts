@@ -84,6 +84,11 @@ export class MirrorReader {
     return this.root.readFileIfExists(manifestFile(channel), MAX_MANIFEST_BYTES);
   }
 
+  /** The envelope of an older release that is supported here, not verified, or null. */
+  async readSupported(channel: string, digest: string): Promise<Buffer | null> {
+    return this.root.readFileIfExists(releaseFile(channel, digest), MAX_MANIFEST_BYTES);
+  }
+
   /**
    * Whether the archive is in place with its size. Throws UNSAFE_FILE if something else than a
    * file has its name.
@@ -170,6 +175,16 @@ export function archiveFile(sha256: string): string {
 /** Name of the file that has a part of an archive. */
 export function thinFile(sha256: string): string {
   return `archives/${sha256}.thin`;
+}
+
+/** Name of the directory with a channel's older releases that are still supported. */
+export function releasesDirectory(channel: string): string {
+  return `channels/${channel}/releases`;
+}
+
+/** Name of an older release that is still supported, below the mirror's directory. */
+export function releaseFile(channel: string, digest: string): string {
+  return `${releasesDirectory(channel)}/${digest}.json`;
 }
 
 /** Name of a channel's manifest, below the mirror's directory. */

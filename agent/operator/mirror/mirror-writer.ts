@@ -11,6 +11,8 @@ import {
   PUBLISHER,
   archiveFile,
   manifestFile,
+  releaseFile,
+  releasesDirectory,
   takeLock,
   thinFile,
 } from "./mirror-reader.ts";
@@ -136,6 +138,16 @@ export class MirrorWriter extends MirrorReader {
     return `${this.#work}/${relative(this.work, path)}`;
   }
 
+  /** Puts an older release to where hosts read it. Call it before the release that names it. */
+  async placeSupported(
+    channel: string,
+    digest: string,
+    envelope: string | Uint8Array,
+  ): Promise<void> {
+    await this.root.makeDirectory(releasesDirectory(channel));
+    await this.root.writeFile(releaseFile(channel, digest), envelope);
+  }
+
   /** Puts the release into force: hosts see it as soon as the file is renamed. */
   async placeManifest(channel: string, envelope: string | Uint8Array): Promise<void> {
     await this.root.makeDirectory(`channels/${channel}`);
@@ -181,7 +193,10 @@ async function removeUnfinished(root: RootDirectory): Promise<void> {
       continue;
     }
     for (const entry of await entriesOf(root, directory)) {
-      if (entry.isDirectory()) await removeUnfinishedIn(root, `${directory}/${entry.name}`, file);
+      if (!entry.isDirectory()) continue;
+      await removeUnfinishedIn(root, `${directory}/${entry.name}`, file);
+      if (directory !== "channels") continue;
+      await removeUnfinishedIn(root, releasesDirectory(entry.name), /^[0-9a-f]{64}\.json$/);
     }
   }
   const isReport = /^[^.].*\.json$/;

@@ -7,14 +7,23 @@ import {
   systemsIn,
   type Manifest,
   type ReleasedSystem,
+  type SupportedRelease,
 } from "../../core/formats/manifest.ts";
 import { parseUnverified } from "../../core/formats/manifest-reader.ts";
 import { packedHosts, type StickContents } from "../../core/formats/stick-contents.ts";
 import type { Clock } from "../../core/ports.ts";
 import { RootDirectory } from "../../effects/files/root-directory.ts";
-import { MirrorReader, PUBLISHER, archiveFile, thinFile } from "./mirror-reader.ts";
+import { channelsIn } from "./channels.ts";
+import {
+  MirrorReader,
+  PUBLISHER,
+  archiveFile,
+  releasesDirectory,
+  thinFile,
+} from "./mirror-reader.ts";
 import { MirrorWriter, leftAlone } from "./mirror-writer.ts";
-import { DRAFTS, RELEASES, digestIn, manifestIn } from "./retained-releases.ts";
+import { DRAFTS, RELEASES, digestIn, digestOrNull, manifestIn } from "./retained-releases.ts";
+import { supportedEnvelope } from "./supported-releases.ts";
 
 export interface PruneOptions {
   /** Directory of the mirror. */
@@ -45,7 +54,8 @@ export interface Pruned {
 
 /**
  * Removes the archives that no retained release names. Of each channel the release in force and
- * those before it stay, `keep` with different systems in all, and drafts that may still come into force. Other files of
+ * those before it stay, `keep` with different systems in all, beside them the older ones that it names for agents that lack
+ * what it requires, and drafts that may still come into force. Other files of
  * the mirror are not touched. Releases are forgotten before their archives are removed, so a
  * known release has its archives, whenever this is stopped. With `dryRun`, nothing is opened for
  * writing. Throws USAGE if no release lies there, PUBLISH_LOCKED, UNSAFE_FILE, and PUBLISH_FAILED if the needs of a release cannot
@@ -71,7 +81,11 @@ export async function pruneOpened(
   writer: MirrorWriter,
   options: Pick<PruneOptions, "keep" | "clock">,
 ): Promise<Pruned> {
-  const { forgotten, unneeded, pruned } = await planPruning(writer, options, writer.onWarning);
+  const plan = await planPruning(writer, options, writer.onWarning);
+  const { forgotten, unsupported, unneeded, pruned } = plan;
+  for (const file of unsupported) {
+    if (await writer.root.removeRegularFile(file)) await writer.root.syncParent(file);
+  }
   for (const file of forgotten) await writer.retained.forget(file);
   for (const file of unneeded) await writer.root.removeRegularFile(file);
   await writer.root.syncNames("archives");
@@ -96,6 +110,8 @@ async function expectOneOf(root: RootDirectory, names: readonly string[]): Promi
 interface PruningPlan {
   /** Releases and drafts. */
   readonly forgotten: readonly string[];
+  /** Copies of older releases for hosts that no release names any more. */
+  readonly unsupported: readonly string[];
   /** Archives. */
   readonly unneeded: readonly string[];
   readonly pruned: Pruned;
@@ -111,15 +127,18 @@ async function planPruning(
   const needs = new ArchiveNeeds(mirror, await mirror.stickContents());
   const inForce = await currentManifests(mirror);
   for (const release of inForce.values()) await needs.add(release, "in force");
+  const drafts = await pastDrafts(mirror, inForce, needs, clock);
+  const supported = await needs.addSupported(clock.now(), onWarning);
   const forgotten = [
-    ...(await olderReleases(mirror, inForce, needs, keep)),
-    ...(await pastDrafts(mirror, inForce, needs, clock)),
+    ...(await olderReleases(mirror, inForce, needs, { keep, supported })),
+    ...drafts,
   ];
   const { unneeded, bytes, keptArchives } = await sortArchives(mirror, needs.archives, onWarning);
   const releases = forgotten.map(({ file: _, ...release }) => release);
   const archives = unneeded.map(({ sha256 }) => sha256).sort();
   return {
     forgotten: forgotten.map(({ file }) => file),
+    unsupported: await unsupportedFiles(mirror, supported),
     unneeded: unneeded.map(({ file }) => file),
     pruned: { releases, archives, bytes, keptArchives },
   };
@@ -170,7 +189,7 @@ async function olderReleases(
   mirror: MirrorReader,
   inForce: ReadonlyMap<string, NamedRelease>,
   needs: ArchiveNeeds,
-  keep: number,
+  { keep, supported }: { readonly keep: number; readonly supported: ReadonlySet<string> },
 ): Promise<ForgottenRelease[]> {
   const forgotten: ForgottenRelease[] = [];
   for (const channel of new Set([...inForce.keys(), ...(await mirror.retained.channels())])) {
@@ -181,6 +200,8 @@ async function olderReleases(
     let places = keep - (current ? 1 : 0);
     let after = current;
     for (const { position, file } of older) {
+      const digest = supported.size > 0 ? digestOrNull(await mirror.retained.read(file)) : null;
+      if (digest !== null && supported.has(digest)) continue;
       const kept = places > 0 ? await needs.addIfOthers(file, after) : null;
       if (kept) {
         places -= 1;
@@ -189,6 +210,22 @@ async function olderReleases(
     }
   }
   return forgotten;
+}
+
+/** The older releases below `channels` that no release names for agents any more. */
+async function unsupportedFiles(
+  mirror: MirrorReader,
+  supported: ReadonlySet<string>,
+): Promise<string[]> {
+  const files: string[] = [];
+  for (const channel of await channelsIn(mirror.root)) {
+    const directory = releasesDirectory(channel);
+    for (const { name } of await mirror.root.listIfExists(directory)) {
+      const digest = /^([0-9a-f]{64})\.json$/.exec(name)?.[1];
+      if (digest !== undefined && !supported.has(digest)) files.push(`${directory}/${name}`);
+    }
+  }
+  return files;
 }
 
 /** Drafts that cannot come into force any more. What the others need is added to `needs`. */
@@ -249,6 +286,8 @@ class ArchiveNeeds {
   readonly #mirror: MirrorReader;
   readonly #contents: StickContents;
   readonly #archives = new Set<string>();
+  /** What the releases name for agents that lack what they require. */
+  readonly #supported: { channel: string; release: SupportedRelease }[] = [];
   /** Apart from `#archives`: an archive may be needed before its own index is read. */
   readonly #read = new Set<string>();
 
@@ -271,6 +310,9 @@ class ArchiveNeeds {
     what: string,
   ): Promise<void> {
     const packed = digest === null ? null : packedHosts(this.#contents, digest);
+    for (const release of manifest.supported ?? []) {
+      this.#supported.push({ channel: manifest.channel, release });
+    }
     for (const { hostname, system } of systemsIn(manifest)) {
       for (const { archive } of system.archive.index.patches ?? []) this.#archives.add(archive);
       if (packed?.has(hostname) === false || this.#read.has(system.archive.sha256)) continue;
@@ -286,6 +328,28 @@ class ArchiveNeeds {
         );
       }
     }
+  }
+
+  /**
+   * Adds what older agents need on their way out: the older releases that those which were added
+   * name, as long as they are supported. Gives their digests. Throws PUBLISH_FAILED if the needs of
+   * one of them cannot be told.
+   */
+  async addSupported(now: Date, onWarning: (message: string) => void): Promise<Set<string>> {
+    const digests = new Set<string>();
+    for (const { channel, release } of [...this.#supported]) {
+      const { digest, sequence, until } = release;
+      if (Date.parse(until) <= now.getTime() || digests.has(digest)) continue;
+      const envelope = await supportedEnvelope(this.#mirror, channel, digest);
+      if (envelope) {
+        digests.add(digest);
+        await this.add({ manifest: manifestIn(envelope), digest }, "supported for older agents");
+      } else {
+        const message = `release ${sequence} of ${channel} is supported until ${until}, and is gone`;
+        onWarning(message);
+      }
+    }
+    return digests;
   }
 
   /**

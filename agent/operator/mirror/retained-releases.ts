@@ -154,6 +154,16 @@ export function digestIn(envelope: Uint8Array): string {
   return sha256Hex(unverifiedPayload(envelope).payload);
 }
 
+/** The same, or null if it is no envelope. */
+export function digestOrNull(envelope: Uint8Array): string | null {
+  try {
+    return digestIn(envelope);
+  } catch (error) {
+    if (error instanceof PullError) return null;
+    throw error;
+  }
+}
+
 /** The retained release at a position. Throws PUBLISH_FAILED if there is none. */
 export function findRelease(retained: readonly SignedManifest[], wanted: Position): SignedManifest {
   const found = retained.find(

@@ -11,6 +11,7 @@ import {
   type OpenChannel,
 } from "../channel/open-channel.ts";
 import type { PublishedHost, PublishedRelease } from "../channel/published-release.ts";
+import { withRequirements } from "../channel/requirements.ts";
 import { checkWaves, rolloutFor } from "../channel/rollout-request.ts";
 import { droppedHosts, signAndPlace } from "../channel/sign-and-place.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
@@ -70,7 +71,8 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
       rollout: rolloutFor(options.rollout, frame, before),
       ...withBarrier(options.barrier, entries, current, retained),
     };
-    const manifest = composeManifest(frame, contents, options);
+    const composed = composeManifest(frame, contents, options);
+    const manifest = await withRequirements(open, composed, inForce, options);
     const release = await signAndPlace(open, { manifest, current: inForce, packed }, options);
     return { release, failed: options.failed };
   });

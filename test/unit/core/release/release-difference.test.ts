@@ -157,7 +157,7 @@ describe("no key can hide", () => {
   const host: HostEntry = sampleHost({
     archive: { sha256: SHA, size: 1, index },
     activation: { mode: "boot", checks: [command("a")] },
-    ...{ groups: ["a"], turn: { held: "why" }, machineId: SHA },
+    ...{ groups: ["a"], turn: { held: "why" }, machineId: SHA, platform: "x86_64-linux" },
     through: [
       {
         ...sampleHost({ archive: { sha256: SHA, size: 1, index } }),
@@ -170,6 +170,8 @@ describe("no key can hide", () => {
     epoch: { number: 2, reason: "why" },
     history: { since: { sequence: 1 }, releases: [{ epoch: 1, sequence: 3, digest: SHA }] },
     barrier: { epoch: 1, sequence: 3 },
+    requires: ["tree"],
+    supported: [{ epoch: 1, sequence: 3, digest: SHA, requires: ["tree"], until: start }],
     defaults: { activation: { mode: "switch", checks: [command("c")] } },
     rollout: {
       ...{ start, salt: "s", paused: { reason: "why", since: start } },

@@ -35,6 +35,9 @@ function mirrorOf(address: string, bytes: Buffer, asked: string[] = []): Mirror 
     readArchive: () => {
       throw new Error("a poll reads no archive");
     },
+    readRelease: () => {
+      throw new Error("a poll reads no older release");
+    },
   };
 }
 
@@ -53,6 +56,7 @@ function polled(mirrors: readonly Mirror[], cache = memoryCache()) {
   return poll(
     {
       ...{ settings: SETTINGS, mirrors, cache, standings: new MirrorStandings() },
+      features: [],
       clock: { now: () => new Date("2026-02-01T12:00:00Z") },
       timers: { steadyMs: () => 0, sleep: () => new Promise(() => undefined) },
     },
@@ -63,8 +67,8 @@ function polled(mirrors: readonly Mirror[], cache = memoryCache()) {
 test("among mirrors with the same release the first one's counts", async () => {
   const one = mirrorOf("one", BY_FIRST);
   const two = mirrorOf("two", BY_SECOND);
-  expect((await polled([one, two])).accepted?.signed.signedBy).toEqual(["first-1"]);
-  expect((await polled([two, one])).accepted?.signed.signedBy).toEqual(["second-1"]);
+  expect((await polled([one, two])).accepted?.offered.signed.signedBy).toEqual(["first-1"]);
+  expect((await polled([two, one])).accepted?.offered.signed.signedBy).toEqual(["second-1"]);
 });
 
 test("a kept answer that is refused is dropped, so that the next poll reads it whole", async () => {

@@ -27,6 +27,7 @@ describe("the report of a host", () => {
       ...{ code: null, message: null },
       ...{ profile: system("1"), running: system("1"), booted: system("1") },
       agentVersion: BUILD.version,
+      ...{ features: [], platform: "x86_64-linux" },
       disk: { free: 2_000, total: 10_000 },
     });
   });

@@ -1,0 +1,71 @@
+import { FEATURES } from "../../core/formats/compatibility.ts";
+import { PullError } from "../../core/errors.ts";
+import { systemsIn, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
+import { requiredByIndex, requiredByManifest } from "../../core/formats/requirements.ts";
+import { supportedBy } from "../../core/release/supported-releases.ts";
+import type { MirrorWriter } from "../mirror/mirror-writer.ts";
+import type { NextReleaseOptions, OpenChannel } from "./open-channel.ts";
+import { expectArchives } from "./sign-and-place.ts";
+
+/**
+ * A new release with what it requires of agents, and the way out for those that lack it: earlier
+ * releases of its history that the mirror still has whole. A plain release requires nothing, so that
+ * every agent follows it.
+ */
+export async function withRequirements(
+  open: OpenChannel,
+  manifest: Manifest,
+  current: SignedManifest | null,
+  { supportMs }: Pick<NextReleaseOptions, "supportMs">,
+): Promise<Manifest> {
+  const requires = await requiredBy(open.writer, manifest);
+  if (requires.length === 0) return manifest;
+  const { hosts, rollout, barrier, defaults, ...frame } = manifest;
+  const supported = supportedBy({
+    requires,
+    earlier: await wholeReleases(open, manifest),
+    carried: current?.manifest.supported ?? [],
+    createdAt: manifest.createdAt,
+    supportMs,
+  });
+  return {
+    ...{ ...frame, requires, ...(supported.length > 0 && { supported }) },
+    ...{ defaults, ...(barrier && { barrier }), ...(rollout && { rollout }), hosts },
+  };
+}
+
+/** What the manifest and the indexes of its archives use of later versions. */
+async function requiredBy(writer: MirrorWriter, manifest: Manifest): Promise<string[]> {
+  const features = new Set<string>(requiredByManifest(manifest));
+  const known: readonly string[] = FEATURES;
+  // Without any feature, no index has to be read for it.
+  const systems = known.length === 0 ? [] : systemsIn(manifest);
+  const read = new Set<string>();
+  for (const { system } of systems) {
+    if (read.has(system.archive.sha256)) continue;
+    read.add(system.archive.sha256);
+    const contents = await writer.readContents(system);
+    for (const feature of contents ? requiredByIndex(contents.index) : []) features.add(feature);
+  }
+  return [...features].sort();
+}
+
+/** The earlier releases of a release's history that are here whole, the newest first. */
+async function wholeReleases(
+  { writer, channel, trust, onWarning }: OpenChannel,
+  { history }: Manifest,
+): Promise<SignedManifest[]> {
+  const digests = new Set(history.releases.map(({ digest }) => digest));
+  const found: SignedManifest[] = [];
+  for (const release of await writer.retained.signedReleases(channel, trust)) {
+    if (!digests.has(release.digest)) continue;
+    try {
+      await expectArchives(writer, release.manifest);
+      found.push(release);
+    } catch (error) {
+      if (!(error instanceof PullError) || error.code !== "PUBLISH_FAILED") throw error;
+      onWarning(`release ${release.manifest.sequence} is no way out any more: ${error.message}`);
+    }
+  }
+  return found;
+}
