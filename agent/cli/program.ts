@@ -19,6 +19,7 @@ import { optionCommand } from "./option.ts";
 import { pruneCommand } from "./prune.ts";
 import { publishCommand } from "./publish.ts";
 import { releaseCommands } from "./release/release.ts";
+import { repairCommand } from "./repair.ts";
 import { reportCommand } from "./report.ts";
 import { rollbackCommand } from "./rollback.ts";
 import { runCommand } from "./run.ts";
@@ -31,7 +32,7 @@ import { VERSION } from "./version.ts";
 /** All commands, in the order of the help. */
 const COMMANDS: readonly CommandMaker[] = [
   ...[runCommand, checkCommand, applyCommand, statusCommand, reportCommand, historyCommand],
-  ...[configCommand, rollbackCommand, holdCommand, unholdCommand, confirmCommand],
+  ...[configCommand, rollbackCommand, repairCommand, holdCommand, unholdCommand, confirmCommand],
   ...[keygenCommand, initCommand, optionCommand, bootstrapCommand, publishCommand, signCommand],
   ...[releaseCommands, pruneCommand, mirrorCommand, verifyCommand, fleetCommand],
   completionCommand,

@@ -110,6 +110,7 @@ export const ERROR_KINDS = {
     EXIT.host,
     "another version of nixos-pull recorded something that this one does not know",
   ),
+  STORE_DAMAGED: kind(EXIT.host, "store paths do not have the contents that they must have", true),
   PROFILE_FAILED: kind(EXIT.host, "nix-env could not set the system profile", true),
 
   NOT_A_SYSTEM: kind(EXIT.activation, "the closure has no bin/switch-to-configuration"),

@@ -167,8 +167,19 @@ export interface ClosureFetch {
       signal?: AbortSignal | undefined;
       onArchiveRead?: ArchiveListener | undefined;
       onAdvance?: AdvanceListener | undefined;
+      /** Whether what the store has of it already is compared with its hashes. */
+      verify?: boolean | undefined;
     },
   ): Promise<FetchSummary>;
+  /**
+   * Brings those of these paths that a release has back into the store; `damaged` are the valid
+   * ones among them. Gives which these were. Throws as `fetch`.
+   */
+  repair(
+    release: Pick<Release, "toplevel" | "closureSize" | "archive">,
+    lost: { paths: readonly string[]; damaged: readonly string[] },
+    options: { signal?: AbortSignal | undefined; onArchiveRead?: ArchiveListener | undefined },
+  ): Promise<string[]>;
   /** Says what `fetch` would move, and refuses as it would; writes nothing. */
   preview(release: Release, signal?: AbortSignal): Promise<FetchPreview>;
   /** Removes what attempts left that nothing will go on with. Throws the system's errors. */
@@ -244,6 +255,37 @@ export interface NixStore {
 
   /** The real file behind a store path: other than the path itself in a chroot store. */
   realPath(storePath: string): string;
+}
+
+/** Finds damage in the store, and mends it. */
+export interface StoreRepair {
+  /** The closures of those of these paths that are valid. Throws TOOL_MISSING, … */
+  closures(paths: readonly string[]): Promise<string[]>;
+
+  /** Which of these valid paths are not even there. */
+  absent(paths: readonly string[]): Promise<string[]>;
+
+  /**
+   * Which of these valid paths do not have the contents with which they were registered: reads all
+   * of them. `onVerified` hears how many were read. Throws TOOL_TIMEOUT, INTERRUPTED, …
+   */
+  damaged(
+    paths: readonly string[],
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly onVerified?: ((count: number) => void) | undefined;
+    },
+  ): Promise<string[]>;
+
+  /** The hash of the NAR with which each of these valid paths was registered. */
+  registeredHashes(paths: readonly string[]): Promise<Map<string, string>>;
+
+  /**
+   * Gives valid paths their contents back from the binary cache in `directory`, file by file, each
+   * by a rename, so that nothing that runs is taken away. Throws ARCHIVE_CORRUPT, IMPORT_FAILED,
+   * IO_FAILED, DISK_FULL, TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
+   */
+  mend(directory: string, narInfos: readonly NarInfo[], signal?: AbortSignal): Promise<void>;
 }
 
 /**

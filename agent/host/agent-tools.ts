@@ -25,6 +25,7 @@ import type {
   ServiceManager,
   StateStore,
   StickWatch,
+  StoreRepair,
   StrayErrors,
   Successor,
   SystemContents,
@@ -68,6 +69,7 @@ export interface AgentTools {
   readonly closures: ClosureFetch;
 
   readonly store: NixStore;
+  readonly repair: StoreRepair;
   readonly roots: GcRoots;
   readonly disk: Disk;
   readonly boot: BootDirectory;

@@ -39,12 +39,13 @@ import { HttpMirror } from "../effects/mirror/http-mirror.ts";
 import { deltaMaker } from "../effects/nix/delta-maker.ts";
 import { applyIndexPatch } from "../effects/nix/index-patch.ts";
 import { stagingIn } from "../effects/nix/staging.ts";
+import { storeRepairOf } from "../effects/nix/store-repair.ts";
 import { nixStoreOf } from "../effects/nix/nix-store.ts";
 import { StateFile } from "../effects/state/state-file.ts";
 import { Pacer } from "../effects/mirror/transfer-rate.ts";
 import { Transport } from "../effects/mirror/transport.ts";
 import type { AgentTools } from "./agent-tools.ts";
-import { fetchClosure } from "./fetch/fetch-closure.ts";
+import { fetchClosure, repairPaths } from "./fetch/fetch-closure.ts";
 import { abandonImported } from "./fetch/imported-paths.ts";
 import { previewFetch } from "./fetch/preview.ts";
 import type { FetchTools } from "./fetch/tools.ts";
@@ -88,6 +89,7 @@ export function composeTools(
 ): AgentTools {
   const stateDirectory = settings.paths.state;
   const store = nixStoreOf(settings);
+  const repair = storeRepairOf(settings);
   const managed = isManaged(settings);
   const bootLoader = managed ? bootLoaderOf(settings) : unknownLoader(settings.paths.boot);
   const transport = new Transport(settings);
@@ -102,7 +104,7 @@ export function composeTools(
     strayErrors: processStrayErrors,
     watchdog: watchdogOf({ stateDirectory, log }),
     cache: new ManifestCacheFile(stateDirectory),
-    store,
+    ...{ store, repair },
     roots,
     activator: managed ? systemdActivator(settings, log) : childActivator(settings, store, log),
     services: managed ? systemdManager : sandboxManager,
@@ -124,7 +126,7 @@ export function composeTools(
     boot: bootDirectoryOf(settings, store, bootLoader),
     bootLoader,
     closures: closureFetchOf({
-      ...{ settings, mirrors, standings, store, roots, log, onProgress },
+      ...{ settings, mirrors, standings, store, repair, roots, log, onProgress },
       disk: systemDisk,
       staging: stagingIn(settings.paths.staging),
       indexes: new IndexFiles(stateDirectory),
@@ -182,8 +184,10 @@ function stateToolsOf(
 /** The fetch as the rest of the host sees it. */
 function closureFetchOf(tools: FetchTools): ClosureFetch {
   return {
-    fetch: (release, { signal, ...listeners }) =>
-      fetchClosure(release, { ...tools, ...listeners }, signal),
+    fetch: (release, { signal, verify, ...listeners }) =>
+      fetchClosure(release, { ...tools, ...listeners }, { signal, verify }),
+    repair: (release, lost, { signal, ...listeners }) =>
+      repairPaths(release, lost, { ...tools, ...listeners }, signal),
     preview: (release, signal) => previewFetch(release, tools, signal),
     async abandon() {
       await abandonImported(tools);

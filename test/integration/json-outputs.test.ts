@@ -58,6 +58,7 @@ test("every command's --json prints what its schema says, for a result of every 
   expect(await jsonOn(web1, "config")).toMatchObject({ hostname: "web1" });
   expect(await jsonOn(web1, "status")).toMatchObject({ committed: null, lastPoll: null });
   expect(await jsonOn(web1, "history")).toEqual({ hostname: "web1", entries: [] });
+  expect(await jsonOn(web1, "repair")).toMatchObject({ verified: 0, damaged: [], error: null });
   const mirrorAt = pathToFileURL(mirror).href;
   const settings = ["--hostname", "web1", "--mirror", mirrorAt, "--public-key", publicKey];
   expect(await json("bootstrap", ...settings)).toMatchObject({ hostname: "web1" });

@@ -3,7 +3,13 @@ import { PullError } from "../../agent/core/errors.ts";
 import { narFileName } from "../../agent/core/formats/narinfo.ts";
 import type { Release } from "../../agent/core/formats/manifest.ts";
 import { STORE_DIRECTORY, decodeBase32 } from "../../agent/core/formats/store-path.ts";
-import type { FetchProgress, FetchSummary, NarOrder, NixStore } from "../../agent/core/ports.ts";
+import type {
+  FetchProgress,
+  FetchSummary,
+  NarOrder,
+  NixStore,
+  StoreRepair,
+} from "../../agent/core/ports.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import { fetchClosure } from "../../agent/host/fetch/fetch-closure.ts";
 import type { FetchTools } from "../../agent/host/fetch/tools.ts";
@@ -59,6 +65,13 @@ export class FetchWorld {
   readonly mirrors: ArchiveMirror[];
   readonly release: Release;
   canMake = true;
+  /** Whether fetches compare what is valid with its hashes. */
+  verify = false;
+  /** Valid paths that are not there, and others that are damaged. */
+  readonly absent = new Set<string>();
+  readonly torn = new Set<string>();
+  /** Valid paths that were registered with other contents than the sample has. */
+  readonly foreign = new Set<string>();
   /** What the store says is damaged of the paths that it is asked about. */
   damaged: string[] = [];
   /** Fails the calls of these names once. */
@@ -171,7 +184,7 @@ export class FetchWorld {
   }
 
   fetch(signal?: AbortSignal): Promise<FetchSummary> {
-    return fetchClosure(this.release, this.tools(), signal);
+    return fetchClosure(this.release, this.tools(), { signal, verify: this.verify });
   }
 
   tools(): FetchTools {
@@ -180,6 +193,7 @@ export class FetchWorld {
       mirrors: this.mirrors,
       log: this.log,
       store: this.#store(),
+      repair: this.#repair(),
       staging: this.staging,
       roots: {
         hold: () => Promise.reject(new Error("a fetch holds only what it imports")),
@@ -265,6 +279,34 @@ export class FetchWorld {
       ...{ profileGeneration: unused, findGeneration: unused, pruneGenerations: unused },
       ...{ forgetNewer: unused, splitGenerations: unused },
       ...{ runningToplevel: async () => this.running, bootedToplevel: unused },
+    };
+  }
+
+  #repair(): StoreRepair {
+    const isThere = (path: string): boolean => !this.absent.has(path);
+    return {
+      closures: () => Promise.reject(new Error("a fetch does not need this")),
+      absent: async (paths) => paths.filter((path) => !isThere(path)),
+      damaged: async (paths) => {
+        this.say(`verify ${paths.length} paths`);
+        return paths.filter((path) => !isThere(path) || this.torn.has(path));
+      },
+      registeredHashes: async (paths) =>
+        new Map(
+          paths.map((path) => {
+            const entry = this.#sample.index.paths.find((one) => path.endsWith(one.path));
+            return [path, this.foreign.has(path) ? "sha256:other" : (entry?.narHash ?? "")];
+          }),
+        ),
+      mend: async (directory, infos) => {
+        const { files } = this.staging.at(directory);
+        this.say(`mend ${infos.map(({ storePath }) => storePath.slice(33)).join(" ")}`);
+        for (const info of infos) {
+          if (!files.has(fileOf(info))) throw new Error(`${info.storePath} is not staged`);
+          this.absent.delete(`${STORE_DIRECTORY}/${info.storePath}`);
+          this.torn.delete(`${STORE_DIRECTORY}/${info.storePath}`);
+        }
+      },
     };
   }
 

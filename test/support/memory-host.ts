@@ -103,6 +103,8 @@ export class MemoryHost {
   /** The kernel of each system; `linux` if there is none here. */
   readonly kernels = new Map<string, string>();
   readonly valid = new Set<string>([system("1")]);
+  /** Valid systems that are damaged. */
+  readonly damaged = new Set<string>();
   /** The specialisations of systems: their toplevels by name. */
   readonly specialisations = new Map<string, ReadonlyMap<string, string>>();
   /** Names of systems that have one of their own. */
@@ -336,6 +338,7 @@ function toolsOf(host: MemoryHost): AgentTools {
     cache: cacheOf(host),
     closures: closuresOf(host),
     store: storeOf(host),
+    repair: repairOf(host),
     roots: rootsOf(host),
     disk: { freeSpace: async () => ({ free: 2_000, fileSystem: "1", total: 10_000 }) },
     boot: {
@@ -445,8 +448,8 @@ function cacheOf(host: MemoryHost): AgentTools["cache"] {
 
 function closuresOf(host: MemoryHost): ClosureFetch {
   return {
-    async fetch({ toplevel, sequence }, { signal, onArchiveRead, onAdvance }) {
-      host.call(`fetch ${toplevel}`);
+    async fetch({ toplevel, sequence }, { signal, onArchiveRead, onAdvance, verify = false }) {
+      host.call(`fetch ${toplevel}${verify ? ", all of it verified" : ""}`);
       await host.time.sleep(host.fetchMs, signal);
       const error = host.fetchErrors.shift() ?? null;
       const [mirror] = host.mirrors;
@@ -454,6 +457,7 @@ function closuresOf(host: MemoryHost): ClosureFetch {
       if (error && host.fetchesAdvance) onAdvance?.();
       if (error) throw error;
       host.call(`fetched release ${sequence}`);
+      if (verify) host.damaged.delete(toplevel);
       host.valid.add(toplevel);
       return host.summary;
     },
@@ -463,9 +467,35 @@ function closuresOf(host: MemoryHost): ClosureFetch {
       const { paths, newPaths } = host.summary;
       return { paths, newPaths, downloadBytes: 1_000, storeBytes: 3_000, packages: null };
     },
+    async repair({ toplevel }, { paths }) {
+      host.call(`repair from ${toplevel}`);
+      const error = host.fetchErrors.shift() ?? null;
+      if (error) throw error;
+      const here = paths.filter((path) => path === toplevel);
+      for (const path of here) {
+        host.damaged.delete(path);
+        host.valid.add(path);
+      }
+      return here;
+    },
     async abandon() {
       host.call("abandon fetch");
     },
+  };
+}
+
+/** A store in which a closure is its toplevel alone. */
+function repairOf(host: MemoryHost): AgentTools["repair"] {
+  return {
+    closures: async (paths) => paths.filter((path) => host.valid.has(path)),
+    absent: async () => [],
+    async damaged(paths, { onVerified }) {
+      host.call(`verify ${paths.join(" ")}`);
+      onVerified?.(paths.length);
+      return paths.filter((path) => host.damaged.has(path));
+    },
+    registeredHashes: unexpected("registeredHashes"),
+    mend: unexpected("mend"),
   };
 }
 

@@ -52,6 +52,9 @@ const committedSchema = z.strictObject({
   at: timeSchema,
   /** What the profile pointed at before. */
   previous: storePathSchema.nullable(),
+  /** Where its closure is on the mirrors, to repair it from; absent if that is not known. */
+  closureSize: releaseSchema.shape.closureSize.optional(),
+  archive: releaseSchema.shape.archive.optional(),
 });
 export type Committed = z.infer<typeof committedSchema>;
 

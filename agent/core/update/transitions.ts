@@ -439,10 +439,14 @@ function isEnded(pending: PendingReboot | null, mode: Release["mode"]): boolean 
 
 function committedOf(release: Release, at: string, previous: string | null): Committed {
   const { channel, epoch, sequence, digest, toplevel, mode, specialisation } = release;
+  const { closureSize, archive } = release;
+  // Patches lead to this index, which is read whole when it is needed again.
+  const { patches: _, ...index } = archive.index;
   return {
     channel,
     ...(epoch !== undefined && { epoch }),
     ...{ sequence, digest, toplevel, mode, at, previous },
+    ...{ closureSize, archive: { ...archive, index } },
     ...(specialisation !== undefined && { specialisation }),
   };
 }

@@ -55,10 +55,15 @@ export class NixPrograms {
     return lines;
   }
 
-  /** Whether paths have the contents with which they were registered. */
-  async areWhole(paths: readonly string[]): Promise<boolean> {
+  /**
+   * Whether paths have the contents with which they were registered. Throws TOOL_TIMEOUT,
+   * TOOL_MISSING, INTERRUPTED.
+   */
+  async areWhole(paths: readonly string[], signal?: AbortSignal): Promise<boolean> {
     const args = ["--verify-path", ...paths, ...this.#options];
-    const result = await runProcess("nix-store", args, this.#slow());
+    const result = await runProcess("nix-store", args, { ...this.#slow(), signal });
+    // That it took too long says nothing about the paths.
+    if (result.timedOut) throw await this.failure("IO_FAILED", result);
     return result.exitCode === 0;
   }
 

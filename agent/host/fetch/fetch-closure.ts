@@ -1,39 +1,147 @@
 import { toPullError, type ErrorCode, type PullError } from "../../core/errors.ts";
+import type { ArchiveContents } from "../../core/formats/archive-index.ts";
 import type { Release } from "../../core/formats/manifest.ts";
 import type { FetchSummary, Staging } from "../../core/ports.ts";
 import { requireSpace, stagingBudget } from "./disk-space.ts";
 import { mendImported, releaseImported } from "./imported-paths.ts";
 import { importStreamOf } from "./imports.ts";
 import type { ImportStream } from "./import-stream.ts";
-import { planFetch, type FetchPlan } from "./plan.ts";
-import { readIndex, type CheckedIndex } from "./read-index.ts";
-import { readNars } from "./read-nars.ts";
+import { absolute, planFetch, type FetchPlan } from "./plan.ts";
+import { readIndex, type CheckedIndex, type ClosurePlace } from "./read-index.ts";
+import { readNars, type ReadSummary } from "./read-nars.ts";
 import type { FetchTools } from "./tools.ts";
+
+/** How a closure is fetched. */
+export interface FetchOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Whether to compare what the store has of it already with its hashes. That reads all of it. */
+  readonly verify?: boolean | undefined;
+}
 
 /**
  * Brings a release's closure into the store: reads the index, asks the store what it lacks,
  * makes sure of the disk, reads the missing NARs from the first mirror that serves them, and
- * has Nix import them while the rest is on its way. Uses what an earlier attempt staged or
- * imported. After an error that another attempt may mend, what was staged stays, and `onAdvance`
- * hears if that is more than before; after every other error it is removed. Throws the codes of mirrors, archives, imports and disks, and
+ * has Nix import them while the rest is on its way. What the store has of it and is damaged is
+ * mended. Uses what an earlier attempt staged or imported. After an error that another attempt may
+ * mend, what was staged stays, and `onAdvance` hears if that is more than before; after every other
+ * error it is removed. Throws the codes of mirrors, archives, imports and disks, and
  * INTERRUPTED.
  */
 export async function fetchClosure(
   release: Release,
   tools: FetchTools,
-  signal?: AbortSignal,
+  { signal, verify = false }: FetchOptions = {},
 ): Promise<FetchSummary> {
+  return withStaging(release, tools, async (staging) => {
+    const index = await readIndex(release, staging, tools, signal);
+    const plan = await planWhole(index.contents, tools, { signal, verify });
+    const read = await bringIn(plan, { release, staging, tools, signal });
+    await releaseImported(tools);
+    await tools.staging.remove();
+    await keepIndex(release, index, tools);
+    return { paths: index.contents.narInfos.length, newPaths: plan.paths.length, ...read };
+  });
+}
+
+/**
+ * Brings those of these paths that a release has back into the store, damaged ones too; gives which
+ * these were. `damaged` are the valid ones. Throws as `fetchClosure`.
+ */
+export async function repairPaths(
+  release: ClosurePlace,
+  { paths, damaged }: { paths: readonly string[]; damaged: readonly string[] },
+  tools: FetchTools,
+  signal?: AbortSignal,
+): Promise<string[]> {
+  return withStaging(release, tools, async (staging) => {
+    const { contents } = await readIndex(release, staging, tools, signal);
+    const known = await knownDamage(contents, damaged, tools);
+    const only = new Set([...paths.filter((path) => !damaged.includes(path)), ...known]);
+    const plan = await planFetch(contents, tools, { damaged: known, only });
+    if (plan.paths.length > 0) await bringIn(plan, { release, staging, tools, signal });
+    await releaseImported(tools);
+    await tools.staging.remove();
+    return plan.paths.map(({ path }) => path);
+  });
+}
+
+/** Prepares staging for work, and leaves it as a later attempt can use it if the work fails. */
+async function withStaging<T>(
+  release: ClosurePlace,
+  tools: FetchTools,
+  work: (staging: Staging) => Promise<T>,
+): Promise<T> {
   const staging = tools.staging.open(release.archive.sha256);
+  try {
+    await staging.prepare();
+    await mendImported(tools);
+    return await work(staging);
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    await leaveFailed(error, staging, tools);
+    throw error;
+  }
+}
+
+/** A plan for the whole closure, with what is damaged of it as far as that is looked at. */
+async function planWhole(
+  contents: ArchiveContents,
+  tools: FetchTools,
+  { signal, verify = false }: FetchOptions,
+): Promise<FetchPlan> {
+  const { repair, log } = tools;
+  const plan = await planFetch(contents, tools);
+  const missing = new Set(plan.paths.map(({ path }) => path));
+  const valid = contents.narInfos
+    .map(({ storePath }) => absolute(storePath))
+    .filter((path) => !missing.has(path));
+  const found = verify ? await repair.damaged(valid, { signal }) : await repair.absent(valid);
+  const damaged = await knownDamage(contents, found, tools);
+  if (damaged.length === 0) return plan;
+  log.warn(`${damaged.length} paths of the store are damaged, and are downloaded again`, {
+    paths: damaged,
+  });
+  return planFetch(contents, tools, { damaged });
+}
+
+/** Those of these damaged paths that the archives have with the contents that they must have. */
+async function knownDamage(
+  { narInfos }: ArchiveContents,
+  damaged: readonly string[],
+  { repair, log }: Pick<FetchTools, "repair" | "log">,
+): Promise<string[]> {
+  if (damaged.length === 0) return [];
+  const registered = await repair.registeredHashes(damaged);
+  return narInfos.flatMap(({ storePath, narHash }) => {
+    const path = absolute(storePath);
+    const expected = registered.get(path);
+    if (expected === undefined || expected === narHash) return expected === undefined ? [] : [path];
+    log.warn(`${path} is damaged; expected contents ${expected}, the mirror has ${narHash}`);
+    return [];
+  });
+}
+
+/** Reads what is planned from the mirrors, and imports it. Throws as `fetchClosure`. */
+async function bringIn(
+  plan: FetchPlan,
+  {
+    release,
+    staging,
+    tools,
+    signal,
+  }: {
+    release: ClosurePlace;
+    staging: Staging;
+    tools: FetchTools;
+    signal: AbortSignal | undefined;
+  },
+): Promise<ReadSummary> {
   const failed = new AbortController();
   const stop = signal ? AbortSignal.any([signal, failed.signal]) : failed.signal;
   let imports: ImportStream | null = null;
   let held = async (): Promise<number> => 0;
   let heldBefore = 0;
   try {
-    await staging.prepare();
-    await mendImported(tools);
-    const index = await readIndex(release, staging, tools, signal);
-    const plan = await planFetch(index.contents, tools);
     const missing = await staging.missing(plan.nars.values());
     held = async () => bytesHeld(plan, await staging.missing(plan.nars.values()));
     heldBefore = bytesHeld(plan, missing);
@@ -48,14 +156,12 @@ export async function fetchClosure(
     });
     const read = await readNars(plan, { staging, missing, imports, tools, signal: stop });
     await imports.finish();
-    await leaveImported(release, index, tools);
-    return { paths: index.contents.narInfos.length, newPaths: plan.paths.length, ...read };
+    return read;
   } catch (thrown) {
     // If an import failed, its error is the one that counts: it ended the download.
     const error = toPullError((await imports?.settle()) ?? thrown);
     const advanced = (imports?.imported ?? 0) > 0 || (await held().catch(() => 0)) > heldBefore;
     if (advanced && KEEPS_STAGING.has(error.code)) tools.onAdvance?.();
-    await leaveFailed(error, staging, tools);
     throw error;
   }
 }
@@ -67,17 +173,14 @@ function bytesHeld({ nars }: FetchPlan, missing: ReadonlyMap<string, number>): n
   return bytes;
 }
 
-/** The store has the closure, and the root of the whole closure holds it. */
-async function leaveImported(
+/** The next release's patch is applied to the index. Without it the next one comes whole. */
+async function keepIndex(
   release: Release,
   { json }: CheckedIndex,
-  tools: FetchTools,
+  { indexes, log }: Pick<FetchTools, "indexes" | "log">,
 ): Promise<void> {
-  await releaseImported(tools);
-  await tools.staging.remove();
-  // The next release's patch is applied to it. Without it the next index comes whole.
-  await tools.indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
-    tools.log.debug(`the index is not kept: ${toPullError(error).message}`);
+  await indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
+    log.debug(`the index is not kept: ${toPullError(error).message}`);
   });
 }
 

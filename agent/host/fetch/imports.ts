@@ -41,10 +41,13 @@ export function importStreamOf(plan: FetchPlan, context: ImportContext): ImportS
       // Before they are valid, so that no garbage collection can come in between.
       await tools.roots.holdAlso(IMPORTED_ROOTS, topmost(paths));
       await staging.writeNarInfos(infosOf(paths));
-      const names = paths.map(({ path }) => path);
-      await whileSpaceLasts(tools, signal, (until) =>
-        tools.store.importPaths(staging.directory, names, until),
-      );
+      const isDamaged = ({ path }: QueuedPath): boolean => plan.damaged.has(path);
+      const names = paths.filter((it) => !isDamaged(it)).map(({ path }) => path);
+      const damaged = infosOf(paths.filter(isDamaged));
+      await whileSpaceLasts(tools, signal, async (until) => {
+        if (names.length > 0) await tools.store.importPaths(staging.directory, names, until);
+        if (damaged.length > 0) await tools.repair.mend(staging.directory, damaged, until);
+      });
     },
     discard: (paths, files) =>
       staging.discard(

@@ -36,6 +36,8 @@ export interface FetchPlan {
   readonly contents: ArchiveContents;
   /** In topological order, dependencies first. */
   readonly paths: readonly MissingPath[];
+  /** Those of them that are valid, but do not have their contents: they are mended, not imported. */
+  readonly damaged: ReadonlySet<string>;
   /** Their NAR members by name, in the order of the archives. */
   readonly nars: ReadonlyMap<string, NarMember>;
 }
@@ -47,10 +49,19 @@ export interface Portion {
   readonly nars: ReadonlySet<string>;
 }
 
+/** What a plan is made for, if that is not what the store says that it lacks. */
+export interface PlanRequest {
+  /** Valid paths that come again, because they are damaged. */
+  readonly damaged?: readonly string[];
+  /** The only paths that are wanted. */
+  readonly only?: ReadonlySet<string>;
+}
+
 /** Asks the store what it lacks, and chooses how each missing path comes. Throws as the store. */
 export async function planFetch(
   contents: ArchiveContents,
   tools: Pick<FetchTools, "settings" | "store" | "deltas" | "log">,
+  { damaged = [], only }: PlanRequest = {},
 ): Promise<FetchPlan> {
   const paths = contents.narInfos.map((info) => ({
     path: absolute(info.storePath),
@@ -58,14 +69,16 @@ export async function planFetch(
     member: narFileName(info.fileSha256, info.compression),
   }));
   const invalid = new Set(await tools.store.invalidPaths(paths.map(({ path }) => path)));
-  const deltas = await chooseDeltas(contents, invalid, tools);
+  const deltas = await chooseDeltas(contents, { invalid, damaged }, tools);
+  const wanted = new Set([...invalid, ...damaged].filter((path) => !only || only.has(path)));
   const missing = paths
-    .filter(({ path }) => invalid.has(path))
+    .filter(({ path }) => wanted.has(path))
     .map((it) => ({ ...it, delta: deltas.get(it.path) ?? null }));
   const members = new Set(missing.map(({ member }) => member));
   return {
     contents,
     paths: missing,
+    damaged: new Set(damaged),
     nars: new Map(
       narMembersOf(contents)
         .filter(({ name }) => members.has(name))
@@ -85,7 +98,7 @@ export function absolute(storePath: string): string {
  */
 async function chooseDeltas(
   contents: ArchiveContents,
-  invalid: ReadonlySet<string>,
+  { invalid, damaged }: { invalid: ReadonlySet<string>; damaged: readonly string[] },
   {
     settings,
     store,
@@ -106,7 +119,7 @@ async function chooseDeltas(
     return chosen;
   }
   const bases = new Set(offers.flatMap(({ deltas }) => deltas.map(({ base }) => base)));
-  const absent = new Set(await store.invalidPaths([...bases]));
+  const absent = new Set([...(await store.invalidPaths([...bases])), ...damaged]);
   for (const { info, deltas } of offers) {
     const delta = deltas.find(({ base }) => !absent.has(base));
     if (!delta) continue;

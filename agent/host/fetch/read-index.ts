@@ -20,6 +20,9 @@ export interface CheckedIndex {
   readonly json: Buffer;
 }
 
+/** Where a closure is on the mirrors, and what it must be. */
+export type ClosurePlace = Pick<Release, "toplevel" | "closureSize" | "archive">;
+
 type IndexTools = Pick<
   FetchTools,
   "settings" | "mirrors" | "standings" | "indexes" | "applyIndexPatch" | "log" | "onArchiveRead"
@@ -32,7 +35,7 @@ type IndexTools = Pick<
  * PATH_SIGNATURE, FORMAT_UNSUPPORTED, INTERRUPTED.
  */
 export async function readIndex(
-  release: Release,
+  release: ClosurePlace,
   staging: Staging | null,
   tools: IndexTools,
   signal: AbortSignal | undefined,
@@ -50,7 +53,7 @@ function rulesOf({ contentAddressed }: IndexTools["settings"]): IndexRules {
 }
 
 async function stagedIndex(
-  release: Release,
+  release: ClosurePlace,
   staging: Staging | null,
   { settings, log }: IndexTools,
 ): Promise<CheckedIndex | null> {
@@ -67,7 +70,7 @@ async function stagedIndex(
 
 /** Null if there is no patch for an index that is kept here, or if it does not work out. */
 async function patchedIndex(
-  release: Release,
+  release: ClosurePlace,
   tools: IndexTools,
   signal: AbortSignal | undefined,
 ): Promise<CheckedIndex | null> {
@@ -118,7 +121,7 @@ async function readPatch(
 }
 
 async function wholeIndex(
-  release: Release,
+  release: ClosurePlace,
   staging: Staging | null,
   tools: IndexTools,
   signal: AbortSignal | undefined,

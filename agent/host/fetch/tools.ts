@@ -9,6 +9,7 @@ import type {
   Log,
   NixStore,
   StagingArea,
+  StoreRepair,
 } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import type { FailoverTools } from "../poll/mirror-failover.ts";
@@ -17,6 +18,7 @@ import type { FailoverTools } from "../poll/mirror-failover.ts";
 export interface FetchTools extends FailoverTools {
   readonly settings: Settings;
   readonly store: NixStore;
+  readonly repair: StoreRepair;
   readonly roots: GcRoots;
   readonly disk: Disk;
   readonly staging: StagingArea;

@@ -25,9 +25,14 @@ export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signa
   const onAdvance = (): void => {
     attempt.advanced = true;
   };
+  // If it came here and failed, what it is made of may be damaged: then that is not its fault.
+  const verify = (state.undone ?? 0) > 0;
   let summary: FetchSummary;
   try {
-    summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance });
+    summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance, verify });
+    if (!verify && !(await activator.canActivate(release.toplevel))) {
+      summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance, verify: true });
+    }
   } catch (thrown) {
     const error = toPullError(thrown);
     if (!attempt.advanced || error.code === "INTERRUPTED") throw error;

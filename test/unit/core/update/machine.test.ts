@@ -304,9 +304,10 @@ describe("over any life of an agent", () => {
       switch (event.type) {
         case "AlreadyActive": {
           const { channel, sequence, digest, toplevel, mode } = event.release;
+          const { closureSize, archive } = event.release;
           const { at, previous } = event;
           expect(after.committed).toEqual({
-            ...{ channel, sequence, digest, toplevel, mode, at, previous },
+            ...{ channel, sequence, digest, toplevel, mode, at, previous, closureSize, archive },
           });
           return;
         }
@@ -315,8 +316,9 @@ describe("over any life of an agent", () => {
           expect(state.name).toBe(event.type === "HealthConfirmed" ? "Verifying" : "Committing");
           if (!("baseline" in state)) throw new Error("committed without a way back");
           const { channel, sequence, digest, toplevel, mode } = state.release;
+          const { closureSize, archive } = state.release;
           expect(after.committed).toEqual({
-            ...{ channel, sequence, digest, toplevel, mode, at: event.at },
+            ...{ channel, sequence, digest, toplevel, mode, at: event.at, closureSize, archive },
             previous: state.baseline.profile,
           });
           return;
@@ -711,8 +713,9 @@ const CUT_OFF: Event = {
 };
 
 function committedSample(at: string) {
-  const { channel, sequence, digest, toplevel, mode } = sampleRelease();
-  return { channel, sequence, digest, toplevel, mode, at, previous: BASELINE.profile };
+  const { channel, sequence, digest, toplevel, mode, closureSize, archive } = sampleRelease();
+  const previous = BASELINE.profile;
+  return { channel, sequence, digest, toplevel, mode, at, previous, closureSize, archive };
 }
 
 describe("an update", () => {

@@ -523,3 +523,40 @@ describe("the end of a fetch", () => {
     expect((await rejectionOf(world.fetch())).code).toBe("ARCHIVE_TRUNCATED");
   });
 });
+
+describe("paths that the store has and that are damaged", () => {
+  function allValid(): FetchWorld {
+    const world = new FetchWorld(CHAIN);
+    for (const { path } of CHAIN.index.paths) world.valid.add(`/nix/store/${path}`);
+    return world;
+  }
+
+  test("are downloaded and mended if they are not even there", async () => {
+    const world = allValid();
+    world.valid.delete(world.path(SYSTEM));
+    world.absent.add(world.path(LIBRARY));
+    expect((await world.fetch()).newPaths).toBe(2);
+    expect(world.only("import", "mend", "verify")).toEqual([`import ${SYSTEM}`, `mend ${LIBRARY}`]);
+    expect(world.absent.size).toBe(0);
+  });
+
+  test("are looked for by their contents only if that is asked for", async () => {
+    const world = allValid();
+    world.torn.add(world.path(PROGRAM));
+    expect((await world.fetch()).newPaths).toBe(0);
+    world.verify = true;
+    expect((await world.fetch()).newPaths).toBe(1);
+    expect(world.only("import", "mend", "verify")).toEqual(["verify 3 paths", `mend ${PROGRAM}`]);
+  });
+
+  test("are left if the mirror has other contents under their name", async () => {
+    const world = allValid();
+    world.absent.add(world.path(LIBRARY));
+    world.foreign.add(world.path(LIBRARY));
+    expect((await world.fetch()).newPaths).toBe(0);
+    expect(world.only("import", "mend")).toEqual([]);
+    expect(world.lines("warn").join()).toContain(
+      `${LIBRARY} is damaged; expected contents sha256:other`,
+    );
+  });
+});

@@ -57,6 +57,8 @@ describe("a release in mode switch", () => {
         ...{ channel: "stable", sequence: 7, digest: outcome.release?.digest },
         ...{ toplevel: system("2"), mode: "switch", at: "2026-02-01T00:00:01.000Z" },
         previous: system("1"),
+        closureSize: outcome.release?.closureSize,
+        archive: outcome.release?.archive,
       },
       denied: [],
       pendingReboot: null,

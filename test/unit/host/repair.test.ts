@@ -1,0 +1,102 @@
+import { describe, expect, test } from "vitest";
+import { PullError } from "../../../agent/core/errors.ts";
+import { repairStore } from "../../../agent/host/repair.ts";
+import { tick } from "../../../agent/host/tick.ts";
+import { rejectionOf } from "../../support/failure.ts";
+import { MemoryHost, system } from "../../support/memory-host.ts";
+
+const PATIENT = { insistence: "patient" } as const;
+
+/** A host that runs system 2, after system 1. */
+async function updated(): Promise<MemoryHost> {
+  const host = new MemoryHost();
+  host.publish({ sequence: 7, system: "2" });
+  await tick(host.tools, PATIENT);
+  host.takeCalls();
+  return host;
+}
+
+const repair = (host: MemoryHost, dryRun = false) => repairStore(host.tools, { dryRun });
+
+describe("what is damaged of a host's systems", () => {
+  test("is brought back from the release that it runs, and told in the history", async () => {
+    const host = await updated();
+    host.damaged.add(system("2"));
+    expect(await repair(host)).toEqual({
+      verified: 2,
+      damaged: [{ path: system("2"), kind: "damaged", inUse: true, repaired: true }],
+      error: null,
+    });
+    expect(host.takeCalls().filter((call) => !call.startsWith("ask"))).toEqual([
+      ...["verify 2 1", "repair from 2", "verify 2"],
+    ]);
+    expect(host.history.at(-1)).toMatchObject({
+      event: "StoreRepaired",
+      state: "Idle",
+      message: "brought back 1 of 1 damaged store paths",
+    });
+  });
+
+  test("is looked for without a change, and without the lock, in a dry run", async () => {
+    const host = await updated();
+    host.damaged.add(system("2"));
+    host.locked.add("update");
+    const { damaged, error } = await repair(host, true);
+    expect(damaged).toMatchObject([{ path: system("2"), repaired: false }]);
+    expect(error).toMatchObject({ code: "STORE_DAMAGED", exitCode: 7 });
+    expect(host.damaged.has(system("2"))).toBe(true);
+    expect((await rejectionOf(repair(host))).code).toBe("AGENT_BUSY");
+  });
+
+  test("is asked for at the mirrors if no release that the host knows has it", async () => {
+    const host = await updated();
+    host.damaged.add(system("1"));
+    host.publish({ sequence: 8, system: "1" });
+    expect(await repair(host)).toMatchObject({
+      damaged: [{ path: system("1"), inUse: true, repaired: true }],
+      error: null,
+    });
+    expect(host.takeCalls().filter((call) => call.startsWith("repair"))).toEqual([
+      ...["repair from 2", "repair from 1"],
+    ]);
+  });
+
+  test("is left, with what each release said, if none can bring it back", async () => {
+    const host = await updated();
+    host.damaged.add(system("2"));
+    host.fetchErrors.push(new PullError("MIRROR_ABSENT", "no stick"));
+    for (const mirror of host.mirrors) mirror.down = "MIRROR_STALLED";
+    const { damaged, error } = await repair(host);
+    expect(damaged).toMatchObject([{ repaired: false }]);
+    expect(error?.message).toMatch(
+      /^1 store path is still damaged or missing: MIRROR_ABSENT: no stick; MIRROR_STALLED: .*; a /,
+    );
+  });
+
+  test("may be all of it: a system that Nix does not know is missing", async () => {
+    const host = await updated();
+    host.valid.delete(system("2"));
+    expect(await repair(host)).toMatchObject({
+      damaged: [{ path: system("2"), kind: "missing", repaired: true }],
+      error: null,
+    });
+  });
+
+  test("is not what is still being fetched", async () => {
+    const host = await updated();
+    host.publish({ sequence: 8, system: "3" });
+    host.fetchErrors.push(new PullError("MIRROR_STALLED", "silent"));
+    await tick(host.tools, PATIENT);
+    expect(await repair(host)).toEqual({ verified: 2, damaged: [], error: null });
+  });
+});
+
+test("a system that came and has no switch-to-configuration is verified before it is refused", async () => {
+  const host = new MemoryHost();
+  host.publish({ sequence: 7, system: "2" });
+  host.unswitchable.add(system("2"));
+  expect((await tick(host.tools, PATIENT)).error?.code).toBe("NOT_A_SYSTEM");
+  expect(host.takeCalls().filter((call) => call.startsWith("fetch 2"))).toEqual([
+    ...["fetch 2", "fetch 2, all of it verified"],
+  ]);
+});
