@@ -146,7 +146,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
         });
   const named = [...inFile.hosts, ...options.host.map(parseHostOption)];
   const { failed } = inFile;
-  const { release: published, failed: left } = await publishRelease({
+  const { release: published, ...others } = await publishRelease({
     hosts: withSpecialisations(
       withGroups(named, options.group, failed),
       options.specialisation,
@@ -197,9 +197,9 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     },
   });
   progress.clear();
-  printPublished(published, options, left);
+  printPublished(published, options, others);
   // The release is in force, and something is wrong all the same.
-  return left[0]?.error.exitCode ?? EXIT.ok;
+  return others.failed[0]?.error.exitCode ?? EXIT.ok;
 }
 
 /** Throws USAGE for options that mean nothing together. */

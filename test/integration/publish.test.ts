@@ -1,12 +1,18 @@
-import { execFileSync } from "node:child_process";
-import { mkdir, readFile, readdir, writeFile } from "node:fs/promises";
+import { execFileSync, spawnSync } from "node:child_process";
+import { mkdir, readFile, readdir, stat, writeFile } from "node:fs/promises";
 import { join, relative } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { expect, test } from "vitest";
 import { manifestSchema, type Manifest } from "../../agent/core/formats/manifest.ts";
 import { generateKey } from "../../agent/core/formats/signing-key.ts";
 import { SYSTEM_FILE, buildSystem } from "../support/closure.ts";
-import { nixosPull, startCommand, type CommandOutput } from "../support/nixos-pull.ts";
+import {
+  nixosPull,
+  startCommand,
+  testEnvironment,
+  type CommandOutput,
+} from "../support/nixos-pull.ts";
 import { nix, runNix } from "../support/real-nix.ts";
 import { createHost, createOperator, type Operator } from "../support/sandbox.ts";
 import { publishedHosts, type PublishedHost } from "../support/published.ts";
@@ -233,7 +239,6 @@ test("equal systems share an archive, unchanged ones keep theirs, --keep-hosts k
   expect(kept.stderr).not.toContain("no longer names");
   expect(releaseOf(kept)).toMatchObject({
     dropped: [],
-    failed: [],
     hosts: { web2: { mode: "switch", archive: one.hosts["web1"]!.archive } },
   });
   const { hosts, defaults } = await manifestOf(operator.mirror);
@@ -432,6 +437,9 @@ test("the same systems and key give the same archives; --json tells everything; 
     [operator.mirror, other].map((mirror) => readdir(join(mirror, "archives"))),
   );
   expect(again).toEqual(names);
+  const sizes = await Promise.all(
+    (names ?? []).map((name) => stat(join(operator.mirror, "archives", name))),
+  );
 
   const sha256 = expect.stringMatching(/^[0-9a-f]{64}$/);
   const time = expect.stringMatching(/^\d{4}-\d\d-\d\dT.*Z$/);
@@ -459,6 +467,7 @@ test("the same systems and key give the same archives; --json tells everything; 
     hosts: { web1: host("web1", a), web2: host("web2", b) },
     dropped: [],
     failed: [],
+    newBytes: sizes.reduce((sum, { size }) => sum + size, 0),
   });
 });
 
@@ -601,3 +610,22 @@ test("a publish that is killed at any moment leaves the old release whole", asyn
   expect(await readdir(join(operator.mirror, ".publish"))).toEqual(["lock", "releases"]);
   expect(await readdir(join(operator.mirror, "channels/stable"))).toEqual(["manifest.json"]);
 }, 600_000);
+
+test("what only its owner can read is told, since a web server would refuse it", async () => {
+  const operator = await createOperator();
+  const system = await buildSystem();
+  const bundle = fileURLToPath(new URL("../../dist/nixos-pull.cjs", import.meta.url));
+  const hidden = spawnSync(
+    "sh",
+    [
+      ...["-c", 'umask 077 && exec "$@"', "sh", process.execPath, bundle, "publish"],
+      ...["--mirror", operator.mirror, "--key", operator.keyFile, "--host", `web1=${system}`],
+    ],
+    { encoding: "utf8", env: testEnvironment() },
+  );
+  expect(hidden.status, hidden.stderr).toBe(0);
+  expect(hidden.stderr).toMatch(/channels can be read by its owner only.*chmod -R go\+rX/);
+  execFileSync("chmod", ["-R", "go+rX", operator.mirror]);
+  const readable = await operator.publish({ web1: await buildSystem({ generation: "2" }) });
+  expect(readable.stderr).not.toContain("owner only");
+});

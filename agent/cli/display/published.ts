@@ -16,6 +16,7 @@ export const publishedSchema = z.strictObject({
   unchanged: z.boolean().describe("true if there was nothing to change: nothing was signed"),
   difference: differenceSchema.nullable().describe("what it changes; null if nothing was signed"),
   dropped: z.array(z.string()).describe("hosts that the release no longer names"),
+  newBytes: bytesSchema.nullable().describe("what the mirror has to store beside what it had"),
   failed: z
     .array(z.strictObject({ hostname: hostnameSchema, code: z.string(), message: z.string() }))
     .describe("hosts that were not built and are as they were (`--keep-going`)"),
@@ -32,11 +33,18 @@ export const publishedSchema = z.strictObject({
     .describe("what was packed; empty if the systems are those of an earlier release"),
 });
 
+/** What is told of a publish beside its release. */
+interface BesideRelease {
+  readonly failed?: readonly HostFailure[];
+  /** What the mirror has to store in addition; null if nothing was packed. */
+  readonly newBytes?: number | null;
+}
+
 /** Says what was published or drafted. */
 export function printPublished(
   published: PublishedRelease,
   options: { readonly json?: true },
-  failed: readonly HostFailure[] = [],
+  { failed = [], newBytes = null }: BesideRelease = {},
 ): void {
   if (options.json) {
     const { hosts, ...release } = published;
@@ -45,7 +53,7 @@ export function printPublished(
     const others = failed.map(({ hostname, error }) => ({
       ...{ hostname, code: error.code, message: error.message },
     }));
-    printJson(publishedSchema, { ...release, difference, failed: others, hosts: packed });
+    printJson(publishedSchema, { ...release, difference, failed: others, newBytes, hosts: packed });
     return;
   }
   const { channel, epoch, sequence, expiresAt, manifest, signedBy, draft } = published;
@@ -69,13 +77,14 @@ export function printPublished(
         hosts.map(([hostname, host]) => [
           hostname,
           host.mode,
-          counted(host.paths, "path"),
-          `${formatBytes(host.archive.size)}${host.reused ? " (unchanged)" : ""}`,
+          `closure ${formatBytes(host.closureSize)} in ${counted(host.paths, "path")}`,
+          host.reused ? "archive as before" : `archive ${formatBytes(host.archive.size)}`,
           describeSystem(host),
         ]),
       ),
     );
   }
+  if (newBytes !== null) printLine(`The mirror has ${formatBytes(newBytes)} more to store.`);
   printLine(manifest);
   for (const { hostname, error } of failed) {
     note(`nixos-pull: ${hostname} has nothing new: ${error.code}: ${error.message}`);

@@ -12,6 +12,7 @@ import {
   type SignedManifest,
 } from "../../core/formats/manifest.ts";
 import { fileNamed } from "../../effects/files/root-directory.ts";
+import { archiveFile, manifestFile } from "../mirror/mirror-reader.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { placeSupported } from "../mirror/supported-releases.ts";
 import type { PublishedHost, PublishedRelease } from "./published-release.ts";
@@ -129,7 +130,32 @@ export async function placeRelease(
   await placeSupported(writer, manifest);
   await writer.retained.keep(manifest, envelope);
   await writer.placeManifest(manifest.channel, envelope);
+  await warnIfHidden(writer, manifest);
 }
+
+/**
+ * Warns if only their owner can read the files that hosts need, as under umask 077: a web server
+ * that runs as another user would answer 403.
+ */
+async function warnIfHidden(writer: MirrorWriter, manifest: Manifest): Promise<void> {
+  const archives = new Set(systemsIn(manifest).map(({ system }) => system.archive.sha256));
+  const names = [
+    ...["channels", `channels/${manifest.channel}`, manifestFile(manifest.channel), "archives"],
+    ...[...archives].map(archiveFile),
+  ];
+  for (const name of names) {
+    const found = await writer.root.stat(name);
+    if (!found || (found.mode & READABLE_BY_OTHERS) !== 0) continue;
+    writer.onWarning(
+      `${writer.root.nameOf(name)} can be read by its owner only, so a web server may refuse it; ` +
+        `\`chmod -R go+rX ${writer.directory}\` mends that, and umask 022 prevents it`,
+    );
+    return;
+  }
+}
+
+/** By the group or by all (stat(2)). */
+const READABLE_BY_OTHERS = 0o044;
 
 /** What a person is told of any new release. */
 export function describePublished(

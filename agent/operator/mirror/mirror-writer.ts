@@ -45,6 +45,7 @@ export class MirrorWriter extends MirrorReader {
   readonly onWarning: (message: string) => void;
   /** The same directory below the root. */
   readonly #work: string;
+  #placed = 0;
 
   private constructor(
     root: RootDirectory,
@@ -108,8 +109,16 @@ export class MirrorWriter extends MirrorReader {
     }
   }
 
+  /** Bytes of the archives that were placed and were not there before. */
+  get placedBytes(): number {
+    return this.#placed;
+  }
+
   /** Moves a finished, synced archive, which lies below `work`, to its place. */
   async placeArchive(packed: string, sha256: string): Promise<void> {
+    const isNew = (await this.root.statFile(archiveFile(sha256))) === null;
+    const { size = 0 } = (await this.root.statFile(this.#inWork(packed))) ?? {};
+    if (isNew) this.#placed += size;
     await this.root.placeFile(this.#inWork(packed), archiveFile(sha256));
     await this.root.syncParent(archiveFile(sha256));
   }

@@ -29,6 +29,8 @@ import { checkSystems } from "./system-checks.ts";
 export interface PublishResult {
   readonly release: PublishedRelease;
   readonly failed: readonly HostFailure[];
+  /** What the mirror has to store beside what it had, archives only, bytes. */
+  readonly newBytes: number;
 }
 
 /**
@@ -74,7 +76,7 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
     const composed = composeManifest(frame, contents, options);
     const manifest = await withRequirements(open, composed, inForce, options);
     const release = await signAndPlace(open, { manifest, current: inForce, packed }, options);
-    return { release, failed: options.failed };
+    return { release, failed: options.failed, newBytes: writer.placedBytes };
   });
 }
 
