@@ -142,7 +142,7 @@ export const ERROR_KINDS = {
   HEALTH_MIRROR: kind(EXIT.activation, "the new system could not read a release", true),
   CHANGED_BY_HAND: kind(
     EXIT.activation,
-    "somebody switched this host to another system while a release was judged",
+    "somebody switched this host to another system while a release was under way",
   ),
   DEADLINE_PASSED: kind(EXIT.activation, "the release was not committed before its deadline", true),
   RESTART_LOOP: kind(

@@ -58,8 +58,8 @@ async function rollBackUnproven(toplevel: string, pass: Pass<PassDeadlineTools>)
   await noticeReboot(pass);
   const { state } = journal.record;
   const { name } = state;
-  const isLeft = name === "Verifying" && (await changedByHand(state, tools)) !== null;
-  if (name === "Staged" || name === "Activating" || (name === "Verifying" && !isLeft)) {
+  const isLeft = (await changedByHand(state, journal.record, tools)) !== null;
+  if (!isLeft && (name === "Staged" || name === "Activating" || name === "Verifying")) {
     const message = `still ${name} when the deadline passed`;
     await journal.happened(interrupted("DEADLINE_PASSED", message));
   }

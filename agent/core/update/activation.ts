@@ -65,3 +65,20 @@ export function planRollback(recorded: Release["mode"], baseline: Baseline): Rol
   }
   return { restoreProfile: setsProfile(mode), runs };
 }
+
+/** What of a host is not the agent's to restore, since somebody else changed it. */
+export interface Spared {
+  readonly profile: boolean;
+  readonly running: boolean;
+}
+
+/** The way back without what would undo somebody else's change. */
+export function spareInRollback(plan: RollbackPlan, spared: Spared): RollbackPlan {
+  const runs = plan.runs.flatMap(({ toplevel, mode }): RollbackPlan["runs"] => {
+    const boots = setsProfile(mode) && !spared.profile;
+    const switches = changesRunningSystem(mode) && !spared.running;
+    if (boots) return [{ toplevel, mode: switches ? "switch" : "boot" }];
+    return switches ? [{ toplevel, mode: "test" }] : [];
+  });
+  return { restoreProfile: plan.restoreProfile && !spared.profile, runs };
+}

@@ -44,8 +44,8 @@ export type Event = { readonly at: string } & (
   /** Not the system's fault, as far as is known: it is undone and tried again. */
   | { readonly type: "ActivationInterrupted"; readonly reason: KnownReason }
   /**
-   * Somebody switched to another system while this one was judged. Nothing is undone. `gaveUp`:
-   * the drift policy leaves the host alone.
+   * Somebody switched to another system, or chose another boot default, meanwhile. That is not
+   * undone. `gaveUp`: the drift policy leaves the host alone.
    */
   | {
       readonly type: "ChangedByHand";

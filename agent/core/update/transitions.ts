@@ -98,6 +98,7 @@ export const TRANSITIONS: Transitions = {
     AttemptFailed: fail,
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
+    ChangedByHand: leave,
     AgentRestarted: countRestart,
   },
   Activating: {
@@ -111,15 +112,12 @@ export const TRANSITIONS: Transitions = {
     ActivationInterrupted: interrupt,
     // Another switch held the lock, so nothing was done.
     AttemptFailed: fail,
+    ChangedByHand: leave,
     AgentRestarted: countRestart,
   },
   Verifying: {
     HealthConfirmed: (state, { at }, record) => commit(record, state, at),
-    ChangedByHand: (state, { reason, retryAt, gaveUp }, record) =>
-      to(withoutWayBack(record), {
-        ...failed(state, reason, retryAt),
-        ...(gaveUp && { gaveUp }),
-      }),
+    ChangedByHand: leave,
     CommitBegun: beginCommit,
     ActivationRejected: reject,
     ActivationInterrupted: interrupt,
@@ -139,6 +137,7 @@ export const TRANSITIONS: Transitions = {
     ActivationInterrupted: interrupt,
     // The switch that was to make it the boot default did not begin, and nothing runs of it.
     AttemptFailed: fail,
+    ChangedByHand: leave,
     AgentRestarted: countRestart,
   },
   Armed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
@@ -157,6 +156,7 @@ export const TRANSITIONS: Transitions = {
     },
     RollbackFailed: (state, _, record) =>
       to(record, { ...state, rollbackAttempts: state.rollbackAttempts + 1 }),
+    ChangedByHand: leave,
     AgentRestarted: countRestart,
     // If the way back is barred, the way on to another release may not be.
     ReleaseAccepted: (state, event, record) =>
@@ -183,6 +183,8 @@ export const TRANSITIONS: Transitions = {
       }),
     RevertFailed: (state, _, record) => to(record, { ...state, failures: state.failures + 1 }),
     RevertBegun: beginRevert,
+    // Somebody chose a third system meanwhile.
+    ChangedByHand: (_, __, record) => to(withoutWayBack(record), { name: "Idle" }),
     // As for RollingBack.
     ReleaseAccepted: accept,
   },
@@ -334,6 +336,18 @@ function fail(
   record: AgentRecord,
 ): AgentRecord {
   return to(record, failed(advanced ? { ...state, attempts: 0 } : state, reason, retryAt));
+}
+
+/** Somebody switched by hand: what they made is left alone, and nothing is owed any more. */
+function leave(
+  state: Attempted,
+  { reason, retryAt, gaveUp }: EventOf<"ChangedByHand">,
+  record: AgentRecord,
+): AgentRecord {
+  return to(withoutWayBack(record), {
+    ...failed(state, reason, retryAt),
+    ...(gaveUp && { gaveUp }),
+  });
 }
 
 function beginCommit(

@@ -2,6 +2,7 @@ import type { PullError } from "../../core/errors.ts";
 import { isExpected } from "../../core/update/machine.ts";
 import { isPastTheLine, type State } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
+import { changedByHand } from "./hand-made.ts";
 import { interrupted } from "./happening.ts";
 import { ROOT } from "./roots.ts";
 import { runSteps, type Pass } from "./run.ts";
@@ -29,7 +30,9 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
   tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);
   if (isExpected(state.name, "AgentRestarted")) await journal.happened({ type: "AgentRestarted" });
   const restarts = "restarts" in state ? state.restarts : 0;
-  if (restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying")) {
+  const isLoop =
+    restarts >= MAX_RESTARTS && (state.name === "Activating" || state.name === "Verifying");
+  if (isLoop && (await changedByHand(state, journal.record, tools)) === null) {
     const message = `the agent was ended ${restarts} times in ${state.name}`;
     // A person may have restarted it, or the power failed as often.
     await journal.happened(interrupted("RESTART_LOOP", message));

@@ -6,11 +6,12 @@ import {
   type StateName,
   type StateOf,
 } from "../../core/update/states.ts";
+import { changedByHand, type HandMadeTools } from "./hand-made.ts";
 import { interrupted, rejected, type Happening } from "./happening.ts";
 import type { Journal } from "./journal.ts";
 import { removePreparations } from "./leftovers.ts";
 import { attemptFailed, type RetryTools } from "./retry.ts";
-import type { StepResult } from "./step.ts";
+import type { StepContext, StepResult } from "./step.ts";
 import { runStep, type StepTools, type WorkingState } from "./steps/steps.ts";
 
 /** One pass over the host: its journal, what it acts through, and what ends it. */
@@ -35,18 +36,15 @@ export async function runSteps(
     const { state } = journal.record;
     if (state.name === "Idle" || state.name === "Failed" || state.name === until) return failure;
     if (signal?.aborted) return new PullError("INTERRUPTED", `stopped in ${state.name}`);
-    let result: StepResult;
-    let thrown: PullError | null = null;
-    try {
-      result = await runStep(state, { record: journal.record, signal }, tools);
-    } catch (error) {
-      thrown = toPullError(error);
+    const { thrown, event, details } = await stepOf(
+      state,
+      { record: journal.record, signal },
+      tools,
+    );
+    if (event === null) {
       if (thrown.code === "INTERRUPTED") return thrown;
-      const event = eventOf(state, thrown, tools);
-      if (event === null) throw thrown;
-      result = { event };
+      throw thrown;
     }
-    const { event, details } = result;
     failure = failureAfter(event, thrown, failure);
     if (event.type === "ActivationRejected" || event.type === "ActivationInterrupted") {
       tools.log.error(`${event.reason.message}; going back`, { code: event.reason.code });
@@ -60,6 +58,50 @@ export async function runSteps(
       await removePreparations(journal.record, tools);
     }
     if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;
+  }
+}
+
+/** What a step led to, or what it threw if that says nothing about the state. */
+type StepEnd =
+  | (StepResult & { readonly thrown: PullError | null })
+  | { readonly event: null; readonly thrown: PullError; readonly details?: undefined };
+
+/**
+ * Runs a state's step, unless a person changed the host by hand so that the agent must not go on.
+ * A step that failed is looked at once more: it may have failed because of what a person did.
+ */
+async function stepOf(
+  state: StateOf<WorkingState>,
+  context: StepContext,
+  tools: StepTools & HandMadeTools,
+): Promise<StepEnd> {
+  let result: StepResult;
+  let thrown: PullError | null = null;
+  try {
+    const before = await changedByHand(state, context.record, tools);
+    if (before !== null) return { event: before, thrown: null };
+    result = await runStep(state, context, tools);
+  } catch (error) {
+    thrown = toPullError(error);
+    const event = thrown.code === "INTERRUPTED" ? null : eventOf(state, thrown, tools);
+    if (event === null) return { event, thrown };
+    result = { event };
+  }
+  if (!isFailure(result.event)) return { ...result, thrown };
+  const meanwhile = await changedByHand(state, context.record, tools);
+  return { ...result, ...(meanwhile && { event: meanwhile }), thrown };
+}
+
+/** Whether an event undoes an activation, or ends one or a rollback. */
+function isFailure({ type }: Happening): boolean {
+  switch (type) {
+    case "ActivationRejected":
+    case "ActivationInterrupted":
+    case "AttemptFailed":
+    case "RevertFailed":
+      return true;
+    default:
+      return false;
   }
 }
 

@@ -22,6 +22,8 @@ export interface SwitchOrder {
   readonly knownSnippets: readonly string[];
   /** Leaves the pre-switch checks out. */
   readonly unchecked?: boolean;
+  /** Whether the run is not wanted any more, asked after each wait for another switch. */
+  readonly isMoot?: () => Promise<boolean>;
 }
 
 /** How a run of switch-to-configuration ended. */
@@ -41,20 +43,20 @@ export async function runSwitch(
   signal: AbortSignal | undefined,
   { activator, timers, log, store }: SwitchTools,
 ): Promise<SwitchRun> {
-  const { toplevel, action, ranBefore, knownSnippets, unchecked = false } = order;
+  const { toplevel, action, ranBefore, knownSnippets, unchecked = false, isMoot } = order;
   for (let tries = 1; ; tries++) {
     log.info(`switch-to-configuration ${action}`);
     const result = await activator.activate(toplevel, action, signal, { unchecked });
     const running = { before: ranBefore, after: await store.runningToplevel() };
     const verdict = judgeSwitch({ action, toplevel, result, running, knownSnippets });
     const isLocked = verdict.kind === "notBegun" && verdict.why === "locked";
+    const snippets = result.facts.failedSnippets.map(snippetText);
+    const details = { lastLines: [...result.lastLines] };
+    const run: SwitchRun = { verdict, activated: { toplevel, snippets }, details };
     // A program that waits for the lock by itself has waited long enough.
-    if (!isLocked || result.timedOut || tries >= LOCK_TRIES) {
-      const snippets = result.facts.failedSnippets.map(snippetText);
-      const details = { lastLines: [...result.lastLines] };
-      return { verdict, activated: { toplevel, snippets }, details };
-    }
+    if (!isLocked || result.timedOut || tries >= LOCK_TRIES) return run;
     log.warn("another switch-to-configuration runs; waiting for it");
     await timers.sleep(LOCK_WAIT_MS, signal);
+    if (await isMoot?.()) return run;
   }
 }

@@ -1,9 +1,9 @@
 import { provingMode } from "../../../core/update/activation.ts";
 import { snippetsOf } from "../../../core/update/record.ts";
 import type { StateOf } from "../../../core/update/states.ts";
-import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
+import { handMade, type HandMadeTools } from "../hand-made.ts";
 import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { notBegun, takesBoot } from "../not-begun.ts";
 import type { RetryTools } from "../retry.ts";
@@ -12,10 +12,7 @@ import { runSwitch, type SwitchRun, type SwitchTools } from "../switch-run.ts";
 import type { ProofTools } from "../take-over.ts";
 
 /** What activating takes. */
-export type ActivateTools = SwitchTools &
-  ProofTools &
-  RetryTools &
-  Pick<AgentTools, "services" | "systems">;
+export type ActivateTools = SwitchTools & ProofTools & RetryTools & HandMadeTools;
 
 /** Switches to the system without making it the boot default. */
 export const activate: Step<"Activating", ActivateTools> = async (state, context, tools) => {
@@ -27,7 +24,10 @@ export const activate: Step<"Activating", ActivateTools> = async (state, context
   const ranBefore = baseline.running;
   const knownSnippets = snippetsOf(context.record, ranBefore);
   const toplevel = await activeToplevel(release, tools);
-  const order = { toplevel, action, ranBefore, knownSnippets };
+  // Whoever held the lock may have switched to another system.
+  const isMoot = async (): Promise<boolean> =>
+    (await handMade(state, context.record, tools)).running !== null;
+  const order = { toplevel, action, ranBefore, knownSnippets, isMoot };
   const run = await runSwitch(order, context.signal, tools);
   const event = await judge(state, { run, action, signal: context.signal }, tools);
   return { event, details: run.details };

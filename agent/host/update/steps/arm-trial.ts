@@ -4,8 +4,10 @@ import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import { wasCutOff } from "../cut-off.ts";
+import type { HandMadeTools } from "../hand-made.ts";
 import { interrupted } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
+import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
@@ -15,7 +17,8 @@ import { runSwitch, type SwitchTools } from "../switch-run.ts";
 /** What arming a trial takes. */
 export type TrialTools = SwitchTools &
   DeadlineTools &
-  Pick<AgentTools, "store" | "systems" | "bootLoader">;
+  HandMadeTools &
+  Pick<AgentTools, "bootLoader">;
 
 /** What arming a trial leads to, or why this host cannot try a system by one boot. */
 export type Arming = StepResult | { readonly cannot: string };
@@ -27,7 +30,7 @@ export type Arming = StepResult | { readonly cannot: string };
  */
 export async function armTrial(
   state: StateOf<"Committing">,
-  { signal }: StepContext,
+  context: StepContext,
   tools: TrialTools,
 ): Promise<Arming> {
   const { release, baseline } = state;
@@ -49,8 +52,14 @@ export async function armTrial(
   const { keep } = settings.generations;
   if (keep !== undefined) await store.pruneGenerations(keep, generation);
   await armBootDeadline(release, tools);
-  const order = { toplevel: proven, ranBefore: null, knownSnippets: [], unchecked: true };
-  const { verdict, details } = await runSwitch({ ...order, action: "boot" }, signal, tools);
+  const order = {
+    ...({ toplevel: proven, action: "boot", unchecked: true } as const),
+    ...{ ranBefore: null, knownSnippets: [] },
+    isMoot: () => isProfileMade(state, context.record, tools),
+  };
+  const { verdict, details } = await runSwitch(order, context.signal, tools);
+  const left = await leaveBootDefault(state, verdict, context, tools);
+  if (left !== null) return { event: left, details };
   const failure = failureOf(verdict);
   if (failure !== null) {
     const message = `${proven} boot: ${failure}`;

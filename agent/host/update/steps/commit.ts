@@ -6,9 +6,11 @@ import { failureOf, type SwitchVerdict } from "../../../core/update/switch-verdi
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
 import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
+import { describeHandMade, handMade, type HandMadeTools } from "../hand-made.ts";
 import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
+import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
 import { NOT_BEGUN_CODES } from "../not-begun.ts";
 import { attemptFailed, retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
@@ -17,11 +19,7 @@ import { runSwitch, type SwitchTools } from "../switch-run.ts";
 import { armTrial, type TrialTools } from "./arm-trial.ts";
 
 /** What committing takes. */
-export type CommitTools = SwitchTools &
-  DeadlineTools &
-  TrialTools &
-  RetryTools &
-  Pick<AgentTools, "store">;
+export type CommitTools = SwitchTools & DeadlineTools & TrialTools & RetryTools & HandMadeTools;
 
 /**
  * Makes the system the boot default. One that only a boot can prove is tried by one boot first,
@@ -47,14 +45,19 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   if (keep !== undefined) await store.pruneGenerations(keep, baseline.generation);
   // A power cut may have brought the old system back after the new one was proven.
   const { running } = await observe(tools, release.toplevel);
+  const isAway = running !== null && running !== release.toplevel;
+  const isLeft = (await handMade(state, context.record, tools)).running !== null;
   const proven = release.mode === "switch" && !rebootNeeded && !tried;
-  const action = proven && running !== null && running !== release.toplevel ? "switch" : "boot";
+  const action = proven && isAway && !isLeft ? "switch" : "boot";
   const order = {
     ...({ toplevel: release.toplevel, action } as const),
     ranBefore: await store.runningToplevel(),
     knownSnippets: snippetsOf(context.record, baseline.running),
+    isMoot: () => isProfileMade(state, context.record, tools),
   };
   const { verdict, details } = await runSwitch(order, context.signal, tools);
+  const left = await leaveBootDefault(state, verdict, context, tools);
+  if (left !== null) return { event: left, details };
   const failure = failureOf(verdict);
   if (failure !== null) {
     const message = `switch-to-configuration ${action}: ${failure}`;
@@ -70,13 +73,17 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   const problem = judgeBootDefault(release, await observe(tools));
   if (problem !== null) return { event: rejected("HEALTH_FAILED", problem), details };
   if (rebootNeeded) await armBootDeadline(release, tools);
-  const isAway = tried && running !== null && running !== release.toplevel;
-  if (arming !== null) tools.log.warn(`not tried by one boot: ${arming.cannot}`);
+  const made = await handMade(state, context.record, tools);
+  const byHand = made.running === null ? null : `${describeHandMade(made)}; that is left running`;
+  if (byHand !== null) tools.log.warn(byHand, { code: "CHANGED_BY_HAND" });
+  const untried = arming === null ? null : `not tried by one boot: ${arming.cannot}`;
+  if (untried !== null) tools.log.warn(untried);
+  const messages = [untried, byHand].filter((message) => message !== null);
   return {
     event: {
       ...{ type: "BootDefaultSet", bootId: await services.bootId() },
-      ...(isAway && { rebootNeeded: true }),
-      ...(arming !== null && { message: `not tried by one boot: ${arming.cannot}` }),
+      ...(tried && isAway && byHand === null && { rebootNeeded: true }),
+      ...(messages.length > 0 && { message: messages.join("; ") }),
     },
     details,
   };

@@ -4,6 +4,7 @@ import {
   changesRunningSystem,
   planRollback,
   setsProfile,
+  spareInRollback,
   type RollbackPlan,
 } from "../../../core/update/activation.ts";
 import { MAX_WAIT_MS, nextTry } from "../../../core/update/blame.ts";
@@ -14,25 +15,48 @@ import type { Baseline, StateOf } from "../../../core/update/states.ts";
 import { failureOf } from "../../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { observe } from "../../observe.ts";
+import {
+  describeHandMade,
+  handMade,
+  leftToHand,
+  type HandMade,
+  type HandMadeTools,
+} from "../hand-made.ts";
 import type { Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import type { Details } from "../journal.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import type { RetryTools } from "../retry.ts";
-import type { Step, StepContext } from "../step.ts";
+import type { Step, StepContext, StepResult } from "../step.ts";
 import { runSwitch, type SwitchOrder, type SwitchTools } from "../switch-run.ts";
 import { restoreUnits, type UnitTools } from "../restore-units.ts";
 
 /** What going back takes. */
 export type RollBackTools = SwitchTools &
   UnitTools &
-  Pick<AgentTools, "store" | "services" | "boot" | "systems" | "bootLoader">;
+  HandMadeTools &
+  Pick<AgentTools, "boot" | "bootLoader">;
 
 /**
  * Restores the system that was recorded before the activation. Nothing vetoes that: the old
- * system's pre-switch checks are off. What a live switch cannot do, a boot of it does.
+ * system's pre-switch checks are off. What a live switch cannot do, a boot of it does. What a
+ * person changed meanwhile is left as it is.
  */
 export const rollBack: Step<"RollingBack", RollBackTools> = async (state, context, tools) => {
+  const made = await handMade(state, context.record, tools);
+  const result = await restoreAllBut(made, { state, context }, tools);
+  if (result.event.type !== "RollbackFailed") return result;
+  const now = await handMade(state, context.record, tools);
+  const isNews = now.profile !== made.profile || now.running !== made.running;
+  return isNews ? restoreAllBut(now, { state, context }, tools) : result;
+};
+
+/** Restores what was recorded, but for what a person made. */
+async function restoreAllBut(
+  made: HandMade,
+  { state, context }: Pick<Standing, "state" | "context">,
+  tools: RollBackTools,
+): Promise<StepResult> {
   const { release, baseline } = state;
   const { store, services, boot } = tools;
   const host = await observe(tools);
@@ -41,11 +65,14 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     // Profile and boot default never changed: the next boot leads back, if that did not happen.
     const rebootFrom = await services.bootId();
     const isThere = host.running !== release.toplevel;
+    if (isThere && made.running !== null) return { event: leftToHand(state, made, tools) };
     return { event: { type: "RollbackSucceeded", ...(!isThere && { rebootFrom }) } };
   }
   // A system that was booted runs now, though its mode alone would not have made it so.
   const booted = release.mode === "boot" && host.running === release.toplevel;
-  const plan = planRollback(booted ? "switch" : release.mode, baseline);
+  const spared = { profile: made.profile !== null, running: made.running !== null };
+  const isSpared = spared.profile || spared.running;
+  const plan = spareInRollback(planRollback(booted ? "switch" : release.mode, baseline), spared);
   if (plan.restoreProfile && host.profile !== baseline.profile) {
     await restoreProfile(baseline, store);
   }
@@ -57,6 +84,7 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     // A host that booted the new kernel leaves it only by another boot.
     needsBoot:
       host.booted === release.toplevel &&
+      !spared.running &&
       baseline.profile !== null &&
       (await boot.needsReboot(baseline.profile)),
     warnings: [],
@@ -64,13 +92,18 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     activated: null,
   };
   for (const run of plan.runs) {
-    const failure = await goBack(run, way, { host, state, context }, tools);
+    const failure = await goBack(run, way, { host, state, context, made }, tools);
     if (failure !== null) {
       return { event: { type: "RollbackFailed", message: failure }, details: way.details };
     }
   }
-  if (!way.needsBoot) way.warnings.push(...(await restoredUnits(baseline, tools)));
+  if (isSpared) way.warnings.push(`${describeHandMade(made)}; that is left as it is`);
+  if (!way.needsBoot && !spared.running)
+    way.warnings.push(...(await restoredUnits(baseline, tools)));
   for (const warning of way.warnings) tools.log.warn(`way back: ${warning}`);
+  if (isSpared && !way.needsBoot) {
+    return { event: leftToHand(state, made, tools), details: way.details };
+  }
   return {
     event: {
       type: "RollbackSucceeded",
@@ -80,7 +113,7 @@ export const rollBack: Step<"RollingBack", RollBackTools> = async (state, contex
     },
     details: way.details,
   };
-};
+}
 
 /** What is not as it was with units. The system is back, whether or not that can be seen. */
 async function restoredUnits(baseline: Baseline, tools: UnitTools): Promise<string[]> {
@@ -120,6 +153,7 @@ interface Standing {
   readonly host: Observation;
   readonly state: StateOf<"RollingBack">;
   readonly context: StepContext;
+  readonly made: HandMade;
 }
 
 /** Makes one run of the way back; gives why it has to be tried again, or null. */
@@ -129,8 +163,13 @@ async function goBack(
   standing: Standing,
   tools: RollBackTools,
 ): Promise<string | null> {
-  const { host, state, context } = standing;
-  const order = { toplevel, ranBefore: null, knownSnippets: [], unchecked: true };
+  const { host, state, context, made } = standing;
+  // Whoever held the lock may have switched to another system.
+  const isMoot = async (): Promise<boolean> => {
+    const now = await handMade(state, context.record, tools);
+    return now.profile !== made.profile || now.running !== made.running;
+  };
+  const order = { toplevel, ranBefore: null, knownSnippets: [], unchecked: true, isMoot };
   if (changesRunningSystem(mode) && (await isInhibited(host.running, toplevel, tools))) {
     way.warnings.push(`a switch inhibitor differs, so that a boot leads back to ${toplevel}`);
     return goBackByBoot({ order, mode, way, context }, tools);

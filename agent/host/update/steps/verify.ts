@@ -6,7 +6,6 @@ import type { StateOf } from "../../../core/update/states.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel, observe } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
-import { changedByHand, type HandMadeTools } from "../hand-made.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
 import { passHealthGate, type HealthGateTools, type HealthProblem } from "../health-gate.ts";
 import type { Step } from "../step.ts";
@@ -15,7 +14,6 @@ import { makeWay, type TakeOverTools } from "../take-over.ts";
 /** What verifying takes. */
 export type VerifyTools = HealthGateTools &
   TakeOverTools &
-  HandMadeTools &
   Pick<AgentTools, "boot" | "systems" | "bootLoader">;
 
 /** Leads back: for good if the system is to blame, else to be tried again. */
@@ -94,8 +92,6 @@ async function judgeBootActivation(
 /** Examines the system that runs. */
 export const verify: Step<"Verifying", VerifyTools> = async (state, { record, signal }, tools) => {
   const { release, baseline, afterBoot } = state;
-  const before = await changedByHand(state, tools);
-  if (before !== null) return { event: before };
   if (!afterBoot && (await wasCutOff(state, tools))) {
     return { event: interrupted("ACTIVATION_INTERRUPTED", "the host went down meanwhile") };
   }
@@ -111,11 +107,9 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   const subject = { release, baseline, afterBoot, trust: record.trust, failedJobs };
   const found = await passHealthGate(subject, tools, signal);
   if (found) {
-    const isOther = found.problem.kind === "wrongSystem";
-    const meanwhile = isOther ? await changedByHand(state, tools) : null;
     const { lastLines } = found;
     return {
-      event: meanwhile ?? (await blame(state, found, tools)),
+      event: await blame(state, found, tools),
       ...(lastLines && { details: { lastLines: [...lastLines] } }),
     };
   }
