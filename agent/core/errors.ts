@@ -136,6 +136,10 @@ export const ERROR_KINDS = {
     "the system was started once, and the host came back with another one",
   ),
   BOOT_NOT_TRIED: kind(EXIT.activation, "the boot loader did not start the system once", true),
+  BOOT_CALLED_OFF: kind(
+    EXIT.activation,
+    "the release that waited for a boot is no longer this host's",
+  ),
   SWITCH_LOCKED: kind(EXIT.activation, "another switch-to-configuration holds the lock", true),
   HEALTH_FAILED: kind(EXIT.activation, "the new system did not prove healthy"),
   HEALTH_UNBLAMED: kind(EXIT.activation, "units failed that the release did not change", true),

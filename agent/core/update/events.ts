@@ -84,6 +84,11 @@ export type Event = { readonly at: string } & (
     }
   /** `gaveUp`: it is not tried again by itself. */
   | { readonly type: "LeftoversRemoved"; readonly retryAt: string; readonly gaveUp?: boolean }
+  /**
+   * The release that waited for a boot is no longer this host's. `runs`: its system runs, after a
+   * live switch that proved it.
+   */
+  | { readonly type: "BootCalledOff"; readonly reason: KnownReason; readonly runs: boolean }
   | { readonly type: "RebootRequested" }
   /** The reboot that was just requested was refused, as by an inhibitor: it does not count. */
   | { readonly type: "RebootRefused" }

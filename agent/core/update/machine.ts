@@ -52,6 +52,10 @@ const BACK_BY_ITSELF: readonly Reason["code"][] = ["BOOT_TRIAL_FAILED", "BOOT_NO
 export function judgeBoot({ state, pendingReboot }: AgentRecord, bootId: string): BootVerdict {
   if (state.name === "Verifying" && state.afterBoot) return "open";
   if (state.name === "RollingBack" || state.name === "RolledBack") {
+    // The boot that was called off may have come all the same.
+    if (state.reason.code === "BOOT_CALLED_OFF") {
+      return state.bootId === bootId ? "proven" : "rejected";
+    }
     // The system that was booted is the one that was proven before.
     const isBack = BACK_BY_ITSELF.includes(state.reason.code);
     return isBack ? "proven" : "rejected";

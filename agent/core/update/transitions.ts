@@ -52,6 +52,7 @@ const UNTOUCHED = {
   AlreadyActive: adopt,
   RevertBegun: beginRevert,
   RebootNoticed: noticeReboot,
+  BootCalledOff: callOff,
   RebootPrepared: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
     ...record,
     preparedReboot: true,
@@ -166,7 +167,7 @@ export const TRANSITIONS: Transitions = {
     LeftoversRemoved: (state, { retryAt, gaveUp }, record) =>
       to(
         record,
-        state.deny
+        state.deny || state.reason.code === "BOOT_CALLED_OFF"
           ? { name: "Idle" }
           : {
               ...failed(state, state.reason, retryAt),
@@ -306,6 +307,29 @@ function noticeReboot(
   };
 }
 
+/**
+ * The way back from a release whose boot did not come. If it runs, proven by a live switch, it is
+ * what the mode `test` makes of a host; otherwise the host is the release before it.
+ */
+function callOff(
+  _state: State,
+  { reason, runs, at }: EventOf<"BootCalledOff">,
+  record: AgentRecord,
+): AgentRecord {
+  const pending = record.pendingReboot;
+  if (pending === null || pending.wayBack) return record;
+  const { release, baseline, bootId, trial } = pending;
+  const { profile } = baseline;
+  const left: StateOf<"Verifying"> = {
+    ...{ name: "Verifying", ...attempted(pending), baseline, bootId, restarts: 0 },
+    ...{ afterBoot: false, ...(trial && { trial }) },
+  };
+  const back = { ...record, pendingReboot: null, state: rollingBack(left, reason, false) };
+  if (runs) return withCommitted(back, { ...committedOf(release, at, profile), mode: "test" });
+  const isCommitted = record.committed?.toplevel === release.toplevel;
+  return isCommitted ? backAt(withoutCommitted(back), profile) : back;
+}
+
 function countRequest(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
   return withRequests(record, 1);
 }
@@ -340,7 +364,7 @@ function fail(
 
 /** Somebody switched by hand: what they made is left alone, and nothing is owed any more. */
 function leave(
-  state: Attempted,
+  state: PreparedState,
   { reason, retryAt, gaveUp }: EventOf<"ChangedByHand">,
   record: AgentRecord,
 ): AgentRecord {

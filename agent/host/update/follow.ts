@@ -3,6 +3,7 @@ import { allowFetch } from "../../core/schedule/waiting.ts";
 import { isPastTheLine } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { FoundRelease, TickOutcome } from "../poll/finding.ts";
+import { callOffBoot } from "./call-off.ts";
 import { watchWhileFetching } from "./fetch-watch.ts";
 import { removeLeftovers } from "./leftovers.ts";
 import { isBarred } from "./resume.ts";
@@ -28,6 +29,13 @@ export async function follow(
   const { release, decision } = finding;
   const untouched = (): TickOutcome => ({ ...finding, record: journal.record, updated: false });
   await journal.remember(finding.memories, release);
+  const calledOff = await callOffBoot(finding, pass);
+  if (calledOff && isPastTheLine(journal.record.state)) {
+    return { ...untouched(), error: calledOff.error };
+  }
+  if (calledOff && release) {
+    return follow(await finding.lookAgain(journal.record, { askMirrors: false }), pass, newer);
+  }
   if (!release || !decision) {
     // The release that was under way is no longer this host's. If the mirrors could not be
     // read, it may still be.

@@ -52,7 +52,9 @@ export async function handMade(
   }
   const afterBoot = state.name === "Verifying" && state.afterBoot;
   const isBooted = booted === release.toplevel;
-  const runs = changesRunningSystem(release.mode) || isBooted || afterBoot;
+  // Calling a boot off leaves alone what runs, unless that is what was booted.
+  const isCallOff = state.name === "RollingBack" && state.reason.code === "BOOT_CALLED_OFF";
+  const runs = (changesRunningSystem(release.mode) && !isCallOff) || isBooted || afterBoot;
   const isOther = runs && (await runsOther(state, own, tools));
   const running = await tools.store.runningToplevel();
   return {

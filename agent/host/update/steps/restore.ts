@@ -61,18 +61,21 @@ async function restoreAllBut(
   const { store, services, boot } = tools;
   const host = await observe(tools);
   if (setsProfile(release.mode)) await tools.bootLoader.cancelTrial();
+  // A boot that was called off, and did not come: what runs is left as it is.
+  const isCallOff = state.reason.code === "BOOT_CALLED_OFF" && host.booted !== release.toplevel;
   if (state.trial) {
     // Profile and boot default never changed: the next boot leads back, if that did not happen.
     const rebootFrom = await services.bootId();
-    const isThere = host.running !== release.toplevel;
+    const isThere = isCallOff || host.running !== release.toplevel;
     if (isThere && made.running !== null) return { event: leftToHand(state, made, tools) };
     return { event: { type: "RollbackSucceeded", ...(!isThere && { rebootFrom }) } };
   }
   // A system that was booted runs now, though its mode alone would not have made it so.
   const booted = release.mode === "boot" && host.running === release.toplevel;
+  const mode = isCallOff ? "boot" : booted ? "switch" : release.mode;
   const spared = { profile: made.profile !== null, running: made.running !== null };
   const isSpared = spared.profile || spared.running;
-  const plan = spareInRollback(planRollback(booted ? "switch" : release.mode, baseline), spared);
+  const plan = spareInRollback(planRollback(mode, baseline), spared);
   if (plan.restoreProfile && host.profile !== baseline.profile) {
     await restoreProfile(baseline, store);
   }
@@ -98,8 +101,9 @@ async function restoreAllBut(
     }
   }
   if (isSpared) way.warnings.push(`${describeHandMade(made)}; that is left as it is`);
-  if (!way.needsBoot && !spared.running)
+  if (!way.needsBoot && !spared.running && !isCallOff) {
     way.warnings.push(...(await restoredUnits(baseline, tools)));
+  }
   for (const warning of way.warnings) tools.log.warn(`way back: ${warning}`);
   if (isSpared && !way.needsBoot) {
     return { event: leftToHand(state, made, tools), details: way.details };
@@ -250,7 +254,9 @@ export type EndRollBackTools = LeftoverTools & LateHookTools & RetryTools;
 export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, context, tools) => {
   const { release, reason, baseline } = state;
   await removeLeftovers(context.record, tools);
-  tools.log.warn(`release ${release.sequence} was rolled back`);
+  if (reason.code === "BOOT_CALLED_OFF") {
+    tools.log.info(`the next boot starts ${baseline.profile ?? "no system"} again`);
+  } else tools.log.warn(`release ${release.sequence} was rolled back`);
   await runLateHook(
     "postRollback",
     {

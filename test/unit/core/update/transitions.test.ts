@@ -57,6 +57,10 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
   AgentRestarted: { type: "AgentRestarted", at: AT },
   ActivationBegun: { type: "ActivationBegun", at: AT },
   ActivationSucceeded: { type: "ActivationSucceeded", at: AT },
+  BootCalledOff: {
+    ...{ type: "BootCalledOff", at: AT, runs: false },
+    reason: { code: "BOOT_CALLED_OFF", message: "withdrawn" },
+  },
   ChangedByHand: { type: "ChangedByHand", at: AT, reason: REASON, retryAt: AT },
   HealthConfirmed: { type: "HealthConfirmed", at: AT },
   CommitBegun: { type: "CommitBegun", at: AT, rebootNeeded: true },
@@ -89,6 +93,7 @@ const NOT_DRAWN: readonly EventType[] = [
   ...(["RebootNoticed", "RebootRequested", "RebootSlotTaken", "RebootSlotReleased"] as const),
   ...(["AgentRestarted", "RevertFailed", "RebootPrepared", "RebootEnded"] as const),
   "RebootRefused",
+  "BootCalledOff",
 ];
 
 /** `STATE EVENT STATE` for each arrow of the diagram in the document. */
