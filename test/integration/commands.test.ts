@@ -249,6 +249,7 @@ test("status and history tell what the host is and what happened; --watch ends o
         reason,
         at: time,
         mode: "switch",
+        specialisation: null,
       },
     ],
     pendingReboot: null,

@@ -304,13 +304,18 @@ test("sequences only rise, and a release signed by another key is not overwritte
       /^$/,
       /PUBLISH_FAILED: .*more than .*7, found 7/,
     ],
-    [["-k", operator.keyFile], 0, /^Published release 8 of stable.*\nweb1 .*\(unchanged\)/, /./],
+    [
+      ["-k", operator.keyFile],
+      0,
+      /^Published release 8 of stable.*\nweb1 .*archive as before/,
+      /./,
+    ],
     [["-k", stranger], 10, /^$/, /PUBLISH_FAILED: .*cannot be read with these keys.*--new-epoch/],
     [["-k", stranger, "--channel", "beta"], 0, /^Published release 1 of beta/, /./],
     [
       ["-k", stranger, "--sequence", "9"],
       0,
-      /^Published release 9 .* signed by stranger-1, .*\nweb1 +switch +5 paths +[\d.]+ KiB {2}/,
+      /^Published release 9 .* signed by stranger-1, .*\nweb1 +switch +closure [\d.]+ KiB in 5 paths +archive [\d.]+ KiB {2}/,
       /./,
     ],
   ];
