@@ -39,14 +39,18 @@ async function templates() {
   return Object.fromEntries(files.map((file, at) => [relative(folder, file), texts[at]]));
 }
 
-/** Builds the bundle; gives its path. */
-export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
-  const { version } = JSON.parse(await readFile(`${root}package.json`, "utf8"));
+/** Builds the bundle; gives its path. Tests build other versions of it, with esbuild's plugins. */
+export async function buildAgent(
+  outfile = `${root}dist/nixos-pull.cjs`,
+  { version = null, plugins = [] } = {},
+) {
+  const ours = JSON.parse(await readFile(`${root}package.json`, "utf8")).version;
   // In place by rename: a command that starts at this moment reads one or the other.
   const temporary = `${outfile}.${process.pid}.tmp`;
   await build({
     absWorkingDir: root,
     entryPoints: ["agent/main.ts"],
+    plugins,
     outfile: temporary,
     bundle: true,
     platform: "node",
@@ -57,7 +61,7 @@ export async function buildAgent(outfile = `${root}dist/nixos-pull.cjs`) {
       js: '#!/usr/bin/env node\nconst bundleUrl = require("node:url").pathToFileURL(__filename).href;',
     },
     define: {
-      NIXOS_PULL_VERSION: JSON.stringify(version),
+      NIXOS_PULL_VERSION: JSON.stringify(version ?? ours),
       NIXOS_PULL_BUILD_TIME: JSON.stringify(sourceTime()),
       NIXOS_PULL_TEMPLATES: JSON.stringify(await templates()),
       "import.meta.url": "bundleUrl",

@@ -59,6 +59,7 @@ const SUITES = [
   { name: "Integration tests", script: "test:integration", isQuick: true },
   { name: "NixOS module", script: "test:nixos-module", isQuick: true },
   { name: "Kill tests", script: "test:kill" },
+  { name: "Compatibility", script: "test:compatibility", isQuick: true },
   {
     ...{ name: "Power cut", script: "test:power-cut", arguments: ["1"] },
     ...{ debian: true, leftOut: whyNoHosts },

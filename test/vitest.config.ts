@@ -32,6 +32,12 @@ function killSuite() {
   return { test: { ...test, globalSetup, maxWorkers: 2, maxConcurrency: 2 } };
 }
 
+function compatibilitySuite() {
+  const { test } = suite("compatibility", { testTimeout: 5 * MINUTE_MS, parallel: true });
+  const globalSetup = [...test.globalSetup, `${ROOT}test/compatibility/setup.ts`];
+  return { test: { ...test, globalSetup, maxWorkers: 2, maxConcurrency: 2 } };
+}
+
 export default defineConfig({
   root: ROOT,
   test: {
@@ -41,6 +47,7 @@ export default defineConfig({
       suite("integration", { testTimeout: 5 * MINUTE_MS, parallel: true }),
       suite("hosts", { testTimeout: 30 * MINUTE_MS, parallel: false }),
       killSuite(),
+      compatibilitySuite(),
       suite("slow", { testTimeout: 60 * MINUTE_MS, parallel: false }),
     ],
   },

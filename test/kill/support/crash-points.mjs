@@ -6,7 +6,8 @@
 //   CRASH_STATE   its state directory
 //   CRASH_RECORD  file to which the name of every point is appended
 //   CRASH_AT      name of the point at which to end; or
-//   CRASH_INDEX   its number among all points, from 1
+//   CRASH_INDEX   its number among all points, from 1; or
+//   CRASH_STATE_REACHED  name of a state: ends as soon as that is on disk
 //
 // A point's name is what happens, when, the state on disk and, where the same thing
 // happens again, which time it is: `rename state.json (Activating), before [Staged] #2`.
@@ -35,6 +36,10 @@ function point(what, when, beforeEnd) {
   if (name !== wantedName && index !== wantedIndex) return;
   beforeEnd?.();
   fs.writeFileSync(join(root, "crashed-at"), name);
+  end();
+}
+
+function end() {
   process.kill(process.pid, "SIGKILL");
   // The signal is on its way; nothing more may happen here until it is there.
   for (;;);
@@ -84,6 +89,7 @@ promises.rename = async (from, to) => {
   if (name !== "state.json") return;
   point(what, "after");
   state = stateIn(to);
+  if (state === process.env.CRASH_STATE_REACHED) end();
 };
 
 for (const call of ["rm", "unlink", "rmdir"]) {

@@ -7,13 +7,14 @@ const CRASH_POINTS = new URL("crash-points.mjs", import.meta.url).href;
 /** Longer than any run, other than one that hangs. */
 const TIMEOUT_MS = 240_000;
 
-/** Runs the shipped bundle; with `crash`, under crash-points.mjs with these variables. */
+/** Runs a bundle, the shipped one by default; with `crash`, under crash-points.mjs with these variables. */
 export function runAgent(
   args: readonly string[],
   crash: Readonly<Record<string, string>> | null = null,
+  bundle = BUNDLE,
 ): Promise<ProcessResult> {
   const preload = crash === null ? [] : ["--import", CRASH_POINTS];
-  return runProcess(process.execPath, [...preload, BUNDLE, ...args], {
+  return runProcess(process.execPath, [...preload, bundle, ...args], {
     env: { ...testEnvironment(), ...crash },
     timeoutMs: TIMEOUT_MS,
   });

@@ -73,10 +73,14 @@ export interface SimulatedHost {
   readonly state: string;
   /** The configuration file with which it follows a mirror. */
   configFor(mirror: "old" | "new"): string;
-  /** Runs `nixos-pull COMMAND`; with `crash`, under crash-points.mjs. */
+  /** Runs `nixos-pull COMMAND` of the shipped or another bundle; with `crash`, under crash-points.mjs. */
   run(
     command: string,
-    options?: { mirror?: "old" | "new"; crash?: Readonly<Record<string, string>> },
+    options?: {
+      mirror?: "old" | "new";
+      crash?: Readonly<Record<string, string>>;
+      bundle?: string;
+    },
   ): Promise<ProcessResult>;
   observe(): Promise<Observed>;
   /** Waits for the end of programs that outlived their agent. */
@@ -134,10 +138,11 @@ export async function createSimulatedHost(
     root,
     state,
     configFor,
-    run: (command, { mirror = "new", crash } = {}) =>
+    run: (command, { mirror = "new", crash, bundle } = {}) =>
       runAgent(
         [command, "--json", "--config", configFor(mirror)],
         crash === undefined ? null : { CRASH_ROOT: root, CRASH_STATE: state, ...crash },
+        bundle,
       ),
     async observe() {
       const generation = await link(join(profiles, "system"));
