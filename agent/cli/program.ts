@@ -51,8 +51,22 @@ export function createProgram(context: CommandContext): CommandUnknownOpts {
     .description("Pull-based release agent for NixOS hosts that nobody can SSH into.")
     .version(VERSION)
     .configureHelp({ showGlobalOptions: true });
-  for (const make of COMMANDS) program.addCommand(make(context));
-  for (const make of HIDDEN_COMMANDS) program.addCommand(make(context), { hidden: true });
+  let chosen: CommandUnknownOpts = program;
+  program.hook("preAction", (_, command) => {
+    chosen = command;
+  });
+  const finish: CommandContext["finish"] = (result) => {
+    const title = titleOf(chosen);
+    context.finish(
+      result.catch((error: unknown) => {
+        throw isUsage(error) ? withHint(error, title) : error;
+      }),
+    );
+  };
+  for (const make of COMMANDS) program.addCommand(make({ ...context, finish }));
+  for (const make of HIDDEN_COMMANDS) {
+    program.addCommand(make({ ...context, finish }), { hidden: true });
+  }
   setUp(program, "nixos-pull", program);
   return program;
 }
@@ -76,5 +90,21 @@ function usageError({ message }: CommanderError, title: string): PullError {
     .replace(/^error: /, "")
     .replaceAll("\n", " ")
     .replace(/\.$/, "");
-  return new PullError("USAGE", `${what}; \`${title} --help\` shows what is possible`);
+  return withHint(new PullError("USAGE", what), title);
+}
+
+/** The same of an error that the command itself found. */
+function withHint(error: PullError, title: string): PullError {
+  const hint = `\`${title} --help\` shows what is possible`;
+  return new PullError("USAGE", `${error.message}; ${hint}`, { cause: error });
+}
+
+function isUsage(error: unknown): error is PullError {
+  return error instanceof PullError && error.code === "USAGE";
+}
+
+/** What a person types for a command, such as "nixos-pull release show". */
+function titleOf(command: CommandUnknownOpts): string {
+  const above = command.parent;
+  return above ? `${titleOf(above)} ${command.name()}` : command.name();
 }
