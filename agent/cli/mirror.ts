@@ -1,8 +1,7 @@
 import * as z from "zod";
-import { ERROR_KINDS, EXIT, PullError, toPullError } from "../core/errors.ts";
+import { ERROR_KINDS, EXIT, PullError } from "../core/errors.ts";
 import { describePosition, hostnameSchema, positionOf } from "../core/formats/manifest.ts";
 import { directoryOf, type MirrorAddress } from "../core/formats/mirror-address.ts";
-import type { Report } from "../core/formats/report.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
@@ -10,7 +9,7 @@ import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror } from "../operator/mirror/copy-mirror.ts";
 import type { CopiedChannel, CopiedMirror } from "../operator/mirror/copy-options.ts";
-import { bringReports, pathOf, readReport, reportFiles } from "../operator/mirror/stick-reports.ts";
+import { bringReports } from "../operator/mirror/stick-reports.ts";
 import {
   operatorCommand,
   type CommandMaker,
@@ -29,6 +28,7 @@ import {
 import { prunedJson, prunedSchema } from "./prune.ts";
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
+import { reportsFrom } from "./options/reports.ts";
 import { jsonOption } from "./options/json.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
@@ -168,7 +168,7 @@ async function copy(
   options: Options,
   signal: AbortSignal,
 ): CommandResult {
-  const reports = await reportsFrom(options.forReport, keys);
+  const reports = await reportsFrom(options.forReport, keys, "--for-report");
   const settings = await settingsFor(address.text, options);
   const source = mirrorAt(address, settings);
   const dryRun = options.dryRun ?? false;
@@ -200,32 +200,6 @@ async function copy(
   if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
   else printCopied(copied, destination, dryRun);
   return EXIT.ok;
-}
-
-async function reportsFrom(places: readonly string[], keys: HostKeys | null): Promise<Report[]> {
-  if (places.length === 0) return [];
-  if (keys === null) {
-    throw new PullError(
-      "USAGE",
-      "expected --report-key or --keys together with --for-report: " +
-        "`nixos-pull report --public-key` prints a host's key there",
-    );
-  }
-  const reports: Report[] = [];
-  for (const place of places) {
-    for (const file of await reportFiles(place)) {
-      try {
-        reports.push((await readReport(file, keys)).report);
-      } catch (thrown) {
-        const error = toPullError(thrown);
-        throw new PullError(error.code, `${pathOf(file)}: ${error.message}`, { cause: error });
-      }
-    }
-  }
-  if (reports.length === 0) {
-    throw new PullError("USAGE", `expected reports in ${places.join(", ")}, found none`);
-  }
-  return reports;
 }
 
 function jsonOf({ channels, strangers, archives, pruned }: CopiedMirror, dryRun: boolean) {

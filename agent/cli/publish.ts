@@ -22,7 +22,11 @@ import {
 } from "./command.ts";
 import { ProgressLine, formatBytes, note } from "./display/output.ts";
 import { printPublished, publishedSchema, showDifference } from "./display/published.ts";
-import { channelOption, expiresOption } from "./options/change.ts";
+import { readHostKeys } from "../fleet/host-keys.ts";
+import type { Report } from "../core/formats/report.ts";
+import { channelOption, expiresOption, supportOption } from "./options/change.ts";
+import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
+import { reportsFrom } from "./options/reports.ts";
 import { jsonOption } from "./options/json.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
 import {
@@ -76,6 +80,15 @@ function publishing() {
         .default("switch" as const),
     )
     .addOption(expiresOption())
+    .addOption(supportOption())
+    .addOption(
+      repeatable(
+        "--reports <path>",
+        "signed reports of hosts, or a directory of them: say which hosts could not follow",
+      ),
+    )
+    .addOption(reportKeyOption())
+    .addOption(hostKeysOption())
     .addOption(
       new Option("--compression <name>", "of the NARs")
         .choices(COMPRESSIONS)
@@ -170,6 +183,8 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     draft: unsigned ?? options.draft,
     mode: options.mode,
     expiresInMs: options.expires,
+    supportMs: options.support,
+    reports: await hostReports(options),
     compression: options.compression,
     level: levelOf(options),
     whole: options.whole ?? false,
@@ -200,6 +215,13 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   printPublished(published, options, others);
   // The release is in force, and something is wrong all the same.
   return others.failed[0]?.error.exitCode ?? EXIT.ok;
+}
+
+/** What hosts said last, by the keys that the operator gives for them. */
+async function hostReports({ reports, keys, reportKey }: Options): Promise<Report[]> {
+  const isGiven = keys.length > 0 || reportKey.length > 0;
+  const known = isGiven ? await readHostKeys(keys, reportKey) : null;
+  return reportsFrom(reports, known, "--reports");
 }
 
 /** Throws USAGE for options that mean nothing together. */

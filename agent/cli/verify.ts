@@ -44,6 +44,7 @@ import {
   printJson,
   releaseJson,
   releaseShape,
+  timeSchema,
 } from "./display/json.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { counted, ProgressLine, formatTable, note, printLine } from "./display/output.ts";
@@ -60,6 +61,18 @@ import {
 } from "./options/trust.ts";
 import { channelName } from "./options/values.ts";
 
+/** What it prints of one system of a host. */
+const hostSchema = z.strictObject({
+  hostname: hostnameSchema,
+  toplevel: storePathSchema,
+  archive: z.strictObject({ sha256: sha256Schema }),
+  paths: countSchema.nullable(),
+  leftOut: z.boolean().optional().describe("true if a stick was packed without it"),
+  missing: countSchema.optional().describe("NARs that the host must have already"),
+  code: errorSchema.shape.code.optional().describe("absent if everything is right"),
+  message: z.string().optional(),
+});
+
 /** What `verify --json` prints of a mirror. */
 const verifiedSchema = z.strictObject({
   channels: z.array(
@@ -67,18 +80,20 @@ const verifiedSchema = z.strictObject({
       z.strictObject({
         ...releaseShape,
         expired: z.boolean(),
-        hosts: z.array(
-          z.strictObject({
-            hostname: hostnameSchema,
-            toplevel: storePathSchema,
-            archive: z.strictObject({ sha256: sha256Schema }),
-            paths: countSchema.nullable(),
-            leftOut: z.boolean().optional().describe("true if a stick was packed without it"),
-            missing: countSchema.optional().describe("NARs that the host must have already"),
-            code: errorSchema.shape.code.optional().describe("absent if everything is right"),
-            message: z.string().optional(),
-          }),
-        ),
+        hosts: z.array(hostSchema),
+        older: z
+          .array(
+            z.strictObject({
+              epoch: countSchema,
+              sequence: z.int().positive(),
+              digest: sha256Schema,
+              until: timeSchema,
+              hosts: z.array(hostSchema),
+              code: errorSchema.shape.code.optional().describe("absent if it is there"),
+              message: z.string().optional(),
+            }),
+          )
+          .describe("older releases for agents that lack what this one requires"),
       }),
       z.strictObject({ channel: channelSchema, error: errorSchema }),
     ]),
@@ -210,21 +225,31 @@ async function channelsOf(
   return channels.length > 0 ? channels : [configured];
 }
 
-function channelJson({ signed, expired, hosts }: VerifiedMirror) {
+function channelJson({ signed, expired, hosts, older }: VerifiedMirror) {
   const { signedBy, ...release } = releaseJson(signed);
   return {
     ...{ ...release, signedBy: [...signedBy], expired },
-    hosts: hosts.map(({ archive, ...host }) => ({ ...host, archive: { sha256: archive } })),
+    hosts: hosts.map(hostJson),
+    older: older.map((one) => ({ ...one, hosts: one.hosts.map(hostJson) })),
   };
 }
 
-function printChannel({ signed, expired, hosts }: VerifiedMirror): void {
+function hostJson({ archive, ...host }: VerifiedHost): z.infer<typeof hostSchema> {
+  return { ...host, archive: { sha256: archive } };
+}
+
+function printChannel({ signed, expired, hosts, older }: VerifiedMirror): void {
   const { channel, createdAt, expiresAt } = signed.manifest;
   printLine(
     `Release ${describePosition(positionOf(signed.manifest))} of ${channel}, signed by ${signed.signedBy.join(", ")}, created ${createdAt}, ` +
       (expired ? `EXPIRED ${expiresAt}` : `good until ${expiresAt}`),
   );
   printLine(formatTable(hosts.map(describeHost)));
+  for (const { epoch, sequence, until, code, message, ...one } of older) {
+    const name = `Release ${describePosition({ epoch, sequence })}, for older agents until ${until}`;
+    printLine(code === undefined ? `${name}:` : `${name}: ${code}: ${message ?? ""}`);
+    if (one.hosts.length > 0) printLine(formatTable(one.hosts.map(describeHost)));
+  }
 }
 
 function describeHost(host: VerifiedHost): string[] {
@@ -239,8 +264,9 @@ function describeHost(host: VerifiedHost): string[] {
   ];
 }
 
-function exitOf({ expired, hosts }: VerifiedMirror): number {
-  const bad = hosts.find(({ code }) => code !== undefined);
+function exitOf({ expired, hosts, older }: VerifiedMirror): number {
+  const all = [...hosts, ...older.flatMap((one) => [one, ...one.hosts])];
+  const bad = all.find(({ code }) => code !== undefined);
   if (bad?.code !== undefined) return ERROR_KINDS[bad.code].exit;
   return expired ? ERROR_KINDS.MANIFEST_EXPIRED.exit : EXIT.ok;
 }

@@ -14,6 +14,8 @@
   agent ? true,
   # The name of a specialisation that it has; none if empty.
   specialisation ? "",
+  # What its file `system` says; none if empty.
+  platform ? "",
   # Exit code of switch-to-configuration.
   exitCode ? 0,
   # Seconds that it takes.
@@ -106,6 +108,7 @@ rec {
     ln -s ${library} $out/sw/library
     ln -s ${odd} $out/odd
     ln -s ${etc} $out/etc
+    ${if platform == "" then "" else "printf ${platform} > $out/system"}
     ${if payloadBytes > 0 then "ln -s ${payload} $out/payload" else ""}
     ${builtins.concatStringsSep "\n" (map (part: "ln -s ${part} $out/") row)}
     echo ${generation} > $out/nixos-version

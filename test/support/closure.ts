@@ -11,6 +11,7 @@ export interface SystemOptions {
   readonly hostname?: string;
   readonly agent?: boolean;
   readonly specialisation?: string;
+  readonly platform?: string;
   readonly exitCode?: number;
   readonly seconds?: number;
   readonly payloadBytes?: number;

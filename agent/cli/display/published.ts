@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { describePosition, hostnameSchema, releaseSchema } from "../../core/formats/manifest.ts";
+import { platformSchema } from "../../core/formats/platform.ts";
 import type { HostFailure } from "../../operator/publish/host-failure.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
@@ -24,6 +25,7 @@ export const publishedSchema = z.strictObject({
     .array(
       z.strictObject({
         ...runSystemSchema.shape,
+        platform: platformSchema.nullable().describe("null if the system does not tell"),
         paths: countSchema,
         closureSize: bytesSchema,
         archive: releaseSchema.shape.archive,

@@ -15,7 +15,7 @@ import {
   signersOf,
   type SignerOptions,
 } from "./signers.ts";
-import { channelName, duration, repeatable } from "./values.ts";
+import { channelName, duration, durationOrYears, repeatable } from "./values.ts";
 import { mirrorDirectory } from "./mirror-place.ts";
 
 /** A `release` command that reads the release in force; `--json` prints what `output` describes. */
@@ -39,6 +39,7 @@ export function changeCommand(name: string, summary: string) {
         duration,
       ),
     )
+    .addOption(supportOption())
     .option("--draft <file>", "write the release here, for others to sign, not into force")
     .option("--unsigned <file>", "the same, signed by nobody");
 }
@@ -58,12 +59,21 @@ export function expiresOption() {
     .default(duration(DEFAULT_EXPIRES), DEFAULT_EXPIRES);
 }
 
+/** `--support`, of a command that makes a release. */
+export function supportOption() {
+  return new Option(
+    "--support <duration>",
+    "how long older releases stay for agents that lack what it requires (default: 1y from the first that does)",
+  ).argParser(durationOrYears);
+}
+
 /** What those options say, as `changeCommand` has them. */
 export interface ChangeCommandOptions extends SignerOptions {
   readonly mirror: string;
   readonly channel: string;
   readonly publicKey: readonly string[];
   readonly expires?: number;
+  readonly support?: number;
   readonly draft?: string;
   readonly unsigned?: string;
   readonly memory?: string;
@@ -90,6 +100,7 @@ export async function changeOptions(
     ],
     draft: unsigned ?? options.draft,
     expiresInMs: options.expires ?? duration(DEFAULT_EXPIRES),
+    supportMs: options.support,
     newExpiry: options.expires !== undefined,
     clock: systemClock,
     memory: await memoryPathsOf({ memory: options.memory, keys: options.key }),

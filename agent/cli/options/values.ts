@@ -54,6 +54,13 @@ export function time(value: string): string {
   return new Date(parsed.data).toISOString();
 }
 
+/** A duration, none (`0s`), or whole years such as `1y`, of 365 days each; milliseconds. */
+export function durationOrYears(value: string): number {
+  if (value === "0s") return 0;
+  const years = /^(\d{1,2})y$/.exec(value)?.[1];
+  return years === undefined ? duration(value) : Number(years) * 365 * 86_400_000;
+}
+
 /** A duration above zero, in milliseconds. */
 export function duration(value: string): number {
   const ms = parseDuration(value);

@@ -510,7 +510,17 @@ export function activationOf(
 }
 
 /** A system that a manifest names, and the archive that has it. */
-export type ReleasedSystem = Pick<HostEntry, "toplevel" | "closureSize" | "archive">;
+export type ReleasedSystem = Pick<HostEntry, "toplevel" | "closureSize" | "archive" | "platform">;
+
+/** The system of a host's entry, without what is asked of the host. */
+export function systemOf({
+  toplevel,
+  closureSize,
+  archive,
+  platform,
+}: ReleasedSystem): ReleasedSystem {
+  return { toplevel, closureSize, archive, ...(platform !== undefined && { platform }) };
+}
 
 /** All systems that a host may need of the mirror: those on its way, then its own. */
 export function systemsOf(entry: HostEntry): readonly ReleasedSystem[] {

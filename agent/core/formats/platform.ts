@@ -23,7 +23,8 @@ const PLATFORMS: ReadonlySet<string> = new Set(Object.values(RUNS).flat());
 
 /** The platform of a machine by its name in uname(2); null for one that is not known here. */
 export function platformOf(machine: string): string | null {
-  return (Object.hasOwn(RUNS, machine) && RUNS[machine]?.[0]) || null;
+  const runs = Object.hasOwn(RUNS, machine) ? RUNS[machine] : undefined;
+  return runs?.[0] ?? null;
 }
 
 /**
@@ -35,6 +36,9 @@ export function runsOn(platform: string | null | undefined, machine: string): bo
   if (!platform || !runs || !PLATFORMS.has(platform)) return true;
   return runs.includes(platform);
 }
+
+/** Bytes of a program's header that tell its platform. */
+export const ELF_HEADER_BYTES = 20;
 
 /** Machines of ELF headers (elf.h) whose programs have one platform, by class and byte order. */
 const ELF: Readonly<Record<string, string>> = {
@@ -51,7 +55,7 @@ const ELF: Readonly<Record<string, string>> = {
 /** The platform of a program by the first bytes of its file; null if it is no such program. */
 export function platformOfProgram(start: Uint8Array): string | null {
   const bytes = Buffer.from(start);
-  if (bytes.length < 20 || bytes.readUInt32BE(0) !== 0x7f454c46) return null;
+  if (bytes.length < ELF_HEADER_BYTES || bytes.readUInt32BE(0) !== 0x7f454c46) return null;
   const [bits, isLittle] = [bytes[4] === 2 ? 64 : 32, bytes[5] === 1];
   const machine = isLittle ? bytes.readUInt16LE(18) : bytes.readUInt16BE(18);
   return ELF[`${bits}${isLittle ? "le" : "be"}${machine}`] ?? null;

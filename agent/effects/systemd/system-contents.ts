@@ -1,7 +1,12 @@
-import { readdir, readFile, realpath } from "node:fs/promises";
+import { open, readdir, readFile, realpath } from "node:fs/promises";
 import { join } from "node:path";
 import type { NixStore, SystemContents } from "../../core/ports.ts";
 import { parseInhibitors } from "../../core/update/inhibitors.ts";
+import {
+  ELF_HEADER_BYTES,
+  platformOfProgram,
+  platformSchema,
+} from "../../core/formats/platform.ts";
 import { systemNameOf } from "../../core/formats/system-name.ts";
 import { AGENT_UNIT } from "./service-manager.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
@@ -31,6 +36,33 @@ export async function specialisationsIn(root: string): Promise<ReadonlyMap<strin
     if (target !== null && storePathSchema.safeParse(target).success) found.set(name, target);
   }
   return found;
+}
+
+/** Longest file with a platform's name. */
+const MAX_PLATFORM_BYTES = 100;
+
+/**
+ * What a system's programs run on: NixOS writes it into the system's file `system`; else by the
+ * ELF header of its switch program. Null if neither tells. `root` is its real directory.
+ */
+export async function platformIn(root: string): Promise<string | null> {
+  const written = await startOf(join(root, "system"), MAX_PLATFORM_BYTES);
+  const named = platformSchema.safeParse(written?.toString("utf8").trim());
+  if (named.success) return named.data;
+  const program = await startOf(join(root, "bin/switch-to-configuration"), ELF_HEADER_BYTES);
+  return program && platformOfProgram(program);
+}
+
+/** The first bytes of a file, where links lead to other store paths; null if there is none. */
+async function startOf(path: string, bytes: number): Promise<Buffer | null> {
+  const file = await ifMissing(open(path), null);
+  if (file === null) return null;
+  try {
+    const { buffer, bytesRead } = await file.read(Buffer.alloc(bytes), 0, bytes, 0);
+    return buffer.subarray(0, bytesRead);
+  } finally {
+    await file.close();
+  }
 }
 
 /** Whether a system has the agent's service. */

@@ -5,6 +5,7 @@ import {
   entryOf,
   haveOtherSystems,
   positionOf,
+  systemOf,
   type HostEntry,
   type Manifest,
   type SignedManifest,
@@ -61,9 +62,9 @@ function expectPastBarrier(earlier: Manifest, barrier: Manifest["barrier"]): voi
 
 /** The host's entry with an earlier system and the way in which that one was activated. */
 function withSystemOf(before: HostEntry, entry: HostEntry): HostEntry {
-  const { toplevel, closureSize, archive, activation } = before;
-  const { activation: _, turn: __, ...kept } = entry;
-  const system = { toplevel, closureSize, archive, ...(activation && { activation }) };
+  const { activation } = before;
+  const { activation: _, turn: __, platform: ___, ...kept } = entry;
+  const system = { ...systemOf(before), ...(activation && { activation }) };
   return { ...kept, ...keptHold(entry), ...system };
 }
 

@@ -5,6 +5,7 @@ import {
   comparePositions,
   entryOf,
   positionOf,
+  systemOf,
   type HostEntry,
   type Manifest,
   type SignedManifest,
@@ -61,10 +62,9 @@ export function withBarrier(
     hosts: withStages(hosts, (hostname) => {
       const entry = entryOf(manifest, hostname);
       if (!entry) return carried(hostname);
-      const { toplevel, closureSize, archive } = entry;
       const earlier = (entry.through ?? []).filter((stage) => stage.digest !== digest);
       const activation = activationOf(manifest, entry);
-      return [...earlier, { ...place, digest, toplevel, closureSize, archive, activation }];
+      return [...earlier, { ...place, digest, ...systemOf(entry), activation }];
     }),
   };
 }

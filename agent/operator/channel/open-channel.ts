@@ -9,6 +9,7 @@ import {
 } from "../../core/formats/manifest.ts";
 import { placeUnverified, type ManifestPlace } from "../../core/formats/manifest-reader.ts";
 import type { Clock } from "../../core/ports.ts";
+import type { Report } from "../../core/formats/report.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { placeOf } from "../../core/release/release-history.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
@@ -29,6 +30,8 @@ export interface NextReleaseOptions extends SigningOptions {
    * absent, those that are named already keep their time, and others get the default.
    */
   readonly supportMs?: number | undefined;
+  /** What hosts said last, to tell which of them could not follow the new release. */
+  readonly reports?: readonly Report[] | undefined;
   readonly clock: Clock;
   /** The files that remember what was signed. */
   readonly memory: readonly string[];

@@ -13,6 +13,8 @@ export interface PublishedHost {
   readonly mode: ActivationMode;
   /** The specialisation of the system that the host is to run; null for the system itself. */
   readonly specialisation: string | null;
+  /** What its programs run on; null if the system does not tell. */
+  readonly platform: string | null;
   /** True if the mirror had the archive already. */
   readonly reused: boolean;
 }

@@ -2,6 +2,8 @@ import { FEATURES } from "../../core/formats/compatibility.ts";
 import { PullError } from "../../core/errors.ts";
 import { systemsIn, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
 import { requiredByIndex, requiredByManifest } from "../../core/formats/requirements.ts";
+import type { Report } from "../../core/formats/report.ts";
+import { describeOutdated, outdatedAgent } from "../../core/fleet/outdated-agents.ts";
 import { supportedBy } from "../../core/release/supported-releases.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { NextReleaseOptions, OpenChannel } from "./open-channel.ts";
@@ -16,7 +18,7 @@ export async function withRequirements(
   open: OpenChannel,
   manifest: Manifest,
   current: SignedManifest | null,
-  { supportMs }: Pick<NextReleaseOptions, "supportMs">,
+  { supportMs, reports = [] }: Pick<NextReleaseOptions, "supportMs" | "reports">,
 ): Promise<Manifest> {
   const requires = await requiredBy(open.writer, manifest);
   if (requires.length === 0) return manifest;
@@ -28,10 +30,39 @@ export async function withRequirements(
     createdAt: manifest.createdAt,
     supportMs,
   });
+  warnOfOutdated({ ...manifest, requires, supported }, reports, open.onWarning);
   return {
     ...{ ...frame, requires, ...(supported.length > 0 && { supported }) },
     ...{ defaults, ...(barrier && { barrier }), ...(rollout && { rollout }), hosts },
   };
+}
+
+/** Hosts beyond this number are only counted. */
+const MAX_NAMED = 20;
+
+/** Says which of the hosts that reported could not follow a release at once, or not at all. */
+function warnOfOutdated(
+  manifest: Manifest,
+  reports: readonly Report[],
+  onWarning: (message: string) => void,
+): void {
+  const { channel, requires = [], supported = [], hosts } = manifest;
+  const outdated = reports
+    .filter((report) => report.channel === channel && Object.hasOwn(hosts, report.hostname))
+    .flatMap((report) => outdatedAgent(manifest, report) ?? [])
+    // Those that nothing leads on come first.
+    .sort((a, b) => Number(a.first !== null) - Number(b.first !== null));
+  const names = supported.map(({ sequence }) => sequence).join(", ");
+  onWarning(
+    `this release requires ${requires.join(", ")}; hosts whose agents lack that follow ` +
+      (names === "" ? "no release: none is supported for them" : `release ${names} first`),
+  );
+  for (const one of outdated.slice(0, MAX_NAMED)) {
+    onWarning(`${one.hostname}: ${describeOutdated(one)}`);
+  }
+  if (outdated.length > MAX_NAMED) {
+    onWarning(`and ${outdated.length - MAX_NAMED} more hosts whose agents lack it`);
+  }
 }
 
 /** What the manifest and the indexes of its archives use of later versions. */

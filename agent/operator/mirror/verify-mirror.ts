@@ -1,11 +1,12 @@
 import type { TrustPolicy } from "../../core/formats/envelope.ts";
-import { PullError, type ErrorCode } from "../../core/errors.ts";
+import { PullError, toPullError, type ErrorCode } from "../../core/errors.ts";
 import {
   entryOf,
   releaseFor,
   systemsOf,
   type ReleasedSystem,
   type SignedManifest,
+  type SupportedRelease,
 } from "../../core/formats/manifest.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import {
@@ -16,6 +17,7 @@ import {
 import type { Mirror } from "../../core/ports.ts";
 import { readChannel } from "../../core/release/read-channel.ts";
 import { ArchiveVerifier, mergeElsewhere, type VerifiedArchive } from "./archive-verifier.ts";
+import { readNamed } from "./supported-releases.ts";
 import { patchArchivesOf } from "./patch-archive.ts";
 
 /** What was found out about one system of a host. */
@@ -40,6 +42,20 @@ export interface VerifiedMirror {
   readonly signed: SignedManifest;
   readonly expired: boolean;
   readonly hosts: readonly VerifiedHost[];
+  /** The older releases that it names for agents that lack what it requires. */
+  readonly older: readonly VerifiedOlder[];
+}
+
+/** What was found out about an older release that is still supported. */
+export interface VerifiedOlder {
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly digest: string;
+  readonly until: string;
+  readonly hosts: readonly VerifiedHost[];
+  /** Absent if the release itself is there and the right one. */
+  readonly code?: ErrorCode;
+  readonly message?: string;
 }
 
 export interface VerifyOptions {
@@ -66,7 +82,8 @@ interface CheckedSystem {
 
 /**
  * Verifies a mirror as a host would, and more: the manifest's signatures and form, and every byte
- * of every archive that it names, or of one host's. Throws what is wrong with the manifest. What
+ * of every archive that it names, or of one host's. So are the older releases that it names for
+ * agents that lack what it requires, as long as they are supported. Throws what is wrong with the manifest. What
  * is wrong with archives is in the result.
  */
 export async function verifyMirror(
@@ -74,8 +91,47 @@ export async function verifyMirror(
   options: VerifyOptions,
 ): Promise<VerifiedMirror> {
   const { signed } = await readChannel(mirror, options.channel, options.trust, options.signal);
-  const packed = packedHosts(options.contents ?? EMPTY_STICK_CONTENTS, signed.digest);
   const verifier = new ArchiveVerifier(mirror, options);
+  const hosts = await verifyRelease(signed, verifier, options);
+  const now = options.now.getTime();
+  const older: VerifiedOlder[] = [];
+  for (const named of signed.manifest.supported ?? []) {
+    if (Date.parse(named.until) <= now) continue;
+    older.push(await verifyOlder(mirror, signed, named, { verifier, options }));
+  }
+  return { signed, expired: Date.parse(signed.manifest.expiresAt) <= now, hosts, older };
+}
+
+/** Verifies an older release as a host on its way out reads it. */
+async function verifyOlder(
+  mirror: Mirror,
+  { manifest: { channel }, signedBy }: SignedManifest,
+  named: SupportedRelease,
+  { verifier, options }: { verifier: ArchiveVerifier; options: VerifyOptions },
+): Promise<VerifiedOlder> {
+  const { epoch = 0, sequence, digest, until } = named;
+  const found = { epoch, sequence, digest, until };
+  let signed: SignedManifest;
+  try {
+    const envelope = await mirror.readRelease(channel, digest, options.signal);
+    signed = { ...readNamed(envelope, named), signedBy };
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    if (code === "INTERRUPTED") throw thrown;
+    return { ...found, hosts: [], code, message };
+  }
+  const { hostname } = options;
+  const isNamed = hostname === undefined || Object.hasOwn(signed.manifest.hosts, hostname);
+  return { ...found, hosts: isNamed ? await verifyRelease(signed, verifier, options) : [] };
+}
+
+/** Verifies the archives of a release's hosts, or of one host. */
+async function verifyRelease(
+  signed: SignedManifest,
+  verifier: ArchiveVerifier,
+  options: VerifyOptions,
+): Promise<VerifiedHost[]> {
+  const packed = packedHosts(options.contents ?? EMPTY_STICK_CONTENTS, signed.digest);
   const names =
     options.hostname === undefined ? Object.keys(signed.manifest.hosts) : [options.hostname];
   /** In the order of the manifest. Hosts with several systems have one result for each. */
@@ -110,8 +166,7 @@ export async function verifyMirror(
       }),
     );
   }
-  const expired = Date.parse(signed.manifest.expiresAt) <= options.now.getTime();
-  return { signed, expired, hosts: [...results.values()].flat() };
+  return [...results.values()].flat();
 }
 
 /** Verifies what systems have in other archives, and index patches; gives faults by sha256. */

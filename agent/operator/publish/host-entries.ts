@@ -69,11 +69,11 @@ function definedOf<T extends object>(object: T): { [Key in keyof T]?: Exclude<T[
 
 function newEntry(
   { hostname: _, source: __, activation, ...own }: HostSpec,
-  { toplevel, closureSize, archive, mode }: PublishedHost,
+  { toplevel, closureSize, archive, mode, platform }: PublishedHost,
   { byDefault, before }: { byDefault: ActivationMode; before: HostEntry | undefined },
 ): HostEntry {
   return {
-    ...{ toplevel, closureSize, archive },
+    ...{ toplevel, closureSize, archive, ...(platform !== null && { platform }) },
     ...ownActivation(definedOf({ ...activation, mode }) as Activation, byDefault),
     // All that the operator says of the host, so that a further key is not lost here.
     ...definedOf({ ...own, groups: own.groups && [...own.groups] }),

@@ -1,3 +1,4 @@
+import { platformIn } from "../../effects/systemd/system-contents.ts";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import { storePathName } from "../../core/formats/store-path.ts";
@@ -44,13 +45,16 @@ export async function packSystems(packing: Packing): Promise<Record<string, Publ
   if (fresh.length > 0) {
     for (const [toplevel, system] of await packFresh(packing, fresh)) packed.set(toplevel, system);
   }
+  const platforms = new Map<string, string | null>();
+  for (const toplevel of packed.keys()) platforms.set(toplevel, await platformIn(toplevel));
   return Object.fromEntries(
     options.hosts.flatMap(({ hostname, activation }) => {
       const toplevel = toplevels.get(hostname) ?? "";
       const found = packed.get(toplevel);
       const mode = activation?.mode ?? options.mode;
       const specialisation = activation?.specialisation ?? null;
-      return found ? [[hostname, { toplevel, mode, specialisation, ...found }]] : [];
+      const platform = platforms.get(toplevel) ?? null;
+      return found ? [[hostname, { toplevel, mode, specialisation, platform, ...found }]] : [];
     }),
   );
 }

@@ -59,6 +59,7 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
     const entries = hostEntries(options, current, packed);
     await warnOfKeptArchives(writer, options, entries, packed);
     warnOfPolicy(options, current, entries);
+    warnOfPlatforms(options, current, entries);
     const dropped = droppedHosts(entries, current);
     if (dropped.length > 0) {
       const names = dropped.join(", ");
@@ -210,6 +211,22 @@ async function warnOfKeptArchives(
       phase: "warning",
       message: `the archive kept for ${hostname} is not signed by every key that is used now`,
     });
+  }
+}
+
+/** Warns of hosts whose systems are for another kind of machine than before. */
+function warnOfPlatforms(
+  { onProgress }: PublishOptions,
+  current: Manifest | null,
+  entries: Manifest["hosts"],
+): void {
+  for (const [hostname, { platform }] of Object.entries(entries)) {
+    const before = current ? entryOf(current, hostname)?.platform : undefined;
+    if (before === undefined || platform === undefined || before === platform) continue;
+    const message =
+      `the system of ${hostname} is for ${platform}, and was for ${before}: a machine of that kind ` +
+      "refuses it";
+    onProgress({ phase: "warning", message });
   }
 }
 

@@ -41,11 +41,11 @@ describe("the entries of a new release", () => {
     const packed = { toplevel, closureSize, archive, paths: 3, mode: "boot", reused: false };
     const hosts = [{ hostname: "web2", source: { kind: "storePath", path: toplevel } }] as const;
     const entries = hostEntries({ ...NOTHING, hosts }, CURRENT, {
-      web2: { ...packed, mode: "boot", specialisation: null },
+      web2: { ...packed, mode: "boot", specialisation: null, platform: "x86_64-linux" },
     });
     expect(entries).toEqual({
       web2: {
-        ...{ toplevel, closureSize, archive },
+        ...{ toplevel, closureSize, archive, platform: "x86_64-linux" },
         ...{ activation: { mode: "boot" }, turn: { held: "under test" } },
       },
     });
