@@ -96,6 +96,8 @@ export type Event = { readonly at: string } & (
   | { readonly type: "RebootPrepared" }
   | { readonly type: "RebootEnded" }
   | { readonly type: "RebootNoticed"; readonly bootId: string }
+  /** The boot that was to lead back, `bootId`, started the system again that failed. */
+  | { readonly type: "WayBackMissed"; readonly bootId: string; readonly message: string }
   | { readonly type: "RebootSlotTaken" }
   | { readonly type: "RebootSlotReleased" }
 );

@@ -53,6 +53,15 @@ const UNTOUCHED = {
   RevertBegun: beginRevert,
   RebootNoticed: noticeReboot,
   BootCalledOff: callOff,
+  // Reboots are counted on, so that this ends.
+  WayBackMissed: (
+    _state: State,
+    { bootId }: EventOf<"WayBackMissed">,
+    record: AgentRecord,
+  ): AgentRecord =>
+    record.pendingReboot
+      ? { ...record, pendingReboot: { ...record.pendingReboot, bootId } }
+      : record,
   RebootPrepared: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
     ...record,
     preparedReboot: true,

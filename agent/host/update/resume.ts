@@ -1,12 +1,15 @@
-import type { PullError } from "../../core/errors.ts";
+import { toPullError, type PullError } from "../../core/errors.ts";
 import { isExpected } from "../../core/update/machine.ts";
-import { isPastTheLine, type State } from "../../core/update/states.ts";
+import { isPastTheLine, type Baseline, type State } from "../../core/update/states.ts";
+import { failureOf } from "../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../agent-tools.ts";
+import { observe } from "../observe.ts";
 import { changedByHand } from "./hand-made.ts";
 import { interrupted } from "./happening.ts";
 import { ROOT } from "./roots.ts";
 import { runSteps, type Pass } from "./run.ts";
 import type { StepTools } from "./steps/steps.ts";
+import { runSwitch, type SwitchTools } from "./switch-run.ts";
 
 /** If agents ended this often in one state, what they did there may have ended them. */
 const MAX_RESTARTS = 10;
@@ -55,13 +58,46 @@ export function isBarred(state: State): boolean {
   );
 }
 
-/** After the reboot that a system was waiting for, it has to prove itself. */
-export async function noticeReboot({
-  journal,
-  tools,
-}: Pass<Pick<AgentTools, "services">>): Promise<void> {
+/** What noticing a reboot takes. */
+export type NoticeTools = SwitchTools & Pick<AgentTools, "services" | "systems" | "bootLoader">;
+
+/**
+ * After the reboot that a system was waiting for, it has to prove itself. A way back is complete
+ * with its boot, unless that started the system again that failed.
+ */
+export async function noticeReboot(pass: Pass<NoticeTools>): Promise<void> {
+  const { journal, tools } = pass;
   const { pendingReboot, state } = journal.record;
   if (pendingReboot === null || isPastTheLine(state)) return;
   const bootId = await tools.services.bootId();
-  if (bootId !== pendingReboot.bootId) await journal.happened({ type: "RebootNoticed", bootId });
+  if (bootId === pendingReboot.bootId) return;
+  const { wayBack, release, baseline } = pendingReboot;
+  const { booted, running } = await observe(tools, release.toplevel);
+  if (!wayBack || booted !== release.toplevel || running !== release.toplevel) {
+    return journal.happened({ type: "RebootNoticed", bootId });
+  }
+  const message = `the boot that was to lead back from release ${release.sequence} started ${booted} again`;
+  tools.log.error(message, { code: "REBOOT_LOOP" });
+  await renewBootDefault(baseline, pass);
+  return journal.happened({ type: "WayBackMissed", bootId, message });
+}
+
+/** Has the next boot start the recorded system, once more. What fails in this is only said. */
+async function renewBootDefault(
+  { profile }: Baseline,
+  { tools, signal }: Pass<NoticeTools>,
+): Promise<void> {
+  try {
+    await tools.bootLoader.cancelTrial();
+    // Another profile is somebody else's choice.
+    if (profile === null || (await tools.store.profileToplevel()) !== profile) return;
+    const order = { toplevel: profile, ranBefore: null, knownSnippets: [], unchecked: true };
+    const { verdict } = await runSwitch({ ...order, action: "boot" }, signal, tools);
+    const failure = failureOf(verdict);
+    if (failure !== null) tools.log.error(`${profile} boot: ${failure}`);
+  } catch (thrown) {
+    const { code, message } = toPullError(thrown);
+    if (code === "INTERRUPTED") throw thrown;
+    tools.log.error(message, { code });
+  }
 }

@@ -165,6 +165,9 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
   }),
   RebootRequested: fc.record({ type: fc.constant("RebootRequested"), at: times }),
   RebootRefused: fc.record({ type: fc.constant("RebootRefused"), at: times }),
+  WayBackMissed: fc.record({
+    ...{ type: fc.constant("WayBackMissed"), at: times, bootId: bootIds, message: fc.string() },
+  }),
   BootCalledOff: fc.record({
     ...{ type: fc.constant("BootCalledOff"), at: times, runs: fc.boolean() },
     reason: fc.record({ code: fc.constant("BOOT_CALLED_OFF"), message: fc.string() }),
@@ -186,6 +189,7 @@ function leadsOn(state: StateName, type: EventType): boolean {
     case "RebootPrepared":
     case "RebootEnded":
     case "RebootRefused":
+    case "WayBackMissed":
       return false;
     case "ChangedByHand":
       return state === "Verifying";
@@ -474,6 +478,9 @@ describe("over any life of an agent", () => {
           // What leaves the boot default alone leaves the reboot that waits for it, too.
           if (setsProfile(state.release.mode)) expect(is).toBeNull();
           else expect(is).toBe(was);
+          return;
+        case "WayBackMissed":
+          expect(is).toEqual(was && { ...was, bootId: event.bootId });
           return;
         case "BootCalledOff":
           expect(is).toBe(was?.wayBack ? was : null);

@@ -57,6 +57,7 @@ const EVENTS: { readonly [Type in EventType]: Extract<Event, { type: Type }> } =
   AgentRestarted: { type: "AgentRestarted", at: AT },
   ActivationBegun: { type: "ActivationBegun", at: AT },
   ActivationSucceeded: { type: "ActivationSucceeded", at: AT },
+  WayBackMissed: { type: "WayBackMissed", at: AT, bootId: "third", message: "again" },
   BootCalledOff: {
     ...{ type: "BootCalledOff", at: AT, runs: false },
     reason: { code: "BOOT_CALLED_OFF", message: "withdrawn" },
@@ -94,6 +95,7 @@ const NOT_DRAWN: readonly EventType[] = [
   ...(["AgentRestarted", "RevertFailed", "RebootPrepared", "RebootEnded"] as const),
   "RebootRefused",
   "BootCalledOff",
+  "WayBackMissed",
 ];
 
 /** `STATE EVENT STATE` for each arrow of the diagram in the document. */
