@@ -14,6 +14,7 @@ import {
   baselineSchema,
   bootIdSchema,
   reasonSchema,
+  revertingSchema,
   rollingBackSchema,
   stateSchema,
   type State,
@@ -115,6 +116,8 @@ export const recordSchema = z.strictObject({
   failingSnippets: z.array(failingSnippetsSchema).optional(),
   /** A way back that failed so often that another release was tried; it still leads back. */
   unfinishedWayBack: rollingBackSchema.optional(),
+  /** A rollback by hand that failed so often that another release was tried. */
+  unfinishedRevert: revertingSchema.optional(),
 });
 export type AgentRecord = z.infer<typeof recordSchema>;
 

@@ -70,6 +70,19 @@ export const rollingBackSchema = z.strictObject({
   trial: z.boolean().optional(),
 });
 
+/** A rollback by hand that is under way, or was left for another release. */
+export const revertingSchema = z.strictObject({
+  name: z.literal("Reverting"),
+  /** What the profile pointed at before. */
+  from: storePathSchema.nullable(),
+  target: z.strictObject({
+    toplevel: storePathSchema,
+    /** Null if the profile has no such generation any more, so that it gets a new one. */
+    generation: z.int().positive().nullable(),
+  }),
+  failures: z.int().nonnegative(),
+});
+
 /** The states. Each says what is about to be done, and is on disk before it is done. */
 export const stateSchema = z.discriminatedUnion("name", [
   /** There is nothing to do until a poll finds a release. */
@@ -119,17 +132,7 @@ export const stateSchema = z.discriminatedUnion("name", [
     deny: z.boolean(),
   }),
   /** A person asked for an earlier generation; the agent switches to it. */
-  z.strictObject({
-    name: z.literal("Reverting"),
-    /** What the profile pointed at before. */
-    from: storePathSchema.nullable(),
-    target: z.strictObject({
-      toplevel: storePathSchema,
-      /** Null if the profile has no such generation any more, so that it gets a new one. */
-      generation: z.int().positive().nullable(),
-    }),
-    failures: z.int().nonnegative(),
-  }),
+  revertingSchema,
   /** An attempt failed and left the system untouched; the next one may begin at `retryAt`. */
   z.strictObject({
     name: z.literal("Failed"),

@@ -42,13 +42,7 @@ type PreparedState = Extract<State, Prepared>;
 /** While the host is untouched, another release or a person may change the plan at any time. */
 const UNTOUCHED = {
   ReleaseAccepted: accept,
-  // A host that is still owed its way back goes on with it.
-  ReleaseWithdrawn: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => {
-    const { unfinishedWayBack, ...others } = record;
-    return unfinishedWayBack
-      ? to(others, { ...unfinishedWayBack, rollbackAttempts: 0 })
-      : to(record, { name: "Idle" });
-  },
+  ReleaseWithdrawn: withdraw,
   AlreadyActive: adopt,
   RevertBegun: beginRevert,
   RebootNoticed: noticeReboot,
@@ -196,7 +190,8 @@ export const TRANSITIONS: Transitions = {
     // Somebody chose a third system meanwhile.
     ChangedByHand: (_, __, record) => to(withoutWayBack(record), { name: "Idle" }),
     // As for RollingBack.
-    ReleaseAccepted: accept,
+    ReleaseAccepted: (state, event, record) =>
+      accept(state, event, { ...record, unfinishedRevert: state }),
   },
   Failed: { ...UNTOUCHED, RebootRequested: countRequest, RebootRefused: discountRequest },
 };
@@ -229,8 +224,23 @@ function failed(
 }
 
 /** The host is a whole system again: nothing is owed any more. */
-function withoutWayBack({ unfinishedWayBack: _, ...record }: AgentRecord): AgentRecord {
+function withoutWayBack({
+  unfinishedWayBack: _,
+  unfinishedRevert: __,
+  ...record
+}: AgentRecord): AgentRecord {
   return record;
+}
+
+/** A host that is still owed its way back goes on with it, whoever asked for it. */
+function withdraw(_state: State, _event: unknown, record: AgentRecord): AgentRecord {
+  const { unfinishedWayBack, unfinishedRevert } = record;
+  if (unfinishedWayBack) {
+    return to(withoutWayBack(record), { ...unfinishedWayBack, rollbackAttempts: 0 });
+  }
+  return unfinishedRevert
+    ? to(withoutWayBack(record), { ...unfinishedRevert, failures: 0 })
+    : to(record, { name: "Idle" });
 }
 
 /** To `Idle`, with everything else as it was. */

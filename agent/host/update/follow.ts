@@ -133,10 +133,15 @@ async function accept(release: Release, { journal, tools }: Pass<FollowTools>): 
 
 /** Ends what is under way, as far as the host is untouched. */
 async function withdraw(message: string, { journal, tools }: Pass<FollowTools>): Promise<void> {
-  const { state } = journal.record;
+  const { state, unfinishedWayBack, unfinishedRevert } = journal.record;
   if (state.name === "Idle" || isPastTheLine(state)) return;
   await journal.happened({ type: "ReleaseWithdrawn", message });
-  await removeLeftovers(journal.record, tools);
+  // A way back that goes on needs what holds its systems.
+  const owed = {
+    ...(unfinishedWayBack && { unfinishedWayBack }),
+    ...(unfinishedRevert && { unfinishedRevert }),
+  };
+  await removeLeftovers({ ...journal.record, ...owed }, tools);
 }
 
 /** Withdraws what was begun for another system; what was begun for this one only pauses. */

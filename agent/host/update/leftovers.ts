@@ -4,7 +4,7 @@ import type { AgentTools } from "../agent-tools.ts";
 import { ROOT } from "./roots.ts";
 
 /** What may still need something. */
-type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack">;
+type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack" | "unfinishedRevert">;
 
 /** What removing preparations takes. */
 export type PreparationTools = Pick<
@@ -14,11 +14,11 @@ export type PreparationTools = Pick<
 
 /** Removes what an activation needs for as long as it runs, and its boot if one is pending. */
 export async function removePreparations(
-  { pendingReboot, unfinishedWayBack }: Remaining,
+  { pendingReboot, unfinishedWayBack, unfinishedRevert }: Remaining,
   { services, roots, deadline, bootLoader, store, log }: PreparationTools,
 ): Promise<void> {
   await services.disarmDeadline();
-  await roots.release(ROOT.chosen);
+  if (!unfinishedRevert) await roots.release(ROOT.chosen);
   if (!unfinishedWayBack) {
     await roots.release(ROOT.previousProfile);
     await roots.release(ROOT.previousRunning);

@@ -27,7 +27,7 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
   const { state } = journal.record;
   if (!isPastTheLine(state)) {
     // A rollback by hand that was killed before it was recorded holds the system that it chose.
-    await tools.roots.release(ROOT.chosen);
+    if (!journal.record.unfinishedRevert) await tools.roots.release(ROOT.chosen);
     return null;
   }
   tools.log.warn(`going on where an earlier run stopped, in ${state.name}`);

@@ -28,7 +28,7 @@ import type { Details } from "../journal.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import type { RetryTools } from "../retry.ts";
 import type { Step, StepContext, StepResult } from "../step.ts";
-import { runSwitch, type SwitchOrder, type SwitchTools } from "../switch-run.ts";
+import { runSwitch, type SwitchOrder, type SwitchRun, type SwitchTools } from "../switch-run.ts";
 import { restoreUnits, type UnitTools } from "../restore-units.ts";
 
 /** What going back takes. */
@@ -289,9 +289,15 @@ function nextAttempt(
 export type RevertTools = SwitchTools &
   LeftoverTools &
   LateHookTools &
-  Pick<AgentTools, "store" | "systems">;
+  Pick<AgentTools, "store" | "systems" | "services">;
 
-/** Switches to the generation that a person chose. */
+/** Why a rollback by hand has to be tried again; null if it is done. */
+function revertFailure({ verdict }: SwitchRun): string | null {
+  // What fails in the system that a person chose is theirs to know.
+  return verdict.kind === "activationFailed" ? null : failureOf(verdict);
+}
+
+/** Switches to the generation that a person chose; if no live switch can, a boot will. */
 export const revert: Step<"Reverting", RevertTools> = async (state, context, tools) => {
   const { from } = state;
   const { toplevel, generation } = state.target;
@@ -302,22 +308,32 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
   if (!isProfile) await restoreProfile({ profile: toplevel, generation }, store);
   log.info(`activating ${toplevel}, generation ${generation ?? "new"}`);
   const running = await store.runningToplevel();
-  const isBoot = await isInhibited(running, toplevel, tools);
-  const order = {
-    ...({ toplevel, action: isBoot ? "boot" : "switch", ranBefore: null } as const),
-    ...{ knownSnippets: [], unchecked: true },
-  };
-  const { verdict, details, activated } = await runSwitch(order, context.signal, tools);
-  const failure = verdict.kind === "activationFailed" ? null : failureOf(verdict);
+  const order = { toplevel, ranBefore: null, knownSnippets: [], unchecked: true };
+  let isBoot = await isInhibited(running, toplevel, tools);
+  let run = await runSwitch(
+    { ...order, action: isBoot ? "boot" : "switch" },
+    context.signal,
+    tools,
+  );
+  let failure = revertFailure(run);
+  let live: string | null = null;
+  if (failure !== null && !isBoot && state.failures >= LIVE_TRIES && tools.services.canReboot) {
+    live = `the live switch failed: ${failure}`;
+    isBoot = true;
+    run = await runSwitch({ ...order, action: "boot" }, context.signal, tools);
+    failure = revertFailure(run);
+  }
+  const { verdict, details, activated } = run;
   if (failure !== null) {
     return { event: { type: "RevertFailed", message: `${toplevel}: ${failure}` }, details };
   }
   const needsBoot = isBoot || verdict.kind === "rebootNeeded";
-  const message = needsBoot
+  const effect = needsBoot
     ? `${toplevel} takes effect with a reboot`
     : "message" in verdict
       ? verdict.message
       : null;
+  const message = live === null ? effect : `${effect}; ${live}`;
   if (message !== null) log.warn(message);
   // Where a person went to is where the host is: nothing is owed to it any more.
   const { pendingReboot } = context.record;
