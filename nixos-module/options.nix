@@ -824,6 +824,23 @@ in
             '';
           };
 
+          generations.collect = mkOption {
+            type = types.enum [
+              "never"
+              "when-needed"
+            ];
+            default = "never";
+            example = "when-needed";
+            description = ''
+              Whether the agent has Nix collect garbage.
+
+              - `never`: it does not; `nix.gc` may.
+              - `when-needed`: if the store has no room for a release, it collects as much as is
+                missing before it gives the update up. Generations, and what the agent holds,
+                are no garbage; `generations.keep` limits how many of them there are.
+            '';
+          };
+
           paths.bootedSystem = mkOption {
             type = directory;
             default = "/run/booted-system";

@@ -29,6 +29,9 @@ const checkSchema = z.strictObject({
       newPaths: countSchema,
       downloadBytes: bytesSchema,
       storeBytes: bytesSchema,
+      collectsGarbage: z
+        .boolean()
+        .describe("whether garbage is collected first, since the store has no room"),
       packages: z
         .array(packageChangeSchema)
         .nullable()
@@ -88,6 +91,9 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
         `It would bring ${preview.newPaths} of ${counted(preview.paths, "path")}: ` +
           `${formatBytes(preview.downloadBytes)} to download, ${formatBytes(preview.storeBytes)} in the store.`,
       );
+      if (preview.collectsGarbage) {
+        printLine("The store has no room: garbage would be collected first (generations.collect).");
+      }
       for (const line of previewOfPackages(preview)) printLine(`  ${line}`);
       for (const line of describeCommands(found.release)) printLine(line);
     } else if (found.decision?.kind === "update" && error) {

@@ -145,6 +145,8 @@ export interface FetchPreview extends Pick<FetchSummary, "paths" | "newPaths"> {
   readonly downloadBytes: number;
   /** Bytes by which the store would grow. */
   readonly storeBytes: number;
+  /** Whether garbage is collected first, since the store has no room. */
+  readonly collectsGarbage: boolean;
   /** Packages that change from the running system; null if nobody knows what runs. */
   readonly packages: readonly PackageChange[] | null;
 }
@@ -154,6 +156,12 @@ export type ArchiveListener = (mirror: string, error: PullError | null) => void;
 
 /** Hears, before a fetch throws, that the attempt brought something which the next goes on with. */
 export type AdvanceListener = () => void;
+
+/** Hears how many bytes of garbage were wanted to make room, and how many came. */
+export type CollectionListener = (collection: {
+  readonly wanted: number;
+  readonly freed: number;
+}) => Promise<void>;
 
 /** Brings closures from the mirrors into the store. */
 export interface ClosureFetch {
@@ -167,6 +175,7 @@ export interface ClosureFetch {
       signal?: AbortSignal | undefined;
       onArchiveRead?: ArchiveListener | undefined;
       onAdvance?: AdvanceListener | undefined;
+      onCollected?: CollectionListener | undefined;
       /** Whether what the store has of it already is compared with its hashes. */
       verify?: boolean | undefined;
     },
@@ -213,6 +222,12 @@ export interface NixStore {
    * removed paths; invalid ones are passed over. Throws IO_FAILED, …
    */
   removeDamaged(paths: readonly string[]): Promise<string[]>;
+
+  /**
+   * Has Nix delete what no root holds, until so many bytes are freed. Throws IO_FAILED,
+   * TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
+   */
+  collectGarbage(bytes: number, signal?: AbortSignal): Promise<void>;
 
   /** `nix-env --profile … --set`: a new generation. Throws PROFILE_FAILED, … */
   setProfile(toplevel: string): Promise<void>;

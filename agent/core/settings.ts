@@ -111,6 +111,12 @@ export const settingsSchema = z
           .min(2)
           .optional()
           .describe("How many generations of the system profile are kept; all if absent."),
+        collect: z
+          .enum(["never", "when-needed"])
+          .default("never")
+          .describe(
+            "Whether the agent has Nix collect garbage. when-needed: if the store has no room for a release, as much as is missing, before the update is given up.",
+          ),
       })
       .prefault({})
       .describe("Old generations."),

@@ -20,6 +20,7 @@ import { interruptArchive } from "../support/misbehaviours.ts";
 import { nixosPull, testEnvironment, type CommandOutput } from "../support/nixos-pull.ts";
 import { pathWith } from "../support/program-path.ts";
 import { PAYLOAD_BYTES, publishReleases, type ReleaseSeries } from "../support/release-series.ts";
+import { runNix } from "../support/real-nix.ts";
 import { createHost, type SandboxHost } from "../support/sandbox.ts";
 import {
   moveToTmpfs,
@@ -108,6 +109,30 @@ describe.skipIf(noMounts !== null)(`a disk that is full${mounted}`, () => {
 
     resize(place(host), "32m,nr_inodes=10000");
     await expectRecovery(host);
+  });
+
+  test("of the store makes room by garbage, if the settings say so, and nothing else goes", async () => {
+    const { host } = await servedRelease(series, { generations: { collect: "when-needed" } });
+    const place = join(host.root, "nix");
+    await moveToTmpfs(place, "64m");
+    const store = ["--store", `local?root=${host.root}`];
+    const garbage = join(host.root, "garbage");
+    await writeFile(garbage, Buffer.alloc(30 * 1024 * 1024, 7));
+    const path = runNix("nix-store", [...store, "--add", garbage]).trim();
+    const { bsize, blocks, bfree } = await statfs(place);
+    // Not enough for the release beside it. Nix keeps 8 MB of every store in reserve.
+    resize(place, `${Math.ceil(((blocks - bfree) * bsize) / 1024) + 512}k`);
+    const checked = await host.run("check");
+    expect(checked.stdout).toContain("garbage would be collected first (generations.collect)");
+    const updated = await host.run("apply");
+    expect(updated.exitCode, updated.stderr).toBe(0);
+    expect(await host.profileToplevel()).toBe(series.toplevels[2]);
+    expect(runNix("nix-store", [...store, "--check-validity", "--print-invalid", path])).toContain(
+      path,
+    );
+    // The old system is the way back.
+    runNix("nix-store", [...store, "--verify-path", series.toplevels[1]]);
+    expect((await host.run("history")).stdout).toContain("GarbageCollected");
   });
 
   test("so that not even a directory can be made is called by its name", async () => {

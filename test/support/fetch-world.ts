@@ -65,6 +65,11 @@ export class FetchWorld {
   readonly mirrors: ArchiveMirror[];
   readonly release: Release;
   canMake = true;
+  /** Called while garbage is collected. */
+  onCollect: (() => unknown) | null = null;
+  /** Collections that were told. */
+  readonly collected: { wanted: number; freed: number }[] = [];
+  collect: Settings["generations"]["collect"] = "never";
   /** Whether fetches compare what is valid with its hashes. */
   verify = false;
   /** Valid paths that are not there, and others that are damaged. */
@@ -189,7 +194,10 @@ export class FetchWorld {
 
   tools(): FetchTools {
     return {
-      settings: this.settings,
+      settings: { ...this.settings, generations: { collect: this.collect } },
+      onCollected: async (collection) => {
+        this.collected.push(collection);
+      },
       mirrors: this.mirrors,
       log: this.log,
       store: this.#store(),
@@ -275,10 +283,15 @@ export class FetchWorld {
         return damaged;
       },
       realPath: (path) => path.replace(/^\/nix\/store/, "/store"),
-      ...{ setProfile: unused, restoreProfile: unused, profileToplevel: unused },
+      collectGarbage: async (bytes) => {
+        this.#mayFail("collect");
+        this.say(`collect ${bytes}`);
+        await this.onCollect?.();
+      },
+      ...{ setProfile: unused, restoreProfile: unused, profileToplevel: async () => null },
       ...{ profileGeneration: unused, findGeneration: unused, pruneGenerations: unused },
       ...{ forgetNewer: unused, splitGenerations: unused },
-      ...{ runningToplevel: async () => this.running, bootedToplevel: unused },
+      ...{ runningToplevel: async () => this.running, bootedToplevel: async () => null },
     };
   }
 

@@ -103,6 +103,8 @@ export class MemoryHost {
   /** The kernel of each system; `linux` if there is none here. */
   readonly kernels = new Map<string, string>();
   readonly valid = new Set<string>([system("1")]);
+  /** What fetches tell of garbage that they had collected. */
+  collects: { wanted: number; freed: number } | null = null;
   /** Valid systems that are damaged. */
   readonly damaged = new Set<string>();
   /** The specialisations of systems: their toplevels by name. */
@@ -448,9 +450,13 @@ function cacheOf(host: MemoryHost): AgentTools["cache"] {
 
 function closuresOf(host: MemoryHost): ClosureFetch {
   return {
-    async fetch({ toplevel, sequence }, { signal, onArchiveRead, onAdvance, verify = false }) {
+    async fetch(
+      { toplevel, sequence },
+      { signal, onArchiveRead, onAdvance, onCollected, verify = false },
+    ) {
       host.call(`fetch ${toplevel}${verify ? ", all of it verified" : ""}`);
       await host.time.sleep(host.fetchMs, signal);
+      if (host.collects) await onCollected?.(host.collects);
       const error = host.fetchErrors.shift() ?? null;
       const [mirror] = host.mirrors;
       if (mirror) onArchiveRead?.(mirror.address, error);
@@ -465,7 +471,14 @@ function closuresOf(host: MemoryHost): ClosureFetch {
       const error = host.fetchErrors.shift() ?? null;
       if (error) throw error;
       const { paths, newPaths } = host.summary;
-      return { paths, newPaths, downloadBytes: 1_000, storeBytes: 3_000, packages: null };
+      return {
+        paths,
+        newPaths,
+        downloadBytes: 1_000,
+        storeBytes: 3_000,
+        collectsGarbage: false,
+        packages: null,
+      };
     },
     async repair({ toplevel }, { paths }) {
       host.call(`repair from ${toplevel}`);
@@ -506,6 +519,7 @@ function storeOf(host: MemoryHost): NixStore {
     importPaths: unexpected("importPaths"),
     flush: unexpected("flush"),
     removeDamaged: unexpected("removeDamaged"),
+    collectGarbage: unexpected("collectGarbage"),
     async setProfile(toplevel) {
       host.call(`set profile ${toplevel}`);
       const next = Math.max(0, ...host.generations.keys()) + 1;

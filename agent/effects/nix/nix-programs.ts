@@ -67,6 +67,13 @@ export class NixPrograms {
     return result.exitCode === 0;
   }
 
+  /** Deletes garbage until so many bytes are freed. Throws IO_FAILED, TOOL_TIMEOUT, … */
+  async collect(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+    const args = ["--gc", "--max-freed", String(bytes), ...this.#options];
+    const result = await runProcess("nix-store", args, { ...this.#slow(), signal });
+    if (result.exitCode !== 0) throw await this.failure("IO_FAILED", result);
+  }
+
   /** Flushes the store's file system. Throws IO_FAILED, …. */
   async flush(): Promise<void> {
     // sync(1): the whole file system, which is quicker than file by file.

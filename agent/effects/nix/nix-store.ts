@@ -23,6 +23,7 @@ export function nixStoreOf(
     closureOf: (toplevel) => closureOf(nix, toplevel),
     invalidPaths: (paths) => invalidPaths(nix, paths),
     flush: () => nix.flush(),
+    collectGarbage: (bytes, signal) => nix.collect(bytes, signal),
     async importPaths(directory, paths, signal) {
       for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
         await copyRest(nix, directory, paths.slice(from, from + PATHS_PER_CALL), signal);

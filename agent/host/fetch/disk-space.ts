@@ -61,6 +61,9 @@ const STATE_FILES = 32;
 /** A system has at least so many bytes for each file, directory and link, on average. */
 const BYTES_PER_FILE = 16 * 1024;
 
+/** What the store is called in messages. */
+const THE_STORE = "the store";
+
 /** What is to be written to one file system. */
 interface Need {
   readonly what: string;
@@ -85,7 +88,7 @@ function needsOf(
       files: () => plan.nars.size + plan.paths.length,
     },
     {
-      ...{ what: "the store", path: store.realPath(STORE_DIRECTORY), bytes },
+      ...{ what: THE_STORE, path: store.realPath(STORE_DIRECTORY), bytes },
       files: (space) => plan.paths.length + likelyFiles(bytes, space),
     },
     { what: "the state directory", path: state, bytes: 0, files: () => STATE_FILES },
@@ -103,17 +106,26 @@ function likelyFiles(bytes: number, { free, total, inodes }: FreeSpace): number 
   return Math.floor(bytes * Math.min(perByte, 1 / BYTES_PER_FILE));
 }
 
+/** A file system that cannot take what is planned. */
+export interface Shortage {
+  readonly message: string;
+  /** Whether the store lies on it. */
+  readonly onStore: boolean;
+  /** Bytes that are missing. If inodes are, nobody knows how many bytes hold as many. */
+  readonly bytes: number;
+}
+
 /**
- * Throws DISK_FULL if the disks of staging, store and state cannot take what is planned, in bytes or
- * in inodes.
+ * What the disks of staging, store and state lack for a plan, in bytes or in inodes; nothing if it
+ * fits. Throws the system's errors.
  */
-export async function requireSpace(
+export async function shortagesOf(
   plan: FetchPlan,
   missing: ReadonlyMap<string, number>,
   budget: number,
   tools: Pick<FetchTools, "settings" | "store" | "disk">,
-): Promise<void> {
-  if (plan.paths.length === 0) return;
+): Promise<Shortage[]> {
+  if (plan.paths.length === 0) return [];
   const { settings, disk } = tools;
   const reserve = settings.limits.reserveBytes;
   const byFileSystem = new Map<string, { space: FreeSpace; needs: Need[] }>();
@@ -122,24 +134,35 @@ export async function requireSpace(
     const { needs } = byFileSystem.get(space.fileSystem) ?? { needs: [] };
     byFileSystem.set(space.fileSystem, { space, needs: [...needs, need] });
   }
-  for (const { space, needs } of byFileSystem.values()) {
+  return [...byFileSystem.values()].flatMap(({ space, needs }) => {
+    const onStore = needs.some(({ what }) => what === THE_STORE);
     const bytes = needs.reduce((sum, need) => sum + need.bytes, 0);
-    if (bytes > 0 && space.free < bytes + reserve) {
-      throw new PullError(
-        "DISK_FULL",
-        `${describeNeeds(needs.filter((need) => need.bytes > 0))}: expected ${bytes} bytes free ` +
-          `and ${reserve} left over, found ${space.free}`,
-      );
-    }
     const files = needs.reduce((sum, need) => sum + need.files(space), 0);
-    if (space.inodes && space.inodes.free < files) {
-      throw new PullError(
-        "DISK_FULL",
-        `${describeNeeds(needs)}: expected ${files} free inodes, one for each file and directory, ` +
-          `found ${space.inodes.free} of ${space.inodes.total}`,
-      );
+    if (bytes > 0 && space.free < bytes + reserve) {
+      const message =
+        `${describeNeeds(needs.filter((need) => need.bytes > 0))}: expected ${bytes} bytes free ` +
+        `and ${reserve} left over, found ${space.free}`;
+      return [{ message, onStore, bytes: bytes + reserve - space.free }];
     }
-  }
+    if (space.inodes && space.inodes.free < files) {
+      const message =
+        `${describeNeeds(needs)}: expected ${files} free inodes, one for each file and directory, ` +
+        `found ${space.inodes.free} of ${space.inodes.total}`;
+      return [{ message, onStore, bytes: storeBytes(plan) }];
+    }
+    return [];
+  });
+}
+
+/** Throws DISK_FULL for what `shortagesOf` finds, and the system's errors. */
+export async function requireSpace(
+  plan: FetchPlan,
+  missing: ReadonlyMap<string, number>,
+  budget: number,
+  tools: Pick<FetchTools, "settings" | "store" | "disk">,
+): Promise<void> {
+  const [shortage] = await shortagesOf(plan, missing, budget, tools);
+  if (shortage) throw new PullError("DISK_FULL", shortage.message);
 }
 
 function describeNeeds(needs: readonly Need[]): string {

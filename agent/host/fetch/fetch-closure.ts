@@ -6,6 +6,7 @@ import { requireSpace, stagingBudget } from "./disk-space.ts";
 import { mendImported, releaseImported } from "./imported-paths.ts";
 import { importStreamOf } from "./imports.ts";
 import type { ImportStream } from "./import-stream.ts";
+import { makeRoom } from "./make-room.ts";
 import { absolute, planFetch, type FetchPlan } from "./plan.ts";
 import { readIndex, type CheckedIndex, type ClosurePlace } from "./read-index.ts";
 import { readNars, type ReadSummary } from "./read-nars.ts";
@@ -34,7 +35,11 @@ export async function fetchClosure(
 ): Promise<FetchSummary> {
   return withStaging(release, tools, async (staging) => {
     const index = await readIndex(release, staging, tools, signal);
-    const plan = await planWhole(index.contents, tools, { signal, verify });
+    let plan = await planWhole(index.contents, tools, { signal, verify });
+    if (await makeRoom(plan, { release, staging, tools, signal })) {
+      // Something of the closure may have been garbage.
+      plan = await planWhole(index.contents, tools, { signal, verify: false });
+    }
     const read = await bringIn(plan, { release, staging, tools, signal });
     await releaseImported(tools);
     await tools.staging.remove();

@@ -1,8 +1,9 @@
+import { PullError } from "../../core/errors.ts";
 import type { Release } from "../../core/formats/manifest.ts";
 import type { FetchPreview } from "../../core/ports.ts";
 import { packageChanges, type SizedPath } from "../../core/release/package-difference.ts";
 import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
-import { requireSpace, stagingBudget, storeBytes } from "./disk-space.ts";
+import { shortagesOf, stagingBudget, storeBytes } from "./disk-space.ts";
 import { planFetch } from "./plan.ts";
 import { readIndex } from "./read-index.ts";
 import type { FetchTools } from "./tools.ts";
@@ -19,7 +20,11 @@ export async function previewFetch(
   const { contents } = await readIndex(release, null, tools, signal);
   const plan = await planFetch(contents, tools);
   const missing = new Map([...plan.nars.keys()].map((name) => [name, 0]));
-  await requireSpace(plan, missing, stagingBudget(release, tools.settings), tools);
+  const { settings } = tools;
+  const shortages = await shortagesOf(plan, missing, stagingBudget(release, settings), tools);
+  const mayCollect = settings.generations.collect === "when-needed";
+  const [shortage] = shortages.filter(({ onStore }) => !(onStore && mayCollect));
+  if (shortage) throw new PullError("DISK_FULL", shortage.message);
   let deltaBytes = 0;
   for (const { delta } of plan.paths) {
     if (!delta) continue;
@@ -31,6 +36,7 @@ export async function previewFetch(
     newPaths: plan.paths.length,
     downloadBytes: bytesOf(planRuns(contents, missing)) + deltaBytes,
     storeBytes: storeBytes(plan),
+    collectsGarbage: shortages.length > 0,
     packages: await changedPackages(contents.narInfos, tools),
   };
 }

@@ -1,6 +1,7 @@
 import type {
   AdvanceListener,
   ApplyIndexPatch,
+  CollectionListener,
   DeltaMaker,
   Disk,
   FetchProgress,
@@ -27,5 +28,7 @@ export interface FetchTools extends FailoverTools {
   readonly deltas: DeltaMaker;
   readonly log: Log;
   readonly onAdvance?: AdvanceListener | undefined;
+  /** Hears of garbage that was collected to make room. */
+  readonly onCollected?: CollectionListener | undefined;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;
 }

@@ -1,5 +1,5 @@
 import { toPullError } from "../../../core/errors.ts";
-import type { ArchiveListener, FetchSummary } from "../../../core/ports.ts";
+import type { ArchiveListener, CollectionListener, FetchSummary } from "../../../core/ports.ts";
 import type { AgentTools } from "../../agent-tools.ts";
 import { activeToplevel } from "../../observe.ts";
 import { attemptFailed, type RetryTools } from "../retry.ts";
@@ -8,7 +8,7 @@ import type { Step } from "../step.ts";
 
 /** What fetching takes. */
 export type FetchStepTools = RetryTools &
-  Pick<AgentTools, "roots" | "closures" | "activator" | "systems" | "log"> & {
+  Pick<AgentTools, "roots" | "closures" | "activator" | "systems" | "history" | "clock" | "log"> & {
     readonly onArchiveRead?: ArchiveListener;
   };
 
@@ -18,20 +18,29 @@ export type FetchStepTools = RetryTools &
  * is refused before anything is touched.
  */
 export const fetchStep: Step<"Fetching", FetchStepTools> = async (state, { signal }, tools) => {
-  const { roots, closures, activator, systems, log, onArchiveRead } = tools;
+  const { roots, closures, activator, systems, history, clock, log, onArchiveRead } = tools;
   const { release } = state;
   await roots.hold(ROOT.pending, release.toplevel);
   const attempt = { ...state, advanced: false };
   const onAdvance = (): void => {
     attempt.advanced = true;
   };
+  const onCollected: CollectionListener = async ({ wanted, freed }) => {
+    const message = `the store had no room: ${freed} bytes of garbage were collected, for ${wanted}`;
+    const { sequence, toplevel } = release;
+    await history.append({
+      ...{ at: clock.now().toISOString(), event: "GarbageCollected", state: state.name },
+      ...{ sequence, toplevel, message },
+    });
+  };
   // If it came here and failed, what it is made of may be damaged: then that is not its fault.
   const verify = (state.undone ?? 0) > 0;
+  const how = { signal, onArchiveRead, onAdvance, onCollected };
   let summary: FetchSummary;
   try {
-    summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance, verify });
+    summary = await closures.fetch(release, { ...how, verify });
     if (!verify && !(await activator.canActivate(release.toplevel))) {
-      summary = await closures.fetch(release, { signal, onArchiveRead, onAdvance, verify: true });
+      summary = await closures.fetch(release, { ...how, verify: true });
     }
   } catch (thrown) {
     const error = toPullError(thrown);

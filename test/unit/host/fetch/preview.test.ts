@@ -13,7 +13,12 @@ test("a preview says what a fetch would move, and writes nothing", async () => {
   const [from] = world.wholeRange.split("-");
   expect(await previewFetch(CHAIN.release, world.tools())).toEqual({
     ...{ paths: 3, newPaths: 3 },
-    ...{ downloadBytes: size - Number(from), storeBytes: 800 + 1124 + 190, packages: null },
+    ...{
+      downloadBytes: size - Number(from),
+      storeBytes: 800 + 1124 + 190,
+      packages: null,
+      collectsGarbage: false,
+    },
   });
   expect(world.events).toEqual([`one: archive ${world.indexRange}`]);
 });
@@ -22,7 +27,14 @@ test("a preview counts only what the store lacks", async () => {
   const world = new FetchWorld(CHAIN);
   for (const name of ["library-1.0", "program-2.0"]) world.valid.add(world.path(name));
   expect(await previewFetch(CHAIN.release, world.tools())).toEqual({
-    ...{ paths: 3, newPaths: 1, downloadBytes: 512 + 512, storeBytes: 190, packages: null },
+    ...{
+      paths: 3,
+      newPaths: 1,
+      downloadBytes: 512 + 512,
+      storeBytes: 190,
+      packages: null,
+      collectsGarbage: false,
+    },
   });
 });
 
@@ -39,6 +51,7 @@ test("a preview counts deltas in place of the NARs that they spare", async () =>
       downloadBytes: 512 + 512 + 7 + 14,
       storeBytes: 2114,
       packages: null,
+      collectsGarbage: false,
     },
   });
 });

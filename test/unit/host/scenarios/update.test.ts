@@ -503,3 +503,14 @@ test("room for a kernel is asked for beside the generations that pruning will le
     leaving: [system("10")],
   });
 });
+
+test("garbage that was collected to make room stands in the history", async () => {
+  const host = new MemoryHost();
+  host.publish({ sequence: 7, system: "2" });
+  host.collects = { wanted: 500, freed: 600 };
+  expect(await tick(host.tools, PATIENT)).toMatchObject({ updated: true });
+  expect(host.history.find(({ event }) => event === "GarbageCollected")).toMatchObject({
+    ...{ state: "Fetching", sequence: 7, toplevel: system("2") },
+    message: "the store had no room: 600 bytes of garbage were collected, for 500",
+  });
+});
