@@ -285,6 +285,8 @@ function build({ loader, mirror, generation }, { kernel = "real", parameters = "
       ...mirror.settings,
       // Each poll is work for an emulated processor.
       poll: { interval: "10s", jitter: "0s" },
+      // Each power cut may be one of the tries.
+      activation: { attempts: 100, retryWait: "2s" },
       limits: { retryBase: "2s", retryMax: "20s" },
       health: { settle: "5s", timeout: "20s", interval: "2s" },
       reboot: { policy: "now", grace: "12s" },

@@ -258,6 +258,8 @@ function build(generation, isBad) {
     agentConfig: {
       ...mirror.settings,
       poll: { interval: "2s", jitter: "0s" },
+      // Each power cut may be one of the tries.
+      activation: { attempts: 100, retryWait: "2s" },
       limits: { retryBase: "2s", retryMax: "20s" },
       health: { settle: "2s", timeout: "10s", interval: "2s" },
     },
