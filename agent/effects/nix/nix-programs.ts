@@ -15,8 +15,9 @@ const QUERY_BYTES = 64 * 1024 * 1024;
 /** Nothing can be imported into a file system with less space than this. */
 const FULL_BYTES = 16 * 1024 * 1024;
 
-const NO_SPACE = /No space left on device|Disk quota exceeded|database or disk is full/i;
-const NO_PERMISSION = /Permission denied|Read-only file system|Operation not permitted/i;
+/** What programs say of a full disk, and of missing rights. */
+export const NO_SPACE = /No space left on device|Disk quota exceeded|database or disk is full/i;
+export const NO_PERMISSION = /Permission denied|Read-only file system|Operation not permitted/i;
 
 /** Nix's own programs, run on the host's store. */
 export class NixPrograms {

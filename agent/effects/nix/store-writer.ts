@@ -3,6 +3,7 @@ import { hasErrorCode } from "../files/missing-file.ts";
 import { PATHS_PER_CALL, childEnvironment } from "./nix-environment.ts";
 import { runProcess, describeFailure, type StreamOptions } from "../process/subprocess.ts";
 import { PullError } from "../../core/errors.ts";
+import { NO_PERMISSION, NO_SPACE } from "./nix-programs.ts";
 
 /**
  * NixOS mounts the store read-only over itself, and Nix makes it writable in a mount namespace of
@@ -46,7 +47,7 @@ export class StoreWriter {
 
   /**
    * Runs a program to its end; `changes` replaces how it is run. Throws IO_FAILED, DISK_FULL,
-   * TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
+   * PERMISSION_DENIED, TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
    */
   async run(
     program: string,
@@ -58,8 +59,8 @@ export class StoreWriter {
     if (result.exitCode === 0) return;
     const message = describeFailure(result);
     if (result.timedOut) throw new PullError("TOOL_TIMEOUT", message);
-    const isFull = /No space left on device|Disk quota exceeded/i.test(message);
-    throw new PullError(isFull ? "DISK_FULL" : "IO_FAILED", message);
+    if (NO_SPACE.test(message)) throw new PullError("DISK_FULL", message);
+    throw new PullError(NO_PERMISSION.test(message) ? "PERMISSION_DENIED" : "IO_FAILED", message);
   }
 
   /** Renames over what is there, in one step (rename(2)). */

@@ -39,10 +39,13 @@ export function importStreamOf(plan: FetchPlan, context: ImportContext): ImportS
     async importPaths(paths) {
       tools.log.debug(`importing ${paths.length} of ${missing.size} paths`);
       // Before they are valid, so that no garbage collection can come in between.
-      await tools.roots.holdAlso(IMPORTED_ROOTS, topmost(paths));
-      await staging.writeNarInfos(infosOf(paths));
+      // What is damaged is not among them: what these roots hold may be removed after a power cut,
+      // with everything that refers to it, and other systems refer to what was valid before.
       const isDamaged = ({ path }: QueuedPath): boolean => plan.damaged.has(path);
-      const names = paths.filter((it) => !isDamaged(it)).map(({ path }) => path);
+      const lacking = paths.filter((it) => !isDamaged(it));
+      if (lacking.length > 0) await tools.roots.holdAlso(IMPORTED_ROOTS, topmost(lacking));
+      await staging.writeNarInfos(infosOf(paths));
+      const names = lacking.map(({ path }) => path);
       const damaged = infosOf(paths.filter(isDamaged));
       await whileSpaceLasts(tools, signal, async (until) => {
         if (names.length > 0) await tools.store.importPaths(staging.directory, names, until);

@@ -537,6 +537,8 @@ describe("paths that the store has and that are damaged", () => {
     world.absent.add(world.path(LIBRARY));
     expect((await world.fetch()).newPaths).toBe(2);
     expect(world.only("import", "mend", "verify")).toEqual([`import ${SYSTEM}`, `mend ${LIBRARY}`]);
+    // What this holds may be removed after a power cut, with all that refers to it.
+    expect(world.only("hold")).toEqual([`hold ${SYSTEM}`]);
     expect(world.absent.size).toBe(0);
   });
 
