@@ -3,6 +3,7 @@
 // release, and again whenever the suite says that the formats moved:
 //
 //   npm run freeze
+import { Buffer } from "node:buffer";
 import { execFileSync, spawnSync } from "node:child_process";
 import { createHash } from "node:crypto";
 import { mkdir, mkdtemp, readFile, readdir, rm, writeFile } from "node:fs/promises";

@@ -9,7 +9,13 @@ import { temporaryDirectory } from "../../support/temporary.ts";
 const SCRIPT = fileURLToPath(new URL("../../../scripts/test-suites.mjs", import.meta.url));
 const PASSES = { test: "true", lint: "true", typecheck: "true", "format:check": "true" };
 const QUICK = {
-  ...{ ...PASSES, docs: "true", "test:integration": "true", "test:nixos-module": "true" },
+  ...{
+    ...PASSES,
+    docs: "true",
+    "test:integration": "true",
+    "test:nixos-module": "true",
+    "test:compatibility": "true",
+  },
 };
 
 /** Starts the script in a checkout whose suites are these shell scripts. */
@@ -40,7 +46,7 @@ describe("all suites", () => {
     const { root, ended } = await start({ ...QUICK, test: "echo all is well" }, "quick");
     const { exitCode, output } = await ended;
     expect(exitCode, output).toBe(0);
-    expect(output.trimEnd().split("\n").at(-1)).toBe("7 passed, 0 failed");
+    expect(output.trimEnd().split("\n").at(-1)).toBe("8 passed, 0 failed");
     expect(output).not.toContain("all is well");
     expect(await readFile(join(root, "dist/test-logs/unit-tests.log"), "utf8")).toBe(
       "all is well\n",
@@ -55,10 +61,10 @@ describe("all suites", () => {
     const { exitCode, output } = await ended;
     expect(exitCode).toBe(1);
     expect(output).toContain("output (dist/test-logs/lint.log) ========\none\ntwo\n========");
-    expect(output).toMatch(/^FAILED \(exit 3\): Lint, \d+s \(\d of 7\)$/m);
+    expect(output).toMatch(/^FAILED \(exit 3\): Lint, \d+s \(\d of 8\)$/m);
     expect(output).toMatch(/^ {2}FAILED {2}Generated documents .*see dist\/test-logs\//m);
     expect(output).toMatch(/^ {2}passed {2}Integration tests +\d+s$/m);
-    expect(output.trimEnd().split("\n").at(-1)).toBe("5 passed, 2 failed");
+    expect(output.trimEnd().split("\n").at(-1)).toBe("6 passed, 2 failed");
   });
 
   test("are those of the mode, which must be one that there is", async () => {
