@@ -451,7 +451,7 @@ test("the same systems and key give the same archives; --json tells everything; 
   const host = (hostname: string, toplevel: string): object => ({
     hostname,
     toplevel,
-    ...{ mode: "switch", specialisation: null },
+    ...{ mode: "switch", specialisation: null, platform: null },
     closureSize: expect.any(Number),
     paths: 5,
     archive: { sha256, size: expect.any(Number), index: { sha256, size: expect.any(Number) } },

@@ -1,7 +1,13 @@
 import { mkdir, symlink, writeFile } from "node:fs/promises";
 import { dirname, join } from "node:path";
+import { machine } from "node:os";
 import { expect, test } from "vitest";
-import { hasAgentIn, systemContentsOf } from "../../../../agent/effects/systemd/system-contents.ts";
+import { platformOf } from "../../../../agent/core/formats/platform.ts";
+import {
+  hasAgentIn,
+  platformIn,
+  systemContentsOf,
+} from "../../../../agent/effects/systemd/system-contents.ts";
 import { samplePath } from "../../../support/sample-release.ts";
 import { temporaryDirectory } from "../../../support/temporary.ts";
 
@@ -84,4 +90,23 @@ test("a system has an agent if it has its unit, and that is not masked", async (
   expect(await hasAgentIn(root)).toBe(false);
   const { units: whole } = await systemWith({ "etc/systemd/system/nixos-pull.service": "" });
   expect(await hasAgentIn(join(whole, "../../.."))).toBe(true);
+});
+
+test.each([
+  ["its file says so", { system: "aarch64-linux" }, "aarch64-linux"],
+  ["the file ends with a line", { system: "aarch64-linux\n" }, "aarch64-linux"],
+  ["nothing says so", { "bin/switch-to-configuration": "#!/bin/sh\n" }, null],
+  ["the file says something else", { system: "../../etc" }, null],
+  ["there is nothing", { "nixos-version": "1" }, null],
+])("the platform of a system is known if %s", async (_, files, expected) => {
+  const { units } = await systemWith(files);
+  expect(await platformIn(join(units, "../../.."))).toBe(expected);
+});
+
+test("the platform of a system without the file is that of its switch program", async () => {
+  const { units } = await systemWith({ "nixos-version": "1" });
+  const root = join(units, "../../..");
+  await mkdir(join(root, "bin"));
+  await symlink(process.execPath, join(root, "bin/switch-to-configuration"));
+  expect(await platformIn(root)).toBe(platformOf(machine()));
 });
