@@ -29,6 +29,7 @@ import {
   paddedSize,
   tarHeader,
 } from "../../agent/core/formats/tar-layout.ts";
+import { readOffer, wayOutOf } from "../../agent/core/release/offered-release.ts";
 import { readRun } from "../../agent/core/transfer/run-reader.ts";
 
 /**
@@ -136,6 +137,15 @@ function readAnyIndex(compressed: Buffer): void {
   );
 }
 
+/** Of a later version. */
+const AHEAD = Buffer.from(
+  JSON.stringify({
+    ...(JSON.parse(PAYLOAD.toString()) as object),
+    ...{ requires: ["tree"], later: { key: [1] } },
+    supported: [{ sequence: 1, digest: "a".repeat(64), until: "2030-01-01T00:00:00.000Z" }],
+  }),
+);
+
 export const FUZZ_TARGETS: readonly FuzzTarget[] = [
   {
     name: "envelope",
@@ -160,6 +170,16 @@ export const FUZZ_TARGETS: readonly FuzzTarget[] = [
           if (!(error instanceof PullError)) throw error;
         }
       }
+    },
+  },
+  {
+    name: "manifest, on a host",
+    seeds: [PAYLOAD, AHEAD],
+    run(input) {
+      const offered = readOffer(Buffer.from(sealEnvelope(input, [KEY])), TRUST, []);
+      if (offered.kind === "understood") return;
+      for (const name of ["web1", "__proto__", "toString"]) offered.ordersFor(name);
+      wayOutOf(offered.signed.manifest, [], new Date(0));
     },
   },
   { name: "index, compressed", seeds: [index], run: readAnyIndex },

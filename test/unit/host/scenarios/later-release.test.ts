@@ -127,6 +127,20 @@ describe("a release of a later version", () => {
     expect(host.running).toBe(system("1"));
   });
 
+  test.each(["", "<html>", "{}"])(
+    "goes on with the next mirror if one has %j there",
+    async (text) => {
+      const host = new MemoryHost({ mirrors: ["https://one.example", "https://two.example"] });
+      const way = older(host, { sequence: 5, system: "2" });
+      host.publish({ sequence: 9, system: "3", requires: ["tree"], supported: [way] });
+      host.mirrors[0]?.putRelease(way.digest, text);
+      expect(await tick(host.tools, PATIENT)).toMatchObject({
+        updated: true,
+        release: { sequence: 5 },
+      });
+    },
+  );
+
   test.each([
     ["is of another number", { sequence: 6 }, "MANIFEST_INVALID"],
     ["is supported no longer", { until: "2020-01-01T00:00:00.000Z" }, "AGENT_TOO_OLD"],
