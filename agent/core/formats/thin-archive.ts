@@ -16,8 +16,9 @@ export const MAX_THIN_HEADER_BYTES = 8 * 1024 * 1024;
 
 const offsetSchema = z.int().nonnegative();
 
+/** Hosts read sticks of later tools, too: a key that is not known is ignored. */
 const thinHeaderSchema = z
-  .strictObject({
+  .object({
     formatVersion: z.literal(THIN_FORMAT_VERSION),
     /** Size of the whole archive. */
     size: z.int().positive(),

@@ -96,6 +96,12 @@ export async function writeChecked(path: string, known: unknown): Promise<void> 
       "  hostname: hostnameSchema,\n  later: z.unknown().optional(),\n",
     ],
   ],
+  "agent/core/formats/thin-archive.ts": [
+    [
+      "return Buffer.from(`${JSON.stringify(header)}\\n`)",
+      'return Buffer.from(`${JSON.stringify({ ...header, later: { by: "0.2.0" } })}\\n`)',
+    ],
+  ],
   // One more key of the manifest: of the release, and of each host.
   "agent/core/formats/manifest.ts": [
     [

@@ -36,7 +36,6 @@ test("a range lies behind those before it, and only where it is whole", () => {
 test.each([
   ["no JSON", Buffer.from("{")],
   ["another version", lineOf({ formatVersion: 2, size: 10, ranges: [] })],
-  ["an unknown key", lineOf({ formatVersion: 1, size: 10, ranges: [], more: 1 })],
   ["a range beyond the archive", lineOf({ formatVersion: 1, size: 10, ranges: [[0, 11]] })],
   ["an empty range", lineOf({ formatVersion: 1, size: 10, ranges: [[4, 4]] })],
   [
@@ -126,4 +125,9 @@ test("a place is counted over every range before it", () => {
 
 test("the first line may be as long as that of 400,000 ranges", () => {
   expect(MAX_THIN_HEADER_BYTES).toBe(8_388_608);
+});
+
+test("a key of a later version's first line is ignored", () => {
+  const line = lineOf({ formatVersion: 1, size: 10, ranges: [[0, 4]], later: { a: 1 } });
+  expect(parseThinHeader(line, "a")).toEqual({ size: 10, ranges: [{ from: 0, to: 4 }] });
 });
