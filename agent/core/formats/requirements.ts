@@ -26,6 +26,9 @@ import type {
 export type Need<V, F extends string = Feature> =
   "base" | "ignorable" | F | ((value: V) => Iterable<F>);
 
+/** What a value of an enumeration needs. */
+type Decision<F extends string = Feature> = "base" | F;
+
 /** What each key of an object needs. */
 export type Needs<T, F extends string = Feature> = {
   readonly [Key in keyof Required<T>]: Need<Exclude<T[Key], undefined>, F>;
@@ -41,7 +44,7 @@ export function* featuresOf<T extends object, F extends string>(
     if (part === undefined) continue;
     const need: Need<Exclude<T[keyof T], undefined>, F> = needs[key];
     if (typeof need === "function") yield* need(part as Exclude<T[keyof T], undefined>);
-    else if (need !== "base" && need !== "ignorable") yield need as F;
+    else if (need !== "base" && need !== "ignorable") yield need;
   }
 }
 
@@ -57,7 +60,7 @@ const each =
 
 /** What a value of an enumeration needs, by the map of all its values. */
 const one =
-  <V extends string>(needs: Readonly<Record<V, "base" | Feature>>) =>
+  <V extends string>(needs: Readonly<Record<V, Decision>>) =>
   (value: V): Feature[] => {
     const need: string = needs[value];
     return FEATURES.filter((feature) => feature === need);
@@ -82,7 +85,7 @@ function checkFeatures(check: HealthCheck): Iterable<Feature> {
   }
 }
 
-const MODES: Readonly<Record<ActivationMode, "base" | Feature>> = {
+const MODES: Readonly<Record<ActivationMode, Decision>> = {
   ...{ switch: "base", boot: "base", test: "base", "dry-activate": "base" },
 };
 

@@ -11,14 +11,13 @@ const PATIENT = { insistence: "patient" } as const;
 /** Publishes a release in the old form and names it on the way out. */
 function older(
   host: MemoryHost,
-  release: PublishedRelease,
+  release: PublishedRelease & { readonly sequence: number },
   changes: Partial<SupportedRelease> = {},
 ): SupportedRelease {
   const envelope = host.publish(release);
   const digest = sha256Hex(unverifiedPayload(Buffer.from(envelope)).payload);
   for (const mirror of host.mirrors) mirror.putRelease(digest, envelope);
-  const sequence = release.sequence ?? 7;
-  return { sequence, digest, until: "2030-01-01T00:00:00.000Z", ...changes };
+  return { sequence: release.sequence, digest, until: "2030-01-01T00:00:00.000Z", ...changes };
 }
 
 /** What a later version has added, at several depths. */
