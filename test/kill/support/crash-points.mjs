@@ -16,12 +16,14 @@ import childProcess from "node:child_process";
 import fs from "node:fs";
 import promises from "node:fs/promises";
 import { basename, join, relative } from "node:path";
+import { DurableOrder } from "./durable-order.mjs";
 
 const { CRASH_ROOT: root, CRASH_STATE: stateDirectory, CRASH_RECORD: recordFile } = process.env;
 const wantedName = process.env.CRASH_AT;
 const wantedIndex = Number(process.env.CRASH_INDEX ?? 0);
 
 let state = stateIn(join(stateDirectory, "state.json"));
+const order = new DurableOrder(join(root, "durable-order"));
 const times = new Map();
 let index = 0;
 
@@ -84,8 +86,11 @@ promises.rename = async (from, to) => {
   const name = nameOf(to);
   if (name === null) return real.rename(from, to);
   const what = `rename ${describe(name, from)}`;
+  if (name === "state.json") order.counts(what);
   point(what, "before");
   await real.rename(from, to);
+  // A power cut may cost what is staged: its hash is looked at before it is used.
+  if (!name.includes("staging/")) order.renames(from, to, name);
   if (name !== "state.json") return;
   point(what, "after");
   state = stateIn(to);
@@ -130,10 +135,18 @@ promises.open = async (path, ...options) => {
   const name = nameOf(path);
   if (name !== null && isForWriting(options[0]) && !exists(path)) point(`create ${name}`, "before");
   const file = await real.open(path, ...options);
+  if (name !== null) {
+    const sync = file.sync.bind(file);
+    file.sync = async () => {
+      await sync();
+      order.flushed(path);
+    };
+  }
   if (name === null || !isForWriting(options[0])) return file;
   for (const call of ["writeFile", "appendFile"]) {
     const write = file[call].bind(file);
     file[call] = async (contents, ...encoding) => {
+      order.wrote(path);
       point(`write ${name}`, "before");
       point(`write ${name}`, "torn", () => {
         const bytes = Buffer.from(contents);
@@ -176,6 +189,7 @@ const TALKING = /^(nix copy|switch-to-configuration)/;
 const { spawn } = childProcess;
 childProcess.spawn = (command, args = [], options = {}) => {
   const what = `spawn ${describeProgram(command, args)}`;
+  order.counts(what);
   point(what, "before");
   const child = spawn(command, args, options);
   const inMiddle = () => {
@@ -205,6 +219,10 @@ childProcess.spawn = (command, args = [], options = {}) => {
   };
   return child;
 };
+
+process.once("exit", () => {
+  order.counts("the end of the agent");
+});
 
 /** Tells the test which program goes on without its agent. */
 function leaveBehind(child) {

@@ -40,6 +40,8 @@ export async function recordPoints(world: World, scenario: Scenario): Promise<st
   try {
     const record = join(host.root, "points");
     await host.run(scenario.command, { crash: { CRASH_RECORD: record } });
+    const { misordered } = await host.observe();
+    if (misordered.length > 0) throw new Error(misordered.join("\n"));
     return (await readFile(record, "utf8")).trim().split("\n");
   } finally {
     await host.remove();

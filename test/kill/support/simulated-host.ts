@@ -54,6 +54,8 @@ export interface Observed {
   /** What the directory of roots of a begun import holds; null without one. */
   readonly importedRoots: readonly string[] | null;
   readonly staging: readonly string[];
+  /** Durable writes whose flushes were not in their order. */
+  readonly misordered: readonly string[];
   /** Names in the state directory. */
   readonly files: readonly string[];
   /** Null where it is missing or damaged. */
@@ -167,6 +169,7 @@ export async function createSimulatedHost(
           imported === undefined
             ? null
             : Object.values(await linksIn(join(gcRoots, IMPORTED_ROOTS))),
+        misordered: await lines("durable-order"),
         staging: await names(join(state, "staging")),
         files: await names(state),
         record: record.kind === "read" ? record.value : null,
