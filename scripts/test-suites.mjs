@@ -60,6 +60,7 @@ const SUITES = [
   { name: "NixOS module", script: "test:nixos-module", isQuick: true },
   { name: "Kill tests", script: "test:kill" },
   { name: "Compatibility", script: "test:compatibility", isQuick: true },
+  { name: "Faults", script: "test:faults" },
   {
     ...{ name: "Power cut", script: "test:power-cut", arguments: ["1"] },
     ...{ debian: true, leftOut: whyNoHosts },

@@ -38,6 +38,11 @@ function compatibilitySuite() {
   return { test: { ...test, globalSetup, maxWorkers: 2, maxConcurrency: 2 } };
 }
 
+function faultsSuite() {
+  const { test } = suite("faults", { testTimeout: 60 * MINUTE_MS, parallel: true });
+  return { test: { ...test, maxWorkers: 2 } };
+}
+
 export default defineConfig({
   root: ROOT,
   test: {
@@ -48,6 +53,7 @@ export default defineConfig({
       suite("hosts", { testTimeout: 30 * MINUTE_MS, parallel: false }),
       killSuite(),
       compatibilitySuite(),
+      faultsSuite(),
       suite("slow", { testTimeout: 60 * MINUTE_MS, parallel: false }),
     ],
   },
