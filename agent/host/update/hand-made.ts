@@ -29,8 +29,9 @@ export type BetweenSystems = Extract<
 /**
  * What a person changed while the agent was at work, or away. A system that the agent neither
  * comes from nor goes to can only be somebody else's; while a release is judged, so is every
- * system that runs but the release's. What a boot started is no act of a person, as far as is
- * known. It cannot be seen if somebody switched to one of the agent's own two systems.
+ * system that runs but the release's. What a boot started is an act of a person only if somebody
+ * made another system the boot default before. It cannot be seen if somebody switched to one of
+ * the agent's own two systems.
  */
 export async function handMade(
   state: StateOf<BetweenSystems>,
@@ -57,9 +58,10 @@ export async function handMade(
   const runs = (changesRunningSystem(release.mode) && !isCallOff) || isBooted || afterBoot;
   const isOther = runs && (await runsOther(state, own, tools));
   const running = await tools.store.runningToplevel();
+  const found = { running, booted, profile, isOwnProfile: own.has(profile) };
   return {
     profile: setsProfile(release.mode) && !own.has(profile) ? profile : null,
-    running: isOther && !(await isByBoot(state, { running, booted }, tools)) ? running : null,
+    running: isOther && !(await isByBoot(state, found, tools)) ? running : null,
   };
 }
 
@@ -77,14 +79,31 @@ async function runsOther(
   return running !== release.toplevel || (!afterBoot && specialisation !== release.specialisation);
 }
 
-/** Whether it was a boot that started what runs, or may have been. */
+/** What the host is, as far as it says who started what runs. */
+interface Found {
+  readonly running: string | null;
+  readonly booted: string | null;
+  readonly profile: string | null;
+  /** Whether the profile is a system that the agent comes from or goes to. */
+  readonly isOwnProfile: boolean;
+}
+
+/**
+ * Whether it was a boot that started what runs, or may have been, and nobody had chosen another
+ * boot default for it.
+ */
 async function isByBoot(
   state: StateOf<BetweenSystems>,
-  { running, booted }: { running: string | null; booted: string | null },
+  { running, booted, profile, isOwnProfile }: Found,
   { services }: Pick<AgentTools, "services">,
 ): Promise<boolean> {
-  if (state.name === "Verifying" && state.afterBoot) return booted !== state.release.toplevel;
+  if (state.name === "Verifying" && state.afterBoot) {
+    const { release, baseline, trial } = state;
+    const left = trial ? baseline.profile : release.toplevel;
+    return booted !== release.toplevel && profile === left;
+  }
   if (!(await wasCutOff(state, { services }))) return false;
+  if (running === profile && !isOwnProfile) return false;
   return booted === null || booted === running;
 }
 

@@ -50,8 +50,8 @@ async function isUnchanged(
   return definition !== null && definition === (await systems.unitDefinition(now, unit));
 }
 
-/** What a trial leads to that did not leave the host with the system; null if it did. */
-async function judgeTrial(
+/** What a boot leads to that did not leave the host with the system; null if it did. */
+async function judgeBoot(
   state: StateOf<"Verifying">,
   tools: Pick<AgentTools, "store" | "systems" | "services" | "bootLoader">,
 ): Promise<Happening | null> {
@@ -61,6 +61,11 @@ async function judgeTrial(
   if (await wasCutOff(state, tools)) {
     const message = `the host went down while ${toplevel} was judged`;
     return interrupted("ACTIVATION_INTERRUPTED", message);
+  }
+  if (!state.trial) {
+    // Nothing shows that the boot default was started at all.
+    const message = `expected ${toplevel}, the boot default, to be booted, but somebody or the boot loader chose ${running}`;
+    return interrupted("BOOT_NOT_TRIED", message);
   }
   if (await tools.bootLoader.isTrialPending()) {
     const message = `expected the boot loader to start ${toplevel} once, but it started ${running}`;
@@ -95,8 +100,9 @@ export const verify: Step<"Verifying", VerifyTools> = async (state, { record, si
   if (!afterBoot && (await wasCutOff(state, tools))) {
     return { event: interrupted("ACTIVATION_INTERRUPTED", "the host went down meanwhile") };
   }
-  if (state.trial) {
-    const missed = await judgeTrial(state, tools);
+  // What failed in the boot of another system says nothing of this one.
+  if (afterBoot) {
+    const missed = await judgeBoot(state, tools);
     if (missed !== null) return { event: missed };
   }
   if (release.mode === "dry-activate") return { event: { type: "HealthConfirmed" } };

@@ -1,0 +1,91 @@
+import { describe, expect, test } from "vitest";
+import { tick } from "../../../../agent/host/tick.ts";
+import { MemoryHost, system } from "../../../support/memory-host.ts";
+
+const PATIENT = { insistence: "patient" } as const;
+const [ONE, TWO, X] = [system("1"), system("2"), system("9")] as const;
+
+/** What a person does with `nixos-rebuild`: system 9 becomes the boot default, or runs as well. */
+function rebuild(host: MemoryHost, action: "switch" | "boot"): void {
+  const next = Math.max(...host.generations.keys()) + 1;
+  host.generations.set(next, X);
+  host.generation = next;
+  host.bootDefault = X;
+  if (action === "switch") host.running = X;
+}
+
+/** A host that follows release 6, and on which release 7, another kernel, waits for its boot. */
+async function waitingHost(
+  cannotTry: string | null,
+  mode: "switch" | "boot",
+  config: object = {},
+): Promise<MemoryHost> {
+  const host = new MemoryHost(config);
+  host.cannotTry = cannotTry;
+  host.kernels.set(TWO, "linux 2");
+  host.publish({ sequence: 6, system: "1" });
+  await tick(host.tools, PATIENT);
+  host.publish({ sequence: 7, system: "2", mode });
+  await tick(host.tools, PATIENT);
+  expect(host.record?.pendingReboot?.release.toplevel).toBe(TWO);
+  host.takeCalls();
+  return host;
+}
+
+describe.each(["boot", "switch"] as const)("a boot without a trial, in mode %s", (mode) => {
+  test.each(["boot", "switch"] as const)(
+    "that starts what a person made by %s denies nothing, and is left to them",
+    async (action) => {
+      const host = await waitingHost("no loader", mode);
+      rebuild(host, action);
+      host.failedInBoot = [{ name: "theirs", code: 1 }];
+      host.boot();
+      await tick(host.tools, PATIENT);
+      await tick(host.tools, PATIENT);
+      expect(host.events).toContain("ChangedByHand");
+      expect(host.record).toMatchObject({ denied: [], pendingReboot: null });
+      expect([host.profile, host.running, host.bootDefault]).toEqual([X, X, X]);
+    },
+  );
+
+  test("that a person went around in the boot menu is called off, and tried again later", async () => {
+    const host = await waitingHost("no loader", mode);
+    host.failedInBoot = [{ name: "theirs", code: 1 }];
+    host.boot(ONE);
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({
+      denied: [],
+      state: { name: "Failed", undone: 1, reason: { code: "BOOT_NOT_TRIED" } },
+    });
+    expect([host.profile, host.running, host.bootDefault]).toEqual([ONE, ONE, ONE]);
+  });
+});
+
+test("a boot of what a person made meanwhile says nothing of the system to be tried", async () => {
+  const host = await waitingHost(null, "boot");
+  rebuild(host, "boot");
+  host.oneShot = null;
+  host.boot();
+  await tick(host.tools, PATIENT);
+  expect(host.record?.denied).toEqual([]);
+  expect([host.profile, host.running, host.bootDefault]).toEqual([X, X, X]);
+});
+
+test.each([
+  ["Activating", "test 2"],
+  ["Verifying", "check website"],
+])("a boot default that a person chose in %s is left, once it was booted", async (state, at) => {
+  const check = { name: "website", kind: "http", url: "http://localhost/" };
+  const host = new MemoryHost({
+    health: { settle: "1s", interval: "1s", timeout: "3s", checks: [check] },
+  });
+  host.publish({ sequence: 7, system: "2" });
+  host.fault(at, "INTERRUPTED", "stopped");
+  await tick(host.tools, PATIENT);
+  expect(host.record?.state.name).toBe(state);
+  rebuild(host, "boot");
+  host.boot();
+  await tick(host.tools, PATIENT);
+  expect(host.record?.denied).toEqual([]);
+  expect([host.profile, host.running, host.bootDefault]).toEqual([X, X, X]);
+});
