@@ -4,7 +4,7 @@ import type { KnownReason } from "../core/update/states.ts";
 import type { AgentTools } from "./agent-tools.ts";
 import { withUpdateLock } from "./update-lock.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
-import { finishBegun } from "./update/resume.ts";
+import { finishBegun, owesWayBack, retryWayBack } from "./update/resume.ts";
 import { ROOT } from "./update/roots.ts";
 import { runSteps } from "./update/run.ts";
 import type { StepTools } from "./update/steps/steps.ts";
@@ -34,6 +34,13 @@ export async function rollBackByHand(
     const unfinished = await finishBegun(pass);
     // If one generation does not come up, a person may choose another.
     if (unfinished && journal.record.state.name !== "Reverting") throw unfinished;
+    // A way back that is owed leads where the person wants to go. If it fails, another may not.
+    const isOwed = owesWayBack(journal.record);
+    await retryWayBack(pass);
+    if (isOwed && !owesWayBack(journal.record) && generation === null) {
+      const back = await tools.store.findGeneration(await tools.store.profileGeneration());
+      if (back !== null) return back;
+    }
     const { pendingReboot } = journal.record;
     const current = await tools.store.findGeneration(await tools.store.profileGeneration());
     // What waits for its trial is left for the system that is still the boot default.

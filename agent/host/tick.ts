@@ -11,7 +11,7 @@ import { withUpdateLock } from "./update-lock.ts";
 import { follow, type FollowTools } from "./update/follow.ts";
 import { Journal, type JournalTools } from "./update/journal.ts";
 import { endReboot, rebootIfDue, releaseRebootSlot, type RebootTools } from "./update/reboot.ts";
-import { finishBegun, isBarred } from "./update/resume.ts";
+import { finishBegun, isBarred, owesWayBack, retryWayBack } from "./update/resume.ts";
 import type { Pass } from "./update/run.ts";
 
 /** What a tick takes. */
@@ -81,9 +81,10 @@ async function updateOnce(
   const journal = new Journal(record, tools);
   const archives = new ArchiveVerdicts(tools.clock);
   const pass = { journal, tools: { ...tools, onArchiveRead: archives.hear }, signal };
-  const unfinished = await finishBegun(pass);
+  const unfinished = (await finishBegun(pass)) ?? (await retryWayBack(pass));
   if (unfinished) {
-    if (unfinished.code === "INTERRUPTED" || !isBarred(journal.record.state)) {
+    const { state } = journal.record;
+    if (unfinished.code === "INTERRUPTED" || (isPastTheLine(state) && !isBarred(state))) {
       const nothing = { verdicts: [], release: null, decision: null };
       return { ...nothing, error: unfinished, record: journal.record, updated: false };
     }
@@ -93,7 +94,8 @@ async function updateOnce(
   }
   const followed = await findAndFollow(insistence, pass);
   await releaseRebootSlot(pass);
-  const stuck = isPastTheLine(journal.record.state) ? unfinished : null;
+  const isBetween = isPastTheLine(journal.record.state) || owesWayBack(journal.record);
+  const stuck = isBetween ? unfinished : null;
   await endReboot(pass);
   const notRebooted = await rebootIfDue(pass);
   const error = endedBy(signal, followed.error ?? stuck ?? notRebooted);

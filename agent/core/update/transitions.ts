@@ -56,6 +56,30 @@ const UNTOUCHED = {
     record.pendingReboot
       ? { ...record, pendingReboot: { ...record.pendingReboot, bootId } }
       : record,
+  // Of the way back that is still owed, which is tried beside whatever is under way.
+  AgentRestarted: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => {
+    const { unfinishedWayBack: owed } = record;
+    return owed ? { ...record, unfinishedWayBack: withRestart(owed) } : record;
+  },
+  RollbackSucceeded: (
+    _state: State,
+    event: EventOf<"RollbackSucceeded">,
+    record: AgentRecord,
+  ): AgentRecord =>
+    record.unfinishedWayBack ? endRollback(record.unfinishedWayBack, event, record) : record,
+  RollbackFailed: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => {
+    const { unfinishedWayBack: owed } = record;
+    return owed ? { ...record, unfinishedWayBack: withFailedRollback(owed) } : record;
+  },
+  RevertSucceeded: (
+    _state: State,
+    event: EventOf<"RevertSucceeded">,
+    record: AgentRecord,
+  ): AgentRecord =>
+    record.unfinishedRevert ? endRevert(record.unfinishedRevert, event, record) : record,
+  RevertFailed: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => record,
+  ChangedByHand: (_state: State, _event: unknown, record: AgentRecord): AgentRecord =>
+    withoutWayBack(record),
   RebootPrepared: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => ({
     ...record,
     preparedReboot: true,
@@ -147,19 +171,8 @@ export const TRANSITIONS: Transitions = {
   Armed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   Committed: { LeftoversRemoved: rest, AgentRestarted: countRestart },
   RollingBack: {
-    RollbackSucceeded: (state, { rebootFrom: bootId, activated }, record) => {
-      const back = withBootDefaultBack(withoutWayBack(withSnippets(record, activated)), state);
-      return {
-        ...backAt(back, state.baseline.profile),
-        state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
-        pendingReboot:
-          bootId === undefined
-            ? back.pendingReboot
-            : pendingRebootOf(state, { bootId, wayBack: true }),
-      };
-    },
-    RollbackFailed: (state, _, record) =>
-      to(record, { ...state, rollbackAttempts: state.rollbackAttempts + 1 }),
+    RollbackSucceeded: endRollback,
+    RollbackFailed: (state, _, record) => to(record, withFailedRollback(state)),
     ChangedByHand: leave,
     AgentRestarted: countRestart,
     // If the way back is barred, the way on to another release may not be.
@@ -181,10 +194,7 @@ export const TRANSITIONS: Transitions = {
     AgentRestarted: countRestart,
   },
   Reverting: {
-    RevertSucceeded: ({ target }, { activated }, record) =>
-      to(backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel), {
-        name: "Idle",
-      }),
+    RevertSucceeded: endRevert,
     RevertFailed: (state, _, record) => to(record, { ...state, failures: state.failures + 1 }),
     RevertBegun: beginRevert,
     // Somebody chose a third system meanwhile.
@@ -230,6 +240,36 @@ function withoutWayBack({
   ...record
 }: AgentRecord): AgentRecord {
   return record;
+}
+
+/** The way back is at its end, but for a boot that it may take. */
+function endRollback(
+  state: StateOf<"RollingBack">,
+  { rebootFrom: bootId, activated }: EventOf<"RollbackSucceeded">,
+  record: AgentRecord,
+): AgentRecord {
+  const back = withBootDefaultBack(withoutWayBack(withSnippets(record, activated)), state);
+  return {
+    ...backAt(back, state.baseline.profile),
+    state: { name: "RolledBack", ...prepared(state), reason: state.reason, deny: state.deny },
+    pendingReboot:
+      bootId === undefined ? back.pendingReboot : pendingRebootOf(state, { bootId, wayBack: true }),
+  };
+}
+
+/** The host is where a person wanted it. */
+function endRevert(
+  { target }: StateOf<"Reverting">,
+  { activated }: EventOf<"RevertSucceeded">,
+  record: AgentRecord,
+): AgentRecord {
+  return to(backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel), {
+    name: "Idle",
+  });
+}
+
+function withFailedRollback(state: StateOf<"RollingBack">): StateOf<"RollingBack"> {
+  return { ...state, rollbackAttempts: state.rollbackAttempts + 1 };
 }
 
 /** A host that is still owed its way back goes on with it, whoever asked for it. */
@@ -369,7 +409,11 @@ function countRestart(
   _event: unknown,
   record: AgentRecord,
 ): AgentRecord {
-  return to(record, { ...state, restarts: state.restarts + 1 });
+  return to(record, withRestart(state));
+}
+
+function withRestart<Kind extends { restarts: number }>(state: Kind): Kind {
+  return { ...state, restarts: state.restarts + 1 };
 }
 
 /** An attempt that brought something counts as the first one: only those in vain add up. */
@@ -440,7 +484,8 @@ function rollingBack(
   deny: boolean,
 ): StateOf<"RollingBack"> {
   return {
-    ...{ name: "RollingBack", ...prepared(state), reason, deny, rollbackAttempts: 0 },
+    // Restarts are counted anew: those before speak of the activation.
+    ...{ name: "RollingBack", ...prepared(state), reason, deny, restarts: 0, rollbackAttempts: 0 },
     ...(isTrial(state) && { trial: true }),
   };
 }

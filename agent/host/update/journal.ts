@@ -1,8 +1,9 @@
 import type { Release } from "../../core/formats/manifest.ts";
 import { memoryOf, type TrustMemories } from "../../core/release/acceptance.ts";
-import type { Event } from "../../core/update/events.ts";
+import type { Event, EventType } from "../../core/update/events.ts";
 import { advance } from "../../core/update/machine.ts";
 import type { AgentRecord } from "../../core/update/record.ts";
+import { isPastTheLine, type State } from "../../core/update/states.ts";
 import type { HistoryEntry } from "../../core/update/history-entry.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import type { Happening } from "./happening.ts";
@@ -34,7 +35,8 @@ export class Journal {
   async happened(happening: Happening, details: Details = {}): Promise<void> {
     const { clock, log } = this.#tools;
     const event: Event = { ...happening, at: clock.now().toISOString() };
-    const before = this.#record.state;
+    const { state: from } = this.#record;
+    const before = subjectOf(event.type, this.#record);
     const writes = await this.#save(advance(this.#record, event));
     const { state } = this.#record;
     const release =
@@ -56,7 +58,7 @@ export class Journal {
       ...(message !== undefined && { message }),
       ...details,
     });
-    log.debug(`${before.name} → ${state.name}`, { event: event.type });
+    log.debug(`${from.name} → ${state.name}`, { event: event.type });
   }
 
   /** Keeps what was accepted, in the record and in the history. */
@@ -79,4 +81,23 @@ export class Journal {
     this.#record = next;
     return writes;
   }
+}
+
+/** Events of a way back, also of one that another release took the place of. */
+const OF_WAY_BACK: ReadonlySet<EventType> = new Set([
+  "AgentRestarted",
+  "RollbackSucceeded",
+  "RollbackFailed",
+  "RevertSucceeded",
+  "RevertFailed",
+  "ChangedByHand",
+]);
+
+/** The state that an event is about: the recorded one, or the way back that is owed beside it. */
+function subjectOf(
+  type: EventType,
+  { state, unfinishedWayBack, unfinishedRevert }: AgentRecord,
+): State {
+  const isBeside = OF_WAY_BACK.has(type) && !isPastTheLine(state);
+  return (isBeside ? (unfinishedWayBack ?? unfinishedRevert) : null) ?? state;
 }

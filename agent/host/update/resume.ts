@@ -1,13 +1,19 @@
-import { toPullError, type PullError } from "../../core/errors.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
 import { isExpected } from "../../core/update/machine.ts";
-import { isPastTheLine, type Baseline, type State } from "../../core/update/states.ts";
+import {
+  isPastTheLine,
+  type Baseline,
+  type State,
+  type StateOf,
+} from "../../core/update/states.ts";
+import type { AgentRecord } from "../../core/update/record.ts";
 import { failureOf } from "../../core/update/switch-verdict.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { observe } from "../observe.ts";
 import { changedByHand } from "./hand-made.ts";
 import { interrupted } from "./happening.ts";
 import { ROOT } from "./roots.ts";
-import { runSteps, type Pass } from "./run.ts";
+import { runOwedWayBack, runSteps, type Pass } from "./run.ts";
 import type { StepTools } from "./steps/steps.ts";
 import { runSwitch, type SwitchTools } from "./switch-run.ts";
 
@@ -40,6 +46,8 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
     // A person may have restarted it, or the power failed as often.
     await journal.happened(interrupted("RESTART_LOOP", message));
   }
+  const restless = journal.record.state;
+  if (restless.name === "RollingBack" && isPassedOver(restless)) return endedAgents(restless);
   const error = await runSteps(pass);
   if (isPastTheLine(journal.record.state)) return error;
   // A power cut may have started a trial before it was recorded as armed: it is judged before
@@ -50,10 +58,49 @@ export async function finishBegun(pass: Pass<StepTools>): Promise<PullError | nu
   return isPastTheLine(journal.record.state) ? again : null;
 }
 
+/**
+ * Tries a way back again that another release took the place of: that release may fail, or never
+ * come, and no rule delays the way back. Gives why the host still owes it; null if it does not.
+ */
+export async function retryWayBack(pass: Pass<StepTools>): Promise<PullError | null> {
+  const { journal } = pass;
+  if (!owesWayBack(journal.record) || isPastTheLine(journal.record.state)) return null;
+  // Counted first: what it does may end this agent.
+  if (journal.record.unfinishedWayBack) await journal.happened({ type: "AgentRestarted" });
+  const { unfinishedWayBack: owed } = journal.record;
+  return owed && isPassedOver(owed) ? endedAgents(owed) : runOwedWayBack(pass);
+}
+
+/** Whether a way back is still owed that another release took the place of. */
+export function owesWayBack({ unfinishedWayBack, unfinishedRevert }: AgentRecord): boolean {
+  return unfinishedWayBack !== undefined || unfinishedRevert !== undefined;
+}
+
+/** How often a way back ended its agent: every other try is recorded to have failed. */
+function agentsEnded({ restarts, rollbackAttempts }: StateOf<"RollingBack">): number {
+  return Math.max(0, restarts - rollbackAttempts);
+}
+
+/**
+ * Whether a way back is left alone this time: it ended so many agents that only every other one
+ * tries it, so that the ones between reach another release.
+ */
+function isPassedOver(state: StateOf<"RollingBack">): boolean {
+  const ended = agentsEnded(state);
+  return ended >= MAX_RESTARTS && ended % 2 === 0;
+}
+
+function endedAgents(state: StateOf<"RollingBack">): PullError {
+  const { release } = state;
+  const message = `the way back from release ${release.sequence} ended its agent ${agentsEnded(state)} times`;
+  return new PullError("ROLLBACK_FAILED", message);
+}
+
 /** Whether the way back failed so often that another release is the better hope. */
 export function isBarred(state: State): boolean {
   return (
-    (state.name === "RollingBack" && state.rollbackAttempts >= MAX_ROLLBACKS) ||
+    (state.name === "RollingBack" &&
+      (state.rollbackAttempts >= MAX_ROLLBACKS || agentsEnded(state) >= MAX_RESTARTS)) ||
     (state.name === "Reverting" && state.failures >= MAX_ROLLBACKS)
   );
 }

@@ -61,6 +61,32 @@ export async function runSteps(
   }
 }
 
+/**
+ * Tries the way back once that is owed although another release took its place. Whatever is under
+ * way for that release stays as it is, unless the way back succeeds. Gives why it did not; null if
+ * it did, or if none is owed. Throws what cannot be made into an event.
+ */
+export async function runOwedWayBack(pass: Pass<StepTools>): Promise<PullError | null> {
+  const { journal, tools, signal } = pass;
+  const { unfinishedWayBack, unfinishedRevert } = journal.record;
+  const owed = unfinishedWayBack ?? unfinishedRevert;
+  if (!owed || isPastTheLine(journal.record.state)) return null;
+  const { thrown, event, details } = await stepOf(owed, { record: journal.record, signal }, tools);
+  if (event === null) {
+    if (thrown.code === "INTERRUPTED") return thrown;
+    throw thrown;
+  }
+  if (event.type === "ChangedByHand") {
+    tools.log.warn(event.reason.message, { code: event.reason.code });
+  }
+  await journal.happened(event, details);
+  if (event.type === "RollbackFailed" || event.type === "RevertFailed") {
+    return failureAfter(event, thrown, null);
+  }
+  if (event.type === "ChangedByHand") await removePreparations(journal.record, tools);
+  return isPastTheLine(journal.record.state) ? runSteps(pass) : null;
+}
+
 /** What a step led to, or what it threw if that says nothing about the state. */
 type StepEnd =
   | (StepResult & { readonly thrown: PullError | null })

@@ -98,6 +98,10 @@ const NOT_DRAWN: readonly EventType[] = [
   "WayBackMissed",
 ];
 
+const OWED: readonly EventType[] = [
+  ...(["RollbackSucceeded", "RollbackFailed", "RevertSucceeded", "ChangedByHand"] as const),
+];
+
 /** `STATE EVENT STATE` for each arrow of the diagram in the document. */
 function drawn(): Set<string> {
   const diagram = /```mermaid\n(.*?)```/s.exec(readFileSync(DOCUMENT, "utf8"))?.[1] ?? "";
@@ -137,6 +141,8 @@ test("every transition that leads on is drawn", () => {
   for (const from of Object.keys(STATES) as StateName[]) {
     for (const type of Object.keys(TRANSITIONS[from]) as EventType[]) {
       if (NOT_DRAWN.includes(type)) continue;
+      // Of a way back that is owed beside what is under way.
+      if (!isPastTheLine(STATES[from]) && OWED.includes(type)) continue;
       const arrow = `${from} ${type} ${target(from, type)}`;
       // A step that can be rejected before it began has the same arrow as its successor.
       if (arrow === "Staged ActivationRejected RollingBack") continue;
@@ -152,7 +158,9 @@ test("a step forward keeps the release, its attempts, its way back and its boot"
         continue;
       if (type === "ChangedByHand") continue;
       const { state } = advance({ ...EMPTY_RECORD, state: STATES[from] }, EVENTS[type]);
-      expect(state).toMatchObject(prepared);
+      // A way back counts its own restarts.
+      const isBack = state.name === "RollingBack" && from !== "RollingBack";
+      expect(state).toMatchObject(isBack ? { ...prepared, restarts: 0 } : prepared);
     }
   }
 });
@@ -259,7 +267,10 @@ describe("a trial", () => {
     expect(commit(STATES.Verifying)).toEqual(committing);
     for (const type of ["ActivationRejected", "ActivationInterrupted"] as const) {
       const deny = type === "ActivationRejected";
-      const back = { name: "RollingBack", ...prepared, reason: REASON, deny, rollbackAttempts: 0 };
+      const back = {
+        ...{ name: "RollingBack", ...prepared, restarts: 0, reason: REASON, deny },
+        rollbackAttempts: 0,
+      };
       expect(next({ state: trialOf("Verifying") }, EVENTS[type]).state).toEqual({
         ...{ ...back, trial: true },
       });
