@@ -2,8 +2,10 @@ import * as z from "zod";
 import { check as checkHost, type CheckOutcome } from "../host/check.ts";
 import { composeTools } from "../host/compose.ts";
 import { describeDrift, driftSchema } from "../core/update/drift.ts";
-import { recordSchema } from "../core/update/record.ts";
+import { isTrial, recordSchema } from "../core/update/record.ts";
+import { reasonSchema } from "../core/update/states.ts";
 import { hostnameSchema, type Release } from "../core/formats/manifest.ts";
+import type { Settings } from "../core/settings.ts";
 import type { FetchPreview } from "../core/ports.ts";
 import { EXIT } from "../core/errors.ts";
 import { describeHold, holdReadSchema } from "../core/schedule/hold.ts";
@@ -47,6 +49,11 @@ const checkSchema = z.strictObject({
   drift: driftSchema.nullable(),
   hold: holdReadSchema,
   bootLoader: bootLoaderSchema,
+  calledOff: z
+    .string()
+    .nullable()
+    .describe("why the pending boot would be called off; null if it would not"),
+  alarms: z.array(reasonSchema).describe("what a person should look at, as in `status`"),
 });
 
 function definition() {
@@ -65,7 +72,7 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
   const settings = await loadSettings(options.config);
   const tools = composeTools(settings, silentLog);
   const found = await checkHost(tools, { insistence: "patient", signal });
-  const { preview, error, record, verdicts, drift, hold, bootLoader } = found;
+  const { preview, error, record, verdicts, drift, hold, bootLoader, calledOff, alarms } = found;
   if (options.json) {
     const { hostname } = settings;
     printJson(checkSchema, {
@@ -73,8 +80,10 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
       preview: preview && { ...preview, packages: preview.packages?.map(packageJson) ?? null },
       ...{ state: record.state, pendingReboot: record.pendingReboot },
       ...{ rebootPolicy: settings.reboot.policy, drift, hold, bootLoader },
+      ...{ calledOff, alarms: [...alarms] },
     });
   } else {
+    for (const { code, message } of alarms) note(`ALARM: ${code}: ${message}`);
     for (const verdict of verdicts) note(`${verdict.mirror}: ${describeVerdict(verdict)}`);
     for (const line of describeState(found)) note(line);
     if (hold.kind !== "none") note(`This host is ${describeHold(hold)}.`);
@@ -83,9 +92,7 @@ async function check(options: OptionsOf<typeof definition>, signal: AbortSignal)
       note(`A release that needs a boot cannot be tried by one boot: ${bootLoader.cannotTry}.`);
     }
     printLine(describeFinding(found));
-    if (record.pendingReboot) {
-      printLine(`REBOOT NEEDED: ${describeReboot(record.pendingReboot, settings.reboot.policy)}.`);
-    }
+    for (const line of describePending(found, settings.reboot.policy)) printLine(line);
     if (preview) {
       printLine(
         `It would bring ${preview.newPaths} of ${counted(preview.paths, "path")}: ` +
@@ -113,6 +120,22 @@ function describeState({ record, decision }: CheckOutcome): string[] {
   const { release, reason } = state;
   return [
     `The last attempt, at release ${release.sequence}, failed: ${reason.code}: ${reason.message}`,
+  ];
+}
+
+/** The boot that is pending: whom it waits for, or that it would be called off. */
+function describePending(
+  { record: { pendingReboot }, calledOff }: CheckOutcome,
+  policy: Settings["reboot"]["policy"],
+): string[] {
+  if (!pendingReboot) return [];
+  const { sequence, toplevel } = pendingReboot.release;
+  if (calledOff !== null) {
+    return [`The boot for release ${sequence} would be called off first: ${calledOff}.`];
+  }
+  return [
+    ...(isTrial(pendingReboot) ? [`The next boot tries release ${sequence}: ${toplevel}.`] : []),
+    `REBOOT NEEDED: ${describeReboot(pendingReboot, policy)}.`,
   ];
 }
 

@@ -11,12 +11,7 @@ import {
   sha256Schema,
 } from "../core/formats/manifest.ts";
 import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
-import {
-  REPORT_PAYLOAD_TYPE,
-  openReport,
-  reportSchema,
-  type Report,
-} from "../core/formats/report.ts";
+import { REPORT_PAYLOAD_TYPE, openReport, reportSchema } from "../core/formats/report.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
 import { trustPolicyOf } from "../core/settings.ts";
@@ -46,6 +41,7 @@ import {
   releaseShape,
   timeSchema,
 } from "./display/json.ts";
+import { describeReport } from "./display/report.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { counted, ProgressLine, formatTable, note, printLine } from "./display/output.ts";
 import { describeUnknownBefore, isSigned } from "../operator/channel/release-before.ts";
@@ -322,22 +318,4 @@ async function verifyFile(file: string, options: Options): CommandResult {
     for (const line of describeDifference(difference)) printLine(line);
   }
   return EXIT.ok;
-}
-
-function describeReport(report: Report): string {
-  const { release, accepted } = report;
-  return formatTable([
-    ["host", report.hostname],
-    ["machine id", report.machineId ?? "none"],
-    ["at", report.at],
-    ["channel", report.channel],
-    ["release", release ? `${release.sequence}: ${release.toplevel}` : "none applied yet"],
-    ["accepted", accepted ? `up to ${describePosition(accepted)}` : "none yet"],
-    ["profile", report.profile ?? "none"],
-    ["running", report.running ?? "unknown"],
-    ["booted", report.booted ?? "unknown"],
-    ["state", report.state],
-    ["wrong", report.code === null ? "nothing" : `${report.code}: ${report.message}`],
-    ["agent", report.agentVersion],
-  ]);
 }

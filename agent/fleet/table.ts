@@ -1,5 +1,6 @@
 import {
   describeCounts,
+  describeFailed,
   describeTarget,
   type Distrust,
   type Fleet,
@@ -52,8 +53,10 @@ function detailsOf({ standing, note, failure }: FleetHost): string[] {
   if (note === null || standing === "current") return [];
   const lines = standing === "failing" ? (failure?.lastLines ?? []) : [];
   const { wayBack } = failure ?? {};
+  const hasDetails = wayBack !== undefined || lines.length > 0;
   return [
     `    ${sanitize(note, MAX_NOTE)}`,
+    ...(failure && hasDetails ? [`    ${sanitize(describeFailed(failure), MAX_NOTE)}:`] : []),
     ...(wayBack === undefined ? [] : [`    way back: ${sanitize(wayBack, MAX_NOTE)}`]),
     ...lines.slice(-SHOWN_LINES).map((line) => `      | ${sanitize(line, MAX_NOTE)}`),
   ];

@@ -6,16 +6,28 @@ import { verdictSchema, type MirrorVerdict } from "../../host/poll/poll.ts";
 import { describePosition, releaseSchema, type Release } from "../../core/formats/manifest.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
 import { endOf, waitSchema } from "../../core/schedule/waiting.ts";
+import { isTrial, type AgentRecord } from "../../core/update/record.ts";
 import { reasonSchema } from "../../core/update/states.ts";
 
 /** One sentence about what a poll found and what follows from it. */
-export function describeFinding(finding: Finding): string {
+export function describeFinding(finding: Finding & { readonly record: AgentRecord }): string {
   const { next } = finding;
-  const said = describeOne(finding);
+  const said = [...errorBeside(finding), describeOne(finding)].join("\n");
   return next ? `${said}\nIt stands before ${releaseName(next)}, which comes next.` : said;
 }
 
-function describeOne({ release, decision, error }: Finding): string {
+/** What is wrong although a release was found and nothing is to be done: a newer one needs a newer agent. */
+function errorBeside({ release, decision, error }: Finding): string[] {
+  const isBeside = release !== null && decision !== null && decision.kind !== "update";
+  return isBeside && error ? [`${error.code}: ${error.message}`] : [];
+}
+
+function describeOne({
+  release,
+  decision,
+  error,
+  record: { pendingReboot },
+}: Finding & { readonly record: AgentRecord }): string {
   if (!release || !decision) {
     if (!error) return "Nothing to do.";
     if (error.code === "MIRROR_STALE") return `Nothing to do: ${error.code}: ${error.message}`;
@@ -25,6 +37,9 @@ function describeOne({ release, decision, error }: Finding): string {
   const name = releaseName(release);
   switch (decision.kind) {
     case "active":
+      if (pendingReboot && isTrial(pendingReboot)) {
+        return `Nothing to do now: ${name} waits for its boot.`;
+      }
       return `Nothing to do: ${name} is active.`;
     case "adopt":
       return `Nothing to do: this host already is what ${name} asks for.`;

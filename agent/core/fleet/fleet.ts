@@ -342,3 +342,8 @@ export function describeCounts(counts: Fleet["counts"]): string {
     .map((it) => `${counts[it]} ${it}`)
     .join(", ");
 }
+
+/** Which release a failed update was for: the host's present trouble may be about another one. */
+export function describeFailed({ sequence, at }: NonNullable<Report["failure"]>): string {
+  return `the update to release ${sequence ?? "?"} failed at ${at}`;
+}

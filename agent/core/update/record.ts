@@ -141,6 +141,11 @@ export const EMPTY_RECORD: AgentRecord = {
   holdsRebootSlot: false,
 };
 
+/** Whether the next boot tries a release, and is no way back. */
+export function isTrial({ trial = false, wayBack }: PendingReboot): boolean {
+  return trial && !wayBack;
+}
+
 /** Only this many denials are kept: a system that failed 100 failures ago is long gone. */
 const MAX_DENIED = 100;
 

@@ -2,6 +2,7 @@ import { createHash } from "node:crypto";
 import {
   STANDINGS,
   describeCounts,
+  describeFailed,
   type Fleet,
   type FleetHost,
   type FleetTarget,
@@ -163,6 +164,7 @@ function troubleCard(host: FleetHost, now: Date): Markup {
 <p class="facts">${release === null ? "no release yet" : `on release ${release}`} · seen ${timeText(lastSeen, now)}</p>
 <p class="note">${note}</p>
 ${earlier && markup`<p class="note">${failure.code}: ${failure.message}</p>`}
+${failure && (lines.length > 0 || failure.wayBack !== undefined) && markup`<p class="facts">${describeFailed(failure)}</p>`}
 ${failure?.wayBack !== undefined && markup`<p class="note">Way back: ${failure.wayBack}</p>`}
 ${
   lines.length > 0 &&

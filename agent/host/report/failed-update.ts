@@ -16,18 +16,24 @@ const WAYS_BACK = new Set(["RollbackSucceeded", "RollbackFailed"]);
 
 /**
  * The last update that failed after `committedAt`, with the lines of its switch that say most; none
- * if the host became another release since then, or a person went back to one.
+ * if the host became another release since then, or a person went back to one. If the host says that
+ * it denies a system, the last failure of that system, whenever it was and if it is known.
  */
 export function failedUpdate(
   history: readonly HistoryEntry[],
   committedAt: string | null,
+  denied?: string,
 ): Report["failure"] {
   const reverted = history.findLast(({ event }) => event === "RevertSucceeded")?.at;
   const times = [committedAt, reverted].map((it) => (it ? Date.parse(it) : -Infinity));
   const after = Math.max(...times);
-  const at = history.findLastIndex(
-    (entry) => FAILURES.has(entry.event) && Date.parse(entry.at) > after,
+  const ofDenied = history.findLastIndex(
+    (entry) => denied !== undefined && FAILURES.has(entry.event) && entry.toplevel === denied,
   );
+  const at =
+    ofDenied >= 0
+      ? ofDenied
+      : history.findLastIndex((entry) => FAILURES.has(entry.event) && Date.parse(entry.at) > after);
   const entry = history[at];
   if (!entry) return undefined;
   const toplevel = storePathSchema.safeParse(entry.toplevel);

@@ -1,7 +1,7 @@
 import { BUILD } from "../../core/build.ts";
 import { memoryOf } from "../../core/release/acceptance.ts";
 import { driftOf } from "../../core/update/drift.ts";
-import { EMPTY_RECORD, type AgentRecord } from "../../core/update/record.ts";
+import { EMPTY_RECORD, type AgentRecord, type Denial } from "../../core/update/record.ts";
 import { isPastTheLine, type Reason, type StateOf } from "../../core/update/states.ts";
 import {
   MAX_REPORT_MESSAGE,
@@ -57,7 +57,8 @@ export async function makeReport(tools: ReportTools): Promise<Report> {
   // A host that forgot what it accepted says so before anything else.
   const reason = alarms.at(-1) ?? reasonOf(record, lastPoll);
   const platform = platformOf(tools.machine);
-  const failure = failedUpdate(entries, committed?.at ?? null);
+  const denied = reason?.code === "RELEASE_DENIED" ? denialOf(record, lastPoll) : undefined;
+  const failure = failedUpdate(entries, committed?.at ?? null, denied?.toplevel);
   return {
     formatVersion: 1,
     hostname: settings.hostname,
@@ -117,14 +118,24 @@ function tiredOf({ release, reason, undone = 0 }: StateOf<"Failed">): Reason {
 }
 
 /** A release that failed here and is not tried again stays wrong, however often it is found. */
-function denialFor(record: AgentRecord, { release }: PollReport): Reason {
-  const sequence = release?.sequence;
-  const denial = record.denied.findLast((it) => it.sequence === sequence) ?? record.denied.at(-1);
+function denialFor(record: AgentRecord, poll: PollReport): Reason {
+  const sequence = poll.release?.sequence;
+  const denial = denialOf(record, poll);
   const why = denial ? `${denial.reason.code}: ${denial.reason.message}` : "it failed before";
   return {
     code: "RELEASE_DENIED",
     message: `release ${sequence ?? "?"} is not tried again here: ${why}`,
   };
+}
+
+/** The denial of what the last poll found; the last one, if none has its system or its number. */
+function denialOf({ denied }: AgentRecord, poll: PollReport | null): Denial | undefined {
+  const { sequence, toplevel } = poll?.release ?? {};
+  return (
+    denied.findLast((it) => it.toplevel === toplevel) ??
+    denied.findLast((it) => it.sequence === sequence) ??
+    denied.at(-1)
+  );
 }
 
 function rebootOf(

@@ -71,11 +71,7 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
     channel: settings.channel,
     machineId: await tools.machineId(),
     record,
-    alarms: [
-      ...hangAlarms(await history.findLast(HUNG), tools.clock.now()),
-      ...alarms.map(({ code, message }) => ({ code, message })),
-      ...holdAlarms(hold),
-    ],
+    alarms: await alarmsOf(alarms, hold, tools),
     hold,
     drift: isPastTheLine(record.state) ? null : driftOf(record, host),
     host: { ...host, generation: await store.profileGeneration() },
@@ -92,6 +88,19 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
         }
       : null,
   };
+}
+
+/** What a person should look at: a service that hung, what is wrong with the state, a damaged hold. */
+export async function alarmsOf(
+  recalled: readonly Reason[],
+  hold: HoldRead,
+  { history, clock }: Pick<AgentTools, "history" | "clock">,
+): Promise<Reason[]> {
+  return [
+    ...hangAlarms(await history.findLast(HUNG), clock.now()),
+    ...recalled.map(({ code, message }) => ({ code, message })),
+    ...holdAlarms(hold),
+  ];
 }
 
 /** What the boot loader is; that it cannot be asked is no reason to say nothing else. */

@@ -38,7 +38,7 @@ export async function callOffBoot(
 }
 
 /** Why a boot that is pending is not wanted any more, in words; null if it is, or may be. */
-function whyNot(
+export function whyNot(
   { release: pending, trial = false }: PendingReboot,
   runs: boolean,
   { release, decision, error }: Pick<Finding, "release" | "decision" | "error">,

@@ -101,6 +101,8 @@ describe("fleetTable", () => {
     const text = fleetTable(sampleView(50), formatTable);
     const lines = text.split("\n");
     expect(lines[1]).toMatch(/ failing +RELEASE_DENIED /);
+    expect(text).toMatch(/^ {4}the update to release \d+ failed at 2026-\S+:$/m);
+    expect(fleetPage(sampleView(50))).toMatch(/the update to release \d+ failed at 2026-/);
     expect(text).toContain("| postgres[41337]: FATAL: data directory was initialized");
     expect(text).toContain("35 of 50 hosts run release 12 of stable.");
     expect(lines.at(-1)).toMatch(/^50 hosts: \d+ failing, .* current\.$/);
@@ -111,7 +113,7 @@ describe("fleetTable", () => {
       fc.property(fc.string({ unit: "binary", maxLength: 300 }), (text) => {
         const shown = fleetTable(hostileView(`\u001b[2J${text}\r`), formatTable);
         expect(shown.replaceAll("\n", "")).not.toMatch(/[\p{Cc}\u202a-\u202e]/u);
-        expect(shown.split("\n")).toHaveLength(9);
+        expect(shown.split("\n")).toHaveLength(10);
       }),
       { numRuns: 30 },
     );

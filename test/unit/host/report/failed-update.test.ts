@@ -31,6 +31,17 @@ describe("failedUpdate", () => {
     expect(failedUpdate([], null)).toBeUndefined();
   });
 
+  it("takes the failure of the system that is denied, however many others failed since", () => {
+    const denied = `/nix/store/${"0".repeat(32)}-four`;
+    const both = [
+      entry(1, "ActivationRejected", { sequence: 4, toplevel: denied, lastLines: ["four"] }),
+      entry(2, "ActivationRejected", { sequence: 3, lastLines: ["three"] }),
+    ];
+    expect(failedUpdate(both, null)).toMatchObject({ sequence: 3, lastLines: ["three"] });
+    expect(failedUpdate(both, null, denied)).toMatchObject({ sequence: 4, lastLines: ["four"] });
+    expect(failedUpdate(both, null, `${denied}teen`)).toMatchObject({ sequence: 3 });
+  });
+
   it("keeps to the report's bounds", () => {
     const lines = Array.from({ length: 50 }, (_, at) => `${at} ${"x".repeat(1000)}`);
     const long = failedUpdate([entry(1, "ActivationRejected", { lastLines: lines })], null);
