@@ -208,9 +208,9 @@ attacks("malformed envelopes and manifests", here, [
     arrange: () => world.resign(() => "yes"),
   },
   {
-    name: "a signed unknown field",
-    code: "MANIFEST_INVALID",
-    arrange: () => world.resign((it) => ({ ...it, postInstall: "curl | sh" })),
+    name: "a signed requirement that this version lacks",
+    code: "AGENT_TOO_OLD",
+    arrange: () => world.resign((it) => ({ ...it, requires: ["post-install"] })),
   },
   {
     name: "a signed negative sequence",
