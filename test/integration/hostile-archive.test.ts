@@ -277,11 +277,6 @@ FORGERIES.push(
         firstPath((it) => (it.path = `../../${it.path}`)),
       ],
       [
-        "an unknown field",
-        "INDEX_INVALID",
-        { index: (index) => Object.assign(index, { script: "rm -rf /" }) },
-      ],
-      [
         "a newer index format",
         "FORMAT_UNSUPPORTED",
         { index: (index) => Object.assign(index, { formatVersion: 2 }) },

@@ -185,14 +185,9 @@ const CONTENTS: Attack[] = [
     }),
   },
   {
-    name: "an unknown field, signed with the real key",
-    code: "MANIFEST_INVALID",
-    attack: signed((it) => Object.assign(it, { script: "rm -rf /" })),
-  },
-  {
-    name: "an unknown field in this host's entry, signed with the real key",
-    code: "MANIFEST_INVALID",
-    attack: signed((it) => Object.assign(entryOf(it), { script: "rm -rf /" })),
+    name: "a requirement that no version knows, signed with the real key",
+    code: "AGENT_TOO_OLD",
+    attack: signed((it) => Object.assign(it, { requires: ["post-install"] })),
   },
   {
     name: "a signed payload that is not JSON",

@@ -55,7 +55,7 @@ export interface Interruption {
 
 /**
  * Serves NARs (not the index) up to `bytes` after the first one asked for, then waits,
- * or cuts the connection. Later requests for NARs are `then` too.
+ * or cuts the connection. No later request gets anything behind that place either.
  */
 export function interruptArchive(
   directory: string,
@@ -65,6 +65,7 @@ export function interruptArchive(
 ): Interruption {
   let reached = (): void => undefined;
   const waiting: (() => void)[] = [];
+  let place: number | null = null;
   const misbehave: Misbehaviour = (request, response) => {
     const range = rangeOf(request);
     // The index is asked for by its own range at the start.
@@ -75,23 +76,29 @@ export function interruptArchive(
       "content-length": to - from,
       ...(ranges ? { "content-range": `bytes ${from}-${to - 1}/${file.length}` } : {}),
     });
-    const pause = Math.min(range.from + bytes, to);
+    place ??= range.from + bytes;
+    const pause = Math.max(from, Math.min(place, to));
     if (pause === to) {
-      // Nothing is left to wait with: a request for less than that is served.
       response.end(file.subarray(from, to));
       return true;
     }
-    response.write(file.subarray(from, pause), () => {
+    const interrupt = (): void => {
       if (then === "cut") request.socket.destroy();
       else waiting.push(() => response.end(file.subarray(pause, to)));
       reached();
-    });
+    };
+    if (pause > from) response.write(file.subarray(from, pause), interrupt);
+    else {
+      response.flushHeaders();
+      interrupt();
+    }
     return true;
   };
   return {
     reached: new Promise((resolve) => (reached = resolve)),
     misbehave,
     goOn: () => {
+      place = Infinity;
       for (const go of waiting.splice(0)) go();
     },
   };
