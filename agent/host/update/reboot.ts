@@ -45,6 +45,8 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
   if (!(await mayReboot())) return null;
   const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
   if (requested >= MAX_REBOOTS) {
+    // Others may reboot while this host waits for a person.
+    if (journal.record.holdsRebootSlot) await giveBackSlot(pass);
     return new PullError(
       "REBOOT_LOOP",
       `${name}: a reboot was asked for ${MAX_REBOOTS} times and did not come`,
@@ -78,19 +80,21 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
 
 /**
  * Asks for the reboot, which is counted first: it ends this agent. One that is refused does not
- * count, since somebody may have begun to block it just now. Throws REBOOT_BLOCKED then, and what
+ * count, since somebody may have begun to block it just now, and holds no slot. Throws REBOOT_BLOCKED then, and what
  * the request threw otherwise.
  */
 async function requestReboot(
   name: string,
   wayBack: boolean,
-  { journal, tools }: Pass<RebootTools>,
+  pass: Pass<RebootTools>,
 ): Promise<void> {
+  const { journal, tools } = pass;
   await journal.happened({ type: "RebootRequested" });
   try {
     await tools.services.reboot({ force: wayBack });
   } catch (thrown) {
     await journal.happened({ type: "RebootRefused" });
+    if (journal.record.holdsRebootSlot) await giveBackSlot(pass);
     await requireNobodyBlocks(name, wayBack, tools);
     throw thrown;
   }
