@@ -522,7 +522,9 @@ function storeOf(host: MemoryHost): NixStore {
     collectGarbage: unexpected("collectGarbage"),
     async setProfile(toplevel) {
       host.call(`set profile ${toplevel}`);
-      const next = Math.max(0, ...host.generations.keys()) + 1;
+      const last = Math.max(0, ...host.generations.keys());
+      // As Nix does: no new generation if the last one is that already.
+      const next = host.generations.get(last) === toplevel ? last : last + 1;
       host.generations.set(next, toplevel);
       host.generation = next;
     },
