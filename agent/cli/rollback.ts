@@ -17,6 +17,7 @@ const rollbackSchema = z.strictObject({
   hostname: hostnameSchema,
   generation: z.int().positive().nullable().describe("null if the host has no profile"),
   toplevel: storePathSchema,
+  needsReboot: z.boolean().describe("whether it takes full effect only with a reboot"),
 });
 
 function definition() {
@@ -36,6 +37,11 @@ async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const tools = composeTools(settings, createLog(settings.log));
   const target = await rollBackByHand(tools, options.generation ?? null);
   if (options.json) printJson(rollbackSchema, { hostname: settings.hostname, ...target });
-  else printLine(`Back at generation ${target.generation}: ${target.toplevel}`);
+  else {
+    printLine(`Back at generation ${target.generation}: ${target.toplevel}`);
+    if (target.needsReboot) {
+      printLine("It takes full effect with a reboot, which is yours to decide: systemctl reboot");
+    }
+  }
   return EXIT.ok;
 }

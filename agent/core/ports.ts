@@ -259,8 +259,11 @@ export interface NixStore {
   /** The systems whose generations would stay if `pruneGenerations` was called, and of the others. */
   splitGenerations(keep: number, spared?: number | null): Promise<Generations>;
 
-  /** Deletes the generations of a system that are newer than the current one. */
-  forgetNewer(toplevel: string): Promise<void>;
+  /**
+   * Deletes the generations of a system that are newer than `since`, or than the current one; the
+   * current one always stays.
+   */
+  forgetNewer(toplevel: string, since?: number): Promise<void>;
 
   /** The store path of the running system (`/run/current-system`), or null if it is unknown. */
   runningToplevel(): Promise<string | null>;

@@ -348,7 +348,7 @@ test("rollback goes back, stays there and ends with a release of another system"
   expect(await host.run("rollback", "--generation", "99")).toMatchObject(nothing);
   expect(await host.json("rollback", "-g", "2")).toEqual({
     exitCode: 0,
-    value: { hostname: "web1", generation: 2, toplevel: second },
+    value: { hostname: "web1", generation: 2, toplevel: second, needsReboot: false },
   });
   expect(await host.profileToplevel()).toBe(second);
 

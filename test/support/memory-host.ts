@@ -560,9 +560,9 @@ function storeOf(host: MemoryHost): NixStore {
       }
       return { staying, leaving };
     },
-    async forgetNewer(toplevel) {
+    async forgetNewer(toplevel, since = host.generation ?? 0) {
       for (const [number, other] of host.generations) {
-        if (other !== toplevel || number <= (host.generation ?? 0)) continue;
+        if (other !== toplevel || number <= since || number === host.generation) continue;
         host.call(`delete generation ${number}`);
         host.generations.delete(number);
       }

@@ -65,12 +65,16 @@ export type Event = { readonly at: string } & (
   | {
       readonly type: "RevertBegun";
       readonly from: string | null;
+      /** The system that the person does not want back; what the profile pointed at if absent. */
+      readonly left?: string | null;
       readonly target: StateOf<"Reverting">["target"];
       /** Why the host no longer follows the release that it leaves. */
       readonly reason: KnownReason;
     }
   | {
       readonly type: "RevertSucceeded";
+      /** Whether it takes full effect only with a reboot. */
+      readonly needsReboot?: boolean;
       readonly message?: string;
       readonly activated?: FailingSnippets;
     }

@@ -175,9 +175,11 @@ export const TRANSITIONS: Transitions = {
     RollbackFailed: (state, _, record) => to(record, withFailedRollback(state)),
     ChangedByHand: leave,
     AgentRestarted: countRestart,
-    // If the way back is barred, the way on to another release may not be.
+    // If the way back is barred, the way on to another release may not be, and so may the way to
+    // another generation that a person names.
     ReleaseAccepted: (state, event, record) =>
       accept(state, event, { ...record, unfinishedWayBack: state }),
+    RevertBegun: beginRevert,
   },
   RolledBack: {
     LeftoversRemoved: (state, { retryAt, gaveUp }, record) =>
@@ -260,12 +262,11 @@ function endRollback(
 /** The host is where a person wanted it. */
 function endRevert(
   { target }: StateOf<"Reverting">,
-  { activated }: EventOf<"RevertSucceeded">,
+  { activated, needsReboot = false }: EventOf<"RevertSucceeded">,
   record: AgentRecord,
 ): AgentRecord {
-  return to(backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel), {
-    name: "Idle",
-  });
+  const back = backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel);
+  return { ...to(back, { name: "Idle" }), pendingReboot: needsReboot ? back.pendingReboot : null };
 }
 
 function withFailedRollback(state: StateOf<"RollingBack">): StateOf<"RollingBack"> {
@@ -319,21 +320,31 @@ function adopt(
   return pendingReboot?.trial ? rested : withCommitted(rested, committedOf(release, at, previous));
 }
 
-/** What a person leaves is denied, so that the next poll does not bring it back. */
+/**
+ * What a person leaves is denied, so that the next poll does not bring it back. A boot that leads
+ * back from a failed system to the very system that they chose is still owed.
+ */
 function beginRevert(
-  _state: State,
-  { from, target, reason, at }: EventOf<"RevertBegun">,
+  state: State,
+  { from, left = from, target, reason, at }: EventOf<"RevertBegun">,
   record: AgentRecord,
 ): AgentRecord {
   const { committed, pendingReboot } = record;
-  const tried = pendingReboot?.trial && pendingReboot.release.toplevel === from;
-  const left = tried ? pendingReboot.release : committed?.toplevel === from ? committed : null;
+  const { trial = false, wayBack = false } = pendingReboot ?? {};
+  const known = [
+    state.name === "RollingBack" ? state.release : null,
+    trial || wayBack ? pendingReboot?.release : null,
+    committed,
+  ];
+  const release = known.find((it) => it && it.toplevel === left);
+  const isLeft = committed !== null && [from, left].includes(committed.toplevel);
+  const isOwed = wayBack && pendingReboot?.baseline.profile === target.toplevel;
   return {
-    ...to(committed?.toplevel === from ? withoutCommitted(record) : record, {
+    ...to(isLeft ? withoutCommitted(record) : record, {
       ...{ name: "Reverting", from, target, failures: 0 },
     }),
-    pendingReboot: null,
-    denied: left ? withDenial(record.denied, denialOfAll(left, reason, at)) : record.denied,
+    pendingReboot: isOwed ? pendingReboot : null,
+    denied: release ? withDenial(record.denied, denialOfAll(release, reason, at)) : record.denied,
   };
 }
 

@@ -61,11 +61,12 @@ export function systemProfile(profile: string, nix: NixPrograms): SystemProfile 
       }
       return { staying, leaving };
     },
-    async forgetNewer(toplevel) {
+    async forgetNewer(toplevel, since) {
       const current = (await currentGeneration()) ?? 0;
       const newer: number[] = [];
       for (const number of await generations()) {
-        if (number > current && (await toplevelOf(number)) === toplevel) newer.push(number);
+        if (number <= (since ?? current) || number === current) continue;
+        if ((await toplevelOf(number)) === toplevel) newer.push(number);
       }
       await remove(newer);
     },

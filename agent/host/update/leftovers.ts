@@ -1,10 +1,29 @@
 import { toPullError } from "../../core/errors.ts";
-import type { AgentRecord } from "../../core/update/record.ts";
+import type { AgentRecord, PendingReboot } from "../../core/update/record.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { ROOT } from "./roots.ts";
 
 /** What may still need something. */
 type Remaining = Pick<AgentRecord, "pendingReboot" | "unfinishedWayBack" | "unfinishedRevert">;
+
+/**
+ * Deletes the generations that the agent made for a system that did not prove itself, so that no
+ * later way back ends there. Generations of it from before the update stay. A failure is only logged:
+ * it must not hold a way back up. Throws INTERRUPTED.
+ */
+export async function forgetUnproven(
+  { release, baseline }: Pick<PendingReboot, "release" | "baseline">,
+  { store, log }: Pick<AgentTools, "store" | "log">,
+): Promise<void> {
+  if (baseline.generation === null) return;
+  try {
+    await store.forgetNewer(release.toplevel, baseline.generation);
+  } catch (thrown) {
+    const error = toPullError(thrown);
+    if (error.code === "INTERRUPTED") throw error;
+    log.warn(error.message, { code: error.code });
+  }
+}
 
 /** What removing preparations takes. */
 export type PreparationTools = Pick<

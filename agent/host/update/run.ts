@@ -1,4 +1,5 @@
 import { PullError, toPullError } from "../../core/errors.ts";
+import { setsProfile } from "../../core/update/activation.ts";
 import { isOwnFault } from "../../core/update/blame.ts";
 import {
   isPastTheLine,
@@ -9,7 +10,7 @@ import {
 import { changedByHand, type HandMadeTools } from "./hand-made.ts";
 import { interrupted, rejected, type Happening } from "./happening.ts";
 import type { Journal } from "./journal.ts";
-import { removePreparations } from "./leftovers.ts";
+import { forgetUnproven, removePreparations } from "./leftovers.ts";
 import { attemptFailed, type RetryTools } from "./retry.ts";
 import type { StepContext, StepResult } from "./step.ts";
 import { runStep, type StepTools, type WorkingState } from "./steps/steps.ts";
@@ -55,6 +56,9 @@ export async function runSteps(
     await journal.happened(event, details);
     const isLeft = event.type === "AttemptFailed" || event.type === "ChangedByHand";
     if (isLeft && isPastTheLine(state)) {
+      if ("baseline" in state && setsProfile(state.release.mode)) {
+        await forgetUnproven(state, tools);
+      }
       await removePreparations(journal.record, tools);
     }
     if (event.type === "RollbackFailed" || event.type === "RevertFailed") return failure;

@@ -9,7 +9,7 @@ import { armBootDeadline, type DeadlineTools } from "../arm-deadline.ts";
 import { describeHandMade, handMade, type HandMadeTools } from "../hand-made.ts";
 import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
-import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
+import { forgetUnproven, removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
 import { NOT_BEGUN_CODES } from "../not-begun.ts";
 import { attemptFailed, retryAt, type RetryTools } from "../retry.ts";
@@ -33,7 +33,7 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   if (pendingReboot?.trial) {
     await tools.bootLoader.cancelTrial();
     // Nor may a later way back end at it: nothing has proven it.
-    await store.forgetNewer(pendingReboot.release.toplevel);
+    await forgetUnproven(pendingReboot, tools);
   }
   const arming = rebootNeeded ? await armTrial(state, context, tools) : null;
   if (arming !== null && "event" in arming) return arming;
@@ -99,11 +99,11 @@ function failedCommit(verdict: SwitchVerdict, message: string): Happening {
 async function notCommitted(
   state: StateOf<"Committing">,
   { why, message }: Extract<SwitchVerdict, { kind: "notBegun" }>,
-  tools: Pick<AgentTools, "store"> & RetryTools,
+  tools: Pick<AgentTools, "store" | "log"> & RetryTools,
 ): Promise<Happening> {
-  const { release, baseline } = state;
+  const { baseline } = state;
   await tools.store.restoreProfile(baseline.generation);
-  if (baseline.generation !== null) await tools.store.forgetNewer(release.toplevel);
+  await forgetUnproven(state, tools);
   const reason = { code: NOT_BEGUN_CODES[why], message: `not begun: ${message}` };
   return attemptFailed(state, reason, tools);
 }

@@ -25,7 +25,7 @@ import {
 import type { Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import type { Details } from "../journal.ts";
-import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
+import { forgetUnproven, removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import type { RetryTools } from "../retry.ts";
 import type { Step, StepContext, StepResult } from "../step.ts";
 import { runSwitch, type SwitchOrder, type SwitchRun, type SwitchTools } from "../switch-run.ts";
@@ -81,7 +81,7 @@ async function restoreAllBut(
   }
   if (plan.restoreProfile && baseline.generation !== null) {
     // The installer copies the kernels of all generations; there may be no room for this one's.
-    await store.forgetNewer(release.toplevel);
+    await forgetUnproven(state, tools);
   }
   const way: WayBack = {
     // A host that booted the new kernel leaves it only by another boot.
@@ -253,6 +253,7 @@ export type EndRollBackTools = LeftoverTools & LateHookTools & RetryTools;
 /** Removes what the release that was left needed. */
 export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, context, tools) => {
   const { release, reason, baseline } = state;
+  if (setsProfile(release.mode)) await forgetUnproven(state, tools);
   await removeLeftovers(context.record, tools);
   if (reason.code === "BOOT_CALLED_OFF") {
     tools.log.info(`the next boot starts ${baseline.profile ?? "no system"} again`);
@@ -289,7 +290,7 @@ function nextAttempt(
 export type RevertTools = SwitchTools &
   LeftoverTools &
   LateHookTools &
-  Pick<AgentTools, "store" | "systems" | "services">;
+  Pick<AgentTools, "store" | "systems" | "services" | "boot" | "bootLoader">;
 
 /** Why a rollback by hand has to be tried again; null if it is done. */
 function revertFailure({ verdict }: SwitchRun): string | null {
@@ -302,6 +303,11 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
   const { from } = state;
   const { toplevel, generation } = state.target;
   const { store, log } = tools;
+  // First of all: a power cut in the middle of this must not start what the person leaves.
+  await tools.bootLoader.cancelTrial().catch((thrown: unknown) => {
+    const { code, message } = toPullError(thrown);
+    log.warn(message, { code });
+  });
   const isProfile =
     (await store.profileToplevel()) === toplevel &&
     (generation === null || (await store.profileGeneration()) === generation);
@@ -328,11 +334,14 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
     return { event: { type: "RevertFailed", message: `${toplevel}: ${failure}` }, details };
   }
   const needsBoot = isBoot || verdict.kind === "rebootNeeded";
+  const needsReboot = needsBoot || (await tools.boot.needsReboot(toplevel));
   const effect = needsBoot
     ? `${toplevel} takes effect with a reboot`
-    : "message" in verdict
-      ? verdict.message
-      : null;
+    : needsReboot
+      ? `${toplevel} takes full effect with a reboot`
+      : "message" in verdict
+        ? verdict.message
+        : null;
   const message = live === null ? effect : `${effect}; ${live}`;
   if (message !== null) log.warn(message);
   // Where a person went to is where the host is: nothing is owed to it any more.
@@ -344,6 +353,7 @@ export const revert: Step<"Reverting", RevertTools> = async (state, context, too
     event: {
       type: "RevertSucceeded",
       ...(message !== null && { message }),
+      ...(needsReboot && { needsReboot }),
       ...(!needsBoot && { activated }),
     },
     details,

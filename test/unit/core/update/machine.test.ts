@@ -158,7 +158,10 @@ const EVENTS: { [Type in EventType]: fc.Arbitrary<Extract<Event, { type: Type }>
     target: fc.constant({ toplevel: samplePath("nixos-system-web1-0"), generation: 3 }),
     reason: reasons,
   }),
-  RevertSucceeded: fc.record({ type: fc.constant("RevertSucceeded"), at: times }),
+  RevertSucceeded: fc.record(
+    { type: fc.constant("RevertSucceeded"), at: times, needsReboot: fc.boolean() },
+    { requiredKeys: ["type", "at"] },
+  ),
   RevertFailed: fc.record({
     type: fc.constant("RevertFailed"),
     at: times,
@@ -265,13 +268,18 @@ function attemptsOf(state: State): number | null {
   return "attempts" in state ? state.attempts : null;
 }
 
-/** The system that a person leaves, if a release brought it: what is committed, or to be tried. */
+/**
+ * The system that a person leaves, if a release brought it: what is committed, is to be tried, or
+ * failed and was not left yet.
+ */
 function leftBy(
   { from }: Extract<Event, { type: "RevertBegun" }>,
-  { committed, pendingReboot }: AgentRecord,
+  { committed, pendingReboot, state }: AgentRecord,
 ): string | null {
-  const tried = pendingReboot?.trial ? pendingReboot.release : null;
-  return [committed, tried].find((it) => it?.toplevel === from)?.toplevel ?? null;
+  const isKnown = pendingReboot?.trial || pendingReboot?.wayBack;
+  const pending = isKnown ? pendingReboot?.release : null;
+  const failed = state.name === "RollingBack" ? state.release : null;
+  return [committed, pending, failed].find((it) => it?.toplevel === from)?.toplevel ?? null;
 }
 
 function digestOf(state: State): string | null {
@@ -535,8 +543,15 @@ describe("over any life of an agent", () => {
           expect(is).toEqual(was && { ...was, requested: Math.max(0, was.requested - 1) });
           return;
         case "RevertBegun":
-          // A person decided what this host is.
-          expect(is).toBeNull();
+          // A person decided what this host is; a way back that leads there, too, is still owed.
+          expect(is).toBe(
+            was?.wayBack && was.baseline.profile === event.target.toplevel ? was : null,
+          );
+          return;
+        case "RevertSucceeded":
+          // Elsewhere it ends a rollback that is still owed, if there is one.
+          if (state.name !== "Reverting" && !before.unfinishedRevert) expect(is).toBe(was);
+          else expect(is).toBe(event.needsReboot ? was : null);
           return;
         default:
           expect(is).toBe(was);
@@ -614,6 +629,9 @@ describe("over any life of an agent", () => {
         expect(after.state).toEqual({ name: "Idle" });
       } else if (event.type === "ReleaseAccepted") {
         // The way on, where the way back is barred; when that is so, the app decides.
+        expect(["RollingBack", "Reverting"]).toContain(before.state.name);
+      } else if (event.type === "RevertBegun") {
+        // So does a person who names a generation.
         expect(["RollingBack", "Reverting"]).toContain(before.state.name);
       } else expect(digestOf(after.state)).toBe(digestOf(before.state));
     });

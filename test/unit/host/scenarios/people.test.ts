@@ -146,6 +146,7 @@ describe("a rollback by hand", () => {
     expect(await rollBackByHand(host.tools, null)).toEqual({
       generation: 1,
       toplevel: system("1"),
+      needsReboot: false,
     });
     expect(host.takeCalls()).toEqual([
       "hold chosen 1",
