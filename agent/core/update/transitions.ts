@@ -66,7 +66,7 @@ const UNTOUCHED = {
     event: EventOf<"RollbackSucceeded">,
     record: AgentRecord,
   ): AgentRecord =>
-    record.unfinishedWayBack ? endRollback(record.unfinishedWayBack, event, record) : record,
+    record.unfinishedWayBack ? endOwed(record.unfinishedWayBack, event, record) : record,
   RollbackFailed: (_state: State, _event: unknown, record: AgentRecord): AgentRecord => {
     const { unfinishedWayBack: owed } = record;
     return owed ? { ...record, unfinishedWayBack: withFailedRollback(owed) } : record;
@@ -244,6 +244,39 @@ function withoutWayBack({
   return record;
 }
 
+/**
+ * What is still owed once a release in this mode is proven: the boot default, unless the release
+ * became that; and all of it after a mode that changes nothing.
+ */
+function owedAfter(mode: Release["mode"], record: AgentRecord): AgentRecord {
+  if (setsProfile(mode)) return withoutWayBack(record);
+  return changesRunningSystem(mode) ? bootDefaultOwed(record) : record;
+}
+
+/**
+ * What is still owed once the host is found to be a release. What runs and the profile are there;
+ * which system the boot loader starts cannot be seen.
+ */
+function withBootDefaultOwed(record: AgentRecord, { toplevel }: Release): AgentRecord {
+  const { unfinishedWayBack: owed, unfinishedRevert } = record;
+  if (unfinishedRevert?.target.toplevel === toplevel) return record;
+  return owed?.baseline.profile === toplevel ? bootDefaultOwed(record) : withoutWayBack(record);
+}
+
+/** The way back that is owed, as one that sets the boot default and leaves alone what runs. */
+function bootDefaultOwed(record: AgentRecord): AgentRecord {
+  const { unfinishedWayBack: owed } = record;
+  if (!owed || !setsProfile(owed.release.mode)) return withoutWayBack(record);
+  const { release, reason } = owed;
+  return {
+    ...withoutWayBack(record),
+    unfinishedWayBack: {
+      ...{ ...owed, release: { ...release, mode: "boot" } },
+      reason: { code: "BOOT_CALLED_OFF", message: reason.message },
+    },
+  };
+}
+
 /** The way back is at its end, but for a boot that it may take. */
 function endRollback(
   state: StateOf<"RollingBack">,
@@ -267,6 +300,17 @@ function endRevert(
 ): AgentRecord {
   const back = backAt(withoutWayBack(withSnippets(record, activated)), target.toplevel);
   return { ...to(back, { name: "Idle" }), pendingReboot: needsReboot ? back.pendingReboot : null };
+}
+
+/** A boot default that was owed alone changes nothing of what is under way. */
+function endOwed(
+  owed: StateOf<"RollingBack">,
+  event: EventOf<"RollbackSucceeded">,
+  record: AgentRecord,
+): AgentRecord {
+  const back = endRollback(owed, event, record);
+  const isBeside = owed.reason.code === "BOOT_CALLED_OFF" && event.rebootFrom === undefined;
+  return isBeside ? { ...back, state: record.state } : back;
 }
 
 function withFailedRollback(state: StateOf<"RollingBack">): StateOf<"RollingBack"> {
@@ -315,7 +359,7 @@ function adopt(
   record: AgentRecord,
 ): AgentRecord {
   const pendingReboot = stillPending(record.pendingReboot, release);
-  const rested = { ...to(withoutWayBack(record), { name: "Idle" }), pendingReboot };
+  const rested = { ...to(withBootDefaultOwed(record, release), { name: "Idle" }), pendingReboot };
   // What waits for its trial is not proven.
   return pendingReboot?.trial ? rested : withCommitted(rested, committedOf(release, at, previous));
 }
@@ -436,13 +480,17 @@ function fail(
   return to(record, failed(advanced ? { ...state, attempts: 0 } : state, reason, retryAt));
 }
 
-/** Somebody switched by hand: what they made is left alone, and nothing is owed any more. */
+/**
+ * Somebody switched by hand: what they made is left alone. A way back that is owed restores what
+ * they did not change.
+ */
 function leave(
   state: PreparedState,
   { reason, retryAt, gaveUp }: EventOf<"ChangedByHand">,
   record: AgentRecord,
 ): AgentRecord {
-  return to(withoutWayBack(record), {
+  const left = state.name === "RollingBack" ? withoutWayBack(record) : record;
+  return to(left, {
     ...failed(state, reason, retryAt),
     ...(gaveUp && { gaveUp }),
   });
@@ -486,7 +534,10 @@ function interrupt(
   { reason }: EventOf<"ActivationInterrupted">,
   record: AgentRecord,
 ): AgentRecord {
-  return { ...undo(state, record), state: rollingBack(state, reason, false) };
+  // The profile's own system, which is activated again after a boot or for drift, stays proven.
+  const isBaseline = state.baseline.profile === state.release.toplevel;
+  const undone = isBaseline ? record : undo(state, record);
+  return { ...undone, state: rollingBack(state, reason, false) };
 }
 
 function rollingBack(
@@ -532,7 +583,7 @@ function commit(record: AgentRecord, state: PreparedState, at: string): AgentRec
   const { release, baseline } = state;
   return {
     ...withCommitted(
-      to(withoutWayBack(record), { name: "Committed", ...prepared(state) }),
+      to(owedAfter(release.mode, record), { name: "Committed", ...prepared(state) }),
       committedOf(release, at, baseline.profile),
     ),
     pendingReboot: isEnded(record.pendingReboot, release.mode) ? null : record.pendingReboot,

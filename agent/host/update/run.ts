@@ -87,8 +87,9 @@ export async function runOwedWayBack(pass: Pass<StepTools>): Promise<PullError |
   if (event.type === "RollbackFailed" || event.type === "RevertFailed") {
     return failureAfter(event, thrown, null);
   }
-  if (event.type === "ChangedByHand") await removePreparations(journal.record, tools);
-  return isPastTheLine(journal.record.state) ? runSteps(pass) : null;
+  if (isPastTheLine(journal.record.state)) return runSteps(pass);
+  await removePreparations(journal.record, tools);
+  return null;
 }
 
 /** What a step led to, or what it threw if that says nothing about the state. */

@@ -423,7 +423,7 @@ describe("over any life of an agent", () => {
       const [was, is] = [attemptsOf(before.state), attemptsOf(after.state)];
       if (was === null || is === null) return;
       if (isOwed(before.state.name, event.type)) {
-        const isBack = event.type === "RollbackSucceeded";
+        const isBack = after.state.name === "RolledBack";
         expect(is).toBe(isBack ? (before.unfinishedWayBack?.attempts ?? was) : was);
         return;
       }
