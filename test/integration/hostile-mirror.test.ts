@@ -188,6 +188,8 @@ const CONTENTS: Attack[] = [
     name: "a requirement that no version knows, signed with the real key",
     code: "AGENT_TOO_OLD",
     attack: signed((it) => Object.assign(it, { requires: ["post-install"] })),
+    // It was accepted, as far as trust goes: only a newer one replaces it.
+    honest: 3,
   },
   {
     name: "a signed payload that is not JSON",
