@@ -4,6 +4,7 @@ import type { PendingReboot } from "../../core/update/record.ts";
 import { isPastTheLine } from "../../core/update/states.ts";
 import type { Finding } from "../poll/finding.ts";
 import { observe } from "../observe.ts";
+import { whyTaken } from "./pending-boot.ts";
 import { runSteps, type Pass } from "./run.ts";
 import type { StepTools } from "./steps/steps.ts";
 
@@ -14,7 +15,8 @@ export interface CalledOff {
 }
 
 /**
- * Calls off a boot that leads to a release which is no longer this host's: the boot loader, the
+ * Calls off a boot that leads to a release which is no longer this host's, or that a person took
+ * away: the boot loader, the
  * profile and the boot default go back to the proven system. Nothing is denied, and what runs is
  * left as it is. Gives null if no such boot is pending. Throws what `runSteps` throws.
  */
@@ -28,7 +30,8 @@ export async function callOffBoot(
   const { sequence, toplevel } = pendingReboot.release;
   // A live switch may have proven it before.
   const runs = (await observe(tools, toplevel)).running === toplevel;
-  const why = whyNot(pendingReboot, runs, finding);
+  const taken = await whyTaken(pendingReboot, tools);
+  const why = taken ?? whyNot(pendingReboot, runs, finding);
   if (why === null) return null;
   const message = `the boot for release ${sequence} is called off: ${why}`;
   tools.log.warn(message, { code: "BOOT_CALLED_OFF" });

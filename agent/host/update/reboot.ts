@@ -14,6 +14,7 @@ import type { PendingReboot } from "../../core/update/record.ts";
 import { isPastTheLine } from "../../core/update/states.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { runHook, runLateHook, type LateHookTools } from "./hooks.ts";
+import { whyTaken } from "./pending-boot.ts";
 import type { Pass } from "./run.ts";
 
 /** A host that does not come up as the pending system is not rebooted for ever. */
@@ -41,7 +42,8 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
   const { wayBack, release, requested } = pendingReboot;
   if (policy === "never" && !wayBack) return null;
   // A system that failed does its work badly or not at all, so leaving it waits for nothing.
-  const mayReboot = async (): Promise<boolean> => wayBack || (await isAllowed(tools));
+  const mayReboot = async (): Promise<boolean> =>
+    wayBack || ((await isAllowed(tools)) && !(await isTaken(pendingReboot, tools)));
   if (!(await mayReboot())) return null;
   const name = `${wayBack ? "the way back from " : ""}release ${release.sequence}`;
   if (requested >= MAX_REBOOTS) {
@@ -76,6 +78,13 @@ export async function rebootIfDue(pass: Pass<RebootTools>): Promise<PullError | 
     }
     return error;
   }
+}
+
+/** Whether a person did what keeps the boot from being the pending system's; a poll calls it off. */
+async function isTaken(pending: PendingReboot, tools: RebootTools): Promise<boolean> {
+  const why = await whyTaken(pending, tools);
+  if (why !== null) tools.log.warn(`no reboot: ${why}`, { code: "CHANGED_BY_HAND" });
+  return why !== null;
 }
 
 /**

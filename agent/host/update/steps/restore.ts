@@ -67,7 +67,8 @@ async function restoreAllBut(
     // Profile and boot default never changed: the next boot leads back, if that did not happen.
     const rebootFrom = await services.bootId();
     const isThere = isCallOff || host.running !== release.toplevel;
-    if (isThere && made.running !== null) return { event: leftToHand(state, made, tools) };
+    const isMade = made.running !== null || made.profile !== null;
+    if (isThere && isMade) return { event: leftToHand(state, made, tools) };
     return { event: { type: "RollbackSucceeded", ...(!isThere && { rebootFrom }) } };
   }
   // A system that was booted runs now, though its mode alone would not have made it so.

@@ -8,6 +8,7 @@ import { activeToplevel, observe } from "../../observe.ts";
 import { wasCutOff } from "../cut-off.ts";
 import { interrupted, rejected, type Happening } from "../happening.ts";
 import { passHealthGate, type HealthGateTools, type HealthProblem } from "../health-gate.ts";
+import { hasGeneration } from "../pending-boot.ts";
 import type { Step } from "../step.ts";
 import { makeWay, type TakeOverTools } from "../take-over.ts";
 
@@ -69,6 +70,10 @@ async function judgeBoot(
   }
   if (await tools.bootLoader.isTrialPending()) {
     const message = `expected the boot loader to start ${toplevel} once, but it started ${running}`;
+    return interrupted("BOOT_NOT_TRIED", message);
+  }
+  if (!(await hasGeneration(toplevel, tools))) {
+    const message = `expected ${toplevel} to be started once, but somebody deleted its generation`;
     return interrupted("BOOT_NOT_TRIED", message);
   }
   const message = `${toplevel} was started once, and the host came back with ${running}`;

@@ -89,3 +89,69 @@ test.each([
   expect(host.record?.denied).toEqual([]);
   expect([host.profile, host.running, host.bootDefault]).toEqual([X, X, X]);
 });
+
+describe.each([
+  ["a trial", null],
+  ["no trial", "no loader"],
+] as const)("a pending boot with %s", (_, cannotTry) => {
+  test.each([
+    ["boot", "boot"],
+    ["boot", "switch"],
+    ["switch", "boot"],
+    ["switch", "switch"],
+  ] as const)(
+    "is called off, mode %s, if a person makes another system the boot default by %s",
+    async (mode, action) => {
+      const host = await waitingHost(cannotTry, mode);
+      (host.settings.reboot as { policy: string }).policy = "now";
+      rebuild(host, action);
+      const runs = host.running;
+      await tick(host.tools, PATIENT);
+      await tick(host.tools, PATIENT);
+      expect(host.takeCalls()).not.toContain("reboot");
+      expect(host.record).toMatchObject({
+        denied: [],
+        pendingReboot: null,
+        state: { name: "Failed", reason: { code: "CHANGED_BY_HAND" }, gaveUp: true },
+      });
+      expect([host.profile, host.running, host.oneShot]).toEqual([X, runs, null]);
+      host.boot();
+      await tick(host.tools, PATIENT);
+      expect([host.profile, host.running, host.bootDefault]).toEqual([X, X, X]);
+    },
+  );
+});
+
+test("a switch that a person makes in the grace period of a reboot keeps it away", async () => {
+  const host = await waitingHost(null, "boot");
+  (host.settings.reboot as { policy: string }).policy = "now";
+  host.tools.services.warnUsers = async () => rebuild(host, "switch");
+  await tick(host.tools, PATIENT);
+  expect(host.takeCalls()).not.toContain("reboot");
+  expect(host.running).toBe(X);
+});
+
+describe("a trial whose generation somebody deleted", () => {
+  test("is armed again before the reboot", async () => {
+    const host = await waitingHost(null, "boot");
+    host.generations.delete(2);
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({ denied: [], pendingReboot: { trial: true } });
+    expect([...host.generations.values()]).toContain(TWO);
+    host.boot();
+    await tick(host.tools, PATIENT);
+    expect([host.profile, host.running]).toEqual([TWO, TWO]);
+  });
+
+  test("is not denied if its boot started the proven system", async () => {
+    const host = await waitingHost(null, "boot");
+    host.generations.delete(2);
+    host.oneShot = null;
+    host.boot();
+    await tick(host.tools, PATIENT);
+    expect(host.record).toMatchObject({
+      denied: [],
+      state: { name: "Failed", reason: { code: "BOOT_NOT_TRIED" } },
+    });
+  });
+});
