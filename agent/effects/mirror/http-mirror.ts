@@ -134,7 +134,7 @@ export class HttpMirror implements Mirror {
       try {
         return await this.#get(url, headers, signal);
       } catch (thrown) {
-        await reconnections.after(thrown, 0, signal);
+        await reconnections.after(thrown, { reached: 0 }, signal);
       }
     }
   }
@@ -225,8 +225,11 @@ export class HttpMirror implements Mirror {
   }: Transfer): AsyncGenerator<Received> {
     const reconnections = new Reconnections(from);
     for (let at = from; ;) {
+      let skipped = 0;
       try {
         const { response, skip, end } = await open(at);
+        // The first one has to pass over what nobody asked for; that is no sign of a bad link.
+        if (at > from) skipped = skip;
         let unwanted = skip;
         for await (const chunk of this.#body(response, url, signal)) {
           const start = Math.min(unwanted, chunk.length);
@@ -243,7 +246,7 @@ export class HttpMirror implements Mirror {
         );
       } catch (thrown) {
         if (isWhole) throw thrown;
-        await reconnections.after(thrown, at, signal);
+        await reconnections.after(thrown, { reached: at, skipped }, signal);
       }
     }
   }

@@ -4,6 +4,12 @@ import { PullError, toPullError } from "../../core/errors.ts";
 /** Connections in a row that may break without having brought anything new, after the first. */
 const FRUITLESS = 1;
 
+/**
+ * What a connection has to bring at least, as a share of what was passed over to get there: a
+ * server without ranges that ends each one a byte later would otherwise be read for ever.
+ */
+const WORTHWHILE_SHARE = 1 / 10;
+
 /** After a connection that brought less than this, the next one is not made at once. */
 const WORTHWHILE_BYTES = 64 * 1024;
 
@@ -32,14 +38,19 @@ export class Reconnections {
   }
 
   /**
-   * Hears what ended a connection, and up to where the transfer has come. Returns when it is
-   * time for another connection; throws what ended this one if there is to be none, INTERRUPTED.
+   * Hears what ended a connection, up to where the transfer has come, and how many bytes the
+   * connection had to pass over. Returns when it is time for another connection; throws what ended
+   * this one if there is to be none, INTERRUPTED.
    */
-  async after(thrown: unknown, reached: number, signal: AbortSignal | undefined): Promise<void> {
+  async after(
+    thrown: unknown,
+    { reached, skipped = 0 }: { reached: number; skipped?: number },
+    signal: AbortSignal | undefined,
+  ): Promise<void> {
     const error = toPullError(thrown);
     const brought = reached - this.#furthest;
     if (!isBreak(error)) throw error;
-    if (brought > 0) {
+    if (brought > 0 && brought >= skipped * WORTHWHILE_SHARE) {
       this.#furthest = reached;
       this.#fruitless = 0;
     } else {

@@ -143,6 +143,20 @@ test("a server without ranges is read on from the start, and named if that leads
   expect(bad.link.connections).toBe(3);
 });
 
+test.each(["archive", "manifest"] as const)(
+  "a server without ranges whose connections each last a byte longer is left: %s",
+  async (what) => {
+    let bytes = 150_000;
+    const { mirror, server, link } = await linked({ bytes: () => (bytes += 1), end: "close" });
+    server.ranges = false;
+    const failure = await rejectionOf(
+      what === "archive" ? read(mirror, 0, SIZE) : mirror.readManifest("stable", {}),
+    );
+    expect(failure.code).toBe("MIRROR_UNREACHABLE");
+    expect(link.connections).toBeLessThan(5);
+  },
+);
+
 test("a connection that was closed while it was idle is made anew", async () => {
   const { archive, mirror, link } = await linked({ bytes: () => 2_600 });
   expect(digest(await read(mirror, 0, 2_000))).toBe(digest(archive.subarray(0, 2_000)));
@@ -164,19 +178,19 @@ test("what is no break of the link, and a host that refuses, is not tried again"
     cause: Object.assign(new Error(), { code: "ECONNRESET" }),
   });
   const tries = new Reconnections(100);
-  await expect(tries.after(new PullError("MIRROR_STATUS", "503"), 900_000, undefined))
+  await expect(tries.after(new PullError("MIRROR_STATUS", "503"), { reached: 900_000 }, undefined))
     .rejects //
     .toThrow("503");
-  await tries.after(refused, 900_000, undefined);
-  await expect(tries.after(refused, 900_000, undefined)).rejects.toThrow("refused");
-  await tries.after(reset, 1_800_000, undefined);
-  await tries.after(reset, 1_800_000, undefined);
-  await expect(tries.after(reset, 1_800_000, undefined)).rejects.toThrow("reset");
+  await tries.after(refused, { reached: 900_000 }, undefined);
+  await expect(tries.after(refused, { reached: 900_000 }, undefined)).rejects.toThrow("refused");
+  await tries.after(reset, { reached: 1_800_000 }, undefined);
+  await tries.after(reset, { reached: 1_800_000 }, undefined);
+  await expect(tries.after(reset, { reached: 1_800_000 }, undefined)).rejects.toThrow("reset");
 });
 
 test("a stop ends the pause between two connections", async () => {
   const reset = new PullError("MIRROR_UNREACHABLE", "reset");
   const stopped = AbortSignal.abort();
-  const failure = await rejectionOf(new Reconnections(0).after(reset, 10, stopped));
+  const failure = await rejectionOf(new Reconnections(0).after(reset, { reached: 10 }, stopped));
   expect(failure.code).toBe("INTERRUPTED");
 });
