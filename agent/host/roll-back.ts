@@ -101,7 +101,7 @@ async function leftBeside(
     pendingReboot?.wayBack ? pendingReboot.release : null,
     committed?.mode === "test" ? committed : null,
   ];
-  const runs = candidates.find((it) => it && it.toplevel === running);
+  const runs = candidates.find((it) => it?.toplevel === running);
   return runs && running !== profile ? running : null;
 }
 

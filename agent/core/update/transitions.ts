@@ -380,7 +380,7 @@ function beginRevert(
     trial || wayBack ? pendingReboot?.release : null,
     committed,
   ];
-  const release = known.find((it) => it && it.toplevel === left);
+  const release = known.find((it) => it?.toplevel === left);
   const isLeft = committed !== null && [from, left].includes(committed.toplevel);
   const isOwed = wayBack && pendingReboot?.baseline.profile === target.toplevel;
   return {

@@ -276,8 +276,8 @@ function leftBy(
   { from }: Extract<Event, { type: "RevertBegun" }>,
   { committed, pendingReboot, state }: AgentRecord,
 ): string | null {
-  const isKnown = pendingReboot?.trial || pendingReboot?.wayBack;
-  const pending = isKnown ? pendingReboot?.release : null;
+  const isKnown = pendingReboot !== null && (pendingReboot.trial === true || pendingReboot.wayBack);
+  const pending = isKnown ? pendingReboot.release : null;
   const failed = state.name === "RollingBack" ? state.release : null;
   return [committed, pending, failed].find((it) => it?.toplevel === from)?.toplevel ?? null;
 }

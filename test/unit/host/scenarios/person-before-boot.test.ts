@@ -125,7 +125,9 @@ describe.each([
 test("a switch that a person makes in the grace period of a reboot keeps it away", async () => {
   const host = await waitingHost(null, "boot");
   (host.settings.reboot as { policy: string }).policy = "now";
-  host.tools.services.warnUsers = async () => rebuild(host, "switch");
+  host.tools.services.warnUsers = async () => {
+    rebuild(host, "switch");
+  };
   await tick(host.tools, PATIENT);
   expect(host.takeCalls()).not.toContain("reboot");
   expect(host.running).toBe(X);

@@ -61,7 +61,12 @@ describe("a rollback passes over a system that nothing has proven", () => {
   ])("%s, below what a person switched to meanwhile", async (_, cannotTry, run) => {
     const host = await provenHost(cannotTry);
     host.publish({ sequence: 7, system: "2", mode: "boot" });
-    host.nextSwitch(run, { exitCode: 0, meanwhile: () => switchByHand(host) });
+    host.nextSwitch(run, {
+      exitCode: 0,
+      meanwhile: () => {
+        switchByHand(host);
+      },
+    });
     await tick(host.tools, PATIENT);
     expect((await rollBackByHand(host.tools, null)).toplevel).toBe(ONE);
   });
