@@ -158,6 +158,7 @@ const EXIT_MEANINGS = {
   busy: "another nixos-pull is at work",
   waiting: "nothing is wrong: the host waits, and the output says for what",
   publish: "the build or the mirror directory, on the operator's side",
+  keptGoing: "`publish --keep-going` made the release, but some hosts failed to build",
   updateAvailable: "`check --exit-code` only: an update would be applied now",
   fleetTroubled: "`fleet --exit-code` only: a person should look at a host",
   interrupted: "stopped by a signal",

@@ -1,15 +1,15 @@
 import * as z from "zod";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
-import { sanitize } from "../core/text/sanitize.ts";
 import { historyEntrySchema } from "../core/update/history-entry.ts";
 import { History } from "../effects/state/history.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
+import { describeEntry } from "./display/history.ts";
 import { printJson } from "./display/json.ts";
-import { formatTable, printLine } from "./display/output.ts";
+import { printLine } from "./display/output.ts";
 
 /** What `history --json` prints: the entries, oldest first. */
 const historySchema = z.strictObject({
@@ -40,15 +40,6 @@ async function history(options: OptionsOf<typeof definition>): CommandResult {
     printLine("Nothing has happened here yet.");
     return EXIT.ok;
   }
-  for (const entry of entries) {
-    const release = entry.sequence === undefined ? "-" : String(entry.sequence);
-    const why = entry.code === undefined ? entry.message : `${entry.code}: ${entry.message}`;
-    printLine(
-      formatTable([
-        [entry.at, release.padStart(4), entry.event.padEnd(20), why ?? entry.toplevel ?? ""],
-      ]),
-    );
-    for (const line of entry.lastLines ?? []) printLine(`      | ${sanitize(line)}`);
-  }
+  for (const line of entries.flatMap(describeEntry)) printLine(line);
   return EXIT.ok;
 }

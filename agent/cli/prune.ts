@@ -80,7 +80,7 @@ async function prune(mirror: string, options: OptionsOf<typeof definition>): Com
   const { releases, archives, bytes, keptArchives } = pruned;
   printLine(
     `${dryRun ? "Would remove" : "Removed"} ${counted(archives.length, "archive")} of ${formatBytes(bytes)}; ` +
-      `${counted(keptArchives, "archive")} stay.`,
+      `${counted(keptArchives, "archive")} ${keptArchives === 1 ? "stays" : "stay"}.`,
   );
   for (const { channel, sequence, draft } of releases) {
     const what = draft ? "a draft of release" : "release";

@@ -66,7 +66,10 @@ function publishing() {
       ),
     )
     .option("--hosts <file>", "hosts from a JSON or Nix file")
-    .option("--keep-going", "publish the others if hosts fail to build, and these as they were")
+    .option(
+      "--keep-going",
+      "publish the others if hosts fail to build, and these as they were (exit code 12)",
+    )
     .option(
       "--eval-memory <gibibytes>",
       "memory for the evaluation of a hosts file (default: half of the machine's)",
@@ -213,8 +216,8 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   });
   progress.clear();
   printPublished(published, options, others);
-  // The release is in force, and something is wrong all the same.
-  return others.failed[0]?.error.exitCode ?? EXIT.ok;
+  // The release is in force or drafted, and something is wrong all the same.
+  return others.failed.length > 0 ? EXIT.keptGoing : EXIT.ok;
 }
 
 /** What hosts said last, by the keys that the operator gives for them. */

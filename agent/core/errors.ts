@@ -29,6 +29,8 @@ export const EXIT = {
   publish: 10,
   /** Nothing is wrong: the host's turn, window or confirmation has not come, or it is held. */
   waiting: 11,
+  /** `publish --keep-going` only: the release was made, and hosts failed to build. */
+  keptGoing: 12,
   /** `check --exit-code` only: an update would be applied now. */
   updateAvailable: 20,
   /** `fleet --exit-code` only: at least one host wants a person to look. */

@@ -224,10 +224,11 @@ export interface NixStore {
   removeDamaged(paths: readonly string[]): Promise<string[]>;
 
   /**
-   * Has Nix delete what no root holds, until so many bytes are freed. Throws IO_FAILED,
-   * TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
+   * Has Nix delete what no root holds, until so many bytes are freed. Gives how many bytes the paths
+   * had that it deleted; null if it does not say. Throws IO_FAILED, TOOL_MISSING, TOOL_TIMEOUT,
+   * INTERRUPTED.
    */
-  collectGarbage(bytes: number, signal?: AbortSignal): Promise<void>;
+  collectGarbage(bytes: number, signal?: AbortSignal): Promise<number | null>;
 
   /** `nix-env --profile … --set`: a new generation. Throws PROFILE_FAILED, … */
   setProfile(toplevel: string): Promise<void>;

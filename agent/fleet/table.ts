@@ -29,7 +29,7 @@ export function fleetTable(
     ...fleet.targets.map((target) => `${sanitize(describeTarget(target))}.`),
     fleet.hosts.length === 0
       ? "No hosts."
-      : `${fleet.hosts.length} hosts: ${describeCounts(fleet.counts)}.`,
+      : `${fleet.hosts.length} ${fleet.hosts.length === 1 ? "host" : "hosts"}: ${describeCounts(fleet.counts)}.`,
   ];
   return parts.join("\n");
 }

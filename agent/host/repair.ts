@@ -206,8 +206,11 @@ function leftOver(left: number, why: readonly string[], dryRun: boolean): PullEr
   if (dryRun) return new PullError("STORE_DAMAGED", `${many} damaged or missing`);
   const reason =
     why.length > 0 ? [...new Set(why)].join("; ") : "no release that this host knows has them";
+  const advice = why.some((text) => /^MIRROR_(?!NOT_FOUND)/.test(text))
+    ? "run `nixos-pull repair` again once the mirror or the stick is there"
+    : "publish this host's system again, or a newer one, and run `nixos-pull repair` again";
   return new PullError(
     "STORE_DAMAGED",
-    `${many} still damaged or missing: ${reason}; a release that is built anew replaces them`,
+    `${many} still damaged or missing: ${reason}; ${advice}`,
   );
 }

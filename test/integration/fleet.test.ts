@@ -235,7 +235,7 @@ describe("the fleet", () => {
     const url = `http://127.0.0.1:${(server.address() as AddressInfo).port}/in`;
     const { stdout, exitCode } = await nixosPull(["fleet", url, "--keys", keys, "--exit-code"]);
     expect(stdout).toMatch(/^web1 +12 +current/m);
-    expect(stdout).toContain("1 of 1 hosts run release 12 of stable.");
+    expect(stdout).toContain("1 of 1 host runs release 12 of stable.");
     expect(exitCode).toBe(0);
   });
 });

@@ -14,7 +14,7 @@ interface Published {
 const good = (name: string, generation: string): string =>
   `(import ${SYSTEM_FILE} { name = "${name}"; generation = "${generation}"; }).system`;
 /** One that builds only what it needs, which fails. */
-const BROKEN_PART = `derivation { name = "part"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "exit 3" ]; }`;
+const BROKEN_PART = `derivation { name = "part"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "echo oops; exit 3" ]; }`;
 const broken = (name: string): string =>
   `derivation { name = "nixos-system-${name}"; system = builtins.currentSystem; builder = "/bin/sh"; args = [ "-c" "read x < \${${BROKEN_PART}}" ]; }`;
 const WRONG_OPTION = 'throw "The option `services.nope\' does not exist."';
@@ -46,6 +46,7 @@ describe("a host that fails", () => {
     for (const name of ["db1", "db2"]) {
       expect(built.stderr).toMatch(new RegExp(`^${name}: error: .*-part\\.drv.* exit code 3`, "m"));
     }
+    expect(built.stderr).toMatch(/> oops \| all of its log: nix log \/nix\/store\/.*\.drv$/m);
     expect(built.stderr).not.toMatch(/^web1:/m);
     expect(built.stderr).toContain("`--keep-going` publishes the others");
   });
@@ -56,7 +57,7 @@ describe("a host that fails", () => {
     expect((await publish(operator, first)).exitCode).toBe(0);
     const next = { web1: good("web1", "2"), db1: broken("db1"), db2: WRONG_OPTION, new1: "{ }.x" };
     const output = await publish(operator, next, "--keep-going", "--json");
-    expect(output.exitCode, output.stderr).toBe(10);
+    expect(output.exitCode, output.stderr).toBe(12);
     const published = JSON.parse(output.stdout) as Published;
     expect(published.hosts.map(({ hostname }) => hostname)).toEqual(["web1"]);
     expect(published.failed.map(({ hostname, code }) => `${hostname} ${code}`).sort()).toEqual([

@@ -68,6 +68,8 @@ export class FetchWorld {
   /** Called while garbage is collected. */
   onCollect: (() => unknown) | null = null;
   /** Collections that were told. */
+  /** How many bytes Nix says that a collection freed; null if it says nothing. */
+  collectionSays: number | null = null;
   readonly collected: { wanted: number; freed: number }[] = [];
   collect: Settings["generations"]["collect"] = "never";
   /** Whether fetches compare what is valid with its hashes. */
@@ -287,6 +289,7 @@ export class FetchWorld {
         this.#mayFail("collect");
         this.say(`collect ${bytes}`);
         await this.onCollect?.();
+        return this.collectionSays;
       },
       ...{ setProfile: unused, restoreProfile: unused, profileToplevel: async () => null },
       ...{ profileGeneration: unused, findGeneration: unused, pruneGenerations: unused },

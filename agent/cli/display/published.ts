@@ -89,7 +89,7 @@ export function printPublished(
   if (newBytes !== null) printLine(`The mirror has ${formatBytes(newBytes)} more to store.`);
   printLine(manifest);
   for (const { hostname, error } of failed) {
-    note(`nixos-pull: ${hostname} has nothing new: ${error.code}: ${error.message}`);
+    note(`nixos-pull: ${hostname} failed: ${error.code}: ${error.message}`);
   }
 }
 

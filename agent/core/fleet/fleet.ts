@@ -331,7 +331,7 @@ export function describeTarget({
   expired,
 }: FleetTarget): string {
   return (
-    `${onTarget} of ${hosts} hosts run release ${describePosition(position)} of ${channel}` +
+    `${onTarget} of ${hosts} ${hosts === 1 ? "host runs" : "hosts run"} release ${describePosition(position)} of ${channel}` +
     (expired ? ", which has expired" : "")
   );
 }

@@ -68,11 +68,12 @@ export class NixPrograms {
     return result.exitCode === 0;
   }
 
-  /** Deletes garbage until so many bytes are freed. Throws IO_FAILED, TOOL_TIMEOUT, … */
-  async collect(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+  /** Deletes garbage until so many bytes are freed; gives how many Nix says that it freed. Throws IO_FAILED, TOOL_TIMEOUT, … */
+  async collect(bytes: number, signal: AbortSignal | undefined): Promise<number | null> {
     const args = ["--gc", "--max-freed", String(bytes), ...this.#options];
     const result = await runProcess("nix-store", args, { ...this.#slow(), signal });
     if (result.exitCode !== 0) throw await this.failure("IO_FAILED", result);
+    return freedIn(result.stdout) ?? freedIn(result.stderr);
   }
 
   /** Flushes the store's file system. Throws IO_FAILED, …. */
@@ -120,4 +121,19 @@ export class NixPrograms {
   #slow(): { env: Record<string, string>; timeoutMs: number } {
     return { env: childEnvironment(), timeoutMs: this.#settings.limits.importTimeout };
   }
+}
+
+const UNITS: Readonly<Record<string, number>> = {
+  bytes: 1,
+  B: 1,
+  KiB: 2 ** 10,
+  MiB: 2 ** 20,
+  GiB: 2 ** 30,
+};
+
+/** What Nix prints last of a collection: `3 store paths deleted, 1.25 MiB freed`. */
+export function freedIn(output: string): number | null {
+  const found = /\bstore paths? deleted, ([\d.]+) (bytes|B|KiB|MiB|GiB) freed/.exec(output);
+  const unit = UNITS[found?.[2] ?? ""];
+  return found && unit !== undefined ? Math.round(Number(found[1]) * unit) : null;
 }

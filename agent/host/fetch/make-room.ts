@@ -39,8 +39,10 @@ export async function makeRoom(
   const held = [await store.runningToplevel(), await store.bootedToplevel()];
   held.push(await store.profileToplevel());
   await roots.holdAlso(COLLECTION_ROOTS, [...new Set(held.filter((path) => path !== null))]);
+  // The disk tells less: Nix also removes a reserve of its own, and makes it again later.
+  let told: number | null = null;
   try {
-    await store.collectGarbage(wanted, signal);
+    told = await store.collectGarbage(wanted, signal);
   } catch (thrown) {
     const error = toPullError(thrown);
     if (error.code === "INTERRUPTED") throw error;
@@ -48,7 +50,7 @@ export async function makeRoom(
   } finally {
     await roots.release(COLLECTION_ROOTS);
   }
-  const freed = Math.max(0, (await disk.freeSpace(place)).free - before);
+  const freed = told ?? Math.max(0, (await disk.freeSpace(place)).free - before);
   await tools.onCollected?.({ wanted, freed });
   return true;
 }

@@ -175,7 +175,8 @@ async function failedAmong(
   for (const path of paths) if (!(await isBuilt(path, context))) missing.push(path);
   if (missing.length === 0) throw new PullError("BUILD_FAILED", describeNixFailure(result));
   const causes = new Map<string, string[]>();
-  for (const { text, derivation } of buildErrorsIn(result.stderr)) {
+  for (const { text: said, derivation } of buildErrorsIn(result.stderr)) {
+    const text = await withBuildLog(said, derivation, context);
     const query = ["--query", "--referrers-closure", derivation];
     const { stdout } = await runNix("nix-store", query, context);
     for (const path of stdout.split("\n")) causes.set(path, [...(causes.get(path) ?? []), text]);
@@ -247,8 +248,29 @@ export async function nix(
   code: "BUILD_FAILED" | "PUBLISH_FAILED" = "BUILD_FAILED",
 ): Promise<ProcessResult> {
   const result = await runNix(command, args, context);
-  if (result.exitCode !== 0) throw new PullError(code, describeNixFailure(result));
-  return result;
+  if (result.exitCode === 0) return result;
+  const [first] = buildErrorsIn(result.stderr);
+  throw new PullError(
+    code,
+    first ? await withBuildLog(first.text, first.derivation, context) : describeNixFailure(result),
+  );
+}
+
+/** So many of a build log's last lines are told, if Nix does not do so itself. */
+const MAX_LOG_LINES = 5;
+
+/** What Nix says of a build that failed, the last lines of its log, and how to see all of it. */
+async function withBuildLog(
+  text: string,
+  derivation: string,
+  context: BuildContext,
+): Promise<string> {
+  const all = `all of its log: nix log ${derivation}`;
+  if (/last \d+ log lines/.test(text)) return `${text} | ${all}`;
+  const { exitCode, stdout } = await runNix("nix-store", ["--read-log", derivation], context);
+  const lines = stdout.split("\n").filter((line) => line.trim() !== "");
+  if (exitCode !== 0 || lines.length === 0) return text;
+  return [text, ...lines.slice(-MAX_LOG_LINES).map((line) => `> ${line}`), all].join(" | ");
 }
 
 /** The same, whatever its exit code. Throws TOOL_MISSING, INTERRUPTED. */
@@ -289,8 +311,14 @@ export function errorTextIn(stderr: string): string | null {
       indentOf(line) < Math.max(indent, 1),
   );
   const text = [lines[at] ?? "", ...(end < 0 ? more : more.slice(0, end))];
-  const shown = text.slice(0, MAX_ERROR_LINES).map((line) => line.trim());
-  return [...shown, ...(text.length > shown.length ? ["…"] : [])].join(" | ");
+  const shown = text.map((line) => line.trim());
+  if (shown.length <= MAX_ERROR_LINES) return shown.join(" | ");
+  // Of a build's log the end says why.
+  const [first = "", second = ""] = shown;
+  const kept = /^last \d+ log lines/.test(second)
+    ? [first, second, "…", ...shown.slice(2 - MAX_ERROR_LINES)]
+    : [...shown.slice(0, MAX_ERROR_LINES), "…"];
+  return kept.join(" | ");
 }
 
 function indentOf(line: string): number {

@@ -33,6 +33,7 @@ describe("the schemas of what --json prints", () => {
     hostname: "web1",
     generation: 2,
     toplevel: `/nix/store/${"0".repeat(32)}-system`,
+    needsReboot: false,
   };
   const error = { error: { code: "USAGE", message: "why" } };
   const print = (exitCode: number, ...documents: unknown[]): void => {

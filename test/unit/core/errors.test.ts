@@ -65,7 +65,15 @@ describe("an agent that fails", () => {
   test("ends with the exit codes that the README names", () => {
     expect(EXIT).toEqual({
       ...{ ok: 0, internal: 1, usage: 2, configuration: 3, trust: 4, mirror: 5, archive: 6 },
-      ...{ host: 7, activation: 8, busy: 9, publish: 10, waiting: 11, updateAvailable: 20 },
+      ...{
+        host: 7,
+        activation: 8,
+        busy: 9,
+        publish: 10,
+        waiting: 11,
+        keptGoing: 12,
+        updateAvailable: 20,
+      },
       ...{ fleetTroubled: 21, interrupted: 130 },
     });
   });

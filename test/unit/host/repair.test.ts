@@ -69,7 +69,7 @@ describe("what is damaged of a host's systems", () => {
     const { damaged, error } = await repair(host);
     expect(damaged).toMatchObject([{ repaired: false }]);
     expect(error?.message).toMatch(
-      /^1 store path is still damaged or missing: MIRROR_ABSENT: no stick; MIRROR_STALLED: .*; a /,
+      /^1 store path is still damaged or missing: MIRROR_ABSENT: no stick; MIRROR_STALLED: .*; run `nixos-pull repair` again once the mirror/,
     );
   });
 

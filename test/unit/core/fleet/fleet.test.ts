@@ -313,9 +313,9 @@ describe("a channel's target", () => {
       return view({ reports: [sampleReport("web1")], manifests }).targets.map(describeTarget);
     };
     const now = FLEET_NOW.getTime();
-    expect(at(new Date(now + 1).toISOString())).toEqual(["1 of 1 hosts run release 12 of stable"]);
+    expect(at(new Date(now + 1).toISOString())).toEqual(["1 of 1 host runs release 12 of stable"]);
     expect(at(new Date(now).toISOString())).toEqual([
-      "1 of 1 hosts run release 12 of stable, which has expired",
+      "1 of 1 host runs release 12 of stable, which has expired",
     ]);
   });
 

@@ -32,6 +32,16 @@ describe("a store that has no room", () => {
     expect(world.roots.has("collection")).toBe(false);
   });
 
+  test("believes Nix, and not the disk, about what was freed: Nix gives up a reserve for a while", async () => {
+    const world = short(7);
+    world.collectionSays = 0;
+    world.onCollect = () => {
+      world.free.set("/store", NEEDED);
+    };
+    await world.fetch();
+    expect(world.collected).toEqual([{ wanted: 7, freed: 0 }]);
+  });
+
   test("is looked at again afterwards: what was garbage of the closure comes again", async () => {
     const world = short(7);
     const [library] = CHAIN.index.paths.map(({ path }) => `/nix/store/${path}`);

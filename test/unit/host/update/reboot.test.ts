@@ -71,7 +71,8 @@ async function rebootsAt(
   const clock = { now: () => new Date(now) };
   // A reboot has to do with nothing else of the agent's tools.
   const commands = operatorCommandFilesIn(paths.state);
-  const parts = { settings, log, history, state, clock, services, commands } as object;
+  const store = { profileToplevel: async () => sampleRelease().toplevel };
+  const parts = { settings, log, history, state, clock, services, commands, store } as object;
   const rebootLock = lock
     ? { ...lock, take: () => lock.take().then(() => meanwhile?.(paths.state)) }
     : null;

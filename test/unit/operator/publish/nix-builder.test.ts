@@ -38,6 +38,14 @@ test("of a build the first error is the reason, with the last lines of its log",
   expect(errorTextIn(stderr)).toBe(`${builder} | last 1 log lines: | > oops`);
 });
 
+test("of a long log the last lines are told", () => {
+  const log = Array.from({ length: 10 }, (_, at) => `       > line ${at}`);
+  const stderr = ["error: builder for 'a' failed", "       last 10 log lines:", ...log].join("\n");
+  expect(errorTextIn(stderr)).toBe(
+    "error: builder for 'a' failed | last 10 log lines: | … | > line 4 | > line 5 | > line 6 | > line 7 | > line 8 | > line 9",
+  );
+});
+
 test("a long error is cut, and there may be none", () => {
   const lines = Array.from({ length: 30 }, (_, at) => `       line ${at}`);
   expect(errorTextIn(["error: long", ...lines].join("\n"))).toMatch(

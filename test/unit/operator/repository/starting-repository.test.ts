@@ -25,9 +25,9 @@ describe("the repository that init writes", () => {
     // Repositories are compared with these files by eye: change a digest only on purpose.
     expect(digestsOf(false)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "6bc256f220ba7d23",
+        ".github/workflows/publish.yml": "770ff847c7ea3523",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "4606d663ea78ac49",
+        "README.md": "a56e1fe04f372d6c",
         "common.nix": "47ab0f2c93599999",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
@@ -39,15 +39,15 @@ describe("the repository that init writes", () => {
         "pin": "764b7878323451f1",
         "pins/nixos-pull.json": "9f9a4f1574504ae3",
         "pins/nixpkgs.json": "9f9a4f1574504ae3",
-        "publish": "d9b9cdc9375ebd32",
+        "publish": "c2ade0cc5070ee6a",
         "upload": "09fbaf628e91b8b4",
       }
     `);
     expect(digestsOf(true)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "a2d625cfb041f530",
+        ".github/workflows/publish.yml": "cc17643998a6caf1",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "cfeb5c8e9628de47",
+        "README.md": "51c5c646607d6f62",
         "common.nix": "47ab0f2c93599999",
         "flake.nix": "e24cd3d6729def5b",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
@@ -56,7 +56,7 @@ describe("the repository that init writes", () => {
         "hosts/db.example.org.nix": "5f52a8126e4629fd",
         "hosts/web1.nix": "312497d58af154f5",
         "keys/.gitignore": "64e5f3a5147233cb",
-        "publish": "6839e89e4c76e27a",
+        "publish": "0432c617e7d3c8e1",
         "upload": "09fbaf628e91b8b4",
       }
     `);
