@@ -59,6 +59,22 @@ function hostOf(mirror = operator.mirror, settings: object = {}): Promise<Sandbo
 const releasesOn = (mirror: string): Promise<string[]> =>
   readdir(join(mirror, "channels/stable/releases"));
 
+test("no older agent is led over a release that was paused, nor over its systems", async () => {
+  await operator.publish({ web1: systems[0] });
+  const old = await hostOf();
+  expect((await old.json("apply")).value).toMatchObject({ updated: true });
+  await operator.publish({ web1: systems[1] });
+  const change = ["-m", operator.mirror, "-k", operator.keyFile];
+  const paused = await nixosPull(["release", "pause", "it eats disks", ...change]);
+  expect(paused.exitCode, paused.stderr).toBe(0);
+
+  const { stderr } = await publishLater(systems[2], "--group", "web1=canary");
+  expect(stderr).toContain("release 3 is no way out: it was paused");
+  expect((await inForce()).supported?.map(({ sequence }) => sequence)).toEqual([1]);
+  expect((await old.json("apply")).value).toMatchObject({ updated: false });
+  expect(await old.profileToplevel()).toBe(systems[0]);
+});
+
 test("a release requires what it uses, and leads older agents over the one before", async () => {
   await operator.publish({ web1: systems[0] });
   const old = await hostOf();

@@ -1,6 +1,11 @@
 import { FEATURES } from "../../core/formats/compatibility.ts";
 import { PullError } from "../../core/errors.ts";
-import { systemsIn, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
+import {
+  haveOtherSystems,
+  systemsIn,
+  type Manifest,
+  type SignedManifest,
+} from "../../core/formats/manifest.ts";
 import { requiredByIndex, requiredByManifest } from "../../core/formats/requirements.ts";
 import type { Report } from "../../core/formats/report.ts";
 import { describeOutdated, outdatedAgent } from "../../core/fleet/outdated-agents.ts";
@@ -55,7 +60,9 @@ function warnOfOutdated(
   const names = supported.map(({ sequence }) => sequence).join(", ");
   onWarning(
     `this release requires ${requires.join(", ")}; hosts whose agents lack that follow ` +
-      (names === "" ? "no release: none is supported for them" : `release ${names} first`),
+      (names === ""
+        ? "no release: none is supported for them"
+        : `release ${names} first, at once: waves do not time that`),
   );
   for (const one of outdated.slice(0, MAX_NAMED)) {
     onWarning(`${one.hostname}: ${describeOutdated(one)}`);
@@ -81,15 +88,26 @@ async function requiredBy(writer: MirrorWriter, manifest: Manifest): Promise<str
   return [...features].sort();
 }
 
-/** The earlier releases of a release's history that are here whole, the newest first. */
+/**
+ * The earlier releases of a release's history that are here whole, the newest first. None that
+ * was paused, nor one with the same systems before that: an operator pauses what does harm, and
+ * the way out would bring it to every old host at once.
+ */
 async function wholeReleases(
   { writer, channel, trust, onWarning }: OpenChannel,
   { history }: Manifest,
 ): Promise<SignedManifest[]> {
   const digests = new Set(history.releases.map(({ digest }) => digest));
   const found: SignedManifest[] = [];
+  const paused: Manifest[] = [];
   for (const release of await writer.retained.signedReleases(channel, trust)) {
     if (!digests.has(release.digest)) continue;
+    const isPaused = release.manifest.rollout?.paused !== undefined;
+    if (isPaused) paused.push(release.manifest);
+    if (paused.some((it) => !haveOtherSystems(it, release.manifest))) {
+      if (isPaused) onWarning(`release ${release.manifest.sequence} is no way out: it was paused`);
+      continue;
+    }
     try {
       await expectArchives(writer, release.manifest);
       found.push(release);
