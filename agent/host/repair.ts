@@ -67,27 +67,53 @@ async function repairNow(tools: RepairTools, options: RepairOptions): Promise<Re
   const record = await state.load();
   const systems = await systemsOf(record, tools);
   const missing = await store.invalidPaths([...systems]);
-  const paths = await repair.closures([...systems]);
-  const damaged = await repair.damaged(paths, {
-    signal,
-    onVerified: (count) => onVerified?.(count, paths.length),
-  });
-  const lost = { paths: [...missing, ...damaged], damaged };
-  if (lost.paths.length === 0) return { verified: paths.length, damaged: [], error: null };
+  const verified = new Set<string>();
+  /** The damaged ones of what is valid now and was not verified yet. */
+  const damagedOf = async (): Promise<string[]> => {
+    const paths = (await repair.closures([...systems])).filter((path) => !verified.has(path));
+    for (const path of paths) verified.add(path);
+    return repair.damaged(paths, {
+      signal,
+      onVerified: (count) => onVerified?.(count, paths.length),
+    });
+  };
+  const lost: Lost[] = [];
+  const why: string[] = [];
+  const mend = async (some: LostPaths): Promise<void> => {
+    const brought = dryRun
+      ? { repaired: [], why: [] }
+      : await bringBack(some, record, tools, signal);
+    why.push(...brought.why);
+    const repaired = new Set(brought.repaired);
+    const isDamaged = new Set(some.damaged);
+    for (const path of some.paths) {
+      const kind = isDamaged.has(path) ? "damaged" : "missing";
+      lost.push({ path, kind, repaired: repaired.has(path) });
+    }
+  };
+  const damaged = await damagedOf();
+  await mend({ paths: [...missing, ...damaged], damaged });
+  // What a missing system refers to could not be known before it was back.
+  if (lost.some(({ kind, repaired }) => kind === "missing" && repaired)) {
+    const more = await damagedOf();
+    await mend({ paths: more, damaged: more });
+  }
+  if (lost.length === 0) return { verified: verified.size, damaged: [], error: null };
   const used = new Set(await repair.closures(await systemsInUse(tools)));
-  const brought = dryRun ? { repaired: [], why: [] } : await bringBack(lost, record, tools, signal);
-  const repaired = new Set(brought.repaired);
-  const outcome = lost.paths.map((path, at) => ({
-    path,
-    kind: at < missing.length ? ("missing" as const) : ("damaged" as const),
-    inUse: used.has(path),
-    repaired: repaired.has(path),
-  }));
-  if (repaired.size > 0) await noteRepair(outcome, record, tools);
+  const outcome = lost.map((it) => ({ ...it, inUse: used.has(it.path) }));
+  if (outcome.some(({ repaired }) => repaired)) await noteRepair(outcome, record, tools);
   const left = outcome.filter((it) => !it.repaired).length;
-  const error = left === 0 ? null : leftOver(left, brought.why, dryRun);
-  return { verified: paths.length, damaged: outcome, error };
+  const error = left === 0 ? null : leftOver(left, why, dryRun);
+  return { verified: verified.size, damaged: outcome, error };
 }
+
+/** Paths that are not as they must be; `damaged` are the valid ones. */
+interface LostPaths {
+  readonly paths: readonly string[];
+  readonly damaged: readonly string[];
+}
+
+type Lost = Omit<DamagedPath, "inUse">;
 
 /** The systems that this host runs, boots, or may go back to. */
 async function systemsOf(
@@ -121,7 +147,7 @@ async function systemsInUse({ store }: Pick<RepairTools, "store">): Promise<stri
 
 /** Asks one release after the other for what is lost; gives what came, and what went wrong. */
 async function bringBack(
-  lost: { paths: readonly string[]; damaged: readonly string[] },
+  lost: LostPaths,
   record: AgentRecord,
   tools: RepairTools,
   signal: AbortSignal | undefined,
@@ -209,8 +235,5 @@ function leftOver(left: number, why: readonly string[], dryRun: boolean): PullEr
   const advice = why.some((text) => /^MIRROR_(?!NOT_FOUND)/.test(text))
     ? "run `nixos-pull repair` again once the mirror or the stick is there"
     : "publish this host's system again, or a newer one, and run `nixos-pull repair` again";
-  return new PullError(
-    "STORE_DAMAGED",
-    `${many} still damaged or missing: ${reason}; ${advice}`,
-  );
+  return new PullError("STORE_DAMAGED", `${many} still damaged or missing: ${reason}; ${advice}`);
 }

@@ -186,6 +186,37 @@ test("a system that Nix does not know any more comes back whole", async () => {
   expectWhole(host);
 });
 
+test("it comes back whole too if Nix forgot what it refers to", async () => {
+  const { host } = await installed();
+  const before = closureOf(host);
+  nixStore(host, "--delete", "--ignore-liveness", ...before);
+  const { exitCode, value } = await repair(host);
+  expect(value).toMatchObject({
+    damaged: [{ path: systems[0], kind: "missing", repaired: true }],
+    error: null,
+  });
+  expect(exitCode).toBe(0);
+  expect(closureOf(host)).toEqual(before);
+  expectWhole(host);
+});
+
+test("what a system refers to that came back is verified as well", async () => {
+  const { host } = await installed();
+  const library = find(host, "-library-1.0");
+  const [file] = (await readdir(join(host.root, library), { recursive: true, withFileTypes: true }))
+    .filter((entry) => entry.isFile())
+    .map((entry) => join(entry.parentPath, entry.name));
+  nixStore(host, "--delete", "--ignore-liveness", systems[0]);
+  await flipByte(file ?? "");
+  const { exitCode, value } = await repair(host);
+  expect(value.damaged.map(({ path, kind, repaired }) => [path, kind, repaired])).toEqual([
+    [systems[0], "missing", true],
+    [library, "damaged", true],
+  ]);
+  expect(exitCode).toBe(0);
+  expectWhole(host);
+});
+
 test("a file that Nix made one with its like does not come back damaged at the next optimisation", async () => {
   const { host } = await installed();
   const file = join(host.root, find(host, LIBRARY), "lib/liblibrary.so.1");

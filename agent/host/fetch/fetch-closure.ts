@@ -61,13 +61,29 @@ export async function repairPaths(
   return withStaging(release, tools, async (staging) => {
     const { contents } = await readIndex(release, staging, tools, signal);
     const known = await knownDamage(contents, damaged, tools);
-    const only = new Set([...paths.filter((path) => !damaged.includes(path)), ...known]);
+    const missing = paths.filter((path) => !damaged.includes(path));
+    const only = new Set([...neededBy(missing, contents), ...known]);
     const plan = await planFetch(contents, tools, { damaged: known, only });
     if (plan.paths.length > 0) await bringIn(plan, { release, staging, tools, signal });
     await releaseImported(tools);
     await tools.staging.remove();
     return plan.paths.map(({ path }) => path);
   });
+}
+
+/** These paths, and all that they refer to: Nix takes no path whose references are not valid. */
+function neededBy(paths: readonly string[], { narInfos }: ArchiveContents): Set<string> {
+  const references = new Map(
+    narInfos.map(({ storePath, references }) => [absolute(storePath), references.map(absolute)]),
+  );
+  const needed = new Set<string>();
+  const queue = [...paths];
+  for (let path = queue.pop(); path !== undefined; path = queue.pop()) {
+    if (needed.has(path)) continue;
+    needed.add(path);
+    queue.push(...(references.get(path) ?? []));
+  }
+  return needed;
 }
 
 /** Prepares staging for work, and leaves it as a later attempt can use it if the work fails. */
