@@ -182,7 +182,8 @@ function stateToolsOf(
 }
 
 /** The fetch as the rest of the host sees it. */
-function closureFetchOf(tools: FetchTools): ClosureFetch {
+function closureFetchOf(given: Omit<FetchTools, "furthest">): ClosureFetch {
+  const tools: FetchTools = { ...given, furthest: new Map() };
   return {
     fetch: (release, { signal, verify, ...listeners }) =>
       fetchClosure(release, { ...tools, ...listeners }, { signal, verify }),

@@ -159,10 +159,14 @@ async function bringBack(
   const tryRelease = async (release: ClosurePlace): Promise<void> => {
     if (left.paths.length === 0 || tried.has(placeOf(release))) return;
     tried.add(placeOf(release));
-    await closures.repair(release, left, { signal });
-    const damaged = await repair.damaged(left.damaged, { signal });
-    const others = left.paths.filter((path) => !left.damaged.includes(path));
-    left = { paths: [...(await store.invalidPaths(others)), ...damaged], damaged };
+    try {
+      await closures.repair(release, left, { signal });
+    } finally {
+      // What came before an error is there all the same.
+      const damaged = await repair.damaged(left.damaged, { signal });
+      const others = left.paths.filter((path) => !left.damaged.includes(path));
+      left = { paths: [...(await store.invalidPaths(others)), ...damaged], damaged };
+    }
   };
   const attempt = async (work: () => Promise<void>): Promise<void> => {
     try {

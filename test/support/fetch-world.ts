@@ -194,6 +194,8 @@ export class FetchWorld {
     return fetchClosure(this.release, this.tools(), { signal, verify: this.verify });
   }
 
+  readonly #furthest = new Map<string, number>();
+
   tools(): FetchTools {
     return {
       settings: { ...this.settings, generations: { collect: this.collect } },
@@ -242,6 +244,7 @@ export class FetchWorld {
         this.say(`patch ${base} with ${text}`);
         return this.patched.get(text) ?? Buffer.from("{}");
       },
+      furthest: this.#furthest,
       deltas: {
         atOnce: 2,
         canMake: async () => this.canMake,

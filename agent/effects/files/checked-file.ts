@@ -75,6 +75,16 @@ export async function readChecked<T>(path: string, schema: z.ZodType<T>): Promis
   } catch {
     return { kind: "damaged", why: `${path} is not JSON (${text.length} characters)` };
   }
+  try {
+    return checkedIn(path, json, schema);
+  } catch (error) {
+    // Whatever is nested so deeply was not written by any version.
+    if (!(error instanceof RangeError)) throw error;
+    return { kind: "damaged", why: `${path} is nested too deeply` };
+  }
+}
+
+function checkedIn<T>(path: string, json: unknown, schema: z.ZodType<T>): CheckedRead<T> {
   const wrapper = wrapperSchema.safeParse(json);
   if (!wrapper.success) return { kind: "damaged", why: `${path} has no checksum` };
   if (checksum(wrapper.data.value) !== wrapper.data.sha256) {

@@ -181,7 +181,11 @@ async function bringIn(
   } catch (thrown) {
     // If an import failed, its error is the one that counts: it ended the download.
     const error = toPullError((await imports?.settle()) ?? thrown);
-    const advanced = (imports?.imported ?? 0) > 0 || (await held().catch(() => 0)) > heldBefore;
+    const { sha256 } = release.archive;
+    const before = Math.max(heldBefore, tools.furthest.get(sha256) ?? 0);
+    const now = await held().catch(() => 0);
+    tools.furthest.set(sha256, Math.max(before, now));
+    const advanced = (imports?.imported ?? 0) > 0 || now > before;
     if (advanced && KEEPS_STAGING.has(error.code)) tools.onAdvance?.();
     throw error;
   }

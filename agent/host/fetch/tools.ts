@@ -28,6 +28,11 @@ export interface FetchTools extends FailoverTools {
   readonly deltas: DeltaMaker;
   readonly log: Log;
   readonly onAdvance?: AdvanceListener | undefined;
+  /**
+   * The most that attempts of this process had staged of an archive, bytes, by its sha256. What a
+   * mirror sends, is refused and comes again is no progress.
+   */
+  readonly furthest: Map<string, number>;
   /** Hears of garbage that was collected to make room. */
   readonly onCollected?: CollectionListener | undefined;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;

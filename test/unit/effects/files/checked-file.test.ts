@@ -144,3 +144,10 @@ describe("a damaged file", () => {
     });
   });
 });
+
+test("what is nested too deeply for any version is damaged", async () => {
+  const path = join(await temporaryDirectory(), "file.json");
+  const deep = `${"[".repeat(20_000)}${"]".repeat(20_000)}`;
+  await writeFile(path, `{"sha256":"${"0".repeat(64)}","value":{"sequence":7,"later":${deep}}}`);
+  expect(await readChecked(path, schema)).toMatchObject({ kind: "damaged" });
+});

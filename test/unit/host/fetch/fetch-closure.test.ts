@@ -453,6 +453,16 @@ describe("an attempt that failed", () => {
     expect(world.advanced).toBe(1);
   });
 
+  test("brought nothing if the same came before, and was removed since", async () => {
+    const world = breaking(offsetOf(PROGRAM) + 10, "MIRROR_UNREACHABLE");
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(1);
+    // As after an archive that was refused.
+    world.staging.archives.clear();
+    await rejectionOf(world.fetch());
+    expect(world.advanced).toBe(1);
+  });
+
   test("brought nothing if what came does not stay", async () => {
     const world = breaking(offsetOf(PROGRAM) + 10, "ARCHIVE_TRUNCATED");
     await rejectionOf(world.fetch());
