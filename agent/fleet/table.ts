@@ -40,7 +40,7 @@ function row(host: FleetHost, now: Date): string[] {
     sanitize(host.hostname),
     host.release === null ? "-" : String(host.release),
     host.standing,
-    host.code ?? "-",
+    host.code === null ? "-" : sanitize(host.code, MAX_NOTE) || "?",
     host.lastSeen === null ? "never" : describeAge(host.lastSeen, now),
     host.rebootNeeded ? "needed" : "-",
     host.drifted ? "drifted" : "-",
