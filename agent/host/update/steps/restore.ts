@@ -273,11 +273,12 @@ export const endRollBack: Step<"RolledBack", EndRollBackTools> = async (state, c
 
 /** When the system is tried again; the machine forgets that for one that is denied. */
 function nextAttempt(
-  { release, undone = 0 }: StateOf<"RolledBack">,
+  { release, reason, undone = 0 }: StateOf<"RolledBack">,
   { pendingReboot }: AgentRecord,
   { settings, clock }: RetryTools,
 ): Extract<Happening, { type: "LeftoversRemoved" }> {
-  const takesReboot = release.mode === "boot" || pendingReboot !== null;
+  const takesReboot =
+    release.mode === "boot" || pendingReboot !== null || reason.code === "BOOT_NOT_TRIED";
   const { attempts: most, retryWait } = settings.activation;
   const wait = nextTry(undone + 1, takesReboot, { attempts: most, wait: retryWait });
   return {

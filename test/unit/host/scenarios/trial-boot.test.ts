@@ -26,6 +26,24 @@ function parts(host: MemoryHost): object {
 const ONE = system("1");
 const TWO = system("2");
 
+test("a loader that tries nothing costs a host two reboots and no more, whatever the mode", async () => {
+  const host = hostWith("switch", { reboot: { policy: "now" } });
+  let reboots = 0;
+  for (let polls = 0; polls < 40; polls++) {
+    await tick(host.tools, PATIENT);
+    if (host.takeCalls().includes("reboot")) {
+      reboots++;
+      // The loader starts the default, and still knows of the trial.
+      const { oneShot } = host;
+      host.boot(ONE);
+      host.oneShot = oneShot;
+    }
+    await host.time.sleep(6 * 3_600_000);
+  }
+  expect(reboots).toBe(2);
+  expect(host.record?.denied).toEqual([]);
+});
+
 describe("a boot loader that cannot be written", () => {
   test("by the proven system is no fault of the new one, however often", async () => {
     const host = hostWith("boot");
