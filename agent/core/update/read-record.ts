@@ -62,7 +62,9 @@ interface ReadState {
 
 function readState(written: { readonly name: string }): ReadState {
   let state: unknown = written;
+  const chain: object[] = [];
   for (let depth = 0; depth < MAX_CHAIN; depth++) {
+    if (typeof state === "object" && state !== null) chain.push(state);
     const known = knownStateSchema.safeParse(state);
     if (known.success) {
       return { state: known.data, written: depth === 0 ? null : written, problem: null };
@@ -71,13 +73,23 @@ function readState(written: { readonly name: string }): ReadState {
     if (!chained.success) break;
     state = chained.data.readAs;
   }
-  return safeState(written);
+  return safeState(written, chain);
 }
+
+/** Units are details: without them the way back leads to the same system. */
+const units = z.array(z.string()).catch([]);
 
 const undoableSchema = withUnknownKeys(
   z.object({
-    release: releaseSchema,
-    baseline: baselineSchema,
+    release: releaseSchema.extend({
+      mode: releaseSchema.shape.mode.catch("switch"),
+      specialisation: releaseSchema.shape.specialisation.catch(undefined),
+      checks: releaseSchema.shape.checks.catch([]),
+    }),
+    baseline: baselineSchema.extend({
+      ...{ failedUnits: units, restartedUnits: units },
+      activeUnits: z.array(z.string()).optional().catch(undefined),
+    }),
     attempts: z.int().nonnegative().catch(0),
     undone: z.int().positive().optional().catch(undefined),
     bootId: bootIdSchema.catch(""),
@@ -87,10 +99,12 @@ const undoableSchema = withUnknownKeys(
 );
 
 /** The state that does a host no harm, if what it was in the middle of is not known. */
-function safeState(written: { readonly name: string }): ReadState {
+function safeState(written: { readonly name: string }, chain: readonly object[]): ReadState {
   const found = `another version of nixos-pull left the state ${written.name}, which this one does not know`;
-  const undoable = undoableSchema.safeParse(written);
-  if (!undoable.success) {
+  const undoable = chain
+    .map((state) => undoableSchema.safeParse(state))
+    .find(({ success }) => success);
+  if (!undoable?.success) {
     const problem = `${found}; no way back is recorded in it, so this host is at rest as it is`;
     return { state: { name: "Idle" }, written: null, problem };
   }

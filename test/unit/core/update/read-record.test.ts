@@ -133,6 +133,28 @@ describe("a state that is not known", () => {
     expect(problems.join()).toMatch(/left the state Soaking.*goes back to the system/);
   });
 
+  test.each<[string, object]>([
+    [
+      "unreadable units",
+      { baseline: { ...BASELINE, failedUnits: [{ unit: "a" }], activeUnits: 7 } },
+    ],
+    ["an unreadable mode", { release: { ...release, mode: 7 } }],
+    ["unreadable checks", { release: { ...release, checks: [{ kind: "later" }] } }],
+  ])("leads back all the same with %s", (_, changes) => {
+    const { record } = read(withState({ name: "Soaking", ...prepared, ...changes }));
+    expect(record.state).toMatchObject({
+      name: "RollingBack",
+      baseline: { profile: OLD, running: OLD },
+      release: { toplevel: release.toplevel },
+    });
+  });
+
+  test("leads back by what the state has that it is to be read as", () => {
+    const drying = { name: "Drying", ...prepared };
+    const { record } = read(withState({ name: "Soaking", readAs: drying }));
+    expect(record.state).toMatchObject({ name: "RollingBack", baseline: BASELINE });
+  });
+
   test("leads to rest, if no way back is recorded, and nothing else is lost", () => {
     for (const soaking of [
       { name: "Soaking" },
