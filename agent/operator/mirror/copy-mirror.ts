@@ -40,14 +40,18 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
     ? await MirrorReader.open(options.destination)
     : await MirrorWriter.open(options.destination, options.onWarning);
   try {
-    for (const release of releases) await expectNoNewer(mirror, release, options);
+    const there = new Map<string, string | null>();
+    for (const release of releases) {
+      there.set(release.channel, await expectNoNewer(mirror, release, options));
+    }
     const plan = new CopyPlan(options, await knownSystems(releases, options));
     const channels: CopiedChannel[] = [];
     /** What was copied of older releases, by their digests. */
     const olderHosts = new Map<string, readonly CopiedHost[]>();
     for (const release of releases) {
       for (const one of release.older) olderHosts.set(one.signed.digest, await plan.add(one));
-      channels.push(await describeCopied(release, await plan.add(release), mirror, options));
+      const before = there.get(release.channel) ?? null;
+      channels.push(describeCopied(release, await plan.add(release), before, options));
     }
     const { wanted, present } = await plan.missing(mirror);
     const bytes = wanted.reduce((sum, one) => sum + bytesOf(one), 0);
@@ -69,35 +73,42 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
   }
 }
 
-async function describeCopied(
+function describeCopied(
   { channel, signed }: ChosenRelease,
   hosts: readonly CopiedHost[],
-  destination: MirrorReader,
+  /** Digest of the release that the destination has. */
+  there: string | null,
   { clock }: CopyOptions,
-): Promise<CopiedChannel> {
-  const current = await destination.readEnvelope(channel);
+): CopiedChannel {
   return {
     ...{ channel, signed, hosts },
     expired: Date.parse(signed.manifest.expiresAt) <= clock.now().getTime(),
-    isNews: current === null || digestOrNull(current) !== signed.digest,
+    isNews: there !== signed.digest,
   };
 }
 
-/** Throws SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if hosts of the destination would refuse it. */
+/**
+ * Gives the digest of the release that the destination has, null if there is none that can be
+ * told. Throws SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if hosts of the destination
+ * would refuse the new one.
+ */
 async function expectNoNewer(
   destination: MirrorReader,
   { channel, signed }: ChosenRelease,
   { source, allowOlder }: CopyOptions,
-): Promise<void> {
+): Promise<string | null> {
   const envelope = await destination.readEnvelope(channel);
-  if (!envelope) return;
+  if (!envelope) return null;
+  // Decoded once: it may be as long as a manifest can be.
+  let digest: string | null = null;
   let current;
   try {
     // Whoever signed it: a manifest that may be newer is not replaced.
     const { payload } = unverifiedPayload(envelope);
-    current = { position: positionOf(placeUnverified(payload)), digest: sha256Hex(payload) };
+    digest = sha256Hex(payload);
+    current = { position: positionOf(placeUnverified(payload)), digest };
   } catch {
-    return; // Hosts cannot read it either.
+    return digest; // Hosts cannot read it either.
   }
   const position = positionOf(signed.manifest);
   const order = comparePositions(position, current.position);
@@ -127,6 +138,7 @@ async function expectNoNewer(
         "that have the former refuse the latter; nothing was copied",
     );
   }
+  return current.digest;
 }
 
 /** The systems of the chosen releases and of those that the source retains. */

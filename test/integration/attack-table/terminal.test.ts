@@ -50,7 +50,11 @@ describe("a terminal shows text and does not obey it", () => {
   });
 
   test.each(["text", "json"])("of a manifest, in %s", async (format) => {
-    await world.resign((manifest) => ({ ...manifest, [HOSTILE]: HOSTILE }));
+    await world.resign((manifest) => ({
+      ...manifest,
+      expiresAt: HOSTILE,
+      hosts: { ...manifest.hosts, [HOSTILE]: { [HOSTILE]: HOSTILE } },
+    }));
     world.configure({ log: { format } });
     for (const args of [["apply"], ["apply", "--json"], ["check"], ["status"]]) {
       expectHarmless(await world.host(args));
