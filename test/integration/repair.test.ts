@@ -172,24 +172,13 @@ test("whatever is wrong in a tree is put right: files, links, kinds, rights, wha
   expect(await readFile(join(outside, "kept"), "utf8")).toBe("kept");
 });
 
-test("a system that Nix does not know any more comes back whole", async () => {
+test.each<[string, (closure: readonly string[]) => readonly string[]]>([
+  ["it", () => [systems[0]]],
+  ["it, nor what it refers to,", (closure) => closure],
+])("a system comes back whole if Nix does not know %s any more", async (_, forgotten) => {
   const { host } = await installed();
   const before = closureOf(host);
-  nixStore(host, "--delete", "--ignore-liveness", systems[0]);
-  const { exitCode, value } = await repair(host);
-  expect(value).toMatchObject({
-    damaged: [{ path: systems[0], kind: "missing", repaired: true }],
-    error: null,
-  });
-  expect(exitCode).toBe(0);
-  expect(closureOf(host)).toEqual(before);
-  expectWhole(host);
-});
-
-test("it comes back whole too if Nix forgot what it refers to", async () => {
-  const { host } = await installed();
-  const before = closureOf(host);
-  nixStore(host, "--delete", "--ignore-liveness", ...before);
+  nixStore(host, "--delete", "--ignore-liveness", ...forgotten(before));
   const { exitCode, value } = await repair(host);
   expect(value).toMatchObject({
     damaged: [{ path: systems[0], kind: "missing", repaired: true }],

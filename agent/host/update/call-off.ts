@@ -16,9 +16,8 @@ export interface CalledOff {
 
 /**
  * Calls off a boot that leads to a release which is no longer this host's, or that a person took
- * away: the boot loader, the
- * profile and the boot default go back to the proven system. Nothing is denied, and what runs is
- * left as it is. Gives null if no such boot is pending. Throws what `runSteps` throws.
+ * away: the boot loader, the profile and the boot default go back to the proven system. Nothing is
+ * denied, and what runs is left as it is. Gives null if no such boot is pending. Throws what `runSteps` throws.
  */
 export async function callOffBoot(
   finding: Pick<Finding, "release" | "decision" | "error">,
