@@ -3,6 +3,7 @@ import { judgeBoot } from "../../../../agent/core/update/machine.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
 import { sampleHost } from "../../../support/sample-release.ts";
+import { waitingHost } from "../../../support/waiting-host.ts";
 
 const PATIENT = { insistence: "patient" } as const;
 const [ONE, TWO, THREE] = [system("1"), system("2"), system("3")];
@@ -12,24 +13,6 @@ const LOADERS = [
   ["by a trial", null],
   ["without one", "no loader"],
 ] as const;
-
-/** A host on which release 7 waits for its boot. */
-async function waitingHost(
-  cannotTry: string | null,
-  mode: "switch" | "boot" = "boot",
-  config: object = {},
-): Promise<MemoryHost> {
-  const host = new MemoryHost(config);
-  host.cannotTry = cannotTry;
-  host.kernels.set(TWO, "linux 2");
-  host.publish({ sequence: 6, system: "1" });
-  await tick(host.tools, PATIENT);
-  host.publish({ sequence: 7, system: "2", mode });
-  await tick(host.tools, PATIENT);
-  expect(host.record?.pendingReboot).toMatchObject({ release: { sequence: 7 }, wayBack: false });
-  host.takeCalls();
-  return host;
-}
 
 /** No release names the host any more. */
 function withdraw(host: MemoryHost, sequence = 8): void {

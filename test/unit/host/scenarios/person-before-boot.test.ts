@@ -1,6 +1,7 @@
 import { describe, expect, test } from "vitest";
 import { tick } from "../../../../agent/host/tick.ts";
 import { MemoryHost, system } from "../../../support/memory-host.ts";
+import { waitingHost } from "../../../support/waiting-host.ts";
 
 const PATIENT = { insistence: "patient" } as const;
 const [ONE, TWO, X] = [system("1"), system("2"), system("9")] as const;
@@ -12,24 +13,6 @@ function rebuild(host: MemoryHost, action: "switch" | "boot"): void {
   host.generation = next;
   host.bootDefault = X;
   if (action === "switch") host.running = X;
-}
-
-/** A host that follows release 6, and on which release 7, another kernel, waits for its boot. */
-async function waitingHost(
-  cannotTry: string | null,
-  mode: "switch" | "boot",
-  config: object = {},
-): Promise<MemoryHost> {
-  const host = new MemoryHost(config);
-  host.cannotTry = cannotTry;
-  host.kernels.set(TWO, "linux 2");
-  host.publish({ sequence: 6, system: "1" });
-  await tick(host.tools, PATIENT);
-  host.publish({ sequence: 7, system: "2", mode });
-  await tick(host.tools, PATIENT);
-  expect(host.record?.pendingReboot?.release.toplevel).toBe(TWO);
-  host.takeCalls();
-  return host;
 }
 
 describe.each(["boot", "switch"] as const)("a boot without a trial, in mode %s", (mode) => {
