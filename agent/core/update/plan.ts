@@ -47,6 +47,8 @@ export interface DecisionInput {
   readonly driftPolicy?: DriftPolicy;
   /** `limits.retryMax` in milliseconds; no limit if absent. */
   readonly retryMax?: number;
+  /** `activation.attempts`; no limit if absent. */
+  readonly attempts?: number;
 }
 
 /** Decides about a release. Pure: the same input gives the same decision. */
@@ -59,6 +61,7 @@ export function decide({
   waits = [],
   driftPolicy = "keep",
   retryMax = Infinity,
+  attempts = Infinity,
 }: DecisionInput): Decision {
   const { committed, state } = record;
   const recorded = committed?.digest === release.digest && committed.mode === release.mode;
@@ -92,7 +95,8 @@ export function decide({
       return { kind: "drifted", found: drift?.found ?? null };
     }
   }
-  const wait = insistence === "patient" ? backoff(state, release, { now, retryMax }) : null;
+  const wait =
+    insistence === "patient" ? backoff(state, release, { now, retryMax, attempts }) : null;
   return wait ?? go;
 }
 
@@ -109,8 +113,13 @@ function isLeft({ pendingReboot, unfinishedWayBack }: AgentRecord, { toplevel }:
 function backoff(
   state: State,
   release: Release,
-  { now, retryMax }: { now: Date; retryMax: number },
+  { now, retryMax, attempts }: { now: Date; retryMax: number; attempts: number },
 ): Decision | null {
+  if (state.name === "RollingBack" && isSameSystem(state.release, release)) {
+    // The way back is barred and tried with every poll; this system is tried no more than others.
+    const isSpent = (state.undone ?? 0) + 1 >= attempts;
+    return isSpent ? { kind: "backoff", until: null, reason: state.reason } : null;
+  }
   if (state.name !== "Failed") return null;
   const isSame = state.release.digest === release.digest;
   const { undone = 0, gaveUp = false, retryAt: until, reason } = state;

@@ -345,12 +345,17 @@ function accept(
   const before = "attempts" in state ? state : null;
   const isSame = before?.release.digest === release.digest;
   const others = isSame ? unknownOfUpdate(before) : {};
-  const undone = before && isSameSystem(before.release, release) ? before.undone : undefined;
+  const undone = before && isSameSystem(before.release, release) ? timesUndone(before) : undefined;
   const attempts = isSame ? before.attempts : 0;
   return to(record, {
     ...{ name: "Candidate", release, attempts, ...(undone !== undefined && { undone }) },
     ...others,
   });
+}
+
+/** A system whose way back is barred was tried once more than those that were undone. */
+function timesUndone(state: Extract<State, { readonly attempts: number }>): number | undefined {
+  return state.name === "RollingBack" ? (state.undone ?? 0) + 1 : state.undone;
 }
 
 function adopt(

@@ -224,9 +224,11 @@ class ReleaseFinder {
     const policy = rolloutWaits(manifest, settings.hostname, record, now);
     const decideOn = (one: Release): Decision => {
       const waits = [...policy, ...hostWaits(settings, commanded, one, now)];
-      const { drift: driftPolicy, limits } = settings;
-      const { retryMax } = limits;
-      return decide({ record, release: one, host, now, insistence, waits, driftPolicy, retryMax });
+      const { drift: driftPolicy } = settings;
+      const { retryMax } = settings.limits;
+      const { attempts } = settings.activation;
+      const rules = { waits, driftPolicy, retryMax, attempts };
+      return decide({ record, release: one, host, now, insistence, ...rules });
     };
     const decision = decideOn(release);
     const passage = passageOf(manifest, settings.hostname, record);

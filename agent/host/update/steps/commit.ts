@@ -12,9 +12,10 @@ import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { forgetUnproven, removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
 import { NOT_BEGUN_CODES } from "../not-begun.ts";
+import { restoreProfile } from "../restore-profile.ts";
 import { attemptFailed, retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
-import type { Step } from "../step.ts";
+import type { Step, StepContext } from "../step.ts";
 import { runSwitch, type SwitchTools } from "../switch-run.ts";
 import { armTrial, type TrialTools } from "./arm-trial.ts";
 
@@ -64,7 +65,7 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
     const isUntouched = running !== release.toplevel && !tried && state.restarts === 0;
     const event =
       verdict.kind !== "notBegun"
-        ? failedCommit(verdict, message)
+        ? await failedCommit(state, verdict, message, context, tools)
         : isUntouched
           ? await notCommitted(state, verdict, tools)
           : interrupted(NOT_BEGUN_CODES[verdict.why], message);
@@ -89,10 +90,34 @@ export const commit: Step<"Committing", CommitTools> = async (state, context, to
   };
 };
 
-/** What a commit leads to that failed on its way. */
-function failedCommit(verdict: SwitchVerdict, message: string): Happening {
+/**
+ * What a commit leads to that failed on its way. Most such faults are of the place that the boot
+ * loader writes to; the proven system's own installer shows whether this one is.
+ */
+async function failedCommit(
+  state: StateOf<"Committing">,
+  verdict: SwitchVerdict,
+  message: string,
+  { record, signal }: StepContext,
+  tools: CommitTools,
+): Promise<Happening> {
   if (verdict.kind === "interrupted") return interrupted("ACTIVATION_INTERRUPTED", message);
-  return halfDone(verdict.kind === "halfDone" ? verdict.why : "fault", message);
+  const why = verdict.kind === "halfDone" ? verdict.why : "fault";
+  const { profile: proven } = state.baseline;
+  if (why !== "fault" || proven === null || proven === state.release.toplevel) {
+    return halfDone(why, message);
+  }
+  await restoreProfile(state.baseline, tools.store);
+  // The installer copies the kernels of all generations; there may be no room for this one's.
+  await forgetUnproven(state, tools);
+  const order = {
+    ...({ toplevel: proven, action: "boot", unchecked: true } as const),
+    ...{ ranBefore: null, knownSnippets: [] },
+    isMoot: () => isProfileMade(state, record, tools),
+  };
+  const alike = failureOf((await runSwitch(order, signal, tools)).verdict);
+  if (alike === null) return halfDone(why, message);
+  return interrupted("BOOT_LOADER_FAILED", `${message}; so did ${proven} boot: ${alike}`);
 }
 
 /** What a commit leads to that did not begin, of a system that does not run: all is as before. */
@@ -101,8 +126,7 @@ async function notCommitted(
   { why, message }: Extract<SwitchVerdict, { kind: "notBegun" }>,
   tools: Pick<AgentTools, "store" | "log"> & RetryTools,
 ): Promise<Happening> {
-  const { baseline } = state;
-  await tools.store.restoreProfile(baseline.generation);
+  await restoreProfile(state.baseline, tools.store);
   await forgetUnproven(state, tools);
   const reason = { code: NOT_BEGUN_CODES[why], message: `not begun: ${message}` };
   return attemptFailed(state, reason, tools);

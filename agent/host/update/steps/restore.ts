@@ -26,10 +26,11 @@ import type { Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import type { Details } from "../journal.ts";
 import { forgetUnproven, removeLeftovers, type LeftoverTools } from "../leftovers.ts";
+import { restoreProfile } from "../restore-profile.ts";
+import { restoreUnits, type UnitTools } from "../restore-units.ts";
 import type { RetryTools } from "../retry.ts";
 import type { Step, StepContext, StepResult } from "../step.ts";
 import { runSwitch, type SwitchOrder, type SwitchRun, type SwitchTools } from "../switch-run.ts";
-import { restoreUnits, type UnitTools } from "../restore-units.ts";
 
 /** What going back takes. */
 export type RollBackTools = SwitchTools &
@@ -130,19 +131,6 @@ async function restoredUnits(baseline: Baseline, tools: UnitTools): Promise<stri
     if (error.code === "INTERRUPTED") throw error;
     return [`units that were active before could not be restored: ${error.message}`];
   }
-}
-
-/**
- * Points the profile at what it was. Somebody may have deleted old generations meanwhile; a root
- * holds the system itself, which then gets a generation of its own.
- */
-async function restoreProfile(
-  { profile, generation }: Pick<Baseline, "profile" | "generation">,
-  store: AgentTools["store"],
-): Promise<void> {
-  const found = generation === null ? null : await store.findGeneration(generation);
-  if (profile === null || found?.toplevel === profile) await store.restoreProfile(generation);
-  else await store.setProfile(profile);
 }
 
 /** What came of a way back so far. */

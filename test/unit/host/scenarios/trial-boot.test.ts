@@ -425,11 +425,8 @@ describe("generations.keep", () => {
     host.publish({ sequence: 7, system: "2" });
     host.nextSwitch("boot 2", { exitCode: 1 });
     await tick(host.tools, PATIENT);
-    expect(host.takeCallsFrom("[RollingBack]").slice(0, 4)).toEqual([
-      "[RollingBack]",
-      "restore generation 1",
-      "delete generation 2",
-      "switch 1",
-    ]);
+    const calls = host.takeCallsFrom("boot 2");
+    expect(calls.slice(1, 4)).toEqual(["restore generation 1", "delete generation 2", "boot 1"]);
+    expect(calls).toContain("switch 1");
   });
 });
