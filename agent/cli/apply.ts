@@ -18,7 +18,8 @@ import {
   releaseName,
 } from "./display/finding.ts";
 import { printJson } from "./display/json.ts";
-import { ProgressLine, formatBytes, printLine } from "./display/output.ts";
+import { formatBytes } from "../core/text/quantity.ts";
+import { ProgressLine, printLine } from "./display/output.ts";
 
 /** What `apply --json` prints. */
 const applySchema = z.strictObject({

@@ -19,7 +19,8 @@ import { describeReboot } from "./display/reboot.ts";
 import { bootLoaderSchema, rebootPolicySchema } from "../host/report/status-json.ts";
 import { describePackages, packageChangeSchema, packageJson } from "./display/difference.ts";
 import { countSchema, bytesSchema, printJson } from "./display/json.ts";
-import { counted, formatBytes, note, printLine } from "./display/output.ts";
+import { counted, formatBytes } from "../core/text/quantity.ts";
+import { note, printLine } from "./display/output.ts";
 
 /** What `check --json` prints. */
 const checkSchema = z.strictObject({

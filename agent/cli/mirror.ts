@@ -17,14 +17,8 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { bytesSchema, countSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
-import {
-  ProgressLine,
-  counted,
-  formatBytes,
-  formatTable,
-  note,
-  printLine,
-} from "./display/output.ts";
+import { counted, formatBytes } from "../core/text/quantity.ts";
+import { ProgressLine, formatTable, note, printLine } from "./display/output.ts";
 import { prunedJson, prunedSchema } from "./prune.ts";
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";

@@ -10,7 +10,8 @@ import {
   type OptionsOf,
 } from "./command.ts";
 import { bytesSchema, countSchema, printJson } from "./display/json.ts";
-import { counted, formatBytes, note, printLine } from "./display/output.ts";
+import { counted, formatBytes } from "../core/text/quantity.ts";
+import { note, printLine } from "./display/output.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
 import { mirrorDirectory } from "./options/mirror-place.ts";

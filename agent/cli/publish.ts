@@ -20,7 +20,8 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { ProgressLine, formatBytes, note } from "./display/output.ts";
+import { formatBytes } from "../core/text/quantity.ts";
+import { ProgressLine, note } from "./display/output.ts";
 import { printPublished, publishedSchema, showDifference } from "./display/published.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import type { Report } from "../core/formats/report.ts";

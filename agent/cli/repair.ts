@@ -9,7 +9,8 @@ import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } fr
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { countSchema, errorJson, errorSchema, printJson } from "./display/json.ts";
-import { counted, note, printLine } from "./display/output.ts";
+import { counted } from "../core/text/quantity.ts";
+import { note, printLine } from "./display/output.ts";
 
 /** What `repair --json` prints. */
 const repairSchema = z.strictObject({

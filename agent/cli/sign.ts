@@ -17,7 +17,8 @@ import {
 } from "./command.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
 import { hostSystemSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
-import { counted, formatTable, note, printLine } from "./display/output.ts";
+import { counted } from "../core/text/quantity.ts";
+import { formatTable, note, printLine } from "./display/output.ts";
 import { againstAt, againstOption } from "./options/against.ts";
 import { jsonOption } from "./options/json.ts";
 import {

@@ -7,6 +7,7 @@ import { EXIT } from "../core/errors.ts";
 import { describeHold } from "../core/schedule/hold.ts";
 import { memoryOf, rememberedPosition } from "../core/release/acceptance.ts";
 import type { AgentRecord } from "../core/update/record.ts";
+import { counted } from "../core/text/quantity.ts";
 import { tellingLines } from "../core/update/switch-output.ts";
 import { describePosition } from "../core/formats/manifest.ts";
 import { silentLog } from "../effects/host/log.ts";
@@ -17,7 +18,7 @@ import { describeVerdict } from "./display/finding.ts";
 import { describeReboot } from "./display/reboot.ts";
 import { sanitize } from "../core/text/sanitize.ts";
 import { encodeJson } from "./display/json.ts";
-import { counted, formatTable, printLine } from "./display/output.ts";
+import { formatTable, printLine } from "./display/output.ts";
 
 /** How often `--watch` looks again. */
 const WATCH_MS = 1_000;

@@ -43,7 +43,8 @@ import {
 } from "./display/json.ts";
 import { describeReport } from "./display/report.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
-import { counted, ProgressLine, formatTable, note, printLine } from "./display/output.ts";
+import { counted } from "../core/text/quantity.ts";
+import { ProgressLine, formatTable, note, printLine } from "./display/output.ts";
 import { describeUnknownBefore, isSigned } from "../operator/channel/release-before.ts";
 import { againstAt, againstOption } from "./options/against.ts";
 import { configOption } from "./options/configuration.ts";

@@ -5,7 +5,7 @@ import type { Change } from "../../core/release/release-difference.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
 import type { SeenDifference, SeenHost } from "../../operator/channel/seen-difference.ts";
 import { bytesSchema, countSchema } from "./json.ts";
-import { counted, formatBytes } from "./output.ts";
+import { counted, formatBytes } from "../../core/text/quantity.ts";
 
 /** One package that changes, as `--json` has it. */
 export const packageChangeSchema = z.strictObject({

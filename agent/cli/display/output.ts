@@ -19,19 +19,6 @@ export function describeError(error: PullError): string {
   return `nixos-pull: ${error.code}: ${error.message}`;
 }
 
-/** Bytes with a binary unit: `512 B`, `1.6 GiB`. */
-export function formatBytes(bytes: number): string {
-  const units = ["B", "KiB", "MiB", "GiB", "TiB"];
-  const step = bytes < 1 ? 0 : Math.min(units.length - 1, Math.floor(Math.log2(bytes) / 10));
-  const value = bytes / 1024 ** step;
-  return `${step === 0 ? value : value.toFixed(1)} ${units[step]}`;
-}
-
-/** A number with its noun: `1 path`, `2 paths`. */
-export function counted(count: number, noun: string): string {
-  return `${count} ${noun}${count === 1 ? "" : "s"}`;
-}
-
 /** Rows as aligned columns, two spaces apart. */
 export function formatTable(rows: readonly (readonly string[])[]): string {
   const widths: number[] = [];

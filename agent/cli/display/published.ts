@@ -7,7 +7,8 @@ import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./difference.ts";
 import { describeSystem } from "./finding.ts";
 import { bytesSchema, countSchema, printJson, releaseShape, runSystemSchema } from "./json.ts";
-import { counted, formatBytes, formatTable, note, printLine } from "./output.ts";
+import { counted, formatBytes } from "../../core/text/quantity.ts";
+import { formatTable, note, printLine } from "./output.ts";
 
 /** What `publish` and the commands of `release` that change one print for `--json`. */
 export const publishedSchema = z.strictObject({

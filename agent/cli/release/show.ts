@@ -26,7 +26,8 @@ import {
   timeSchema,
   releaseJson,
 } from "../display/json.ts";
-import { counted, formatTable, printLine } from "../display/output.ts";
+import { counted } from "../../core/text/quantity.ts";
+import { formatTable, printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 import { mirrorDirectory } from "../options/mirror-place.ts";
 
