@@ -5,15 +5,14 @@ import { ACTIVATION_MODES, specialisationSchema } from "../core/formats/manifest
 import { COMPRESSIONS } from "../core/formats/narinfo.ts";
 import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { systemClock } from "../effects/host/clock.ts";
-import { parseHostOption, type HostSpec } from "../operator/publish/host-spec.ts";
+import { parseHostOption } from "../operator/publish/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
-import type { HostFailure } from "../operator/publish/host-failure.ts";
-import { readHostsFile, type HostsInFile } from "../operator/publish/hosts-file.ts";
+import { expectHostsFile, readHostsFile } from "../operator/publish/hosts-file.ts";
 import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
 import { publish as publishRelease } from "../operator/publish/publish.ts";
-import type { PublishProgress } from "../operator/publish/publish-options.ts";
+import type { PublishProgress, PublishRequest } from "../operator/publish/publish-options.ts";
 import { publishDraft } from "../operator/channel/publish-draft.ts";
-import { parseGroups } from "../operator/channel/rollout-request.ts";
+import { parseAssignment, parseGroups } from "../operator/channel/rollout-request.ts";
 import {
   operatorCommand,
   type CommandMaker,
@@ -145,31 +144,11 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   const onProgress = (event: PublishProgress): void => {
     showProgress(event, progress);
   };
-  const context = {
-    signal,
-    onLine: (line: string) => {
-      onProgress({ phase: "nix", line });
-    },
-  };
-  const inFile: HostsInFile =
-    options.hosts === undefined
-      ? { hosts: [], failed: [] }
-      : await readHostsFile(options.hosts, {
-          ...context,
-          memory: options.evalMemory && options.evalMemory * 1024 ** 3,
-          onEvaluated: (done, of) => {
-            onProgress({ phase: "evaluate", done, of });
-          },
-        });
-  const named = [...inFile.hosts, ...options.host.map(parseHostOption)];
-  const { failed } = inFile;
   const { release: published, ...others } = await publishRelease({
-    hosts: withSpecialisations(
-      withGroups(named, options.group, failed),
-      options.specialisation,
-      failed,
-    ),
-    failed,
+    hosts: options.host.map(parseHostOption),
+    readHosts: await hostReader(options, signal, onProgress),
+    groups: parseGroups(options.group),
+    specialisations: parseSpecialisations(options.specialisation),
     keepGoing: options.keepGoing ?? false,
     mirror: mirrorDirectory(options.mirror),
     channel: options.channel,
@@ -238,47 +217,42 @@ function refuseContradictions({ epoch, newEpoch, unsigned, draft }: Options): vo
   }
 }
 
-/** The hosts with the groups that the command line puts them into. Throws USAGE. */
-function withGroups(
-  hosts: readonly HostSpec[],
-  options: readonly string[],
-  failed: readonly HostFailure[],
-): HostSpec[] {
-  const groups = parseGroups(options);
-  for (const hostname of groups.keys()) {
-    if ([...hosts, ...failed].some((it) => it.hostname === hostname)) continue;
-    throw new PullError("USAGE", `--group: expected a host that is published, found ${hostname}`);
-  }
-  return hosts.map((spec) => {
-    const more = groups.get(spec.hostname);
-    return more ? { ...spec, groups: [...new Set([...(spec.groups ?? []), ...more])] } : spec;
-  });
+/**
+ * Reads the hosts of `--hosts`; undefined without it. Throws CONFIG_NOT_FOUND, CONFIG_INVALID.
+ */
+async function hostReader(
+  { hosts: file, evalMemory }: Options,
+  signal: AbortSignal,
+  onProgress: (event: PublishProgress) => void,
+): Promise<PublishRequest["readHosts"]> {
+  if (file === undefined) return undefined;
+  await expectHostsFile(file);
+  return (onNames) =>
+    readHostsFile(file, {
+      ...{ signal, onNames },
+      onLine: (line) => {
+        onProgress({ phase: "nix", line });
+      },
+      memory: evalMemory && evalMemory * 1024 ** 3,
+      onEvaluated: (done, of) => {
+        onProgress({ phase: "evaluate", done, of });
+      },
+    });
 }
 
-/** The hosts with the specialisations that the command line gives them. Throws USAGE. */
-function withSpecialisations(
-  hosts: readonly HostSpec[],
-  options: readonly string[],
-  failed: readonly HostFailure[],
-): readonly HostSpec[] {
-  const names = new Map(
+/** The specialisations that the command line gives hosts, by hostname. Throws USAGE. */
+function parseSpecialisations(options: readonly string[]): Map<string, string> {
+  return new Map(
     options.map((text): [string, string] => {
-      const [hostname = "", ...rest] = text.split("=");
-      const name = specialisationSchema.safeParse(rest.join("="));
-      if ([...hosts, ...failed].some((it) => it.hostname === hostname) && name.success) {
-        return [hostname, name.data];
-      }
+      const { hostname, value } = parseAssignment(text, "--specialisation");
+      const name = specialisationSchema.safeParse(value);
+      if (name.success) return [hostname, name.data];
       throw new PullError(
         "USAGE",
-        `--specialisation: expected HOST=NAME of a host that is published, found ${JSON.stringify(text)}`,
+        `--specialisation: expected HOST=NAME, found ${JSON.stringify(text)}`,
       );
     }),
   );
-  return hosts.map((spec) => {
-    const specialisation = names.get(spec.hostname);
-    if (specialisation === undefined) return spec;
-    return { ...spec, activation: { ...spec.activation, specialisation } };
-  });
 }
 
 /** The level of compression, if the program has such a level. Throws USAGE. */

@@ -363,15 +363,19 @@ test("what cannot be published is told, and nothing is", async () => {
       /BUILD_FAILED: [^]*nixosConfigurations\.missing/,
     ],
     [[...key, "--host", `web1=/nix/store/${"0".repeat(32)}-gone`], 10, /BUILD_FAILED: [^]*-gone/],
-    [[...key, "--host", "web1=/nix/store/short"], 2, /USAGE: expected a store path, found/],
+    [
+      [...key, "--host", "web1=/nix/store/short"],
+      2,
+      /USAGE: --host: web1: expected a store path, found/,
+    ],
     [
       [...key, "--host", "web1=elsewhere"],
       2,
-      /USAGE: expected .*FLAKE#ATTRIBUTE, found "elsewhere"/,
+      /USAGE: --host: web1: expected .*FLAKE#ATTRIBUTE, found "elsewhere"/,
     ],
     [[...key, "--host", system], 2, /USAGE: --host: expected NAME=SOURCE/],
     [[...key, "--host", `-web=${system}`], 2, /USAGE: --host: expected NAME=SOURCE/],
-    [[...key, ...web1, ...web1], 2, /USAGE: host web1 is named twice/],
+    [[...key, ...web1, ...web1], 2, /USAGE: expected each host once, found web1 twice/],
     [key, 2, /USAGE: expected at least one host/],
     [web1, 2, /USAGE: expected --store-key or --key/],
     [

@@ -4,6 +4,7 @@ import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
 import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
 import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
+import { expectProgram } from "../../effects/process/find-program.ts";
 import {
   commandSigner,
   keySigner,
@@ -65,7 +66,7 @@ export interface SignerOptions {
   readonly signerKey?: string;
 }
 
-/** Who signs: the key files, then the external program. Throws USAGE, KEY_INVALID. */
+/** Who signs: the key files, then the external program. Throws USAGE, KEY_INVALID, TOOL_MISSING. */
 export async function signersOf(
   { key, signer, signerKey }: SignerOptions,
   signal: AbortSignal,
@@ -75,7 +76,9 @@ export async function signersOf(
   }
   const signers = (await Promise.all(key.map(readSecretKey))).map(keySigner);
   if (signer !== undefined && signerKey !== undefined) {
-    signers.push(commandSigner(parseSignerCommand(signer), parsePublicKey(signerKey), signal));
+    const command = parseSignerCommand(signer);
+    await expectProgram(command[0]);
+    signers.push(commandSigner(command, parsePublicKey(signerKey), signal));
   }
   return signers;
 }

@@ -11,7 +11,7 @@ function definition() {
     changeCommand("promote", "make the release of one channel the next of another"),
   )
     .requiredOption("--from <channel>", "the channel whose release it is", channelName)
-    .requiredOption("--to <channel>", "the channel that gets it")
+    .requiredOption("--to <channel>", "the channel that gets it", channelName)
     .option("--keep-hosts", "keep hosts of the other channel that the release does not name");
 }
 

@@ -31,7 +31,7 @@ export async function abortRelease(
     const { manifest: earlier } =
       to === undefined
         ? releaseBefore(current, retained)
-        : findRelease(retained, { epoch: positionOf(current).epoch, sequence: to });
+        : findRelease(retained, { epoch: positionOf(current).epoch, sequence: to }, "--to");
     expectPastBarrier(earlier, current.barrier);
     options.onWarning(`going back to the systems of ${describeRelease(earlier)}`);
     const hosts = Object.entries(current.hosts).map(([hostname, entry]): [string, HostEntry] => {

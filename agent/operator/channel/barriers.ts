@@ -23,6 +23,33 @@ export type BarrierRequest =
   | { readonly kind: "add"; readonly sequence: number };
 
 /**
+ * The retained release that is to become a barrier; null if none is asked for. Throws
+ * PUBLISH_FAILED if it is not there, or lies before the barrier that there is.
+ */
+export function expectBarrier(
+  request: BarrierRequest,
+  current: Manifest | null,
+  retained: readonly SignedManifest[],
+): SignedManifest | null {
+  if (request.kind !== "add") return null;
+  const before = current?.barrier;
+  const wanted = { epoch: current?.epoch?.number ?? 0, sequence: request.sequence };
+  const found = findRelease(retained, wanted, "--barrier");
+  const position = positionOf(found.manifest);
+  if (
+    before &&
+    comparePositions(position, { epoch: before.epoch ?? 0, sequence: before.sequence }) < 0
+  ) {
+    throw new PullError(
+      "PUBLISH_FAILED",
+      `--barrier: expected release ${before.sequence}, which is a barrier already, or a later ` +
+        `release, found ${request.sequence}`,
+    );
+  }
+  return found;
+}
+
+/**
  * The barrier of a new release, and its hosts with the systems that they have to switch to
  * before (`through`). `retained` are the releases that may become a barrier. Throws
  * PUBLISH_FAILED.
@@ -37,22 +64,10 @@ export function withBarrier(
   const before = current?.barrier;
   const carried = (hostname: string): Stage[] =>
     (current && entryOf(current, hostname)?.through) ?? [];
-  if (request.kind === "keep") {
-    return { ...(before && { barrier: before }), hosts: withStages(hosts, carried) };
-  }
-  const wanted = { epoch: current?.epoch?.number ?? 0, sequence: request.sequence };
-  const { manifest, digest } = findRelease(retained, wanted);
+  const added = expectBarrier(request, current, retained);
+  if (!added) return { ...(before && { barrier: before }), hosts: withStages(hosts, carried) };
+  const { manifest, digest } = added;
   const position = positionOf(manifest);
-  if (
-    before &&
-    comparePositions(position, { epoch: before.epoch ?? 0, sequence: before.sequence }) < 0
-  ) {
-    throw new PullError(
-      "PUBLISH_FAILED",
-      `--barrier: expected release ${before.sequence}, which is a barrier already, or a later ` +
-        `release, found ${request.sequence}`,
-    );
-  }
   const place = {
     ...(position.epoch > 0 && { epoch: position.epoch }),
     sequence: position.sequence,

@@ -10,7 +10,12 @@ import {
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
-import { MAX_MANIFEST_BYTES, RetainedReleases, digestIn } from "../mirror/retained-releases.ts";
+import {
+  MAX_MANIFEST_BYTES,
+  RetainedReleases,
+  describeRetained,
+  digestIn,
+} from "../mirror/retained-releases.ts";
 import { releaseIn, retainedBefore, type FoundRelease } from "./release-before.ts";
 import { seeDifference, type SeenDifference, type SeenRelease } from "./seen-difference.ts";
 import { readSignedFile } from "./sign-release.ts";
@@ -53,22 +58,22 @@ export async function compareReleases(comparison: Comparison): Promise<ComparedR
     if (answer.kind === "read") return answer.bytes;
     throw new PullError("MIRROR_STATUS", `${source.address}: expected a manifest, found none`);
   };
-  const numbered = async (sequence: number): Promise<Uint8Array> => {
+  const numbered = async (sequence: number, option: "--from" | "--to"): Promise<Uint8Array> => {
     const { epoch } = positionOf(releaseIn(await inForce()).manifest);
-    return retainedAt(retained, channel, { epoch, sequence });
+    return retainedAt(retained, channel, { epoch, sequence }, option);
   };
   const newer =
     draft !== undefined
       ? (await readSignedFile(fileNamed(draft))).bytes
       : to !== undefined
-        ? await numbered(to)
+        ? await numbered(to, "--to")
         : await inForce();
   const release = releaseIn(newer);
   const trust = { publicKeys, threshold: 1 };
   const signedBy = publicKeys.length > 0 ? openEnvelope(newer, trust).signedBy : null;
   let before: SeenRelease | null;
   if (from !== undefined) {
-    const older = await numbered(from);
+    const older = await numbered(from, "--from");
     if (publicKeys.length > 0) openEnvelope(older, trust);
     before = releaseIn(older);
   } else {
@@ -96,13 +101,15 @@ async function retainedAt(
   retained: RetainedReleases,
   channel: string,
   wanted: Position,
+  option: "--from" | "--to",
 ): Promise<Uint8Array> {
   const all = await retained.releases(channel);
   const found = all.find(({ position }) => comparePositions(position, wanted) === 0);
   if (found) return retained.read(found.file);
-  const known = all.map(({ position }) => describePosition(position)).join(", ");
+  const known = all.map(({ position }) => position);
   throw new PullError(
     "PUBLISH_FAILED",
-    `expected a retained release ${describePosition(wanted)}; there are ${known || "none"}`,
+    `${option}: expected a release of ${channel} that is retained here, found ` +
+      `${describePosition(wanted)}; ${describeRetained(known)}`,
   );
 }

@@ -12,6 +12,7 @@ import type { Clock } from "../../core/ports.ts";
 import type { Report } from "../../core/formats/report.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
 import { placeOf } from "../../core/release/release-history.ts";
+import { fileNamed } from "../../effects/files/root-directory.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import type { SigningOptions } from "./sign-and-place.ts";
 import { SignerMemoryFile } from "./signer-memory-file.ts";
@@ -65,7 +66,9 @@ export async function withOpenChannel<T>(
       "expected a --key or --signer that signs the release, or --unsigned FILE",
     );
   }
+  if (draft !== undefined) await expectRoomForDraft(draft);
   const memory = await SignerMemoryFile.open(options.memory);
+  await memory.expectWritable();
   const writer = await MirrorWriter.open(mirror, options.onWarning);
   try {
     const keys = [...signers.map(({ publicKey }) => publicKey), ...publicKeys];
@@ -74,6 +77,18 @@ export async function withOpenChannel<T>(
   } finally {
     await writer.close();
   }
+}
+
+/** Throws USAGE if a draft could not be written to this file. It is written last, after all work. */
+async function expectRoomForDraft(draft: string): Promise<void> {
+  const { root, name } = fileNamed(draft);
+  const directory = await root.stat("").catch(() => null);
+  const what = !directory
+    ? `a file in a directory, found no directory ${root.path}`
+    : (await root.stat(name))?.isDirectory()
+      ? "a file, found a directory"
+      : null;
+  if (what !== null) throw new PullError("USAGE", `the draft ${draft}: expected ${what}`);
 }
 
 /** How the release in force is read. */

@@ -118,17 +118,26 @@ export function checkWaves(
   waves: readonly Wave[] | undefined,
   hosts: Readonly<Record<string, { readonly groups?: readonly string[] | undefined }>>,
 ): void {
+  checkWaveHosts(waves, new Set(Object.keys(hosts)));
   const groups = new Set(Object.values(hosts).flatMap((entry) => entry.groups ?? []));
   for (const wave of waves ?? []) {
-    const stranger = wave.hosts?.find((hostname) => !Object.hasOwn(hosts, hostname));
-    if (stranger !== undefined) {
-      throw new PullError("PUBLISH_FAILED", `rollout: the release names no host ${stranger}`);
-    }
     const empty = wave.groups?.find((group) => !groups.has(group));
     if (empty !== undefined) {
       throw new PullError("PUBLISH_FAILED", `rollout: no host of the release is in group ${empty}`);
     }
   }
+}
+
+/** Throws PUBLISH_FAILED if a wave names a host that the release does not have. */
+export function checkWaveHosts(
+  waves: readonly Wave[] | undefined,
+  hostnames: ReadonlySet<string>,
+): void {
+  const stranger = waves
+    ?.flatMap(({ hosts = [] }) => hosts)
+    .find((hostname) => !hostnames.has(hostname));
+  if (stranger === undefined) return;
+  throw new PullError("PUBLISH_FAILED", `rollout: the release names no host ${stranger}`);
 }
 
 /** Reads `HOST=REST`. Throws USAGE. */

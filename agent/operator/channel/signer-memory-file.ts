@@ -1,4 +1,4 @@
-import { open } from "node:fs/promises";
+import { access, constants, open } from "node:fs/promises";
 import { dirname } from "node:path";
 import { PullError, toPullError } from "../../core/errors.ts";
 import { withUnknownKeys } from "../../core/formats/compatibility.ts";
@@ -67,6 +67,15 @@ export class SignerMemoryFile {
       return await work();
     } finally {
       for (const lock of locks) await lock.release();
+    }
+  }
+
+  /** Throws PERMISSION_DENIED or the system's error if the files could not be written. */
+  async expectWritable(): Promise<void> {
+    for (const path of this.#paths) {
+      await access(dirname(path), constants.W_OK).catch((thrown: unknown) => {
+        throw cannotWrite(path, thrown);
+      });
     }
   }
 

@@ -164,16 +164,33 @@ export function digestOrNull(envelope: Uint8Array): string | null {
   }
 }
 
-/** The retained release at a position. Throws PUBLISH_FAILED if there is none. */
-export function findRelease(retained: readonly SignedManifest[], wanted: Position): SignedManifest {
+/** The retained release at a position, which `option` named. Throws PUBLISH_FAILED if there is none. */
+export function findRelease(
+  retained: readonly SignedManifest[],
+  wanted: Position,
+  option: string,
+): SignedManifest {
   const found = retained.find(
     ({ manifest }) => comparePositions(positionOf(manifest), wanted) === 0,
   );
   if (found) return found;
-  const known = retained.map(({ manifest }) => describePosition(positionOf(manifest)));
+  const known = retained.map(({ manifest }) => positionOf(manifest));
   throw new PullError(
     "PUBLISH_FAILED",
-    `expected a retained release ${describePosition(wanted)} that these keys signed; ` +
-      `there are ${known.join(", ") || "none"}`,
+    `${option}: expected a release that is retained here and that these keys signed, found ` +
+      `${describePosition(wanted)}; ${describeRetained(known)}`,
   );
+}
+
+/** More are only counted. */
+const MAX_NAMED = 10;
+
+/** Which releases there are, newest first, for a person who named another one. */
+export function describeRetained(positions: readonly Position[]): string {
+  const [first] = positions;
+  if (!first) return "no release is retained";
+  if (positions.length === 1) return `only release ${describePosition(first)} is retained`;
+  const more = positions.length - MAX_NAMED;
+  const names = positions.slice(0, MAX_NAMED).map(describePosition).join(", ");
+  return `these are retained: ${names}${more > 0 ? ` and ${more} older ones` : ""}`;
 }

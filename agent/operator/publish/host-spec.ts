@@ -78,7 +78,12 @@ export function parseHostOption(text: string): HostSpec {
   if (!hostnameSchema.safeParse(hostname).success) {
     throw new PullError("USAGE", `--host: expected NAME=SOURCE, found ${JSON.stringify(text)}`);
   }
-  return { hostname, source: parseSource(text.slice(equals + 1)) };
+  try {
+    return { hostname, source: parseSource(text.slice(equals + 1)) };
+  } catch (error) {
+    if (!(error instanceof PullError)) throw error;
+    throw new PullError(error.code, `--host: ${hostname}: ${error.message}`, { cause: error });
+  }
 }
 
 const hostsFileSchema = z.record(

@@ -1,9 +1,9 @@
-import { readFile } from "node:fs/promises";
+import { readFile, stat } from "node:fs/promises";
 import { availableParallelism, totalmem } from "node:os";
 import { dirname, resolve } from "node:path";
 import * as z from "zod";
 import { PullError, toPullError } from "../../core/errors.ts";
-import { isNotFound } from "../../effects/files/missing-file.ts";
+import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
 import type { HostFailure } from "./host-failure.ts";
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
@@ -19,6 +19,8 @@ export interface HostsInFile {
 export interface EvaluationContext extends BuildContext {
   /** Memory that all processes of Nix together should need at most, bytes; half the machine's. */
   readonly memory?: number | undefined;
+  /** Hears the names of all hosts before any is evaluated. What it throws ends the reading. */
+  readonly onNames: (names: readonly string[]) => void;
   /** Hears how many hosts of how many are evaluated. */
   readonly onEvaluated: (done: number, of: number) => void;
 }
@@ -40,8 +42,13 @@ export async function readHostsFile(
   file: string,
   context: EvaluationContext,
 ): Promise<HostsInFile> {
-  if (!file.endsWith(".nix")) return { hosts: await readJson(file), failed: [] };
+  if (!file.endsWith(".nix")) {
+    const hosts = await readJson(file);
+    context.onNames(hosts.map(({ hostname }) => hostname));
+    return { hosts, failed: [] };
+  }
   const names = await evaluate(NAMES_EXPRESSION, namesSchema, { file, context });
+  context.onNames(names.value);
   const results = await evaluateInChunks(file, names.value, context);
   const found: Record<string, unknown> = {};
   const failed: HostFailure[] = [];
@@ -53,10 +60,27 @@ export async function readHostsFile(
   return { hosts: parseHostsFile(found, file), failed };
 }
 
+/** Throws CONFIG_NOT_FOUND if there is no hosts file, CONFIG_INVALID if a JSON one is wrong. */
+export async function expectHostsFile(file: string): Promise<void> {
+  if (!file.endsWith(".nix")) await readJson(file);
+  else if (!(await ifMissing(stat(file), null))) {
+    throw new PullError(
+      "CONFIG_NOT_FOUND",
+      `--hosts: expected a hosts file at ${file}, found none`,
+    );
+  }
+}
+
 async function readJson(file: string): Promise<HostSpec[]> {
   const text = await readFile(file, "utf8").catch((cause: unknown) => {
     if (!isNotFound(cause)) throw cause;
-    throw new PullError("CONFIG_NOT_FOUND", `expected a hosts file at ${file}`, { cause });
+    throw new PullError(
+      "CONFIG_NOT_FOUND",
+      `--hosts: expected a hosts file at ${file}, found none`,
+      {
+        cause,
+      },
+    );
   });
   let json: unknown;
   try {

@@ -55,7 +55,7 @@ export async function compressPaths(
   choice: CompressionChoice,
   context: CompressionContext,
 ): Promise<void> {
-  await makeDirectory(join(cache, "nar"));
+  await makeCache(cache);
   await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
   // The largest first, so that no core works alone on a large one at the end.
   const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);
@@ -66,6 +66,11 @@ export async function compressPaths(
     }
     context.onPath(++done);
   });
+}
+
+/** Makes the directories of a binary cache, unless they are there. Throws the system's errors. */
+export async function makeCache(cache: string): Promise<void> {
+  await makeDirectory(join(cache, "nar"));
 }
 
 async function isCached(

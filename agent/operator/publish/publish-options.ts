@@ -7,7 +7,23 @@ import type { PositionRequest } from "../channel/position.ts";
 import type { RolloutRequest } from "../channel/rollout-request.ts";
 import type { HostFailure } from "./host-failure.ts";
 import type { HostSpec } from "./host-spec.ts";
+import type { HostsInFile } from "./hosts-file.ts";
 import type { AllowedSecret } from "./secret-guard.ts";
+
+/** What an operator asks of a publish. */
+export interface PublishRequest extends Omit<PublishOptions, "failed"> {
+  /**
+   * Reads further hosts, such as those of a hosts file, which may take minutes. It is called once
+   * all that can be known without them is checked. `onNames` hears their names before any of them
+   * is evaluated; what it throws ends the reading.
+   */
+  readonly readHosts?:
+    ((onNames: (names: readonly string[]) => void) => Promise<HostsInFile>) | undefined;
+  /** Groups that hosts get beside those that they have, by hostname. */
+  readonly groups: ReadonlyMap<string, readonly string[]>;
+  /** Specialisations that hosts are to run, by hostname. */
+  readonly specialisations: ReadonlyMap<string, string>;
+}
 
 /** What is published, how, and where to. */
 export interface PublishOptions extends NextReleaseOptions, PositionRequest {

@@ -2,7 +2,8 @@ import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import { entryOf, type Manifest, type SignedManifest } from "../../core/formats/manifest.ts";
 import { hasZstd } from "../../effects/nix/delta-maker.ts";
-import { withBarrier } from "../channel/barriers.ts";
+import { expectProgram } from "../../effects/process/find-program.ts";
+import { expectBarrier, withBarrier } from "../channel/barriers.ts";
 import { composeManifest, nextFrame } from "../channel/compose-manifest.ts";
 import {
   currentRelease,
@@ -12,16 +13,18 @@ import {
 } from "../channel/open-channel.ts";
 import type { PublishedHost, PublishedRelease } from "../channel/published-release.ts";
 import { withRequirements } from "../channel/requirements.ts";
-import { checkWaves, rolloutFor } from "../channel/rollout-request.ts";
+import { rolloutFor } from "../channel/rollout-request.ts";
 import { droppedHosts, signAndPlace } from "../channel/sign-and-place.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { buildFailed, type HostFailure } from "./host-failure.ts";
-import { hostEntries, keptOf } from "./host-entries.ts";
+import { hostEntries } from "./host-entries.ts";
+import { expectSomeHosts, hostsToPublish } from "./hosts-to-publish.ts";
 import { packIndexPatches } from "./index-patches.ts";
+import { makeCache } from "./nar-compressor.ts";
 import { NarLibrary } from "./nar-library.ts";
 import { buildContext, buildSystems } from "./nix-builder.ts";
 import { packSystems } from "./pack-systems.ts";
-import type { PublishOptions } from "./publish-options.ts";
+import type { PublishOptions, PublishRequest } from "./publish-options.ts";
 import { countSignedPaths } from "./reusable-archive.ts";
 import { checkSystems } from "./system-checks.ts";
 
@@ -35,11 +38,12 @@ export interface PublishResult {
 
 /**
  * Builds, packs, signs and places a release. Hosts see the release before until the manifest is
- * renamed into place, at the very end. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
+ * renamed into place, at the very end. What can be known without an evaluation or a build is
+ * checked before. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
  * HOSTNAME_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
  */
-export async function publish(request: PublishOptions): Promise<PublishResult> {
-  checkRequest(request);
+export async function publish(request: PublishRequest): Promise<PublishResult> {
+  await checkRequest(request);
   return withOpenChannel(request, async (open) => {
     const { writer } = open;
     const inForce = await releaseToFollow(open, request);
@@ -47,9 +51,14 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
     const { newEpoch, sequence } = request;
     const reserved = await reservedPlaces(open, inForce);
     const frame = nextFrame(request, inForce, { newEpoch, sequence, reserved });
-    checkWaves(request.rollout.waves, expectedHosts(request, current));
+    const retained = await writer.retained.signedReleases(request.channel, open.trust);
+    expectBarrier(request.barrier, current, retained);
+    const wanted = await hostsToPublish(request, current);
 
-    const { toplevels, options } = await buildAll(request, join(writer.work, "roots"));
+    const { toplevels, options } = await buildAll(
+      { ...request, ...wanted },
+      join(writer.work, "roots"),
+    );
     warnOfFailures(options, current);
     await checkSystems(toplevels, options);
     const library = await NarLibrary.open(open, current);
@@ -60,13 +69,7 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
     await warnOfKeptArchives(writer, options, entries, packed);
     warnOfPolicy(options, current, entries);
     warnOfPlatforms(options, current, entries);
-    const dropped = droppedHosts(entries, current);
-    if (dropped.length > 0) {
-      const names = dropped.join(", ");
-      const message = `release ${frame.sequence} no longer names ${names}; --keep-hosts keeps them`;
-      options.onProgress({ phase: "warning", message });
-    }
-    const retained = await writer.retained.signedReleases(options.channel, open.trust);
+    warnOfDropped(options, frame, droppedHosts(entries, current));
     const before = options.refresh ? current?.rollout : undefined;
     const contents = {
       defaults:
@@ -81,29 +84,16 @@ export async function publish(request: PublishOptions): Promise<PublishResult> {
   });
 }
 
-/** Throws USAGE for options that contradict each other. */
-function checkRequest(options: PublishOptions): void {
-  const { hosts, failed, keepGoing, refresh, storeKeys, allowWithoutAgent } = options;
-  if (failed.length > 0 && (!keepGoing || hosts.length === 0)) {
-    throw buildFailed(failed, hosts.length + failed.length);
-  }
-  if (refresh && hosts.length > 0) {
-    throw new PullError("USAGE", "expected no hosts with --refresh: it changes no system");
-  }
-  if (!refresh && hosts.length === 0) throw new PullError("USAGE", "expected at least one host");
-  if (!refresh && storeKeys.length === 0) {
+/** Throws USAGE, TOOL_MISSING and the system's errors for what is wrong whatever the mirror has. */
+async function checkRequest(request: PublishRequest): Promise<void> {
+  const { refresh, storeKeys, compression, cache } = request;
+  expectSomeHosts(request);
+  if (refresh) return;
+  if (storeKeys.length === 0) {
     throw new PullError("USAGE", "expected --store-key or --key: store paths have to be signed");
   }
-  const seen = new Set(failed.map(({ hostname }) => hostname));
-  for (const { hostname } of hosts) {
-    if (seen.has(hostname)) throw new PullError("USAGE", `host ${hostname} is named twice`);
-    seen.add(hostname);
-  }
-  for (const hostname of allowWithoutAgent) {
-    if (seen.has(hostname)) continue;
-    const message = `--allow-without-agent: expected a host that is published, found ${hostname}`;
-    throw new PullError("USAGE", message);
-  }
+  if (compression !== "none") await expectProgram(compression);
+  if (cache !== undefined) await makeCache(cache);
 }
 
 /**
@@ -114,7 +104,7 @@ function checkRequest(options: PublishOptions): void {
  */
 async function releaseToFollow(
   open: OpenChannel,
-  { channel, refresh, keepHosts, sequence, newEpoch }: PublishOptions,
+  { channel, refresh, keepHosts, sequence, newEpoch }: PublishRequest,
 ): Promise<SignedManifest | null> {
   const advice = ", or publish over it with --new-epoch REASON and without --keep-hosts";
   const mayReplace = (sequence ?? newEpoch) !== undefined && !refresh && !keepHosts;
@@ -127,18 +117,6 @@ async function releaseToFollow(
     throw new PullError("PUBLISH_FAILED", `channel ${channel} has no release to refresh`);
   }
   return current;
-}
-
-/** The hosts that the new release will name, as far as waves want to know them. */
-function expectedHosts(
-  { hosts, failed, keepHosts, refresh }: PublishOptions,
-  current: Manifest | null,
-): Parameters<typeof checkWaves>[1] {
-  return {
-    ...((keepHosts || refresh) && current?.hosts),
-    ...keptOf(failed, current),
-    ...Object.fromEntries(hosts.map((spec) => [spec.hostname, spec])),
-  };
 }
 
 /**
@@ -173,6 +151,17 @@ function warnOfFailures({ failed, onProgress }: PublishOptions, current: Manifes
     const message = `${hostname} ${what}: ${error.code}: ${error.message}`;
     onProgress({ phase: "warning", message });
   }
+}
+
+/** Says which hosts of the release before the new one no longer names. */
+function warnOfDropped(
+  { onProgress }: PublishOptions,
+  { sequence }: Pick<Manifest, "sequence">,
+  dropped: readonly string[],
+): void {
+  if (dropped.length === 0) return;
+  const message = `release ${sequence} no longer names ${dropped.join(", ")}; --keep-hosts keeps them`;
+  onProgress({ phase: "warning", message });
 }
 
 /** A host that is behind by so many releases still reads no whole index, deltas or not. */
