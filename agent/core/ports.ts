@@ -11,6 +11,7 @@ import type { SecretKey } from "./formats/signing-key.ts";
 import type { Confirmation } from "./schedule/confirmation.ts";
 import type { Hold, HoldRead } from "./schedule/hold.ts";
 import type { Delta } from "./transfer/delta.ts";
+import type { StoreAccess } from "./transfer/store-access.ts";
 import type { ActivationMode } from "./formats/manifest.ts";
 import type { FailedSnippet, SwitchFacts } from "./update/switch-output.ts";
 import type { UnitState } from "./update/unit-states.ts";
@@ -199,6 +200,12 @@ export interface ClosureFetch {
 export interface NixStore {
   /** The paths of a closure with their sizes, or null if it is not valid. Throws TOOL_MISSING, … */
   closureOf(toplevel: string): Promise<SizedPath[] | null>;
+
+  /**
+   * How Nix reaches the store, and whose signatures count there. Throws IO_FAILED if a daemon does
+   * not answer, TOOL_MISSING, TOOL_TIMEOUT.
+   */
+  access(): Promise<StoreAccess>;
 
   /** Which of these store paths (absolute) the store does not hold as valid. */
   invalidPaths(paths: readonly string[]): Promise<string[]>;

@@ -10,6 +10,7 @@ import type {
   NixStore,
   StoreRepair,
 } from "../../agent/core/ports.ts";
+import type { StoreAccess } from "../../agent/core/transfer/store-access.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import { fetchClosure } from "../../agent/host/fetch/fetch-closure.ts";
 import type { FetchTools } from "../../agent/host/fetch/tools.ts";
@@ -39,6 +40,10 @@ export class FetchWorld {
   readonly events: string[] = [];
   readonly log = recordingLog();
   readonly valid: Set<string>;
+  /** How Nix reaches the store. */
+  access: StoreAccess = {
+    ...{ via: "own", user: "root", trusted: null, keys: null, requiresSignatures: true },
+  };
   /** What runs, and closures that a preview compares with. */
   running: string | null = null;
   readonly closures = new Map<string, SizedPath[]>();
@@ -274,6 +279,7 @@ export class FetchWorld {
   #store(): NixStore {
     const unused = (): Promise<never> => Promise.reject(new Error("a fetch does not need this"));
     return {
+      access: async () => this.access,
       closureOf: async (toplevel) => this.closures.get(toplevel) ?? null,
       invalidPaths: async (paths) => paths.filter((path) => !this.valid.has(path)),
       importPaths: (directory, paths, signal) => this.#import(directory, paths, signal),

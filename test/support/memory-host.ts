@@ -17,6 +17,7 @@ import type { Confirmation } from "../../agent/core/schedule/confirmation.ts";
 import type { HoldRead } from "../../agent/core/schedule/hold.ts";
 import { parseSettings, type Settings } from "../../agent/core/settings.ts";
 import type { HistoryEntry } from "../../agent/core/update/history-entry.ts";
+import type { StoreAccess } from "../../agent/core/transfer/store-access.ts";
 import { CheckFailure } from "../../agent/core/update/check-failure.ts";
 import { EMPTY_RECORD, recordSchema, type AgentRecord } from "../../agent/core/update/record.ts";
 import {
@@ -103,6 +104,10 @@ export class MemoryHost {
   /** The kernel of each system; `linux` if there is none here. */
   readonly kernels = new Map<string, string>();
   readonly valid = new Set<string>([system("1")]);
+  /** How Nix reaches the store. */
+  access: StoreAccess = {
+    ...{ via: "own", user: "root", trusted: null, keys: null, requiresSignatures: true },
+  };
   /** What fetches tell of garbage that they had collected. */
   collects: { wanted: number; freed: number } | null = null;
   /** Valid systems that are damaged. */
@@ -514,6 +519,7 @@ function repairOf(host: MemoryHost): AgentTools["repair"] {
 
 function storeOf(host: MemoryHost): NixStore {
   return {
+    access: async () => host.access,
     closureOf: unexpected("closureOf"),
     invalidPaths: async (paths) => paths.filter((path) => !host.valid.has(path)),
     importPaths: unexpected("importPaths"),

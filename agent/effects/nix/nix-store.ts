@@ -5,6 +5,7 @@ import type { SizedPath } from "../../core/release/package-difference.ts";
 import type { Settings } from "../../core/settings.ts";
 import { PATHS_PER_CALL } from "./nix-environment.ts";
 import { NixPrograms } from "./nix-programs.ts";
+import { storeAccess } from "./store-access.ts";
 import { storePathBehind } from "./store-links.ts";
 import { systemProfile } from "./system-profile.ts";
 
@@ -20,6 +21,7 @@ export function nixStoreOf(
   const { root } = nix;
   return {
     ...systemProfile(profile, nix),
+    access: () => storeAccess(settings),
     closureOf: (toplevel) => closureOf(nix, toplevel),
     invalidPaths: (paths) => invalidPaths(nix, paths),
     flush: () => nix.flush(),

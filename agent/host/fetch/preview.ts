@@ -3,6 +3,7 @@ import type { Release } from "../../core/formats/manifest.ts";
 import type { FetchPreview } from "../../core/ports.ts";
 import { packageChanges, type SizedPath } from "../../core/release/package-difference.ts";
 import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
+import { whyNotImported } from "../../core/transfer/store-access.ts";
 import { shortagesOf, stagingBudget, storeBytes } from "./disk-space.ts";
 import { planFetch } from "./plan.ts";
 import { readIndex } from "./read-index.ts";
@@ -10,7 +11,7 @@ import type { FetchTools } from "./tools.ts";
 
 /**
  * Says what `fetchClosure` would move; writes nothing. Throws as `fetchClosure` does before
- * it downloads.
+ * it downloads, and IMPORT_FAILED if the Nix daemon would refuse the paths for their signatures.
  */
 export async function previewFetch(
   release: Release,
@@ -19,6 +20,7 @@ export async function previewFetch(
 ): Promise<FetchPreview> {
   const { contents } = await readIndex(release, null, tools, signal);
   const plan = await planFetch(contents, tools);
+  if (plan.paths.length > 0) await expectImportable(tools);
   const missing = new Map([...plan.nars.keys()].map((name) => [name, 0]));
   const { settings } = tools;
   const shortages = await shortagesOf(plan, missing, stagingBudget(release, settings), tools);
@@ -39,6 +41,15 @@ export async function previewFetch(
     collectsGarbage: shortages.length > 0,
     packages: await changedPackages(contents.narInfos, tools),
   };
+}
+
+/**
+ * Throws IMPORT_FAILED if Nix would refuse the paths by its own configuration. A fetch does not ask: if
+ * we understand that configuration wrongly, that must not keep a host from an update.
+ */
+async function expectImportable({ store, settings }: FetchTools): Promise<void> {
+  const why = whyNotImported(await store.access(), settings.storeKeys);
+  if (why !== null) throw new PullError("IMPORT_FAILED", why);
 }
 
 /** What changes from the running system, by the names of store paths. */

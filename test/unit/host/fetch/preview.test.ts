@@ -81,3 +81,16 @@ test("a preview refuses as a fetch would", async () => {
   const stopped = previewFetch(CHAIN.release, world.tools(), AbortSignal.abort());
   expect((await rejectionOf(stopped)).code).toBe("INTERRUPTED");
 });
+
+test("a preview refuses if the Nix daemon would, and only if there is something to import", async () => {
+  const world = new FetchWorld(CHAIN);
+  world.access = {
+    ...{ via: "daemon", user: "agent", trusted: false },
+    ...{ keys: ["cache-1:AAAA"], requiresSignatures: true },
+  };
+  const error = await rejectionOf(previewFetch(CHAIN.release, world.tools()));
+  expect(error.code).toBe("IMPORT_FAILED");
+  expect(error.message).toContain("the Nix daemon does not trust user agent");
+  for (const { path } of CHAIN.index.paths) world.valid.add(`/nix/store/${path}`);
+  expect(await previewFetch(CHAIN.release, world.tools())).toMatchObject({ newPaths: 0 });
+});
