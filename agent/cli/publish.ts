@@ -28,6 +28,7 @@ import { channelOption, expiresOption, supportOption } from "./options/change.ts
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { reportsFrom } from "./options/reports.ts";
 import { jsonOption } from "./options/json.ts";
+import { utcOption } from "./options/utc.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "./options/rollout.ts";
 import {
   memoryOption,
@@ -46,6 +47,7 @@ function definition() {
     .option("--unsigned <file>", "the same, signed by nobody: --key signs store paths only")
     .option("--from-draft <file>", "verify a signed draft and put it into force")
     .option("--threshold <count>", "how many keys must have signed the draft", positive)
+    .addOption(utcOption())
     .addOption(jsonOption(publishedSchema));
 }
 

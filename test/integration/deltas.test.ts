@@ -76,6 +76,33 @@ describe("a mass rebuild", () => {
     expect(used).toBeGreaterThanOrEqual(3);
   });
 
+  test.each([[["--deltas", "1"]], [[]]])(
+    "downloads what publish said before, as the host foresees it (%j)",
+    async (options) => {
+      const operator = await createOperator();
+      const settings = {
+        mirrors: [`file://${operator.mirror}`],
+        publicKeys: [operator.publicKey],
+      };
+      const host = await createHost(settings);
+      const first = await operator.publish({ web1: await rebuilt("c") }, "--json");
+      expect(JSON.parse(first.stdout).hosts).toMatchObject([{ download: null }]);
+      expect((await host.run("apply")).exitCode).toBe(0);
+      const next = { web1: await rebuilt("d") };
+      const second = await operator.publish(next, "--json", ...options);
+      const [{ download }] = JSON.parse(second.stdout).hosts;
+      const { value } = await host.json("check");
+      const { newPaths, downloadBytes } = value.preview;
+      expect(download).toEqual({ paths: newPaths, bytes: downloadBytes });
+      expect(downloadBytes).toBeGreaterThan(0);
+      // With deltas, next to nothing of the three parts.
+      if (options.length > 0) expect(downloadBytes).toBeLessThan(20_000);
+      else expect(downloadBytes).toBeGreaterThan(3 * PART);
+      const again = await operator.publish(next, "--json", ...options);
+      expect(JSON.parse(again.stdout).hosts).toMatchObject([{ download: { paths: 0, bytes: 0 } }]);
+    },
+  );
+
   test("comes whole to a host that has nothing", async () => {
     const { settings, toplevel } = await world();
     const host = await createHost(settings);

@@ -307,7 +307,7 @@ test("sequences only rise, and a release signed by another key is not overwritte
     [
       ["-k", operator.keyFile],
       0,
-      /^Published release 8 of stable.*\nweb1 .*archive as before/,
+      /^Published release 8 of stable.*\nHOST .* DOWNLOADS AFTER 7\nweb1 .* nothing\n/,
       /./,
     ],
     [["-k", stranger], 10, /^$/, /PUBLISH_FAILED: .*cannot be read with these keys.*--new-epoch/],
@@ -315,7 +315,7 @@ test("sequences only rise, and a release signed by another key is not overwritte
     [
       ["-k", stranger, "--sequence", "9"],
       0,
-      /^Published release 9 .* signed by stranger-1, .*\nweb1 +switch +closure [\d.]+ KiB in 5 paths +archive [\d.]+ KiB {2}/,
+      /^Published release 9 .* signed by stranger-1, .*\nHOST .*\nweb1 +[0-9a-z]{7}-web1-1 +switch +[\d.]+ KiB in 5 paths\n/,
       /./,
     ],
   ];
@@ -460,6 +460,7 @@ test("the same systems and key give the same archives; --json tells everything; 
     paths: 5,
     archive: { sha256, size: expect.any(Number), index: { sha256, size: expect.any(Number) } },
     reused: false,
+    download: null,
   });
   expect(json).toEqual({
     channel: "stable",

@@ -1,5 +1,6 @@
 import * as z from "zod";
 import { positiveDurationSchema } from "../text/duration.ts";
+import { DEFAULT_DELTA_NAR_BYTES } from "../transfer/delta.ts";
 
 const bytesSchema = z.int().nonnegative();
 
@@ -33,7 +34,7 @@ export const limitsSchema = z
         "Most bytes of downloaded NARs that wait for their import; one larger NAR may wait alone. 0: a sixteenth of the closure.",
       ),
     deltaNarBytes: bytesSchema
-      .default(128 * 1024 ** 2)
+      .default(DEFAULT_DELTA_NAR_BYTES)
       .describe(
         "Largest NAR, in bytes, that is made out of an older one by a delta; zstd needs about four times that much memory. 0: none.",
       ),

@@ -72,6 +72,9 @@ export interface DeltaOffer {
   readonly deltas: readonly Delta[];
 }
 
+/** Longest NAR that agents make by a delta, unless they are set up otherwise (`limits.deltaNarBytes`). */
+export const DEFAULT_DELTA_NAR_BYTES = 128 * 1024 ** 2;
+
 /** The paths for which an agent would use a delta if it has a base; `limit` is `limits.deltaNarBytes`. */
 export function deltaOffers(contents: ArchiveContents, limit: number): DeltaOffer[] {
   /** Paths of the same contents come together, by one NAR. */

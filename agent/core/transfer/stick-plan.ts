@@ -5,7 +5,7 @@ import {
   type NarMember,
 } from "../formats/archive-index.ts";
 import { covers, joinRanges, type ByteRange } from "../formats/byte-ranges.ts";
-import { deltaOffers, type Delta } from "./delta.ts";
+import { DEFAULT_DELTA_NAR_BYTES, deltaOffers, type Delta } from "./delta.ts";
 import { planRuns } from "./fetch-plan.ts";
 import { narFileName } from "../formats/narinfo.ts";
 import { TAR_BLOCK, paddedSize } from "../formats/tar-layout.ts";
@@ -31,9 +31,6 @@ export interface ClosureNeed {
 
 /** Deltas in a row are read together with what lies between them. */
 export const DELTA_GAP = 4 * 1024;
-
-/** Agents take longer NARs whole, unless they are set up otherwise (`limits.deltaNarBytes`). */
-const DEFAULT_DELTA_NAR_BYTES = 128 * 1024 ** 2;
 
 export interface NeedOptions {
   /** Base names of the store paths that the host has; null if that is not known. */

@@ -3,7 +3,7 @@ import type { Release } from "../../core/formats/manifest.ts";
 import type { FreeSpace } from "../../core/ports.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { Settings } from "../../core/settings.ts";
-import type { FetchPlan, PlannedDelta } from "./plan.ts";
+import type { FetchPlan, PlannedDelta } from "../../core/transfer/closure-plan.ts";
 import type { FetchTools } from "./tools.ts";
 
 /** By default staging takes at most this part of the closure. */

@@ -4,7 +4,7 @@ import { topmost, type QueuedPath } from "../../core/transfer/import-queue.ts";
 import { whileSpaceLasts } from "./disk-space.ts";
 import { ImportStream } from "./import-stream.ts";
 import { IMPORTED_ROOTS } from "./imported-paths.ts";
-import { absolute, type FetchPlan } from "./plan.ts";
+import { absolute, type FetchPlan } from "../../core/transfer/closure-plan.ts";
 import type { FetchTools } from "./tools.ts";
 
 /** Where imports come from and go to, and what they may take. */

@@ -3,7 +3,7 @@ import type { Staging } from "../../core/ports.ts";
 import type { DeltaReader } from "./delta-reader.ts";
 import { roomFor } from "./disk-space.ts";
 import type { ImportStream } from "./import-stream.ts";
-import type { PlannedDelta } from "./plan.ts";
+import type { PlannedDelta } from "../../core/transfer/closure-plan.ts";
 import type { FetchTools } from "./tools.ts";
 
 /** How NARs are made out of deltas. */

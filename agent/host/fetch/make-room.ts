@@ -2,7 +2,7 @@ import { toPullError } from "../../core/errors.ts";
 import type { Staging } from "../../core/ports.ts";
 import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import { shortagesOf, stagingBudget } from "./disk-space.ts";
-import type { FetchPlan } from "./plan.ts";
+import type { FetchPlan } from "../../core/transfer/closure-plan.ts";
 import type { ClosurePlace } from "./read-index.ts";
 import type { FetchTools } from "./tools.ts";
 

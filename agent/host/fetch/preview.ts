@@ -2,7 +2,7 @@ import { PullError } from "../../core/errors.ts";
 import type { Release } from "../../core/formats/manifest.ts";
 import type { FetchPreview } from "../../core/ports.ts";
 import { packageChanges, type SizedPath } from "../../core/release/package-difference.ts";
-import { bytesOf, planRuns } from "../../core/transfer/fetch-plan.ts";
+import { downloadBytesOf } from "../../core/transfer/closure-plan.ts";
 import { whyNotImported } from "../../core/transfer/store-access.ts";
 import { shortagesOf, stagingBudget, storeBytes } from "./disk-space.ts";
 import { planFetch } from "./plan.ts";
@@ -27,16 +27,10 @@ export async function previewFetch(
   const mayCollect = settings.generations.collect === "when-needed";
   const [shortage] = shortages.filter(({ onStore }) => !(onStore && mayCollect));
   if (shortage) throw new PullError("DISK_FULL", shortage.message);
-  let deltaBytes = 0;
-  for (const { delta } of plan.paths) {
-    if (!delta) continue;
-    missing.delete(delta.member);
-    deltaBytes += delta.delta.size;
-  }
   return {
     paths: contents.narInfos.length,
     newPaths: plan.paths.length,
-    downloadBytes: bytesOf(planRuns(contents, missing)) + deltaBytes,
+    downloadBytes: downloadBytesOf(plan),
     storeBytes: storeBytes(plan),
     collectsGarbage: shortages.length > 0,
     packages: await changedPackages(contents.narInfos, tools),

@@ -6,7 +6,12 @@ import { withFailover } from "../poll/mirror-failover.ts";
 import { DeltaReader } from "./delta-reader.ts";
 import type { ImportStream } from "./import-stream.ts";
 import { makeNars } from "./make-nars.ts";
-import { portionsOf, type FetchPlan, type PlannedDelta, type Portion } from "./plan.ts";
+import {
+  portionsOf,
+  type FetchPlan,
+  type PlannedDelta,
+  type Portion,
+} from "../../core/transfer/closure-plan.ts";
 import type { FetchTools } from "./tools.ts";
 
 /** What was read. */

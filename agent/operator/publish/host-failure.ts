@@ -1,9 +1,16 @@
 import { PullError } from "../../core/errors.ts";
+import type { HostSpec } from "./host-spec.ts";
 
 /** A host whose system could not be evaluated or built, and why. */
 export interface HostFailure {
   readonly hostname: string;
   readonly error: PullError;
+}
+
+/** What a hosts file says, and the hosts of it that cannot be evaluated. */
+export interface HostsInFile {
+  readonly hosts: readonly HostSpec[];
+  readonly failed: readonly HostFailure[];
 }
 
 /** Longer lists are cut: one mistake in a shared module fails every host. */

@@ -5,15 +5,9 @@ import * as z from "zod";
 import { PullError, toPullError } from "../../core/errors.ts";
 import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
-import type { HostFailure } from "./host-failure.ts";
+import type { HostFailure, HostsInFile } from "./host-failure.ts";
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
 import { nix, type BuildContext } from "./nix-builder.ts";
-
-/** What a hosts file says, and the hosts of it that cannot be evaluated. */
-export interface HostsInFile {
-  readonly hosts: readonly HostSpec[];
-  readonly failed: readonly HostFailure[];
-}
 
 /** How a hosts file is evaluated. */
 export interface EvaluationContext extends BuildContext {

@@ -2,9 +2,8 @@ import { PullError } from "../../core/errors.ts";
 import type { Manifest } from "../../core/formats/manifest.ts";
 import { checkWaves, checkWaveHosts } from "../channel/rollout-request.ts";
 import { keptOf } from "./host-entries.ts";
-import { buildFailed } from "./host-failure.ts";
+import { buildFailed, type HostsInFile } from "./host-failure.ts";
 import type { HostSpec } from "./host-spec.ts";
-import type { HostsInFile } from "./hosts-file.ts";
 import type { PublishOptions, PublishRequest } from "./publish-options.ts";
 
 /**

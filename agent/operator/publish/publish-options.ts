@@ -5,9 +5,8 @@ import type { BarrierRequest } from "../channel/barriers.ts";
 import type { NextReleaseOptions } from "../channel/open-channel.ts";
 import type { PositionRequest } from "../channel/position.ts";
 import type { RolloutRequest } from "../channel/rollout-request.ts";
-import type { HostFailure } from "./host-failure.ts";
+import type { HostFailure, HostsInFile } from "./host-failure.ts";
 import type { HostSpec } from "./host-spec.ts";
-import type { HostsInFile } from "./hosts-file.ts";
 import type { AllowedSecret } from "./secret-guard.ts";
 
 /** What an operator asks of a publish. */

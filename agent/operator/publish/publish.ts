@@ -18,6 +18,7 @@ import { droppedHosts, signAndPlace } from "../channel/sign-and-place.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { buildFailed, type HostFailure } from "./host-failure.ts";
 import { hostEntries } from "./host-entries.ts";
+import { hostDownloads, type HostDownload } from "./host-downloads.ts";
 import { expectSomeHosts, hostsToPublish } from "./hosts-to-publish.ts";
 import { packIndexPatches } from "./index-patches.ts";
 import { makeCache } from "./nar-compressor.ts";
@@ -34,6 +35,8 @@ export interface PublishResult {
   readonly failed: readonly HostFailure[];
   /** What the mirror has to store beside what it had, archives only, bytes. */
   readonly newBytes: number;
+  /** What hosts download that have their system of the release before, by hostname. */
+  readonly downloads: ReadonlyMap<string, HostDownload>;
 }
 
 /**
@@ -79,8 +82,9 @@ export async function publish(request: PublishRequest): Promise<PublishResult> {
     };
     const composed = composeManifest(frame, contents, options);
     const manifest = await withRequirements(open, composed, inForce, options);
+    const downloads = await hostDownloads(entries, current, writer.asMirror());
     const release = await signAndPlace(open, { manifest, current: inForce, packed }, options);
-    return { release, failed: options.failed, newBytes: writer.placedBytes };
+    return { release, failed: options.failed, newBytes: writer.placedBytes, downloads };
   });
 }
 

@@ -1,6 +1,7 @@
 import { expect, test } from "vitest";
 import { readIndex } from "../../../../agent/core/formats/archive-index.ts";
-import { planFetch, portionsOf } from "../../../../agent/host/fetch/plan.ts";
+import { portionsOf } from "../../../../agent/core/transfer/closure-plan.ts";
+import { planFetch } from "../../../../agent/host/fetch/plan.ts";
 import { FetchWorld } from "../../../support/fetch-world.ts";
 import {
   SAMPLE_KEY,
