@@ -34,6 +34,7 @@ import type {
 } from "../core/ports.ts";
 import type { Settings } from "../core/settings.ts";
 import type { MirrorStandings } from "./poll/mirror-standings.ts";
+import type { VerifiedOffers } from "./poll/verified-offers.ts";
 
 /**
  * One host's settings and every port to its outside world. `compose.ts` makes it of the real
@@ -61,6 +62,7 @@ export interface AgentTools {
 
   readonly mirrors: readonly Mirror[];
   readonly standings: MirrorStandings;
+  readonly offers: VerifiedOffers;
   /** Ends all connections to mirrors; later requests make new ones. */
   readonly closeConnections: () => Promise<void>;
   readonly strayErrors: StrayErrors;

@@ -50,6 +50,7 @@ import { abandonImported } from "./fetch/imported-paths.ts";
 import { previewFetch } from "./fetch/preview.ts";
 import type { FetchTools } from "./fetch/tools.ts";
 import { MirrorStandings } from "./poll/mirror-standings.ts";
+import { VerifiedOffers } from "./poll/verified-offers.ts";
 
 /** The mirrors of a configuration, in its order. */
 export function mirrorsOf(
@@ -100,6 +101,7 @@ export function composeTools(
   const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     ...{ settings, mirrors, standings },
+    offers: new VerifiedOffers(),
     closeConnections: () => transport.close(),
     strayErrors: processStrayErrors,
     watchdog: watchdogOf({ stateDirectory, log }),

@@ -27,6 +27,7 @@ import {
 } from "../../agent/core/update/switch-output.ts";
 import type { AgentTools } from "../../agent/host/agent-tools.ts";
 import { MirrorStandings } from "../../agent/host/poll/mirror-standings.ts";
+import { VerifiedOffers } from "../../agent/host/poll/verified-offers.ts";
 import { MemoryMirror } from "./memory-mirror.ts";
 import { recordingLog } from "./recording-log.ts";
 import { sealManifest } from "./release-series.ts";
@@ -309,6 +310,7 @@ function toolsOf(host: MemoryHost): AgentTools {
     random: () => 0.5,
     hostname: () => host.name,
     standings: new MirrorStandings(),
+    offers: new VerifiedOffers(),
     closeConnections: async () => {
       host.calls.push("close connections");
     },

@@ -10,7 +10,7 @@ import { BUILD } from "../../core/build.ts";
 import { ERROR_CODES, PullError, toPullError } from "../../core/errors.ts";
 import { comparePositions, positionOf, type SignedFrame } from "../../core/formats/manifest.ts";
 import { readOffer, type OfferedRelease } from "../../core/release/offered-release.ts";
-import type { Mirror, Validators } from "../../core/ports.ts";
+import type { CachedManifest, Mirror } from "../../core/ports.ts";
 import { trustPolicyOf, type Settings } from "../../core/settings.ts";
 import { openEnum } from "../../core/formats/compatibility.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -47,7 +47,7 @@ const MAX_POLL_MS = 15 * 60 * 1000;
 /** What asking the mirrors takes. */
 export type PollTools = Pick<
   AgentTools,
-  "settings" | "mirrors" | "standings" | "cache" | "clock" | "timers" | "features"
+  "settings" | "mirrors" | "standings" | "offers" | "cache" | "clock" | "timers" | "features"
 >;
 
 /** How a poll is meant. */
@@ -188,29 +188,38 @@ interface Answer {
 
 async function ask(
   mirror: Mirror,
-  { settings, cache, features }: Pick<PollTools, "settings" | "cache" | "features">,
+  {
+    settings,
+    cache,
+    offers,
+    features,
+  }: Pick<PollTools, "settings" | "cache" | "offers" | "features">,
   { memories, now, signal }: { memories: TrustMemories; now: Date; signal: AbortSignal },
 ): Promise<Answer> {
   const { channel } = settings;
   const { address } = mirror;
   let unchanged = false;
+  let fresh: CachedManifest | null = null;
   try {
     const cached = await cache.get(address, channel);
     const answer = await mirror.readManifest(channel, { validators: cached?.validators, signal });
-    let bytes: Uint8Array;
-    let validators: Validators = {};
+    let offered: OfferedRelease;
     if (answer.kind === "read") {
-      ({ bytes, validators } = answer);
+      const { bytes, validators } = answer;
+      offered = readOffer(bytes, trustPolicyOf(settings), features);
+      offers.keep(address, validators, offered);
+      fresh = { bytes, validators };
     } else if (cached) {
       unchanged = true;
-      bytes = cached.bytes;
+      const known = offers.find(address, cached.validators);
+      offered = known ?? readOffer(cached.bytes, trustPolicyOf(settings), features);
+      if (!known) offers.keep(address, cached.validators, offered);
     } else {
       throw new PullError("MIRROR_STATUS", `${address}: "not modified" without being asked`);
     }
-    const offered = readOffer(bytes, trustPolicyOf(settings), features);
     const memory = acceptHere(offered.signed, settings, memories, now);
-    const hasValidators = validators.etag ?? validators.lastModified;
-    if (hasValidators !== undefined) await cache.put(address, channel, { bytes, validators });
+    const hasValidators = fresh?.validators.etag ?? fresh?.validators.lastModified;
+    if (fresh && hasValidators !== undefined) await cache.put(address, channel, fresh);
     const { epoch, sequence } = positionOf(offered.signed.manifest);
     return {
       accepted: { offered, memory },

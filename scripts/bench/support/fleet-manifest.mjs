@@ -47,9 +47,9 @@ export async function importCore(directory) {
   await build({
     stdin: {
       contents: `
-        export { sealEnvelope } from "./core/envelope.ts";
-        export { encodeManifest } from "./core/manifest.ts";
-        export { parseSecretKey } from "./core/signing-key.ts";`,
+        export { sealEnvelope } from "./core/formats/envelope.ts";
+        export { encodeManifest } from "./core/formats/manifest.ts";
+        export { parseSecretKey } from "./core/formats/signing-key.ts";`,
       resolveDir: fileURLToPath(new URL("../../../agent", import.meta.url)),
     },
     bundle: true,

@@ -5,6 +5,7 @@ import { encodeManifest } from "../../../../agent/core/formats/manifest.ts";
 import type { CachedManifest, ManifestCache, Mirror } from "../../../../agent/core/ports.ts";
 import { parseSettings } from "../../../../agent/core/settings.ts";
 import { MirrorStandings } from "../../../../agent/host/poll/mirror-standings.ts";
+import { VerifiedOffers } from "../../../../agent/host/poll/verified-offers.ts";
 import { poll } from "../../../../agent/host/poll/poll.ts";
 import { sampleManifest } from "../../../support/sample-release.ts";
 import { testKey } from "../../../support/test-key.ts";
@@ -52,12 +53,18 @@ function memoryCache(): ManifestCache & { readonly kept: Map<string, CachedManif
   };
 }
 
-function polled(mirrors: readonly Mirror[], cache = memoryCache()) {
+function polled(
+  mirrors: readonly Mirror[],
+  cache = memoryCache(),
+  offers = new VerifiedOffers(),
+  now = new Date("2026-02-01T12:00:00Z"),
+) {
   return poll(
     {
       ...{ settings: SETTINGS, mirrors, cache, standings: new MirrorStandings() },
+      offers,
       features: [],
-      clock: { now: () => new Date("2026-02-01T12:00:00Z") },
+      clock: { now: () => now },
       timers: { steadyMs: () => 0, sleep: () => new Promise(() => undefined) },
     },
     [],
@@ -93,4 +100,26 @@ test("a kept answer outlives a mirror that is out of reach", async () => {
   };
   expect((await polled([away], cache)).error?.code).toBe("MIRROR_UNREACHABLE");
   expect(cache.kept.size).toBe(1);
+});
+
+test("what did not change is not verified again in the same run, but judged again", async () => {
+  const asked: string[] = [];
+  const mirror = mirrorOf("one", BY_FIRST, asked);
+  const cache = memoryCache();
+  const offers = new VerifiedOffers();
+  const first = await polled([mirror], cache, offers);
+  // What lies in the cache is not looked at.
+  for (const [key, { validators }] of cache.kept) {
+    cache.kept.set(key, { bytes: Buffer.from("torn"), validators });
+  }
+  const second = await polled([mirror], cache, offers);
+  expect(asked).toEqual(["read", "unchanged"]);
+  expect(second.accepted?.offered).toBe(first.accepted?.offered);
+  expect(second.verdicts).toMatchObject([{ unchanged: true }]);
+
+  const late = await polled([mirror], cache, offers, new Date("2036-01-01T00:00:00Z"));
+  expect(late.error).toMatchObject({ code: "MANIFEST_EXPIRED" });
+  // Another run verifies it again.
+  const other = await polled([mirror], cache);
+  expect(other.error).toMatchObject({ code: "ENVELOPE_INVALID" });
 });
