@@ -4,7 +4,11 @@ import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { isNotFound } from "../effects/files/missing-file.ts";
-import { startingFiles, type StartingFile } from "../operator/repository/starting-repository.ts";
+import {
+  isSourceAddress,
+  startingFiles,
+  type StartingFile,
+} from "../operator/repository/starting-repository.ts";
 import {
   operatorCommand,
   type CommandMaker,
@@ -26,7 +30,9 @@ function definition() {
     .argument("<directory>", "where to write it; nothing that exists is overwritten")
     .addOption(repeatable("--host <name>", "a host", DEFAULT_HOST))
     .addOption(repeatable("--mirror <url>", "where hosts look for releases", "an example"))
-    .option("--flake", "write a flake instead of nixos.nix with pins");
+    .option("--flake", "write a flake instead of nixos.nix with pins")
+    .option("--nixpkgs <source>", "archive or flake of nixpkgs (default: a release of NixOS)")
+    .option("--nixos-pull <source>", "archive or flake of nixos-pull (default: an example)");
 }
 
 export const initCommand: CommandMaker = ({ finish }) =>
@@ -55,7 +61,18 @@ async function init(directory: string, options: OptionsOf<typeof definition>): C
       `--mirror: expected ${MIRROR_ADDRESS_RULE}, found ${JSON.stringify(mirror)}`,
     );
   }
-  const files = startingFiles({ hosts, mirrors, flake: options.flake ?? false });
+  const { flake = false, nixpkgs, nixosPull } = options;
+  for (const [option, source] of Object.entries({
+    "--nixpkgs": nixpkgs,
+    "--nixos-pull": nixosPull,
+  })) {
+    if (source === undefined || isSourceAddress(source)) continue;
+    throw new PullError(
+      "USAGE",
+      `${option}: expected ${flake ? "a flake's reference" : "an archive's address"} without spaces and quotes, found ${JSON.stringify(source)}`,
+    );
+  }
+  const files = startingFiles({ hosts, mirrors, flake, nixpkgs, nixosPull });
   for (const { path } of files) {
     if (await exists(join(directory, path))) {
       throw new PullError("USAGE", `${join(directory, path)} exists already; nothing was written`);

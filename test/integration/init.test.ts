@@ -101,6 +101,9 @@ describe("what init writes", () => {
     ["--host", 'a"b'],
     ["--mirror", "ftp://example.org"],
     ["--mirror", "https://u:p@example.org"],
+    ["--nixpkgs", 'https://example.org/"${x}"'],
+    ["--nixos-pull", "https://example.org/a b"],
+    ["--nixos-pull", ""],
   ])("does not take %s %s", async (...args) => {
     const directory = join(await temporaryDirectory(), "fleet");
     const refused = await nixosPull(["init", directory, ...args]);
@@ -203,14 +206,8 @@ describe("the scripts", () => {
   });
 
   test("a flake is published by the same script", async () => {
-    const directory = await startedRepository("--flake");
-    const file = join(directory, "flake.nix");
-    const text = await readFile(file, "utf8");
-    await writeFile(
-      file,
-      text
-        .replace("github:NixOS/nixpkgs/nixos-25.05", `path:${nixpkgs}`)
-        .replace("git+https://git.example.org/nixos-pull", `path:${sources}`),
+    const directory = await startedRepository(
+      ...["--flake", "--nixpkgs", `path:${nixpkgs}`, "--nixos-pull", `path:${sources}`],
     );
     const env = await committed(directory);
     const features = ["--extra-experimental-features", "nix-command flakes"];

@@ -7,6 +7,10 @@ export interface StartingRepository {
   readonly mirrors: readonly string[];
   /** A flake with its lock file instead of `nixos.nix` with pins. */
   readonly flake: boolean;
+  /** Where nixpkgs is, a flake's reference or an archive's address; a channel if absent. */
+  readonly nixpkgs?: string | undefined;
+  /** Where nixos-pull is, likewise; an example if absent. */
+  readonly nixosPull?: string | undefined;
 }
 
 /** A file of the repository, by its path in it. */
@@ -55,37 +59,72 @@ export function startingFiles(repository: StartingRepository): StartingFile[] {
     plain("keys/.gitignore", "keys-gitignore"),
     script("publish", "publish.sh"),
     script("upload", "upload.sh"),
-    plain(".github/workflows/publish.yml", "publish.yml"),
+    plain(".github/workflows/publish.yml", "ci/github.yml"),
   ];
 }
 
+/** Letters of an address: none of them ends a quote in a shell, in Nix or in JSON. */
+const SOURCE_ADDRESS = /^[A-Za-z0-9:/._~%?=&+@,-]+$/;
+
+/** Whether a text can be the address of a source in a repository. */
+export function isSourceAddress(text: string): boolean {
+  return SOURCE_ADDRESS.test(text);
+}
+
+/** The release of NixOS that a new repository begins with. */
+const NIXPKGS_BRANCH = "nixos-26.05";
+
 /** The values of the placeholders, each quoted for the language of its template. */
-function placeholdersOf({ hosts, mirrors, flake }: StartingRepository): Record<string, string> {
+function placeholdersOf(repository: StartingRepository): Record<string, string> {
+  const { hosts, mirrors, flake } = repository;
   const [hostname = ""] = hosts;
   const host = nixName(hostname);
-  return {
+  const common = {
     hostname,
     mirrors: mirrors.map(nixString).join(`\n${" ".repeat(8)}`),
-    ...(flake
-      ? {
-          nixFile: "flake.nix",
-          hostsFile: "hosts.json",
-          firstStep: fillTemplate("flake/first-step.md", {}).trimEnd(),
-          buildCommand: `nix build '.#nixosConfigurations.${host}.config.system.build.toplevel'`,
-          packageCommand: `nix build --no-link --print-out-paths '.#nixosConfigurations.${host}.config.services.nixos-pull.package'`,
-        }
-      : {
-          nixFile: "nixos.nix",
-          hostsFile: "hosts.nix",
-          firstStep: fillTemplate("pins/first-step.md", {}).trimEnd(),
-          buildCommand: `nix-build nixos.nix -A '${host}.system'`,
-          packageCommand: `nix-build --no-out-link nixos.nix -A '${host}.config.services.nixos-pull.package'`,
-        }),
+    mirrorOptions: mirrors.map((mirror) => `--mirror ${shellQuoted(mirror)}`).join(" "),
   };
+  const option = "nixos-pull option networking.firewall.allowedTCPPorts";
+  if (flake) {
+    const sources = {
+      nixpkgs: repository.nixpkgs ?? `github:NixOS/nixpkgs/${NIXPKGS_BRANCH}`,
+      nixosPull: repository.nixosPull ?? "git+https://git.example.org/nixos-pull",
+    };
+    const configuration = `.#nixosConfigurations.${host}.config`;
+    return {
+      ...{ ...common, ...sources },
+      ...{ nixFile: "flake.nix", hostsFile: "hosts.json", optionCommand: `${option} --flake .` },
+      firstStep: fillTemplate("flake/first-step.md", sources).trimEnd(),
+      buildCommand: `nix build '${configuration}.system.build.toplevel'`,
+      packageCommand: `nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths '${configuration}.services.nixos-pull.package'`,
+    };
+  }
+  const sources = {
+    nixpkgs: repository.nixpkgs ?? `https://channels.nixos.org/${NIXPKGS_BRANCH}/nixexprs.tar.xz`,
+    nixosPull: repository.nixosPull ?? "https://git.example.org/nixos-pull/archive/main.tar.gz",
+  };
+  return {
+    ...{ ...common, ...sources },
+    ...{ nixFile: "nixos.nix", hostsFile: "hosts.nix", optionCommand: option },
+    firstStep: fillTemplate("pins/first-step.md", sources).trimEnd(),
+    buildCommand: `nix-build nixos.nix -A '${host}.system'`,
+    packageCommand: `nix-build --no-out-link nixos.nix -A '${host}.config.services.nixos-pull.package'`,
+  };
+}
+
+/** A text as one word of a shell. */
+function shellQuoted(text: string): string {
+  return `'${text.replaceAll("'", "'\\''")}'`;
 }
 
 /** Where the system of each host comes from, for `publish --hosts`. */
 function hostsJson(hosts: readonly string[]): string {
-  const sources = Object.fromEntries(hosts.map((hostname) => [hostname, `.#${hostname}`]));
+  // With dots it would be taken for a path of attributes.
+  const sources = Object.fromEntries(
+    hosts.map((hostname) => [
+      hostname,
+      `.#nixosConfigurations.${nixName(hostname)}.config.system.build.toplevel`,
+    ]),
+  );
   return `${JSON.stringify(sources, null, 2)}\n`;
 }

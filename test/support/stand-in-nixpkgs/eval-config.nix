@@ -3,6 +3,7 @@
 {
   system ? builtins.currentSystem,
   modules,
+  specialArgs ? { },
   extraModules ?
     let
       path = builtins.getEnv "NIXOS_EXTRA_MODULE_PATH";
@@ -44,12 +45,14 @@ let
         assert builtins.all (one: one.assertion) config.assertions;
         (import ./system.nix {
           name = config.networking.hostName;
+          # The real one has it in /etc/nixos-pull/config.json, which cannot be built here.
+          inherit (config.services.nixos-pull.settings) hostname;
           generation = toString config.networking.firewall.allowedTCPPorts;
         }).system;
     };
 in
 lib.evalModules {
-  specialArgs = { inherit pkgs; };
+  specialArgs = { inherit pkgs; } // specialArgs;
   modules = [
     ../stand-in-nixos.nix
     nixos

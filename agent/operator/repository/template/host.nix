@@ -6,5 +6,5 @@
   environment.systemPackages = [ pkgs.curl ];
 
   # The NixOS release that this host was installed with. Do not change it when you update nixpkgs.
-  system.stateVersion = "25.05";
+  system.stateVersion = "26.05";
 }

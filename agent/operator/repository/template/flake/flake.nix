@@ -3,17 +3,14 @@
 
   inputs = {
     # The branch that `nix flake update` follows; flake.lock pins a commit of it.
-    nixpkgs.url = "github:NixOS/nixpkgs/nixos-25.05";
+    nixpkgs.url = "@nixpkgs@";
     # The repository from which you take nixos-pull.
-    nixos-pull.url = "git+https://git.example.org/nixos-pull";
+    nixos-pull.url = "@nixosPull@";
   };
 
   outputs =
     { nixpkgs, nixos-pull, ... }:
     let
-      # Hash of nixos-pull's dependencies. The first build fails and prints the right one.
-      nodeModulesHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-
       hosts = builtins.listToAttrs (
         map (file: {
           name = builtins.head (builtins.match "(.*)\\.nix" file);
@@ -24,17 +21,16 @@
       evaluate =
         hostname: configuration:
         nixpkgs.lib.nixosSystem {
+          # Arguments that every module may take, beside pkgs, lib and config.
+          specialArgs = { inherit nixos-pull; };
           modules = [
-            "${nixos-pull}/nixos-module"
+            nixos-pull.nixosModules.default
             (
-              { lib, pkgs, ... }:
+              { lib, ... }:
               {
                 # Releases use the full hostname. The machine's own name has no dots.
                 services.nixos-pull.settings.hostname = lib.mkDefault hostname;
                 networking.hostName = lib.mkDefault (builtins.head (builtins.match "([^.]*).*" hostname));
-                services.nixos-pull.package = lib.mkDefault (
-                  pkgs.callPackage "${nixos-pull}/nixos-module/package.nix" { inherit nodeModulesHash; }
-                );
               }
             )
             ./common.nix

@@ -17,9 +17,6 @@ let
   nixpkgs = fetch "nixpkgs";
   nixos-pull = fetch "nixos-pull";
 
-  # Hash of nixos-pull's dependencies. The first build fails and prints the right one.
-  nodeModulesHash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-
   hosts = builtins.listToAttrs (
     map (file: {
       name = builtins.head (builtins.match "(.*)\\.nix" file);
@@ -35,17 +32,16 @@ let
         system = null;
         # The default reads an environment variable.
         extraModules = [ ];
+        # Arguments that every module may take, beside pkgs, lib and config.
+        specialArgs = { inherit nixos-pull; };
         modules = [
           "${nixos-pull}/nixos-module"
           (
-            { lib, pkgs, ... }:
+            { lib, ... }:
             {
               # Releases use the full hostname. The machine's own name has no dots.
               services.nixos-pull.settings.hostname = lib.mkDefault hostname;
               networking.hostName = lib.mkDefault (builtins.head (builtins.match "([^.]*).*" hostname));
-              services.nixos-pull.package = lib.mkDefault (
-                pkgs.callPackage "${nixos-pull}/nixos-module/package.nix" { inherit nodeModulesHash; }
-              );
             }
           )
           ./common.nix
@@ -53,9 +49,6 @@ let
         ];
       };
     in
-    {
-      inherit (nixos) config options pkgs;
-      system = nixos.config.system.build.toplevel;
-    };
+    nixos // { system = nixos.config.system.build.toplevel; };
 in
 builtins.mapAttrs evaluate hosts

@@ -1,6 +1,7 @@
 #!/bin/sh
-# Pins a source of nixos.nix: downloads the archive once, and writes its address and hash.
-#   ./pin nixpkgs https://github.com/NixOS/nixpkgs/archive/COMMIT.tar.gz
+# Pins a source of nixos.nix: downloads the archive once, and writes its address and hash. If the address
+# leads to another one, as a channel's does to its newest release, the other one is pinned.
+#   ./pin nixpkgs https://channels.nixos.org/nixos-26.05/nixexprs.tar.xz
 set -eu
 
 if [ $# -ne 2 ]; then
@@ -14,15 +15,28 @@ case $1 in
     exit 2
     ;;
 esac
-case $2 in
+
+url=$2
+case $url in
+  http://* | https://*)
+    # What one downloads tomorrow from an address that leads elsewhere has another hash.
+    if command -v curl >/dev/null; then
+      url=$(curl --fail --silent --show-error --location --head --output /dev/null \
+        --write-out '%{url_effective}' "$url")
+    else
+      echo "$0: there is no curl: if $url is the address of a branch or channel, its hash will change" >&2
+    fi
+    ;;
+esac
+case $url in
   *[!A-Za-z0-9:/._~%?=\&+@,-]*)
-    echo "$0: expected a URL, found $2" >&2
+    echo "$0: expected a URL, found $url" >&2
     exit 2
     ;;
 esac
 
 file=$(dirname "$0")/pins/$1.json
-sha256=$(nix-prefetch-url --unpack "$2")
-printf '{ "url": "%s", "sha256": "%s" }\n' "$2" "$sha256" >"$file.tmp"
+sha256=$(nix-prefetch-url --unpack "$url")
+printf '{ "url": "%s", "sha256": "%s" }\n' "$url" "$sha256" >"$file.tmp"
 mv "$file.tmp" "$file"
-echo "pinned $1: $sha256"
+echo "pinned $1 at $url: $sha256"
