@@ -39,6 +39,24 @@ async function templates() {
   return Object.fromEntries(files.map((file, at) => [relative(folder, file), texts[at]]));
 }
 
+/**
+ * Leaves out what undici's index loads and the agent never uses: fetch, WebSocket, mocks, caches.
+ * They would take 6 MB of memory for as long as the program runs.
+ */
+const partsOfUndici = {
+  name: "parts-of-undici",
+  setup({ onResolve, onLoad }) {
+    onResolve({ filter: /^\.\/lib\/(web|mock|cache|interceptor)\// }, ({ path, importer }) =>
+      importer.endsWith("/node_modules/undici/index.js")
+        ? { path, namespace: "unused", sideEffects: false }
+        : undefined,
+    );
+    onLoad({ filter: /.*/, namespace: "unused" }, () => ({
+      contents: "module.exports = new Proxy({}, { get: () => class Unused {} });",
+    }));
+  },
+};
+
 /** Builds the bundle; gives its path. Tests build other versions of it, with esbuild's plugins. */
 export async function buildAgent(
   outfile = `${root}dist/nixos-pull.cjs`,
@@ -50,7 +68,7 @@ export async function buildAgent(
   await build({
     absWorkingDir: root,
     entryPoints: ["agent/main.ts"],
-    plugins,
+    plugins: [partsOfUndici, ...plugins],
     outfile: temporary,
     bundle: true,
     platform: "node",

@@ -63,7 +63,7 @@ export type UnknownKeys = "ignored" | "kept";
 export function withUnknownKeys<T extends z.core.$ZodType>(schema: T, unknown: UnknownKeys): T {
   const open = <S extends z.core.$ZodType>(inner: S): S => withUnknownKeys(inner, unknown);
   const changed = (changes: Record<string, unknown>): T =>
-    z.core.clone(schema, { ...schema._zod.def, ...changes });
+    z.clone(schema, { ...schema._zod.def, ...changes });
   if (schema instanceof z.ZodObject) {
     const parts = Object.entries<z.core.$ZodType>(schema.shape);
     const shape = Object.fromEntries(parts.map(([key, part]) => [key, open(part)]));
