@@ -27,13 +27,14 @@ async function main(argv: readonly string[]): Promise<number> {
     process.once("beforeExit", () => process.exit(tell(error, argv)));
   });
   let result: Promise<number> = Promise.resolve(EXIT.ok);
-  const program = createProgram({
-    signal: stop.signal,
-    finish: (promise) => {
-      result = promise;
-    },
-  });
   try {
+    const context = {
+      signal: stop.signal,
+      finish: (promise: Promise<number>) => {
+        result = promise;
+      },
+    };
+    const program = await createProgram(context, argv.slice(2));
     program.parse(argv);
     return await result;
   } catch (thrown) {

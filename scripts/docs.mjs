@@ -249,7 +249,7 @@ const DOCUMENTS = ["agent/docs/commands.md", "agent/docs/configuration.md", "age
 async function generate(directory) {
   const agent = await loadAgent();
   const options = (await prettier.resolveConfig(join(repository, "package.json"))) ?? {};
-  const program = agent.createProgram({ signal: null, finish: () => undefined });
+  const program = await agent.createProgram({ signal: null, finish: () => undefined });
   const commands = allCommands(program);
   const schemas = jsonSchemas(agent);
   const parts = {

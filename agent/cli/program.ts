@@ -1,52 +1,55 @@
 import { Command, CommanderError, type CommandUnknownOpts } from "@commander-js/extra-typings";
 import { PullError } from "../core/errors.ts";
-import { applyCommand } from "./apply.ts";
-import { bootCompleteCommand } from "./boot-complete.ts";
-import { bootstrapCommand } from "./bootstrap.ts";
-import { checkCommand } from "./check.ts";
 import type { CommandContext, CommandMaker } from "./command.ts";
-import { completionCommand } from "./completion.ts";
-import { configCommand } from "./config.ts";
-import { confirmCommand } from "./confirm.ts";
-import { deadlineCommand } from "./deadline.ts";
-import { fleetCommand } from "./fleet.ts";
-import { historyCommand } from "./history.ts";
-import { holdCommand } from "./hold.ts";
-import { initCommand } from "./init.ts";
-import { keygenCommand } from "./keygen.ts";
-import { mirrorCommand } from "./mirror.ts";
-import { optionCommand } from "./option.ts";
-import { pruneCommand } from "./prune.ts";
-import { publishCommand } from "./publish.ts";
-import { releaseCommands } from "./release/release.ts";
-import { repairCommand } from "./repair.ts";
-import { reportCommand } from "./report.ts";
-import { rollbackCommand } from "./rollback.ts";
-import { runCommand } from "./run.ts";
-import { signCommand } from "./sign.ts";
-import { statusCommand } from "./status.ts";
-import { unholdCommand } from "./unhold.ts";
-import { verifyCommand } from "./verify.ts";
 import { VERSION } from "./version.ts";
 
+/** Loads what makes a command. */
+type CommandLoader = () => Promise<CommandMaker>;
+
 /** All commands, in the order of the help. */
-const COMMANDS: readonly CommandMaker[] = [
-  ...[runCommand, checkCommand, applyCommand, statusCommand, reportCommand, historyCommand],
-  ...[configCommand, rollbackCommand, repairCommand, holdCommand, unholdCommand, confirmCommand],
-  ...[keygenCommand, initCommand, optionCommand, bootstrapCommand, publishCommand, signCommand],
-  ...[releaseCommands, pruneCommand, mirrorCommand, verifyCommand, fleetCommand],
-  completionCommand,
-];
+const COMMANDS: Readonly<Record<string, CommandLoader>> = {
+  run: async () => (await import("./run.ts")).runCommand,
+  check: async () => (await import("./check.ts")).checkCommand,
+  apply: async () => (await import("./apply.ts")).applyCommand,
+  status: async () => (await import("./status.ts")).statusCommand,
+  report: async () => (await import("./report.ts")).reportCommand,
+  history: async () => (await import("./history.ts")).historyCommand,
+  config: async () => (await import("./config.ts")).configCommand,
+  rollback: async () => (await import("./rollback.ts")).rollbackCommand,
+  repair: async () => (await import("./repair.ts")).repairCommand,
+  hold: async () => (await import("./hold.ts")).holdCommand,
+  unhold: async () => (await import("./unhold.ts")).unholdCommand,
+  confirm: async () => (await import("./confirm.ts")).confirmCommand,
+  keygen: async () => (await import("./keygen.ts")).keygenCommand,
+  init: async () => (await import("./init.ts")).initCommand,
+  option: async () => (await import("./option.ts")).optionCommand,
+  bootstrap: async () => (await import("./bootstrap.ts")).bootstrapCommand,
+  publish: async () => (await import("./publish.ts")).publishCommand,
+  sign: async () => (await import("./sign.ts")).signCommand,
+  release: async () => (await import("./release/release.ts")).releaseCommands,
+  prune: async () => (await import("./prune.ts")).pruneCommand,
+  mirror: async () => (await import("./mirror.ts")).mirrorCommand,
+  verify: async () => (await import("./verify.ts")).verifyCommand,
+  fleet: async () => (await import("./fleet.ts")).fleetCommand,
+  completion: async () => (await import("./completion.ts")).completionCommand,
+};
 
 /** Commands that units run, not people: no help, manual or completion names them. */
-const HIDDEN_COMMANDS: readonly CommandMaker[] = [deadlineCommand, bootCompleteCommand];
+const HIDDEN_COMMANDS: Readonly<Record<string, CommandLoader>> = {
+  deadline: async () => (await import("./deadline.ts")).deadlineCommand,
+  "boot-complete": async () => (await import("./boot-complete.ts")).bootCompleteCommand,
+};
 
 /**
  * The command line. Parsing it gives `context.finish` what the chosen command does, throws
  * USAGE if the command line is wrong, and a CommanderError once help or the version is
- * printed; it never ends the process.
+ * printed; it never ends the process. Of a command line that begins with a command, only that one
+ * is loaded: a host's service has no use for what operators do, and it stays in memory for months.
  */
-export function createProgram(context: CommandContext): CommandUnknownOpts {
+export async function createProgram(
+  context: CommandContext,
+  words: readonly string[] = [],
+): Promise<CommandUnknownOpts> {
   const program = new Command("nixos-pull")
     .description("Pull-based release agent for NixOS hosts that nobody can SSH into.")
     .version(VERSION)
@@ -63,12 +66,20 @@ export function createProgram(context: CommandContext): CommandUnknownOpts {
       }),
     );
   };
-  for (const make of COMMANDS) program.addCommand(make({ ...context, finish }));
-  for (const make of HIDDEN_COMMANDS) {
-    program.addCommand(make({ ...context, finish }), { hidden: true });
+  for (const [name, load] of Object.entries(chosenOf(words))) {
+    const make = await load();
+    const isHidden = Object.hasOwn(HIDDEN_COMMANDS, name);
+    program.addCommand(make({ ...context, finish }), { hidden: isHidden });
   }
   setUp(program, "nixos-pull", program);
   return program;
+}
+
+/** The command that the words begin with; all of them if that may be another or needs the others. */
+function chosenOf([name = ""]: readonly string[]): Readonly<Record<string, CommandLoader>> {
+  const all = { ...COMMANDS, ...HIDDEN_COMMANDS };
+  const load = Object.hasOwn(all, name) && name !== "completion" ? all[name] : undefined;
+  return load ? { [name]: load } : all;
 }
 
 /** Gives `command` and all below it the program's settings, and lets them throw usage errors. */

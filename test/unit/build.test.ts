@@ -26,3 +26,11 @@ test("an empty source time is an unknown one, and never now", async () => {
   const bundle = await built("");
   expect(bundle).not.toContain(`"${new Date().toISOString().slice(0, 10)}`);
 });
+
+test("the bundle has no part of its packages that the agent never uses", async () => {
+  const bundle = await built("1767225600");
+  expect(bundle).toContain("node_modules/undici/lib/dispatcher/client.js");
+  for (const part of ["undici/lib/web/websocket", "undici/lib/mock", "zod/v4/locales/de"]) {
+    expect(bundle).not.toContain(part);
+  }
+});

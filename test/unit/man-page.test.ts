@@ -9,7 +9,7 @@ const noGroff = spawnSync("groff", ["--version"]).error !== undefined;
 
 test("the manual page has every command that a person may use", async () => {
   const page = await readFile(PAGE, "utf8");
-  const program = createProgram({
+  const program = await createProgram({
     signal: new AbortController().signal,
     finish: () => undefined,
   });

@@ -7,7 +7,7 @@ import { completionScript, optionsOf, SHELLS } from "../../../agent/cli/completi
 import { createProgram } from "../../../agent/cli/program.ts";
 import { ACTIVATION_MODES } from "../../../agent/core/formats/manifest.ts";
 
-const program = createProgram({
+const program = await createProgram({
   signal: new AbortController().signal,
   finish: () => undefined,
 });

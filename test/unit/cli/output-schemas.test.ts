@@ -7,7 +7,7 @@ import { createProgram } from "../../../agent/cli/program.ts";
 import { expectDocumentedJson } from "../../support/output-schema.ts";
 
 const SCHEMAS = fileURLToPath(new URL("../../../agent/docs/schema/output", import.meta.url));
-const program = createProgram({
+const program = await createProgram({
   signal: new AbortController().signal,
   finish: () => undefined,
 });

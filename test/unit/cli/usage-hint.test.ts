@@ -4,7 +4,7 @@ import { createProgram } from "../../../agent/cli/program.ts";
 /** What a command line ends with, whether it is refused by the parser or by the command. */
 async function refusalOf(...words: string[]): Promise<unknown> {
   let result: Promise<unknown> = Promise.resolve("no command was chosen");
-  const program = createProgram({
+  const program = await createProgram({
     signal: new AbortController().signal,
     finish: (promise) => {
       result = promise;
@@ -27,4 +27,17 @@ test.each([
     code: "USAGE",
     message: expect.stringMatching(new RegExp(`; \`${title} --help\` shows what is possible$`)),
   });
+});
+
+test("only the command that is asked for is loaded, if that is known", async () => {
+  const context = { signal: new AbortController().signal, finish: () => undefined };
+  const namesOf = async (...words: string[]): Promise<string[]> =>
+    (await createProgram(context, words)).commands.map((command) => command.name());
+  expect(await namesOf("run", "--config", "x")).toEqual(["run"]);
+  expect(await namesOf("deadline")).toEqual(["deadline"]);
+  const all = await namesOf();
+  expect(all).toContain("publish");
+  for (const word of ["help", "--help", "rnu", "constructor", "completion"]) {
+    expect(await namesOf(word)).toEqual(all);
+  }
 });
