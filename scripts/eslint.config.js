@@ -34,6 +34,7 @@ const PLAIN_PATHS = [
   "agent/operator/publish/blob-archive.ts",
   "agent/operator/publish/delta-packer.ts",
   "agent/operator/publish/index-patches.ts",
+  "agent/operator/publish/nar-cache.ts",
   "agent/operator/publish/nar-compressor.ts",
   "agent/operator/publish/hosts-file.ts",
   "agent/operator/publish/nix-builder.ts",

@@ -1,6 +1,6 @@
+import { readFileSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
-import { pack, type Pack } from "tar-stream";
 import {
   INDEX_MEMBER,
   encodeIndex,
@@ -13,6 +13,7 @@ import {
 import { PullError } from "../../core/errors.ts";
 import { Sha256, sha256Hex } from "../../core/formats/sha256.ts";
 import type { ArchiveReference } from "../../core/formats/manifest.ts";
+import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../../core/formats/tar-layout.ts";
 import { indexOf, narOffsets, type IndexOptions } from "./closure-index.ts";
 import type { PackableClosure, PackablePath } from "./packable-closure.ts";
 
@@ -78,76 +79,103 @@ async function writeTar(
   paths: readonly PackablePath[],
   sources: TarSources,
 ): Promise<OtherArchive> {
-  const tar = pack({ highWaterMark: READ_SIZE });
-  // `fillTar` rejects with the error too. Without a listener the event would end the process.
-  tar.on("error", () => undefined);
-  const hash = new Sha256();
+  const infos = new Map(paths.map((info) => [info.fileSha256, info]));
   const file = await open(path, "wx", 0o644);
   try {
-    const writing = (async () => {
-      for await (const chunk of tar as AsyncIterable<Buffer>) {
-        hash.add(chunk);
-        await file.appendFile(chunk);
-        sources.onBytes(chunk.length);
+    const tar = new TarFile(file, sources.onBytes);
+    for (const { name, body } of members) {
+      if (body.kind === "bytes") {
+        await tar.add(tarHeader(name, body.bytes.length));
+        await tar.add(body.bytes);
+      } else {
+        const info = infos.get(body.sha256);
+        if (!info) throw new Error(`no source for ${name}`);
+        await tar.add(tarHeader(name, info.fileSize));
+        await addNar(tar, info, sources);
       }
-    })();
-    const packing = fillTar(tar, members, paths, sources);
-    const [packed, written] = await Promise.allSettled([packing, writing]);
-    if (packed.status === "rejected") throw packed.reason;
-    if (written.status === "rejected") throw written.reason;
+      await tar.add(PADDING.subarray(0, paddedSize(tar.size) - tar.size));
+    }
+    await tar.add(Buffer.alloc(TAR_TRAILER));
+    await tar.flush();
     await file.sync();
+    return { sha256: tar.sha256(), size: tar.size };
   } finally {
     await file.close();
   }
-  return { sha256: hash.hex(), size: hash.size };
 }
 
-/** Puts the members into the tar, and ends it. Destroys it if a member cannot be had. */
-async function fillTar(
-  tar: Pack,
-  members: readonly Pick<Member, "name" | "body">[],
-  paths: readonly PackablePath[],
-  { cache, openArchive }: TarSources,
-): Promise<void> {
-  const infos = new Map(paths.map((info) => [info.fileSha256, info]));
-  try {
-    for (const { name, body } of members) {
-      if (body.kind === "bytes") {
-        await addBytes(tar, name, body.bytes);
-        continue;
-      }
-      const info = infos.get(body.sha256);
-      if (!info) throw new Error(`no source for ${name}`);
-      const { place, fileSize: size } = info;
-      const { sha256 } = body;
-      if (place && openArchive) {
-        const where = `archive ${place.archive.sha256}`;
-        const file = await openArchive(place.archive.sha256);
-        await addNar(tar, name, { file, where, start: place.offset, size, sha256 });
-      } else {
-        const where = join(cache, info.url);
-        await addNar(tar, name, { file: await open(where), where, start: 0, size, sha256 });
-      }
-    }
-    tar.finalize();
-  } catch (error) {
-    tar.destroy(error as Error);
-    throw error;
+const PADDING = Buffer.alloc(TAR_BLOCK);
+
+/** A tar that is being written. Small pieces are gathered: each write of its own would cost more. */
+class TarFile {
+  readonly #file: FileHandle;
+  readonly #onBytes: (count: number) => void;
+  readonly #hash = new Sha256();
+  readonly #gathered = Buffer.allocUnsafe(READ_SIZE);
+  #length = 0;
+
+  constructor(file: FileHandle, onBytes: (count: number) => void) {
+    this.#file = file;
+    this.#onBytes = onBytes;
+  }
+
+  /** Bytes that were added so far. */
+  get size(): number {
+    return this.#hash.size + this.#length;
+  }
+
+  async add(bytes: Buffer): Promise<void> {
+    if (this.#length + bytes.length > READ_SIZE) await this.flush();
+    if (bytes.length > READ_SIZE) await this.#write(bytes);
+    else this.#length += bytes.copy(this.#gathered, this.#length);
+  }
+
+  async flush(): Promise<void> {
+    await this.#write(this.#gathered.subarray(0, this.#length));
+    this.#length = 0;
+  }
+
+  /** Of everything that was flushed, hex. Nothing can be added after it. */
+  sha256(): string {
+    return this.#hash.hex();
+  }
+
+  async #write(bytes: Buffer): Promise<void> {
+    this.#hash.add(bytes);
+    await this.#file.appendFile(bytes);
+    this.#onBytes(bytes.length);
   }
 }
 
-/** Everything that could differ between two runs is fixed: mode, owner, time. */
-function headerOf(name: string, size: number) {
-  return { name, size, mode: 0o644, uid: 0, gid: 0, mtime: new Date(0), type: "file" } as const;
-}
+/** NARs up to this size are read synchronously: each asynchronous call takes as long as reading one. */
+const SMALL_BYTES = 64 * 1024;
 
-function addBytes(tar: Pack, name: string, bytes: Buffer): Promise<void> {
-  return new Promise((resolve, reject) => {
-    tar.entry(headerOf(name, bytes.length), bytes, (error) => {
-      if (error) reject(error);
-      else resolve();
-    });
-  });
+/** Adds a NAR with its hash, or throws PUBLISH_FAILED. */
+async function addNar(
+  tar: TarFile,
+  { place, url, fileSize: size, fileSha256: expected }: PackablePath,
+  { cache, openArchive }: TarSources,
+): Promise<void> {
+  const elsewhere = place && openArchive ? { place, openArchive } : null;
+  const where = elsewhere ? `archive ${elsewhere.place.archive.sha256}` : join(cache, url);
+  let found: string;
+  if (elsewhere) {
+    const { archive, offset } = elsewhere.place;
+    const file = await elsewhere.openArchive(archive.sha256);
+    found = await addRange(tar, { file, where, start: offset, size });
+  } else if (size <= SMALL_BYTES) {
+    const bytes = readFileSync(where);
+    if (bytes.length !== size) throw endsEarly(where, size, bytes.length);
+    await tar.add(bytes);
+    found = sha256Hex(bytes);
+  } else {
+    found = await addRange(tar, { file: await open(where), where, start: 0, size });
+  }
+  if (found === expected) return;
+  throw new PullError(
+    "PUBLISH_FAILED",
+    `${where}: expected sha256 ${expected}, found ${found}; remove the cache directory`,
+  );
 }
 
 /** A NAR in an open file, from byte `start` on. */
@@ -158,43 +186,30 @@ interface NarSource {
   readonly where: string;
   readonly start: number;
   readonly size: number;
-  readonly sha256: string;
 }
 
-async function addNar(
-  tar: Pack,
-  name: string,
-  { file, where, start, size, sha256 }: NarSource,
-): Promise<void> {
+/** Adds a part of a file; gives its sha256, hex. */
+async function addRange(tar: TarFile, { file, where, start, size }: NarSource): Promise<string> {
   const hash = new Sha256();
-  await new Promise<void>((resolve, reject) => {
-    const refuse = (error: Error): void => {
-      reject(new PullError("PUBLISH_FAILED", `${where}: ${error.message}`, { cause: error }));
-    };
-    const entry = tar.entry(headerOf(name, size), (error) => {
-      if (error) refuse(error);
-      else resolve();
-    });
-    const range = start === 0 ? {} : { start, end: start + size - 1 };
-    const reading = file.createReadStream({ highWaterMark: READ_SIZE, ...range });
-    reading.on("data", (chunk) => {
-      hash.add(chunk as Buffer);
-    });
-    reading.once("error", (error) => {
-      reject(error);
-      entry.destroy(error);
-    });
-    entry.on("error", (error) => {
-      reading.destroy();
-      refuse(error);
-    });
-    reading.pipe(entry);
-  });
-  const found = hash.hex();
-  if (found !== sha256) {
-    throw new PullError(
-      "PUBLISH_FAILED",
-      `${where}: expected sha256 ${sha256}, found ${found}; remove the cache directory`,
-    );
+  try {
+    const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, size));
+    while (hash.size < size) {
+      const length = Math.min(buffer.length, size - hash.size);
+      const { bytesRead } = await file.read(buffer, 0, length, start + hash.size);
+      if (bytesRead === 0) throw endsEarly(where, size, hash.size);
+      const bytes = buffer.subarray(0, bytesRead);
+      hash.add(bytes);
+      await tar.add(bytes);
+    }
+  } finally {
+    await file.close();
   }
+  return hash.hex();
+}
+
+function endsEarly(where: string, expected: number, found: number): PullError {
+  return new PullError(
+    "PUBLISH_FAILED",
+    `${where}: expected ${expected} bytes, found ${found}; remove the cache directory`,
+  );
 }

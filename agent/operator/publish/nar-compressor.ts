@@ -1,24 +1,16 @@
 import { randomBytes } from "node:crypto";
-import { open, readFile, rename, rm, stat, writeFile } from "node:fs/promises";
+import { mkdirSync, readFileSync, writeFileSync } from "node:fs";
+import { open, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
-import {
-  narFileName,
-  narInfoFileName,
-  parseNarInfo,
-  renderNarInfo,
-  type Compression,
-  type StorePathInfo,
-} from "../../core/formats/narinfo.ts";
+import type { Compression, ParsedNarInfo, StorePathInfo } from "../../core/formats/narinfo.ts";
 import { SecretScan, type FoundSecret } from "../../core/publish/secret-scan.ts";
-import { Sha256 } from "../../core/formats/sha256.ts";
+import { Sha256, sha256Hex } from "../../core/formats/sha256.ts";
 import { STORE_DIRECTORY, encodeBase32 } from "../../core/formats/store-path.ts";
-import { writeDurably } from "../../effects/files/durable-file.ts";
-import { isNotFound } from "../../effects/files/missing-file.ts";
-import { withNar } from "../../effects/nix/nar-dump.ts";
-import { ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
+import { dumpNar, withNar } from "../../effects/nix/nar-dump.ts";
+import { drain, ProcessFailure, streamProcess } from "../../effects/process/subprocess.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
-import { makeDirectory } from "../../effects/files/make-directory.ts";
+import type { NarCache } from "./nar-cache.ts";
 
 /** How NARs are compressed. Without a level, the program takes its own default. */
 export interface CompressionChoice {
@@ -44,53 +36,65 @@ export const COMPRESSION_LEVELS = {
 } as const;
 
 /**
- * Puts the NARs of these paths into a binary cache directory, several at a time. A path that the
- * cache has already, compressed in this way, is left alone. A path that is not permitted does not
- * get into the cache, so the next publish checks it again. Throws PUBLISH_FAILED, TOOL_MISSING,
- * INTERRUPTED.
+ * Puts the NARs of these paths into a binary cache, several at a time, and gives what it has of
+ * them, in any order. A path that the cache has already, compressed in this way, is left alone. A
+ * path that is not permitted does not get into the cache, so the next publish checks it again.
+ * Throws PUBLISH_FAILED, TOOL_MISSING, INTERRUPTED.
  */
 export async function compressPaths(
   paths: readonly StorePathInfo[],
-  cache: string,
+  cache: NarCache,
   choice: CompressionChoice,
   context: CompressionContext,
-): Promise<void> {
-  await makeCache(cache);
-  await writeDurably(join(cache, "nix-cache-info"), `StoreDir: ${STORE_DIRECTORY}\n`, 0o644);
+): Promise<ParsedNarInfo[]> {
+  const { compression } = choice;
+  const infos: ParsedNarInfo[] = [];
+  const missing: StorePathInfo[] = [];
+  let done = 0;
+  for (const info of paths) {
+    const found = await cache.find(info, compression);
+    if (!found) missing.push(info);
+    else {
+      infos.push(found);
+      context.onPath(++done);
+    }
+  }
+  const onCompressed = (found: ParsedNarInfo | null): void => {
+    if (found) infos.push(found);
+    context.onPath(++done);
+  };
+  await parallelMap(inJobs(missing), async (job) => {
+    const [info] = job;
+    if (job.length > 1) await compressSmall(job, cache, choice, { ...context, onCompressed });
+    else if (info) onCompressed(await compressPath(info, cache, choice, context));
+  });
+  return infos;
+}
+
+/** NARs up to this size are compressed many at a time: starting a program costs as much. */
+const SMALL_BYTES = 256 * 1024;
+
+/** So many NARs, of so many bytes together, are compressed by one program. */
+const MAX_BATCH = 512;
+const MAX_BATCH_BYTES = 4 * 1024 * 1024;
+
+/** Divides paths into what one program compresses: a large path, or many small ones. */
+function inJobs(paths: readonly StorePathInfo[]): StorePathInfo[][] {
   // The largest first, so that no core works alone on a large one at the end.
   const largestFirst = [...paths].sort((a, b) => b.narSize - a.narSize);
-  let done = 0;
-  await parallelMap(largestFirst, async (info) => {
-    if (!(await isCached(cache, info, choice.compression))) {
-      await compressPath(info, cache, choice, context);
+  const jobs: StorePathInfo[][] = [];
+  let bytes = Infinity;
+  for (const info of largestFirst) {
+    const batch = jobs.at(-1);
+    bytes += info.narSize;
+    if (batch && batch.length < MAX_BATCH && bytes <= MAX_BATCH_BYTES) batch.push(info);
+    else {
+      jobs.push([info]);
+      // Nothing joins a large path.
+      bytes = info.narSize > SMALL_BYTES ? Infinity : info.narSize;
     }
-    context.onPath(++done);
-  });
-}
-
-/** Makes the directories of a binary cache, unless they are there. Throws the system's errors. */
-export async function makeCache(cache: string): Promise<void> {
-  await makeDirectory(join(cache, "nar"));
-}
-
-async function isCached(
-  cache: string,
-  info: StorePathInfo,
-  compression: Compression,
-): Promise<boolean> {
-  const file = narInfoFileName(info.storePath);
-  try {
-    const found = parseNarInfo(await readFile(join(cache, file), "utf8"), file);
-    return (
-      found.storePath === info.storePath &&
-      found.narHash === info.narHash &&
-      found.compression === compression &&
-      (await stat(join(cache, found.url))).size === found.fileSize
-    );
-  } catch (error) {
-    if (isNotFound(error) || error instanceof PullError) return false;
-    throw error;
   }
+  return jobs;
 }
 
 /** A NAR and its compressed file, as they were measured on the way. */
@@ -101,49 +105,131 @@ interface CompressedNar {
   readonly secrets: readonly FoundSecret[];
 }
 
+/** Throws PUBLISH_FAILED if a NAR is not the one that Nix recorded. */
+function expectUnchanged(info: StorePathInfo, nar: { sha256: string; size: number }): void {
+  const narHash = `sha256:${encodeBase32(Buffer.from(nar.sha256, "hex"))}`;
+  if (narHash === info.narHash && nar.size === info.narSize) return;
+  throw new PullError(
+    "PUBLISH_FAILED",
+    `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
+      `found ${narHash}; check it with nix-store --verify-path`,
+  );
+}
+
+/** Compresses one path, of any size; null if it is not permitted. */
 async function compressPath(
   info: StorePathInfo,
-  cache: string,
+  cache: NarCache,
   choice: CompressionChoice,
   { signal, permits }: CompressionContext,
-): Promise<void> {
-  const { compression } = choice;
-  const temporary = join(cache, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
+): Promise<ParsedNarInfo | null> {
+  const temporary = temporaryIn(cache);
   try {
     const { nar, file, secrets } = await writeNar(info, temporary, choice, signal);
-    const narHash = `sha256:${encodeBase32(Buffer.from(nar.hex(), "hex"))}`;
-    if (narHash !== info.narHash || nar.size !== info.narSize) {
-      throw new PullError(
-        "PUBLISH_FAILED",
-        `${STORE_DIRECTORY}/${info.storePath} was changed in the store: expected ${info.narHash}, ` +
-          `found ${narHash}; check it with nix-store --verify-path`,
-      );
-    }
-    if (secrets.length > 0 && !permits(info.storePath, secrets)) {
-      await rm(temporary);
-      return;
-    }
-    const [fileSha256, fileSize] = [file.hex(), file.size];
-    await rename(temporary, join(cache, narFileName(fileSha256, compression)));
-    const narInfo = renderNarInfo({ ...info, compression, fileSha256, fileSize, signatures: [] });
-    // Without fsync: after a power cut a torn file has another size, and is compressed again.
-    await writeFile(temporary, narInfo, { mode: 0o644, flag: "wx" });
-    await rename(temporary, join(cache, narInfoFileName(info.storePath)));
+    expectUnchanged(info, { sha256: nar.hex(), size: nar.size });
+    if (secrets.length > 0 && !permits(info.storePath, secrets)) return null;
+    const { compression } = choice;
+    return cache.place(temporary, { info, compression, sha256: file.hex(), size: file.size });
   } catch (error) {
-    await rm(temporary, { force: true });
     if (!(error instanceof ProcessFailure)) throw error;
     throw new PullError("PUBLISH_FAILED", `${info.storePath}: ${error.message}`, { cause: error });
+  } finally {
+    await rm(temporary, { force: true });
   }
+}
+
+/** A new name for unfinished work. */
+function temporaryIn(cache: NarCache): string {
+  return join(cache.directory, "nar", `.tmp-${randomBytes(6).toString("hex")}`);
+}
+
+/** What the programs append to the name of a file that they compress. */
+const SUFFIX = { zstd: ".zst", xz: ".xz", none: "" } as const;
+
+/**
+ * Compresses small paths with one program. Files are written and read synchronously: each call takes
+ * some microseconds, and an asynchronous one several times as long.
+ */
+async function compressSmall(
+  infos: readonly StorePathInfo[],
+  cache: NarCache,
+  choice: CompressionChoice,
+  context: CompressionContext & { onCompressed: (found: ParsedNarInfo | null) => void },
+): Promise<void> {
+  const { compression } = choice;
+  const { signal, permits, onCompressed } = context;
+  if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while compressing");
+  const work = temporaryIn(cache);
+  mkdirSync(work);
+  try {
+    const files: { info: StorePathInfo; file: string }[] = [];
+    for (const [at, info] of infos.entries()) {
+      const nar = dumpNar(`${STORE_DIRECTORY}/${info.storePath}`, SMALL_BYTES);
+      if (!nar) {
+        // It was changed, which is told there.
+        onCompressed(await compressPath(info, cache, choice, context));
+        continue;
+      }
+      expectUnchanged(info, { sha256: sha256Hex(nar), size: nar.length });
+      const scan = new SecretScan();
+      scan.push(nar);
+      if (scan.found.length > 0 && !permits(info.storePath, scan.found)) {
+        onCompressed(null);
+        continue;
+      }
+      const file = join(work, String(at));
+      writeFileSync(file, nar, { mode: 0o644, flag: "wx" });
+      files.push({ info, file });
+    }
+    await runCompressor(
+      files.map(({ file }) => file),
+      choice,
+      signal,
+    );
+    for (const { info, file } of files) {
+      const compressed = `${file}${SUFFIX[compression]}`;
+      const bytes = readFileSync(compressed);
+      const sha256 = sha256Hex(bytes);
+      onCompressed(cache.place(compressed, { info, compression, sha256, size: bytes.length }));
+    }
+  } finally {
+    await rm(work, { recursive: true, force: true });
+  }
+}
+
+/** Replaces each of these files by a compressed one. */
+async function runCompressor(
+  files: readonly string[],
+  { compression, level }: CompressionChoice,
+  signal: AbortSignal | undefined,
+): Promise<void> {
+  if (files.length === 0 || compression === "none") return;
+  // xz removes what it compressed unless told otherwise.
+  const args = ["-q", ...levelArgument(level), ...(compression === "zstd" ? ["--rm"] : [])];
+  try {
+    await streamProcess(compression, [...args, "--", ...files], runOptions(signal), drain);
+  } catch (error) {
+    if (!(error instanceof ProcessFailure)) throw error;
+    throw new PullError("PUBLISH_FAILED", error.message, { cause: error });
+  }
+}
+
+function levelArgument(level: number | undefined): string[] {
+  return level === undefined ? [] : [`-${level}`];
+}
+
+function runOptions(signal: AbortSignal | undefined) {
+  return { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
 }
 
 /** Writes a path's compressed NAR to a new file, and measures both. */
 async function writeNar(
-  { storePath }: StorePathInfo,
+  { storePath, narSize }: StorePathInfo,
   path: string,
   { compression, level }: CompressionChoice,
   signal: AbortSignal | undefined,
 ): Promise<CompressedNar> {
-  const options = { env: process.env as Record<string, string>, timeoutMs: NAR_TIMEOUT_MS, signal };
+  const options = runOptions(signal);
   const measured = { nar: new Sha256(), file: new Sha256() };
   const scan = new SecretScan();
   const file = await open(path, "wx", 0o644);
@@ -160,7 +246,9 @@ async function writeNar(
       })();
       if (compression === "none") await write(nar);
       else {
-        const args = [...(level === undefined ? [] : [`-${level}`]), "-q", "-c"];
+        // Without a hint, high levels prepare for the largest of inputs.
+        const hint = compression === "zstd" ? [`--size-hint=${narSize}`] : [];
+        const args = [...levelArgument(level), ...hint, "-q", "-c"];
         await streamProcess(compression, args, { ...options, input: nar }, write);
       }
     });

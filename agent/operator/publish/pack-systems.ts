@@ -7,6 +7,7 @@ import type { PublishedHost } from "../channel/published-release.ts";
 import type { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { packArchive, packShared, type PackOptions } from "./archive-packer.ts";
 import { packDeltas } from "./delta-packer.ts";
+import { NarCache } from "./nar-cache.ts";
 import { compressPaths } from "./nar-compressor.ts";
 import type { NarLibrary } from "./nar-library.ts";
 import { buildContext, readPathInfos } from "./nix-builder.ts";
@@ -140,11 +141,13 @@ async function prepareClosures(
     onProgress({ phase: "compress", done, of: missing.length });
   };
   onPath(0);
-  await compressPaths(missing, cache, options, {
+  const narCache = await NarCache.open(cache, { kept: options.cache !== undefined });
+  const compressed = await compressPaths(missing, narCache, options, {
     ...{ signal, onPath },
     permits: (storePath, found) => guard.permits(storePath, found),
   });
   guard.check();
+  for (const info of compressed) known.set(info.storePath, info);
   const closures = new Map<string, PackableClosure>();
   for (const toplevel of fresh) {
     closures.set(toplevel, await readClosure(cache, toplevel, known));

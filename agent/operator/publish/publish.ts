@@ -21,7 +21,7 @@ import { hostEntries } from "./host-entries.ts";
 import { hostDownloads, type HostDownload } from "./host-downloads.ts";
 import { expectSomeHosts, hostsToPublish } from "./hosts-to-publish.ts";
 import { packIndexPatches } from "./index-patches.ts";
-import { makeCache } from "./nar-compressor.ts";
+import { makeCache } from "./nar-cache.ts";
 import { NarLibrary } from "./nar-library.ts";
 import { buildContext, buildSystems } from "./nix-builder.ts";
 import { packSystems } from "./pack-systems.ts";
