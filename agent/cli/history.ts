@@ -1,15 +1,18 @@
 import * as z from "zod";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
+import { Times } from "../core/text/times.ts";
 import { historyEntrySchema } from "../core/update/history-entry.ts";
 import { History } from "../effects/state/history.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
+import { utcOption } from "./options/utc.ts";
 import { positive } from "./options/values.ts";
-import { describeEntry } from "./display/history.ts";
+import { describeHistory } from "./display/history.ts";
 import { printJson } from "./display/json.ts";
 import { printLine } from "./display/output.ts";
+import { screenOf, show } from "./display/screen.ts";
 
 /** What `history --json` prints: the entries, oldest first. */
 const historySchema = z.strictObject({
@@ -20,7 +23,9 @@ const historySchema = z.strictObject({
 function definition() {
   return hostCommand("history", "show what happened on this host")
     .addOption(jsonOption(historySchema))
-    .option("-n, --lines <count>", "show this many entries, the newest last", positive, 50);
+    .addOption(utcOption())
+    .option("-a, --all", "show each event, and not only what became of each attempt")
+    .option("-n, --lines <count>", "show this many events, the newest last", positive, 50);
 }
 
 export const historyCommand: CommandMaker = ({ finish }) =>
@@ -40,6 +45,8 @@ async function history(options: OptionsOf<typeof definition>): CommandResult {
     printLine("Nothing has happened here yet.");
     return EXIT.ok;
   }
-  for (const line of entries.flatMap(describeEntry)) printLine(line);
+  const times = new Times({ now: new Date(), utc: options.utc });
+  const screen = screenOf(process.stdout);
+  show(describeHistory(entries, { times, screen, all: options.all ?? false }));
   return EXIT.ok;
 }

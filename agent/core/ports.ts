@@ -751,6 +751,29 @@ export interface Locks {
   fileOf(name: LockName): string;
   /** Takes a lock and gives what releases it; null if another process holds it. */
   take(name: LockName): Promise<(() => Promise<void>) | null>;
+  /**
+   * The id of the process that holds a lock; null if none does, or if that cannot be seen. Looks
+   * only: a lock that was tried would be in the way of whoever needs it.
+   */
+  holder(name: LockName): Promise<number | null>;
+}
+
+/** How far a fetch is, as one process tells others of this host. */
+export interface ToldProgress extends FetchProgress {
+  /** The process that fetches. */
+  readonly process: number;
+  /** When it told this. */
+  readonly at: string;
+  /** Bytes a second; null if that is not known yet. */
+  readonly rate: number | null;
+}
+
+/** What other processes of this host see of a fetch. */
+export interface FetchSign {
+  /** Tells how far this process is. It is for people: that it cannot be told is no error. */
+  tell(progress: FetchProgress): void;
+  /** What was told last, by whichever process; null if nothing was. */
+  read(): Promise<ToldProgress | null>;
 }
 
 /** Tells when a mirror in a directory, such as a stick, has news. */

@@ -7,6 +7,7 @@ import type {
   ClosureFetch,
   Deadline,
   Disk,
+  FetchSign,
   GcRoots,
   HealthProbe,
   HistoryStore,
@@ -69,6 +70,7 @@ export interface AgentTools {
   readonly watchdog: Watchdog;
   readonly cache: ManifestCache;
   readonly closures: ClosureFetch;
+  readonly fetchSign: FetchSign;
 
   readonly store: NixStore;
   readonly repair: StoreRepair;

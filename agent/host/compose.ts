@@ -29,6 +29,7 @@ import { storeRoot } from "../effects/nix/nix-environment.ts";
 import { systemClock, systemTimers } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
 import { gcRootsIn } from "../effects/nix/gc-roots.ts";
+import { FetchSignFile } from "../effects/state/fetch-sign.ts";
 import { History } from "../effects/state/history.ts";
 import { successorOf } from "../effects/systemd/successor.ts";
 import { readMachineId, systemHostname } from "../effects/host/machine-identity.ts";
@@ -98,6 +99,7 @@ export function composeTools(
   const standings = new MirrorStandings();
   const roots = gcRootsIn(settings.paths.gcRoots);
   const { fleetLock: fleetLockSettings } = settings.reboot;
+  const fetchSign = new FetchSignFile(settings.paths.runtime);
   const ownProgram = [process.execPath, realpathSync(process.argv[1] ?? "")];
   return {
     ...{ settings, mirrors, standings },
@@ -127,8 +129,13 @@ export function composeTools(
     disk: systemDisk,
     boot: bootDirectoryOf(settings, store, bootLoader),
     bootLoader,
+    fetchSign,
     closures: closureFetchOf({
-      ...{ settings, mirrors, standings, store, repair, roots, log, onProgress },
+      ...{ settings, mirrors, standings, store, repair, roots, log },
+      onProgress(progress) {
+        fetchSign.tell(progress);
+        onProgress?.(progress);
+      },
       disk: systemDisk,
       staging: stagingIn(settings.paths.staging),
       indexes: new IndexFiles(stateDirectory),

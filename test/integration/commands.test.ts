@@ -9,6 +9,7 @@ import {
   parsePublicKey,
   parseSecretKey,
 } from "../../agent/core/formats/signing-key.ts";
+import { storePathHash } from "../../agent/core/formats/store-path.ts";
 import { DirectoryMirror } from "../../agent/effects/mirror/directory-mirror.ts";
 import { verifyMirror } from "../../agent/operator/mirror/verify-mirror.ts";
 import { jsonOf } from "../support/answer.ts";
@@ -198,14 +199,14 @@ test("status and history tell what the host is and what happened; --watch ends o
   const watch = host.start("status", "--watch");
   await prints(watch, "none applied yet");
   await operator.publish({ web1: first });
-  const noticed = prints(watch, "1, switch at ");
+  const noticed = prints(watch, "release      1 of stable, switch, ");
   await host.run("apply");
   await noticed;
   watch.child.kill("SIGTERM");
   const watched = await watch.ended;
   expect(watched).toMatchObject({ exitCode: 0, stderr: "" });
   // It is printed when it changes, not every second.
-  const shown = watched.stdout.split(/^(?=host )/m);
+  const shown = watched.stdout.split(/^(?=[●○✗] )/m);
   expect(new Set(shown).size).toBe(shown.length);
 
   await operator.publish({ web1: failing });
@@ -230,6 +231,7 @@ test("status and history tell what the host is and what happened; --watch ends o
       archives: [{ mirror: expect.stringContaining(operator.mirror), at: time }],
     },
     lastImport: { at: time, sequence: 2, toplevel: failing },
+    activity: { service: null, update: null, since: null, fetched: null },
     bootLoader: { name: null, cannotTry: expect.stringContaining("not known") },
     machineId: expect.toSatisfy((it) => it === null || /^[0-9a-f]{64}$/.test(it as string)),
     alarms: [],
@@ -270,8 +272,14 @@ test("status and history tell what the host is and what happened; --watch ends o
     ],
   });
   const { stdout: status } = await host.run("status");
-  expect(status).toMatch(new RegExp(`^profile +${first}, generation 1$`, "m"));
-  expect(status).toMatch(new RegExp(`^denied +${failing} since .*ACTIVATION_FAILED`, "m"));
+  expect(status).toMatch(/^✗ release 2 failed just now: ACTIVATION_FAILED: /);
+  expect(status).toMatch(/^ {2}web1 runs release 1 of stable\.$/m);
+  expect(status.split("ACTIVATION_FAILED: ")).toHaveLength(2);
+  const short = `${storePathHash(first).slice(0, 7)}-web1-1`;
+  expect(status).toMatch(new RegExp(`^system +${short}, generation 1$`, "m"));
+  expect((await host.run("status", "--utc")).stdout).toMatch(
+    /^release +1 of stable, switch, \d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d+Z$/m,
+  );
 
   const { entries } = await jsonOf<{ entries: { event: string }[] }>(host, "history");
   const events = entries.map(({ event }) => event);
@@ -292,8 +300,10 @@ test("status and history tell what the host is and what happened; --watch ends o
   });
   expect(await jsonOf(host, "history", "-n", "3")).toMatchObject({ entries: entries.slice(-3) });
   const { stdout: history } = await host.run("history", "--lines", "3");
-  expect(history).toMatch(/ 2 +ActivationRejected +ACTIVATION_FAILED: /);
-  expect(history).toContain("      | warning: it was told to fail\n");
+  expect(history).toMatch(/^✗ {2}\S+ +release 2 failed.*, and was undone: ACTIVATION_FAILED: /);
+  expect(history).toContain("| warning: it was told to fail\n");
+  const { stdout: whole } = await host.run("history", "--all", "--utc");
+  expect(whole).toMatch(/^ +\d{4}-\d\d-\d\dT\S+Z +activated \[ActivationSucceeded\]$/m);
 });
 
 test("status --json --watch prints a document only when something changed", async () => {

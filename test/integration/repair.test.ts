@@ -142,7 +142,7 @@ test("a byte of the running system is repaired from a stick by one rename", asyn
   expect(await reader.readFile("utf8")).toBe("mibrary\n");
   await reader.close();
   const { stdout } = await host.run("history");
-  expect(stdout).toContain("StoreRepaired");
+  expect(stdout).toContain("brought back 1 of 1 damaged store paths");
 });
 
 test("whatever is wrong in a tree is put right: files, links, kinds, rights, what is too much or gone", async () => {

@@ -11,6 +11,7 @@ import type {
   NixStore,
   ReportOutlets,
   ServiceManager,
+  ToldProgress,
   UnitTroubles,
 } from "../../agent/core/ports.ts";
 import type { Confirmation } from "../../agent/core/schedule/confirmation.ts";
@@ -159,6 +160,8 @@ export class MemoryHost {
   writes = 0;
   history: HistoryEntry[] = [];
   stateLoss: PullError | null = null;
+  /** What is wrong with the state directory though the record is there. */
+  readonly stateAlarms: PullError[] = [];
   readonly files = new Map<string, unknown>();
   hold: HoldRead = { kind: "none" };
   confirmation: Confirmation | null = null;
@@ -184,6 +187,8 @@ export class MemoryHost {
   fetchMs = 0;
   /** Whether fetches that fail bring something that the next one goes on with. */
   fetchesAdvance = false;
+  /** What the process that fetches told of it last. */
+  toldProgress: ToldProgress | null = null;
   summary: FetchSummary = {
     ...{ paths: 10, newPaths: 3, bytesReceived: 1000 },
     ...{ deltasUsed: 0, deltasFailed: 0 },
@@ -346,6 +351,10 @@ function toolsOf(host: MemoryHost): AgentTools {
     isService: true,
     cache: cacheOf(host),
     closures: closuresOf(host),
+    fetchSign: {
+      tell: () => undefined,
+      read: async () => host.toldProgress,
+    },
     store: storeOf(host),
     repair: repairOf(host),
     roots: rootsOf(host),
@@ -421,6 +430,7 @@ function toolsOf(host: MemoryHost): AgentTools {
           host.locked.delete(name);
         };
       },
+      holder: async (name) => (host.locked.has(name) ? 4242 : null),
     },
     commands: commandsOf(host),
     ...watchesOf(host),
@@ -704,7 +714,7 @@ function stateOf(host: MemoryHost): AgentTools["state"] {
     removeUnfinished: async () => undefined,
     recall: async () => ({
       record: host.stateLoss ? null : host.record,
-      alarms: host.stateLoss ? [host.stateLoss] : [],
+      alarms: host.stateLoss ? [host.stateLoss] : host.stateAlarms,
     }),
     async load({ acceptLoss = false } = {}) {
       if (host.stateLoss && !acceptLoss) throw host.stateLoss;

@@ -7,11 +7,20 @@ export function describeReboot(
   policy: Settings["reboot"]["policy"],
 ): string {
   if (wayBack) return `leads back from release ${release.sequence}, and waits for nothing`;
-  const who = {
-    never: "a person has to make it",
-    window: "the agent makes it in the next window",
-    now: "the agent makes it",
-  }[policy];
   const because = why === undefined ? "" : `: ${why}`;
-  return `release ${release.sequence} waits for it${because}; policy ${policy}: ${who}`;
+  return `release ${release.sequence} waits for it${because}; policy ${policy}: ${whoReboots(policy)}`;
+}
+
+/** Who makes a reboot by this policy, and when. */
+export function whoReboots(policy: Settings["reboot"]["policy"]): string {
+  switch (policy) {
+    case "never":
+      return "a person has to make it";
+    case "window":
+      return "the agent makes it in the next window";
+    case "now":
+      return "the agent makes it";
+    default:
+      return policy satisfies never;
+  }
 }

@@ -15,6 +15,18 @@ export interface Span {
 /** Text for one line of a screen. It may come from anywhere: it is made harmless when it is shown. */
 export type Text = string | Span | readonly (string | Span)[];
 
+/** A line of a table, which fits as it is. */
+export class TableLine {
+  readonly spans: readonly (string | Span)[];
+
+  constructor(spans: readonly (string | Span)[]) {
+    this.spans = spans;
+  }
+}
+
+/** A line for `render`: text that is broken to fit, or a line of a table. */
+export type Line = Text | TableLine;
+
 /** What is known of the terminal that shows the text, if one does. */
 export interface Screen {
   /** Where lines are broken; Infinity if they are not, as in a file or a pipe. */
@@ -26,8 +38,8 @@ export interface Screen {
 const MIN_COLUMNS = 80;
 /** Longer lines are hard to read. */
 const MAX_COLUMNS = 160;
-/** Two columns are this far apart. */
-const GAP = 2;
+/** A cell is no narrower, however wide those before it are. */
+const MIN_CELL = 20;
 
 /** Select Graphic Rendition (ECMA-48, 8.3.117): the parameters that begin and end a style. */
 const SGR: Record<Style, readonly [number, number]> = {
@@ -89,19 +101,25 @@ function isEmpty(text: Text): boolean {
  * broken between words, and goes on where its first word stands, or `hang` columns to the right of that.
  */
 export function render(
-  lines: readonly Text[],
+  lines: readonly Line[],
   { columns, colour }: Screen,
   { hang = 0 }: { readonly hang?: number } = {},
 ): string {
-  const shown = lines.flatMap((line) => broken(line, columns, hang));
+  const shown = lines.flatMap((line) =>
+    line instanceof TableLine ? [line.spans] : broken(line, columns, hang),
+  );
   return shown.map((line) => paint(line, colour)).join("\n");
 }
 
 /**
- * Rows as aligned columns, `GAP` blanks apart. The last column is broken to fit and goes on below
+ * Rows as aligned columns, `gap` blanks apart. The last column is broken to fit and goes on below
  * itself. Gives lines for `render`.
  */
-export function table(rows: readonly (readonly Text[])[], { columns }: Screen): Text[] {
+export function table(
+  rows: readonly (readonly Text[])[],
+  { columns }: Screen,
+  { gap = 2 }: { readonly gap?: number } = {},
+): TableLine[] {
   const widths: number[] = [];
   for (const row of rows) {
     for (const [at, cell] of row.slice(0, -1).entries()) {
@@ -110,23 +128,27 @@ export function table(rows: readonly (readonly Text[])[], { columns }: Screen): 
   }
   return rows.flatMap((row) => {
     const before = row.slice(0, -1).flatMap((cell, at) => {
-      const blanks = (widths[at] ?? 0) - plain(cell).length + GAP;
+      const blanks = (widths[at] ?? 0) - plain(cell).length + gap;
       return [...spansOf(cell), ...spansOf(" ".repeat(blanks))];
     });
     const start = plain(before).length;
-    const cells = row.slice(-1).flatMap((cell) => broken(cell, columns - start, 0));
-    if (cells.every(isEmpty)) return [trimmed(before)];
-    return cells.map((cell, at) => [...(at === 0 ? before : [" ".repeat(start)]), ...cell]);
+    const cells = row
+      .slice(-1)
+      .flatMap((cell) => broken(cell, Math.max(columns - start, MIN_CELL), 0));
+    if (cells.every(isEmpty)) return [new TableLine(trimmed(before))];
+    return cells.map(
+      (cell, at) => new TableLine([...(at === 0 ? before : [" ".repeat(start)]), ...cell]),
+    );
   });
 }
 
 /** Prints lines on standard output, as it shows them. */
-export function show(lines: readonly Text[]): void {
+export function show(lines: readonly Line[]): void {
   process.stdout.write(`${render(lines, screenOf(process.stdout))}\n`);
 }
 
 /** Prints lines on standard error: progress and warnings. */
-export function showNote(lines: readonly Text[]): void {
+export function showNote(lines: readonly Line[]): void {
   process.stderr.write(`${render(lines, screenOf(process.stderr))}\n`);
 }
 
@@ -139,8 +161,7 @@ function spansOf(text: Text): readonly Span[] {
 
 /** A text in lines that are no longer than `columns`, if its words allow that. */
 function broken(text: Text, columns: number, hang: number): (readonly (string | Span)[])[] {
-  const all = spansOf(text).map((it) => ({ ...it, text: sanitizeLines(it.text) }));
-  return linesOf(all).flatMap((line) => {
+  return linesOf(spansOf(text)).flatMap((line) => {
     const words = line.map((it) => it.text).join("");
     const indent = (/^ */.exec(words)?.[0].length ?? 0) + hang;
     const pieces: (readonly (string | Span)[])[] = [];
@@ -201,13 +222,14 @@ function trimmed(line: readonly (string | Span)[]): (string | Span)[] {
   );
 }
 
+/** One line as it is written. This is where text from anywhere becomes harmless. */
 function paint(line: readonly (string | Span)[], colour: boolean): string {
-  return line
-    .map((it) => {
-      if (typeof it === "string") return it;
-      if (!it.style) return it.text;
-      const [begin, end] = SGR[it.style];
-      return colour ? `\u001b[${begin}m${it.text}\u001b[${end}m` : it.text;
+  return spansOf(line)
+    .map(({ text, style }) => {
+      const harmless = sanitizeLines(text).replaceAll("\n", " ");
+      if (!style || !colour) return harmless;
+      const [begin, end] = SGR[style];
+      return `\u001b[${begin}m${harmless}\u001b[${end}m`;
     })
     .join("");
 }

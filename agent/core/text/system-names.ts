@@ -27,10 +27,11 @@ export function shortSystemNames(
   };
 }
 
-/** Store paths in a message; a full stop after one ends the sentence. */
-const STORE_PATH = /\/nix\/store\/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]{0,210}[0-9a-zA-Z+_=-]/g;
+/** Store paths in a message, and nothing below them; a full stop after one ends the sentence. */
+const STORE_PATH =
+  /\/nix\/store\/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]{0,210}[0-9a-zA-Z+_=-](?![0-9a-zA-Z+_=/-])/g;
 
-/** A message with its store paths as `shorten` names them. */
+/** A message with its store paths as `shorten` names them; it may give a path back as it is. */
 export function withShortSystems(message: string, shorten: (system: string) => string): string {
   return message.replace(STORE_PATH, (path) => shorten(path));
 }

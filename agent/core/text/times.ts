@@ -6,8 +6,8 @@ const DAY = 24 * HOUR;
 /** A span that is longer than this is told by dates alone. */
 const MAX_RELATIVE = 14 * DAY;
 
-/** UTC times as this program writes them into messages. */
-const UTC_TIME = /\b\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z/g;
+/** UTC times as this program writes them into messages, with an "at" before them. */
+const UTC_TIME = /(\bat )?\b(\d{4}-\d\d-\d\dT\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z)/g;
 
 /** How long something takes, took or is away, for people, as one number: `45 s`, `11 min`, `3 hours`. */
 export function describeSpan(ms: number): string {
@@ -30,13 +30,14 @@ export interface TimesOptions {
 /** Shows times (ISO 8601, UTC) to people. A text that is no time is given back as it is. */
 export class Times {
   readonly now: Date;
-  readonly #utc: boolean;
+  /** Whether all times are exact and in UTC. */
+  readonly isExact: boolean;
   readonly #format: Intl.DateTimeFormat;
 
   /** Throws a RangeError if the zone is none. */
   constructor({ now, zone, utc = false }: TimesOptions) {
     this.now = now;
-    this.#utc = utc;
+    this.isExact = utc;
     this.#format = new Intl.DateTimeFormat("en-GB", {
       ...(zone !== undefined && { timeZone: zone }),
       ...{ weekday: "short", day: "numeric", month: "short", year: "numeric" },
@@ -48,21 +49,21 @@ export class Times {
   clock(at: string): string {
     const time = Date.parse(at);
     if (Number.isNaN(time)) return at;
-    return this.#utc ? exact(time) : this.#clock(time);
+    return this.isExact ? exact(time) : this.#clock(time);
   }
 
   /** The same with seconds. */
   clockSeconds(at: string): string {
     const time = Date.parse(at);
     if (Number.isNaN(time)) return at;
-    return this.#utc ? exact(time) : `${this.#clock(time)}:${this.#parts(time).second}`;
+    return this.isExact ? exact(time) : `${this.#clock(time)}:${this.#parts(time).second}`;
   }
 
   /** How far away a time is: `just now`, `3 hours ago`, `in 11 min`; the local time if that is long. */
   ago(at: string): string {
     const time = Date.parse(at);
     if (Number.isNaN(time)) return at;
-    if (this.#utc) return exact(time);
+    if (this.isExact) return exact(time);
     const age = this.now.getTime() - time;
     if (Math.abs(age) > MAX_RELATIVE) return this.#clock(time);
     if (Math.abs(age) < 5 * SECOND) return age >= 0 ? "just now" : "now";
@@ -77,7 +78,11 @@ export class Times {
 
   /** A message in which UTC times stand, with local ones instead. */
   within(text: string): string {
-    return text.replace(UTC_TIME, (at) => this.clock(at));
+    return text.replace(UTC_TIME, (_, before: string | undefined, at: string) => {
+      const shown = this.clock(at);
+      // "at 14:05", but "tomorrow 14:05".
+      return `${shown.includes(" ") ? "" : (before ?? "")}${shown}`;
+    });
   }
 
   /** The local day of a time, to compare with another one's: `Fri 4 Dec 2026`. */

@@ -1,4 +1,4 @@
-import type { FileHandle } from "node:fs/promises";
+import { readdir, readFile, readlink, realpath, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { LockName, Locks } from "../../core/ports.ts";
@@ -61,7 +61,27 @@ export function locksIn(stateDirectory: string): Locks {
       const lock = await tryLock(fileOf(name));
       return lock && (() => lock.release());
     },
+    holder: (name) => holderOf(fileOf(name)),
   };
+}
+
+/**
+ * The process that holds the lock on a file: the one that is noted in it, if that has the file
+ * open. (The number may have become another process's since.) Null if none does, or if its files
+ * cannot be seen.
+ */
+async function holderOf(path: string): Promise<number | null> {
+  try {
+    const pid = Number((await readFile(path, "utf8")).trim());
+    if (!Number.isSafeInteger(pid) || pid <= 0) return null;
+    const [file, descriptors] = await Promise.all([realpath(path), readdir(`/proc/${pid}/fd`)]);
+    const open = await Promise.all(
+      descriptors.map((it) => readlink(`/proc/${pid}/fd/${it}`).catch(() => null)),
+    );
+    return open.includes(file) ? pid : null;
+  } catch {
+    return null;
+  }
 }
 
 /** Exit code that `flock` is told to give if the lock is held (flock(1), -E). */

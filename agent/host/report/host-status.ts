@@ -12,6 +12,7 @@ import type { AgentTools } from "../agent-tools.ts";
 import { currentHold } from "../current-hold.ts";
 import { observe } from "../observe.ts";
 import { HUNG, hangAlarms } from "../daemon/hang.ts";
+import { readActivity, type Activity, type ActivityTools } from "./activity.ts";
 import { lastSwitches, type LastSwitches } from "./last-switch.ts";
 import { readPollReport, type PollReport } from "../poll/poll-report.ts";
 
@@ -39,6 +40,8 @@ export interface HostStatus {
   readonly bootLoader: BootLoaderFacts;
   /** When the agent makes a reboot that is needed. */
   readonly rebootPolicy: Settings["reboot"]["policy"];
+  /** Which processes of the agent run, and how far an update is. */
+  readonly activity: Activity;
   /** What is wrong with what the state directory remembers. */
   readonly alarms: readonly Reason[];
 }
@@ -56,7 +59,8 @@ export type StatusTools = Pick<
   | "clock"
   | "machineId"
   | "bootLoader"
->;
+> &
+  ActivityTools;
 
 /** Reads the status, from disk alone. */
 export async function readStatus(tools: StatusTools): Promise<HostStatus> {
@@ -78,6 +82,7 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
     ...{ lastSwitches: switches, wayBack },
     bootLoader: await bootLoaderFacts(tools),
     rebootPolicy: settings.reboot.policy,
+    activity: await readActivity(record, tools),
     lastPoll: await readPollReport(files),
     lastImport: imported
       ? {

@@ -11,6 +11,7 @@ import { driftSchema } from "../../core/update/drift.ts";
 import { recordSchema } from "../../core/update/record.ts";
 import { reasonSchema } from "../../core/update/states.ts";
 import { historyEntrySchema } from "../../core/update/history-entry.ts";
+import { activitySchema } from "./activity.ts";
 import { pollReportSchema } from "../poll/poll-report.ts";
 import { switchEntrySchema, wayBackSchema } from "./last-switch.ts";
 import type { HostStatus } from "./host-status.ts";
@@ -48,6 +49,7 @@ export const statusSchema = z.strictObject({
     .describe("what the last way back did not restore, or why it failed"),
   bootLoader: bootLoaderSchema,
   rebootPolicy: rebootPolicySchema,
+  activity: activitySchema,
   lastPoll: pollReportSchema.nullable(),
   lastImport: historyEntrySchema
     .pick({ at: true, sequence: true, toplevel: true, deltas: true })

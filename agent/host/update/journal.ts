@@ -2,7 +2,7 @@ import type { Release } from "../../core/formats/manifest.ts";
 import { memoryOf, type TrustMemories } from "../../core/release/acceptance.ts";
 import type { Event, EventType } from "../../core/update/events.ts";
 import { advance } from "../../core/update/machine.ts";
-import type { AgentRecord } from "../../core/update/record.ts";
+import type { AgentRecord, PendingReboot } from "../../core/update/record.ts";
 import { isPastTheLine, type State } from "../../core/update/states.ts";
 import type { HistoryEntry } from "../../core/update/history-entry.ts";
 import type { AgentTools } from "../agent-tools.ts";
@@ -72,7 +72,8 @@ export class Journal {
       event: "ManifestAccepted",
       ...{ state: this.#record.state.name, writes },
       ...(trust && { sequence: trust.sequence, trust }),
-      ...(release && { toplevel: release.toplevel }),
+      // The host may follow an older release than the one that was accepted.
+      ...(release?.sequence === trust?.sequence && release && { toplevel: release.toplevel }),
     });
   }
 
@@ -93,11 +94,24 @@ const OF_WAY_BACK: ReadonlySet<EventType> = new Set([
   "ChangedByHand",
 ]);
 
-/** The state that an event is about: the recorded one, or the way back that is owed beside it. */
+/** Events of a boot that is pending, or was. */
+const OF_BOOT: ReadonlySet<EventType> = new Set([
+  "BootCalledOff",
+  "RebootRequested",
+  "RebootRefused",
+  "RebootPrepared",
+  "RebootNoticed",
+]);
+
+/**
+ * What an event is about: the recorded state, the way back that is owed beside it, or the boot that
+ * is pending.
+ */
 function subjectOf(
   type: EventType,
-  { state, unfinishedWayBack, unfinishedRevert }: AgentRecord,
-): State {
+  { state, unfinishedWayBack, unfinishedRevert, pendingReboot }: AgentRecord,
+): State | PendingReboot {
+  if (OF_BOOT.has(type) && pendingReboot && !isPastTheLine(state)) return pendingReboot;
   const isBeside = OF_WAY_BACK.has(type) && !isPastTheLine(state);
   return (isBeside ? (unfinishedWayBack ?? unfinishedRevert) : null) ?? state;
 }

@@ -537,7 +537,7 @@ describe("memory that is damaged", () => {
     const { stderr } = await world.refuses("SIGNATURE_THRESHOLD");
     expect(stderr).toContain("the record was lost");
     expect((await world.host(["status"])).stdout).not.toContain("ALARM");
-    expect((await world.host(["history"])).stdout).toContain("StateMended");
+    expect((await world.host(["history"])).stdout).toContain("the state was mended");
     expect(await readFile(join(world.state, "trust.json"), "utf8")).toContain('"sequence": 1');
   });
 
@@ -560,7 +560,7 @@ describe("what must keep working", () => {
     await rememberCurrent();
     const { stdout } = await world.host(["status"]);
     expect(stdout).toMatch(/^accepted +up to 1 of epoch 1$/m);
-    expect(stdout).toMatch(/^mirror +file:.*: release 1 of epoch 1$/m);
+    expect(stdout).toMatch(/^mirror +file:.*: release 1 of epoch 1; /m);
   });
 
   test("a hosts file binds entries to machines, and a refresh keeps them bound", async () => {

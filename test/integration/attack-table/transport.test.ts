@@ -263,7 +263,9 @@ describe("hostile HTTP", () => {
       },
     });
     const text = await world.host(["status"]);
-    expect(text.stdout).toMatch(new RegExp(`archives +${slow.url}: MIRROR_SLOW`));
+    expect(text.stdout).toMatch(
+      new RegExp(`mirror +${slow.url}: release 1; its archives, .*: MIRROR_SLOW`),
+    );
   });
 
   test("a mirror that drips for ever does not hold back the news of another", async () => {

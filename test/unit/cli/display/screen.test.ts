@@ -71,11 +71,24 @@ describe("a table", () => {
     );
   });
 
+  test("lets no cell do anything to the terminal", () => {
+    const rows = [["a\u001b[8m\nb", "\u001b[2Jc"]];
+    expect(render(table(rows, WIDE), WIDE)).toBe("a\ufffd[8m b  \ufffd[2Jc");
+  });
+
+  test("keeps a word that is too long beside its name", () => {
+    const word = "https://mirror.example.org/a";
+    expect(render(table([["mirror", word]], NARROW), NARROW)).toBe(`mirror  ${word}`);
+  });
+
   test("breaks the last column within itself", () => {
     const rows = [
-      ["wait", styled("waiting", "one two three four")],
+      ["wait", styled("waiting", "one two three four five six")],
       ["", "end"],
     ];
-    expect(render(table(rows, NARROW), NARROW)).toBe("wait  one two three\n      four\n      end");
+    const screen = { ...NARROW, columns: 26 };
+    expect(render(table(rows, screen), screen)).toBe(
+      "wait  one two three four\n      five six\n      end",
+    );
   });
 });

@@ -23,3 +23,8 @@ test("the systems in a message are shortened, and what follows them stays", () =
     "the boot default is k3v8x2m-web1-26.05. Look.",
   );
 });
+
+test("a file in a system keeps its path: somebody may want to run it", () => {
+  const message = `run ${path("k3v8x2m", "web1")}/bin/check`;
+  expect(withShortSystems(message, shortSystemNames())).toBe(message);
+});

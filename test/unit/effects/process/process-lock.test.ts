@@ -5,7 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { createInterface } from "node:readline";
 import { afterAll, beforeAll, expect, onTestFinished, test, vi } from "vitest";
-import { lockFile, tryLock } from "../../../../agent/effects/process/process-lock.ts";
+import { lockFile, locksIn, tryLock } from "../../../../agent/effects/process/process-lock.ts";
 import { bundleScript } from "../../../support/bundled-script.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { removeTree, temporaryDirectory } from "../../../support/temporary.ts";
@@ -157,4 +157,27 @@ test("a missing flock program is named", async () => {
 test("a missing directory is the operating system's error", async () => {
   const path = join(await temporaryDirectory(), "missing", "lock");
   await expect(tryLock(path)).rejects.toMatchObject({ code: "ENOENT" });
+});
+
+test("who holds a lock can be seen, and looking takes it from nobody", async () => {
+  const directory = await temporaryDirectory();
+  const locks = locksIn(directory);
+  const path = locks.fileOf("update");
+  expect(await locks.holder("update")).toBeNull();
+  const other = startHolder(path);
+  expect(await other.says()).toBe("held");
+  expect(await locks.holder("update")).toBe(other.child.pid);
+  expect(await locks.holder("agent")).toBeNull();
+  other.child.stdin?.write("\n");
+  expect(await other.says()).toBe("released");
+  expect(await locks.holder("update")).toBeNull();
+});
+
+test("a number that became another process's is no holder, and damage is none", async () => {
+  const directory = await temporaryDirectory();
+  const locks = locksIn(directory);
+  for (const text of [`${process.pid}\n`, "1\n", "-1\n", "0\n", "nobody\n", ""]) {
+    await writeFile(locks.fileOf("update"), text);
+    expect(await locks.holder("update")).toBeNull();
+  }
 });

@@ -3,7 +3,9 @@ import { lastSwitches } from "../../../../agent/host/report/last-switch.ts";
 import { makeReport } from "../../../../agent/host/report/host-report.ts";
 import { readStatus } from "../../../../agent/host/report/host-status.ts";
 import { statusJson, statusSchema } from "../../../../agent/host/report/status-json.ts";
-import { describeStatus } from "../../../../agent/cli/status.ts";
+import { render } from "../../../../agent/cli/display/screen.ts";
+import { describeStatus } from "../../../../agent/cli/display/status.ts";
+import { Times } from "../../../../agent/core/text/times.ts";
 import { rollBackByHand } from "../../../../agent/host/roll-back.ts";
 import { tick } from "../../../../agent/host/tick.ts";
 import type { UnitState } from "../../../../agent/core/update/unit-states.ts";
@@ -11,7 +13,7 @@ import { MemoryHost, shortened, system } from "../../../support/memory-host.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 
 const PATIENT = { insistence: "patient" } as const;
-const AT = "2026-02-01T00:00:00.000Z";
+const AT = "2026-02-01T00:00:00Z";
 
 /** What `status` shows a person, and checks what it prints for machines. */
 async function shown(host: MemoryHost): Promise<string> {
@@ -19,7 +21,9 @@ async function shown(host: MemoryHost): Promise<string> {
   expect(statusSchema.parse(statusJson(status))).toEqual(
     JSON.parse(JSON.stringify(statusJson(status))),
   );
-  return shortened(describeStatus(status));
+  const times = new Times({ now: host.time.now(), utc: true });
+  const screen = { columns: Infinity, colour: false };
+  return shortened(render(describeStatus(status, times, screen), screen));
 }
 
 /** The events whose lines `status` has, with the first of the lines. */
@@ -43,9 +47,7 @@ describe("what a switch printed is shown", () => {
       "BootDefaultSet: boot 2 ran",
     ]);
     const text = await shown(host);
-    expect(text).toContain(
-      `switch       ${AT}, release 7, ActivationSucceeded: units failed: sick.service`,
-    );
+    expect(text).toContain(`switch       ${AT}, release 7: activated: units failed: sick.service`);
     expect(text).toContain("| \ufffd[31mwarning: the following units failed: sick.service");
     expect(text).toContain("| boot 2 ran");
   });
@@ -69,14 +71,20 @@ describe("what a switch printed is shown", () => {
     await tick(host.tools, PATIENT);
     const expected = ["ActivationRejected: boom", "RollbackSucceeded: switch 1 ran"];
     expect(await switches(host)).toEqual(expected);
-    expect(await shown(host)).toContain("ActivationRejected: ACTIVATION_FAILED: ");
+    expect(await shown(host)).toMatch(
+      /switch +.*release 7: failed: ACTIVATION_FAILED, as above\n +\| boom/,
+    );
   });
 
   test("no more than says most", async () => {
     const host = new MemoryHost();
     host.publish({ sequence: 7, system: "2" });
     const lines = Array.from({ length: 40 }, (_, at) => `line ${at}`);
-    host.nextSwitch("test 2", { exitCode: 0, lines: ["Failed to start web.service", ...lines] });
+    host.nextSwitch("test 2", {
+      exitCode: 4,
+      facts: { failedUnits: ["web.service"] },
+      lines: ["Failed to start web.service", ...lines],
+    });
     await tick(host.tools, PATIENT);
     const text = await shown(host);
     expect(text.split("\n").filter((line) => line.includes("| line "))).toHaveLength(11);
@@ -135,7 +143,11 @@ describe("a way back that did not restore everything", () => {
     host.nextSwitch("boot 1", { exitCode: 17 });
     await tick(host.tools, PATIENT);
     const message = "1 boot: it ended with exit code 17";
-    expect(await shown(host)).toContain(`way back     ${AT}, from release 7: FAILED: ${message}`);
+    const text = await shown(host);
+    expect(text).toMatch(
+      /last poll +.*: ROLLBACK_FAILED: \w+-web1-1 boot: it ended with exit code 17/,
+    );
+    expect(text).toContain(`way back     ${AT}, from release 7: FAILED: as above`);
     const { failure } = await makeReport(host.tools);
     expect(shortened(failure?.wayBack ?? "")).toBe(message);
   });
@@ -146,7 +158,9 @@ describe("a way back that did not restore everything", () => {
     await tick(host.tools, PATIENT);
     host.nextSwitch("switch 1", { exitCode: 17 });
     expect((await rejectionOf(rollBackByHand(host.tools, null))).code).toBe("ROLLBACK_FAILED");
-    expect(await shown(host)).toMatch(/way back +\S+Z: FAILED: 1: it ended with exit code 17/);
+    expect(await shown(host)).toMatch(
+      /way back +\S+Z: FAILED: \w+-web1-1: it ended with exit code 17/,
+    );
   });
 });
 
@@ -161,9 +175,9 @@ describe("what waits for somebody", () => {
       },
     });
     await tick(host.tools, PATIENT);
-    expect(await shown(host)).toContain(
-      "waits for `nixos-pull apply` or another release: HEALTH_MIRROR: no release can be read now",
-    );
+    const text = await shown(host);
+    expect(text).toContain("release 7 failed: HEALTH_MIRROR: no release can be read now");
+    expect(text).toContain("it waits for `nixos-pull apply` or another release");
     expect(await makeReport(host.tools)).toMatchObject({
       code: "HEALTH_MIRROR",
       message: expect.stringMatching(
@@ -181,8 +195,8 @@ describe("what waits for somebody", () => {
     host.nextSwitch("check 2", { exitCode: 1, facts });
     await tick(host.tools, PATIENT);
     const why = "not begun: a switch inhibitor changed, so that it takes a boot";
-    expect(await shown(host)).toContain(
-      `reboot       release 7 waits for it: ${why}; policy never: a person has to make it`,
+    expect(await shown(host)).toMatch(
+      /^○ REBOOT NEEDED: release 7 waits for it\n {2}Not begun: a switch inhibitor changed, so that it takes a boot.\n {2}Policy never: a person has to make it.\n/,
     );
     expect((await makeReport(host.tools)).pendingReboot).toMatchObject({
       message: `release 7 is complete only after a reboot: ${why}`,
@@ -196,7 +210,9 @@ describe("what waits for somebody", () => {
     host.nextSwitch("test 2", { exitCode: 2 });
     host.nextSwitch("switch 1", { exitCode: 100 });
     await tick(host.tools, PATIENT);
-    expect(await shown(host)).toMatch(/reboot +leads back from release 7, and waits for nothing/);
+    expect(await shown(host)).toMatch(
+      /reboot +REBOOT NEEDED: only a boot leads back from release 7/,
+    );
   });
 });
 
