@@ -13,7 +13,7 @@ import { counted, formatBytes } from "../../core/text/quantity.ts";
 import { shortSystemNames } from "../../core/text/system-names.ts";
 import { Times } from "../../core/text/times.ts";
 import { note } from "./output.ts";
-import { screenOf, show, styled, table, type Screen, type Text } from "./screen.ts";
+import { screenOf, show, styled, table, type Line, type Screen, type Text } from "./screen.ts";
 
 /** What `publish` and the commands of `release` that change one print for `--json`. */
 export const publishedSchema = z.strictObject({
@@ -98,7 +98,7 @@ export function describePublished(
     times,
     screen,
   }: Omit<BesideRelease, "failed"> & { readonly times: Times; readonly screen: Screen },
-): Text[] {
+): Line[] {
   const { channel, epoch, sequence, expiresAt, signedBy, draft } = published;
   if (published.unchanged) {
     const name = `release ${describePosition({ epoch, sequence })} of ${channel}`;
@@ -121,7 +121,7 @@ function hostLines(
   { hosts, difference }: PublishedRelease,
   downloads: ReadonlyMap<string, HostDownload>,
   screen: Screen,
-): Text[] {
+): Line[] {
   const entries = Object.entries(hosts);
   if (entries.length === 0) return [];
   const nameOf = shortSystemNames(entries.map(([, { toplevel }]) => toplevel));
