@@ -1,15 +1,12 @@
-import { execFile } from "node:child_process";
 import { createServer } from "node:http";
 import { mkdir, mkdtemp, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
-import { promisify } from "node:util";
 import { beforeAll, describe, expect, onTestFinished, test } from "vitest";
-import { nixosPull, testEnvironment } from "../support/nixos-pull.ts";
+import { newMachine, paste, RUN_BUNDLE, type NewMachine } from "../support/newcomer.ts";
+import { nixosPull } from "../support/nixos-pull.ts";
 import { nixosPullSources, standInNixpkgs, tarballOf } from "../support/stand-in-nixpkgs.ts";
 import { suiteDirectory } from "../support/suite-directory.ts";
 
-const run = promisify(execFile);
-const BUNDLE = new URL("../../dist/nixos-pull.cjs", import.meta.url).pathname;
 const DIRECTORY = suiteDirectory();
 let nixpkgs = "";
 let sources = "";
@@ -19,41 +16,20 @@ beforeAll(async () => {
   sources = await nixosPullSources(DIRECTORY);
 });
 
-/** A person's machine: a home without any settings, `nixos-pull`, and a server behind `ssh`. */
-interface Machine {
-  readonly directory: string;
-  readonly home: string;
+/** A person's machine, with a server behind `ssh`. */
+interface Machine extends NewMachine {
   /** What the server has at /srv. */
   readonly server: string;
-  readonly env: Record<string, string>;
 }
 
-async function newMachine(): Promise<Machine> {
-  const directory = await mkdtemp(join(DIRECTORY, "machine-"));
-  const [home, server, bin] = ["home", "srv", "bin"].map((name) => join(directory, name)) as [
-    string,
-    string,
-    string,
-  ];
-  for (const made of [home, join(server, "mirror"), bin]) await mkdir(made, { recursive: true });
-  const programs = {
-    "nixos-pull": `exec '${process.execPath}' '${BUNDLE}' "$@"`,
-    ssh: [
-      'while [ "$1" != releases.example.org ]; do shift; done; shift',
-      `exec sh -c "$(printf '%s' "$*" | sed 's|/srv/|${server}/|g')"`,
-    ].join("\n"),
-  };
-  for (const [name, text] of Object.entries(programs)) {
-    await writeFile(join(bin, name), `#!/bin/sh\n${text}\n`, { mode: 0o755 });
-  }
-  const { PATH = "", NIX_USER_CONF_FILES = "" } = testEnvironment();
-  const env = {
-    ...{ HOME: home, PATH: `${bin}:${PATH}`, NIX_USER_CONF_FILES },
-    ...{ GIT_CONFIG_NOSYSTEM: "1", GIT_CONFIG_COUNT: "1" },
-    // Never a name made out of the machine's own.
-    ...{ GIT_CONFIG_KEY_0: "user.useConfigOnly", GIT_CONFIG_VALUE_0: "true" },
-  };
-  return { directory, home, server, env };
+async function personsMachine(): Promise<Machine> {
+  const server = await mkdtemp(join(DIRECTORY, "srv-"));
+  await mkdir(join(server, "mirror"));
+  const ssh = [
+    'while [ "$1" != releases.example.org ]; do shift; done; shift',
+    `exec sh -c "$(printf '%s' "$*" | sed 's|/srv/|${server}/|g')"`,
+  ].join("\n");
+  return { ...(await newMachine(DIRECTORY, { "nixos-pull": RUN_BUNDLE, ssh })), server };
 }
 
 /** The shell blocks of a Markdown text, without the indentation of a list around them. */
@@ -62,17 +38,6 @@ function shellBlocks(markdown: string): string[] {
   return Array.from(markdown.matchAll(fenced), ([, indent = "", text = ""]) =>
     text.replaceAll(new RegExp(`^${indent}`, "gm"), ""),
   );
-}
-
-/** Runs a text as a person would paste it into one shell; gives what was printed. */
-async function paste(machine: Machine, directory: string, text: string): Promise<string> {
-  const file = join(machine.directory, "pasted");
-  await writeFile(file, text);
-  const { stdout, stderr } = await run("bash", ["-euo", "pipefail", file], {
-    cwd: directory,
-    env: machine.env,
-  });
-  return stdout + stderr;
 }
 
 /** `init` as a person calls it who has nixpkgs and nixos-pull elsewhere. */
@@ -96,7 +61,7 @@ const BROKEN_HOST = `{
 
 describe.each([[[]], [["--flake"]]])("the README that init writes: %j", (args) => {
   test("works, every command of it, for somebody whom Git does not know", async () => {
-    const machine = await newMachine();
+    const machine = await personsMachine();
     const directory = await startedBy(machine, ...args);
     const readme = await readFile(join(directory, "README.md"), "utf8");
     const blocks = shellBlocks(readme);
@@ -149,14 +114,14 @@ describe.each([[[]], [["--flake"]]])("the README that init writes: %j", (args) =
   });
 
   test("leaves the package's hash to nixos-pull", async () => {
-    const machine = await newMachine();
+    const machine = await personsMachine();
     const directory = await startedBy(machine, ...args);
     await paste(machine, directory, "if grep -r nodeModulesHash .; then exit 1; fi");
   });
 });
 
 test("a package of a host has the hash that nixos-pull recorded", async () => {
-  const machine = await newMachine();
+  const machine = await personsMachine();
   const directory = await startedBy(machine);
   await paste(
     machine,
@@ -189,7 +154,7 @@ describe("./publish says what is missing before it signs anything:", () => {
       "expected a public key in keys/",
     ],
   ])("%s", async (_, before, said) => {
-    const machine = await newMachine();
+    const machine = await personsMachine();
     const directory = await startedBy(machine);
     const key = before.includes("config user") ? "" : "nixos-pull keygen k --out keys/k >&2";
     const tried = paste(machine, directory, `${key}\n${before}\n./publish keys/k.secret`);
@@ -199,7 +164,7 @@ describe("./publish says what is missing before it signs anything:", () => {
 });
 
 test("pin keeps the address of the archive itself, not the one that leads to it", async () => {
-  const machine = await newMachine();
+  const machine = await personsMachine();
   const directory = await startedBy(machine);
   const archive = tarballOf(nixpkgs).replace("file://", "");
   const requests: string[] = [];

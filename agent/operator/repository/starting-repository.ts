@@ -60,6 +60,7 @@ export function startingFiles(repository: StartingRepository): StartingFile[] {
     script("publish", "publish.sh"),
     script("upload", "upload.sh"),
     plain(".github/workflows/publish.yml", "ci/github.yml"),
+    plain(".gitlab-ci.yml", "ci/gitlab.yml"),
   ];
 }
 
@@ -90,13 +91,16 @@ function placeholdersOf(repository: StartingRepository): Record<string, string> 
       nixpkgs: repository.nixpkgs ?? `github:NixOS/nixpkgs/${NIXPKGS_BRANCH}`,
       nixosPull: repository.nixosPull ?? "git+https://git.example.org/nixos-pull",
     };
+    // In CI, whatever Nix's settings are.
+    const build = "nix --extra-experimental-features 'nix-command flakes' build";
     const configuration = `.#nixosConfigurations.${host}.config`;
     return {
       ...{ ...common, ...sources },
       ...{ nixFile: "flake.nix", hostsFile: "hosts.json", optionCommand: `${option} --flake .` },
       firstStep: fillTemplate("flake/first-step.md", sources).trimEnd(),
       buildCommand: `nix build '${configuration}.system.build.toplevel'`,
-      packageCommand: `nix --extra-experimental-features 'nix-command flakes' build --no-link --print-out-paths '${configuration}.services.nixos-pull.package'`,
+      packageCommand: `${build} '${configuration}.services.nixos-pull.package'`,
+      rcloneCommand: `${build} '.#nixosConfigurations.${host}.pkgs.rclone.out'`,
     };
   }
   const sources = {
@@ -108,7 +112,8 @@ function placeholdersOf(repository: StartingRepository): Record<string, string> 
     ...{ nixFile: "nixos.nix", hostsFile: "hosts.nix", optionCommand: option },
     firstStep: fillTemplate("pins/first-step.md", sources).trimEnd(),
     buildCommand: `nix-build nixos.nix -A '${host}.system'`,
-    packageCommand: `nix-build --no-out-link nixos.nix -A '${host}.config.services.nixos-pull.package'`,
+    packageCommand: `nix-build nixos.nix -A '${host}.config.services.nixos-pull.package'`,
+    rcloneCommand: `nix-build nixos.nix -A '${host}.pkgs.rclone.out'`,
   };
 }
 

@@ -13,10 +13,28 @@
 let
   lib = import ../../lib;
   known = import ../../pkgs.nix { inherit lib; };
+  # Flakes are evaluated purely, where only this file knows the machine.
+  inherit ((import ./system.nix { }).system) system;
+  writeShellScriptBin =
+    name: text:
+    derivation {
+      inherit name system text;
+      builder = "/bin/sh";
+      args = [
+        "-euc"
+        ''
+          PATH=/usr/bin:/bin; mkdir -p $out/bin; printf '#!/bin/sh\n%s\n' "$text" > $out/bin/$name
+          chmod 555 $out/bin/$name
+        ''
+      ];
+    };
   pkgs = known // {
+    inherit writeShellScriptBin;
     curl = known.zstd // {
       name = "curl";
     };
+    # This machine's own.
+    rclone = writeShellScriptBin "rclone" ''exec /usr/bin/rclone "$@"'';
   };
 
   inherit (lib) mkOption types;

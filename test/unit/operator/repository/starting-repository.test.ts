@@ -25,9 +25,10 @@ describe("the repository that init writes", () => {
     // Repositories are compared with these files by eye: change a digest only on purpose.
     expect(digestsOf(false)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "770ff847c7ea3523",
+        ".github/workflows/publish.yml": "16dd837c340407c5",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "f1ea9701357538cc",
+        ".gitlab-ci.yml": "14842025aaa0e92b",
+        "README.md": "7b6ba8afb9fa6d8f",
         "common.nix": "47ab0f2c93599999",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
@@ -45,9 +46,10 @@ describe("the repository that init writes", () => {
     `);
     expect(digestsOf(true)).toMatchInlineSnapshot(`
       {
-        ".github/workflows/publish.yml": "156ae71f956b2284",
+        ".github/workflows/publish.yml": "181917101f3e20b2",
         ".gitignore": "a3736a4e3839e300",
-        "README.md": "bcbfdb278efd0eab",
+        ".gitlab-ci.yml": "0efea792954cb70b",
+        "README.md": "eab8afad55479399",
         "common.nix": "47ab0f2c93599999",
         "flake.nix": "fee3e6450dc240c4",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
@@ -60,6 +62,20 @@ describe("the repository that init writes", () => {
         "upload": "09fbaf628e91b8b4",
       }
     `);
+  });
+
+  test("has the CI examples of the documents", async () => {
+    for (const { path, text } of startingFiles({
+      hosts: ["web1"],
+      mirrors: MIRRORS,
+      flake: false,
+    })) {
+      const example = { ".github/workflows/publish.yml": "github", ".gitlab-ci.yml": "gitlab" }[
+        path
+      ];
+      if (example === undefined) continue;
+      await expect(text).toMatchFileSnapshot(`../../../../agent/docs/examples/${example}.yml`);
+    }
   });
 
   test.each([false, true])("is the same from the bundle (flake: %s)", async (flake) => {
