@@ -14,6 +14,7 @@ import {
 import { basename, dirname, join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import { sanitize } from "../../core/text/sanitize.ts";
+import { inTurns } from "../process/turns.ts";
 import { syncDirectory } from "./durable-file.ts";
 import { hasErrorCode, ifMissing, isNotFound } from "./missing-file.ts";
 import { readOpenFile } from "./regular-file.ts";
@@ -26,9 +27,6 @@ const MAX_ENTRIES = 1_000_000;
 
 /** Longest name that messages show, characters. */
 const MAX_SHOWN_NAME = 1_000;
-
-/** So many files are removed before something else may run. */
-const FILES_AT_ONCE = 100;
 
 /** Trees of this program have far fewer levels. */
 const MAX_LEVELS = 64;
@@ -330,24 +328,22 @@ export class RootDirectory {
   }
 
   /**
-   * Removes files of one directory; gives those that were not removed, by whatever came in their place.
-   * The directory is opened once, and each call is synchronous: a publish leaves thousands.
+   * Removes files of one directory; gives those that were not removed, by whatever came in their
+   * place. The directory is opened once: a publish leaves thousands.
    */
   async #removeFiles(relative: string, files: readonly string[]): Promise<string[]> {
     const left: string[] = [];
-    for (let from = 0; from < files.length; from += FILES_AT_ONCE) {
-      const some = files.slice(from, from + FILES_AT_ONCE);
-      await this.#inDirectory(namesOf(relative), async (place) => {
-        for (const name of some) {
-          try {
-            unlinkSync(`${place}/${name}`);
-          } catch (error) {
-            if (hasErrorCode(error, "EISDIR", "EPERM")) left.push(name);
-            else if (!isNotFound(error)) throw error;
-          }
+    if (files.length === 0) return left;
+    await this.#inDirectory(namesOf(relative), (place) =>
+      inTurns(files, (name) => {
+        try {
+          unlinkSync(`${place}/${name}`);
+        } catch (error) {
+          if (hasErrorCode(error, "EISDIR", "EPERM")) left.push(name);
+          else if (!isNotFound(error)) throw error;
         }
-      });
-    }
+      }),
+    );
     return left;
   }
 

@@ -1,8 +1,10 @@
+import { readlinkSync, symlinkSync } from "node:fs";
 import { readdir, readlink, rename, rm, symlink } from "node:fs/promises";
 import { basename, join } from "node:path";
 import type { GcRoots } from "../../core/ports.ts";
 import { syncDirectory } from "../files/durable-file.ts";
 import { hasErrorCode, ifMissing } from "../files/missing-file.ts";
+import { inTurns } from "../process/turns.ts";
 import { makeDirectory } from "../files/make-directory.ts";
 
 /**
@@ -22,11 +24,13 @@ export function gcRootsIn(directory: string): GcRoots {
     },
     async holdAlso(name, storePaths) {
       await makeDirectory(join(directory, name));
-      for (const path of storePaths) {
-        await symlink(path, join(directory, name, basename(path))).catch((error: unknown) => {
+      await inTurns(storePaths, (path) => {
+        try {
+          symlinkSync(path, join(directory, name, basename(path)));
+        } catch (error) {
           if (!hasErrorCode(error, "EEXIST")) throw error;
-        });
-      }
+        }
+      });
       // After a power cut, these roots name the paths that have to be verified.
       await syncDirectory(join(directory, name));
       await syncDirectory(directory);
@@ -35,8 +39,11 @@ export function gcRootsIn(directory: string): GcRoots {
       await rm(join(directory, name), { recursive: true, force: true });
     },
     async heldBelow(name) {
-      const names = await ifMissing(readdir(join(directory, name)), []);
-      return Promise.all(names.map((link) => readlink(join(directory, name, link))));
+      const paths: string[] = [];
+      await inTurns(await ifMissing(readdir(join(directory, name)), []), (link) => {
+        paths.push(readlinkSync(join(directory, name, link)));
+      });
+      return paths;
     },
     held: (name) => ifMissing(readlink(join(directory, name)), null),
   };

@@ -1,5 +1,24 @@
-/** Store paths for one call of Nix: well below the kernel's limit (execve(2), ARG_MAX). */
-export const PATHS_PER_CALL = 2_000;
+/** Bytes of arguments for one call: half of what the kernel takes with the usual stack (execve(2)). */
+const ARGUMENT_BYTES = 1024 * 1024;
+
+/** Bytes that an argument takes beside its own: a zero, and a pointer. */
+const ARGUMENT_OVERHEAD = 9;
+
+/** Divides paths, in their order, into what one call of a program takes as its arguments. */
+export function inCalls(paths: readonly string[]): string[][] {
+  const calls: string[][] = [];
+  let bytes = Infinity;
+  for (const path of paths) {
+    const added = Buffer.byteLength(path) + ARGUMENT_OVERHEAD;
+    if (bytes + added > ARGUMENT_BYTES) {
+      calls.push([]);
+      bytes = 0;
+    }
+    calls.at(-1)?.push(path);
+    bytes += added;
+  }
+  return calls;
+}
 
 /** Variables of the agent's own environment that are passed on to child processes. */
 const PASSED_ON = [

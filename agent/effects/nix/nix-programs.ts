@@ -4,12 +4,12 @@ import { STORE_DIRECTORY } from "../../core/formats/store-path.ts";
 import type { Settings } from "../../core/settings.ts";
 import { systemDisk } from "../files/disk.ts";
 import { describeFailure, runProcess, type ProcessResult } from "../process/subprocess.ts";
-import { NIX_OPTIONS, PATHS_PER_CALL, childEnvironment, storeRoot } from "./nix-environment.ts";
+import { NIX_OPTIONS, childEnvironment, inCalls, storeRoot } from "./nix-environment.ts";
 
 /** Queries and profile changes are quick; only a stuck daemon or disk takes this long. */
 const QUERY_TIMEOUT_MS = 10 * 60 * 1000;
 
-/** Output of a query that is kept: PATHS_PER_CALL paths may have many more in their closures. */
+/** Output of a query that is kept: the paths of a call may have many more in their closures. */
 const QUERY_BYTES = 64 * 1024 * 1024;
 
 /** Nothing can be imported into a file system with less space than this. */
@@ -47,8 +47,7 @@ export class NixPrograms {
   /** Runs `nix-store` on all these paths; gives the lines that it prints. Throws IO_FAILED, …. */
   async queryPaths(args: readonly string[], paths: readonly string[]): Promise<string[]> {
     const lines: string[] = [];
-    for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-      const some = paths.slice(from, from + PATHS_PER_CALL);
+    for (const some of inCalls(paths)) {
       const result = await this.query("nix-store", [...args, ...some]);
       if (result.exitCode !== 0) throw await this.failure("IO_FAILED", result);
       lines.push(...result.stdout.split("\n").filter((line) => line !== ""));

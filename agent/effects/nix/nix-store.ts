@@ -3,7 +3,7 @@ import { PullError } from "../../core/errors.ts";
 import type { NixStore } from "../../core/ports.ts";
 import type { SizedPath } from "../../core/release/package-difference.ts";
 import type { Settings } from "../../core/settings.ts";
-import { PATHS_PER_CALL } from "./nix-environment.ts";
+import { inCalls } from "./nix-environment.ts";
 import { NixPrograms } from "./nix-programs.ts";
 import { storeAccess } from "./store-access.ts";
 import { storePathBehind } from "./store-links.ts";
@@ -27,9 +27,7 @@ export function nixStoreOf(
     flush: () => nix.flush(),
     collectGarbage: (bytes, signal) => nix.collect(bytes, signal),
     async importPaths(directory, paths, signal) {
-      for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-        await copyRest(nix, directory, paths.slice(from, from + PATHS_PER_CALL), signal);
-      }
+      for (const some of inCalls(paths)) await copyRest(nix, directory, some, signal);
     },
     async removeDamaged(paths) {
       const used = [profile, currentSystem, bootedSystem].map((path) =>

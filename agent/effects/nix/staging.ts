@@ -13,15 +13,17 @@ import type { Staging, StagingArea } from "../../core/ports.ts";
 import { ifMissing } from "../files/missing-file.ts";
 import { RootDirectory } from "../files/root-directory.ts";
 import { expectPrivate } from "../files/private-directory.ts";
-import { parallelMap } from "../process/parallel-map.ts";
+import { inTurns } from "../process/turns.ts";
 import {
   PART,
   hashPlain,
   plainSize,
   readPlain,
+  removeSmall,
   statOf,
   writeNarFile,
   writeNew,
+  writeSmall,
 } from "./staged-file.ts";
 import { makeDirectory } from "../files/make-directory.ts";
 
@@ -129,16 +131,17 @@ export class StagingDirectory implements Staging {
 
   async writeNarInfos(narInfos: readonly NarInfo[]): Promise<void> {
     await writeNew(join(this.directory, CACHE_INFO_MEMBER), CACHE_INFO);
-    const write = (info: NarInfo): Promise<void> =>
-      writeNew(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
-    await parallelMap(narInfos, write, FILES_AT_ONCE);
+    await inTurns(narInfos, (info) => {
+      writeSmall(join(this.directory, narInfoFileName(info.storePath)), renderNarInfo(info));
+    });
   }
 
   async discard(narInfos: readonly NarInfo[], files: readonly string[]): Promise<void> {
     for (const name of files) this.#complete.delete(name);
     const names = [...files, ...narInfos.map(({ storePath }) => narInfoFileName(storePath))];
-    const remove = (name: string): Promise<void> => rm(join(this.directory, name), { force: true });
-    await parallelMap(names, remove, FILES_AT_ONCE);
+    await inTurns(names, (name) => {
+      removeSmall(join(this.directory, name));
+    });
   }
 
   async holdsNars(): Promise<boolean> {
@@ -155,9 +158,6 @@ const OURS = /^(index\.json\.gz|nix-cache-info|[0-9a-z]{32}\.narinfo|nar|deltas)
 
 /** A NAR in it, whole or unfinished. */
 const OUR_NAR = /^[0-9a-z]{52}\.nar(\.[a-z0-9]+)?(\.part)?$/;
-
-/** Small files are written and removed this many at a time. */
-const FILES_AT_ONCE = { atOnce: 16 };
 
 /**
  * Removes the archives that are staged in a directory, and the directory itself if it is

@@ -1,6 +1,6 @@
 import { mkdir } from "node:fs/promises";
 import { hasErrorCode } from "../files/missing-file.ts";
-import { PATHS_PER_CALL, childEnvironment } from "./nix-environment.ts";
+import { childEnvironment, inCalls } from "./nix-environment.ts";
 import { runProcess, describeFailure, type StreamOptions } from "../process/subprocess.ts";
 import { PullError } from "../../core/errors.ts";
 import { NO_PERMISSION, NO_SPACE } from "./nix-programs.ts";
@@ -75,20 +75,14 @@ export class StoreWriter {
 
   /** Gives files and directories, no links, the rights that Nix gives them. */
   async makeReadOnly(paths: readonly string[]): Promise<void> {
-    for (const some of inBatches(paths)) await this.run("chmod", ["a=rX", "--", ...some]);
+    for (const some of inCalls(paths)) await this.run("chmod", ["a=rX", "--", ...some]);
   }
 
   /** Gives everything the one time that Nix gives it. */
   async resetTimes(paths: readonly string[]): Promise<void> {
-    for (const some of inBatches(paths)) {
+    for (const some of inCalls(paths)) {
       await this.run("touch", ["--no-dereference", "--date=@1", "--", ...some]);
     }
-  }
-}
-
-function* inBatches(paths: readonly string[]): Generator<readonly string[]> {
-  for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-    yield paths.slice(from, from + PATHS_PER_CALL);
   }
 }
 

@@ -2,7 +2,7 @@ import { access, constants, readlink } from "node:fs/promises";
 import { join, resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { StorePathInfo } from "../../core/formats/narinfo.ts";
-import { PATHS_PER_CALL } from "../../effects/nix/nix-environment.ts";
+import { inCalls } from "../../effects/nix/nix-environment.ts";
 import {
   describeFailure,
   runProcess,
@@ -69,9 +69,8 @@ export async function buildSystems(
     ready.set(source.path, [...(ready.get(source.path) ?? []), hostname]);
   }
   const paths = [...ready.keys()];
-  for (let from = 0; from < paths.length; from += PATHS_PER_CALL) {
-    const some = paths.slice(from, from + PATHS_PER_CALL);
-    const directory = join(rootsDirectory, `realised-${from}`);
+  for (const [at, some] of inCalls(paths).entries()) {
+    const directory = join(rootsDirectory, `realised-${at}`);
     const hostsOf = (path: string): readonly string[] => ready.get(path) ?? [];
     onBuild(some.flatMap(hostsOf), toplevels.size);
     const built = await realise(some, directory, context);
