@@ -18,6 +18,7 @@ const repository = fileURLToPath(new URL("..", import.meta.url));
 
 const SOURCES = `
 export { createProgram } from "./agent/cli/program.ts";
+export { CHECKS } from "./agent/core/doctor/result.ts";
 export { errorDocumentSchema } from "./agent/cli/display/json.ts";
 export { outputSchemaOf } from "./agent/cli/options/json.ts";
 export { archiveIndexSchema } from "./agent/core/formats/archive-index.ts";
@@ -161,6 +162,8 @@ const EXIT_MEANINGS = {
   keptGoing: "`publish --keep-going` made the release, but some hosts failed to build",
   updateAvailable: "`check --exit-code` only: an update would be applied now",
   fleetTroubled: "`fleet --exit-code` only: a person should look at a host",
+  unwell: "`doctor` only: a check failed, and the output says what to do",
+  untried: "`doctor` only: no check failed, and some could not be tried: not as root, say",
   interrupted: "stopped by a signal",
 };
 
@@ -243,7 +246,9 @@ function fill(text, parts, file) {
   return filled;
 }
 
-const DOCUMENTS = ["agent/docs/commands.md", "agent/docs/configuration.md", "agent/docs/errors.md"];
+const DOCUMENTS = ["commands", "configuration", "doctor", "errors"].map(
+  (name) => `agent/docs/${name}.md`,
+);
 
 /** Every file that is generated or holds generated parts, with its right contents. */
 async function generate(directory) {
@@ -257,6 +262,10 @@ async function generate(directory) {
     "exit-codes": table(["exit code", "where to look"], exitMeanings(agent)),
     "error-codes": errorTable(agent),
     commands: commandHelp(agent, commands),
+    checks: table(
+      ["check", "what is expected"],
+      Object.entries(agent.CHECKS).map(([id, expected]) => [code(id), expected]),
+    ),
   };
   const files = new Map([
     ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],

@@ -14,6 +14,7 @@ const COMMANDS: Readonly<Record<string, CommandLoader>> = {
   status: async () => (await import("./status.ts")).statusCommand,
   report: async () => (await import("./report.ts")).reportCommand,
   history: async () => (await import("./history.ts")).historyCommand,
+  doctor: async () => (await import("./doctor.ts")).doctorCommand,
   config: async () => (await import("./config.ts")).configCommand,
   rollback: async () => (await import("./rollback.ts")).rollbackCommand,
   repair: async () => (await import("./repair.ts")).repairCommand,

@@ -35,6 +35,10 @@ export const EXIT = {
   updateAvailable: 20,
   /** `fleet --exit-code` only: at least one host wants a person to look. */
   fleetTroubled: 21,
+  /** `doctor` only: a check failed. */
+  unwell: 22,
+  /** `doctor` only: no check failed, and some could not be tried. */
+  untried: 23,
   interrupted: 130,
 } as const;
 

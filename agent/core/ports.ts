@@ -1,5 +1,9 @@
 import type { PackageChange, SizedPath } from "./release/package-difference.ts";
 import type * as z from "zod";
+import type { FileFacts, MountFacts } from "./doctor/file-facts.ts";
+import type { Route } from "./doctor/route.ts";
+import type { ClockFacts } from "./doctor/time.ts";
+import type { UnitFacts } from "./doctor/units.ts";
 import type { PullError } from "./errors.ts";
 import type { NarMember } from "./formats/archive-index.ts";
 import type { ByteRange } from "./formats/byte-ranges.ts";
@@ -8,6 +12,7 @@ import type { Release } from "./formats/manifest.ts";
 import type { NarInfo } from "./formats/narinfo.ts";
 import type { PendingReport, ReportTarget } from "./formats/pending-report.ts";
 import type { SecretKey } from "./formats/signing-key.ts";
+import type { MirrorCredential } from "./settings/mirrors.ts";
 import type { Confirmation } from "./schedule/confirmation.ts";
 import type { Hold, HoldRead } from "./schedule/hold.ts";
 import type { Delta } from "./transfer/delta.ts";
@@ -835,4 +840,39 @@ export interface Log {
   info(message: string, fields?: Record<string, unknown>): void;
   warn(message: string, fields?: Record<string, unknown>): void;
   error(message: string, fields?: Record<string, unknown>): void;
+}
+
+/**
+ * What `doctor` looks at beside what the agent does anyway. All of it only looks: nothing on this host
+ * or on a server is changed.
+ */
+export interface Examination {
+  /** Whether this process may do everything on this host. */
+  readonly isRoot: boolean;
+  /**
+   * The way to `file` below the address of a web server, step by step, with this host's credentials.
+   * What is wrong there is in the steps. Nothing of the file is read.
+   */
+  route(address: string, file: string, signal: AbortSignal): Promise<Route>;
+  /** Throws CREDENTIAL_UNREADABLE unless the TLS files of the settings are there and are PEM. */
+  tlsFiles(): Promise<void>;
+  /** The file that a credential is read from. */
+  credentialFile(credential: MirrorCredential): string;
+  /** What systemd says about the clock; null if it says nothing. */
+  clock(): Promise<ClockFacts | null>;
+  /** What systemd says about units; null if it does not manage this host's. Throws IO_FAILED, … */
+  units(names: readonly string[]): Promise<UnitFacts[] | null>;
+  /** What lies at a path, behind a link too; null if there is nothing. Throws the system's errors. */
+  file(path: string): Promise<FileFacts | null>;
+  /**
+   * Throws STATE_UNSAFE unless a directory is as the agent wants its state directory; gives whether
+   * there is one. Throws the system's errors.
+   */
+  expectPrivate(directory: string): Promise<boolean>;
+  /** The mount that holds a path. Throws the system's errors. */
+  mount(path: string): Promise<MountFacts | null>;
+  /** Mount points in the table of file systems; none if there is no table. */
+  fstab(): Promise<string[]>;
+  /** The version of Nix as it says. Throws TOOL_MISSING, TOOL_TIMEOUT, IO_FAILED. */
+  nixVersion(): Promise<string>;
 }

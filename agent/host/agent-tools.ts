@@ -7,6 +7,7 @@ import type {
   ClosureFetch,
   Deadline,
   Disk,
+  Examination,
   FetchSign,
   GcRoots,
   HealthProbe,
@@ -76,6 +77,8 @@ export interface AgentTools {
   readonly repair: StoreRepair;
   readonly roots: GcRoots;
   readonly disk: Disk;
+  /** What `doctor` looks at. */
+  readonly examination: Examination;
   readonly boot: BootDirectory;
   readonly bootLoader: BootLoader;
 

@@ -7,6 +7,7 @@ import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-
 import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/systemd/activator.ts";
 import { deadlineOf } from "../effects/systemd/deadline.ts";
+import { examinationOf } from "../effects/host/examination.ts";
 import { fleetLock } from "../effects/host/fleet-lock.ts";
 import { systemProbe } from "../effects/process/health-probe.ts";
 import { processStrayErrors } from "../effects/process/stray-errors.ts";
@@ -127,6 +128,7 @@ export function composeTools(
     successor: successorOf(settings, { configFile, store, managed }),
     isService,
     disk: systemDisk,
+    examination: examinationOf(settings, { transport, managed }),
     boot: bootDirectoryOf(settings, store, bootLoader),
     bootLoader,
     fetchSign,

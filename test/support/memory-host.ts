@@ -1,3 +1,7 @@
+import type { FileFacts, MountFacts } from "../../agent/core/doctor/file-facts.ts";
+import type { Route, ServerCertificate } from "../../agent/core/doctor/route.ts";
+import type { ClockFacts } from "../../agent/core/doctor/time.ts";
+import type { UnitFacts } from "../../agent/core/doctor/units.ts";
 import { PullError, type ErrorCode } from "../../agent/core/errors.ts";
 import type { ActivationMode, HostEntry, Manifest } from "../../agent/core/formats/manifest.ts";
 import type { PendingReport } from "../../agent/core/formats/pending-report.ts";
@@ -5,6 +9,7 @@ import type {
   CachedManifest,
   ClosureFetch,
   FetchSummary,
+  FreeSpace,
   BootLoader,
   Generations,
   HookRun,
@@ -176,6 +181,22 @@ export class MemoryHost {
   features: string[] = [];
   /** What the host is called now. */
   name = "web1";
+
+  /** What `doctor` sees; what is not here is as it must be. */
+  isRoot = true;
+  hasUnits = true;
+  nixVersion = "nix (Nix) 2.26.0";
+  clockFacts: ClockFacts | null = { synchronised: true, service: true };
+  readonly routes = new Map<string, Route>();
+  readonly unitFacts = new Map<string, UnitFacts>();
+  /** Files by path; null for one that is not there. */
+  readonly lookedAt = new Map<string, FileFacts | null>();
+  readonly unsafe = new Map<string, PullError>();
+  readonly absent = new Set<string>();
+  readonly mounts = new Map<string, MountFacts>([
+    ["/boot", { mountPoint: "/boot", type: "vfat", readOnly: false, mountedReadOnly: false }],
+  ]);
+  space: FreeSpace = { free: 2_000, fileSystem: "1", total: 10_000 };
 
   /** When systemd ended the last service because it hung. */
   hungAt: Date | null = null;
@@ -358,7 +379,7 @@ function toolsOf(host: MemoryHost): AgentTools {
     store: storeOf(host),
     repair: repairOf(host),
     roots: rootsOf(host),
-    disk: { freeSpace: async () => ({ free: 2_000, fileSystem: "1", total: 10_000 }) },
+    disk: { freeSpace: async () => host.space },
     boot: {
       needsReboot: async (toplevel) => kernelOf(host, toplevel) !== kernelOf(host, host.booted),
       async missingSpace(_, generations) {
@@ -409,6 +430,7 @@ function toolsOf(host: MemoryHost): AgentTools {
       const message = host.failing.get(program);
       if (message !== undefined) throw new PullError("HOOK_FAILED", message);
     },
+    examination: examinationOf(host),
     rebootLock: host.rebootSlot === null ? null : rebootLockOf(host),
     state: stateOf(host),
     history: historyOf(host),
@@ -442,6 +464,66 @@ function toolsOf(host: MemoryHost): AgentTools {
       },
     },
     outlets: outletsOf(host),
+  };
+}
+
+/** What `doctor` sees of the host: everything is as it must be, unless a test says otherwise. */
+function examinationOf(host: MemoryHost): AgentTools["examination"] {
+  return {
+    get isRoot() {
+      return host.isRoot;
+    },
+    async route(address) {
+      return host.routes.get(address) ?? goodRoute(new URL(address).host, host.time.now());
+    },
+    tlsFiles: async () => undefined,
+    credentialFile: ({ file, credential }) => file ?? `/run/credentials/${credential}`,
+    clock: async () => host.clockFacts,
+    units: async (names) =>
+      host.hasUnits ? names.map((unit) => host.unitFacts.get(unit) ?? goodUnit(unit)) : null,
+    file: async (path) => {
+      const found = host.lookedAt.get(path);
+      return found === undefined ? GOOD_DIRECTORY : found;
+    },
+    expectPrivate: async (directory) => {
+      const unsafe = host.unsafe.get(directory);
+      if (unsafe) throw unsafe;
+      return !host.absent.has(directory);
+    },
+    mount: async (path) => host.mounts.get(path) ?? GOOD_MOUNT,
+    fstab: async () => ["/", "/boot"],
+    nixVersion: async () => host.nixVersion,
+  };
+}
+
+const GOOD_DIRECTORY: FileFacts = {
+  ...{ kind: "directory", mode: 0o700, uid: 0, size: 4_096, readable: true },
+};
+const GOOD_MOUNT: MountFacts = {
+  ...{ mountPoint: "/", type: "ext4", readOnly: false, mountedReadOnly: false },
+};
+
+/** A unit that is as the NixOS module makes it. */
+export function goodUnit(unit: string): UnitFacts {
+  return {
+    ...{ unit, load: "loaded", active: "active", sub: "running", file: "enabled" },
+    ...{ result: "success", watchdog: "10min" },
+  };
+}
+
+/** The way to a server that answers as it must. */
+export function goodRoute(name: string, date: Date): Route {
+  const certificate: ServerCertificate = {
+    ...{ subject: name, issuer: "Some Authority", names: `DNS:${name}`, refusal: null },
+    validFrom: new Date("2026-01-01T00:00:00Z"),
+    validTo: new Date("2026-12-31T00:00:00Z"),
+  };
+  return {
+    proxy: null,
+    name: { kind: "done", value: ["192.0.2.1"], ms: 1 },
+    connection: { kind: "done", value: "192.0.2.1", ms: 2 },
+    certificate: { kind: "done", value: certificate, ms: 3 },
+    answer: { kind: "done", value: { status: 200, date }, ms: 4 },
   };
 }
 

@@ -67,6 +67,19 @@ export class Transport {
     return dispatcher;
   }
 
+  /**
+   * What a TLS connection to a server as it is configured takes: our authorities and our certificate.
+   * Throws CREDENTIAL_UNREADABLE.
+   */
+  async tlsOptions(): Promise<{
+    readonly ca?: string;
+    readonly cert?: string;
+    readonly key?: string;
+  }> {
+    const { authorities, identity } = await this.#current();
+    return { ...authorities, ...identity };
+  }
+
   /** Closes every connection at once. */
   async close(): Promise<void> {
     const pools = this.#pools;
@@ -222,7 +235,8 @@ export async function authorizationOf(credential: MirrorCredential): Promise<str
     : `Basic ${Buffer.from(secret).toString("base64")}`;
 }
 
-function credentialPath({ file, credential }: MirrorCredential): string {
+/** The file that a credential is read from. */
+export function credentialPath({ file, credential }: MirrorCredential): string {
   if (file !== undefined) return file;
   // A command that a person runs as root finds the unit's credentials while the unit runs.
   return join(process.env["CREDENTIALS_DIRECTORY"] ?? UNIT_CREDENTIALS, credential ?? "");

@@ -296,7 +296,7 @@ function recordIn({ writes: _, machineId: __, ...record }: SavedRecord): AgentRe
 }
 
 /** What is expected of a directory with the agent's memory. The settings may name a link to it. */
-function unsafeIf(directory: string): PrivateDirectory {
+export function unsafeIf(directory: string): PrivateDirectory {
   const user = process.geteuid?.() ?? 0;
   return {
     code: "STATE_UNSAFE",
