@@ -1,0 +1,67 @@
+import { readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
+import { expect, test } from "vitest";
+import { commandBlocks, type CommandBlock } from "../../support/command-blocks.ts";
+import { looseDifference } from "../../support/loose-output.ts";
+import { BLOCKS_NOT_RUN } from "./not-run.ts";
+import { SCENES } from "./worlds.ts";
+
+const ROOT = new URL("../../../", import.meta.url).pathname;
+const DOCUMENTS = [
+  "README.md",
+  "nixos-module/README.md",
+  ...(await readdir(join(ROOT, "agent/docs"), { recursive: true }))
+    .filter((name) => name.endsWith(".md"))
+    .map((name) => `agent/docs/${name}`)
+    .sort(),
+];
+
+const blocks = new Map<string, CommandBlock[]>();
+for (const document of DOCUMENTS) {
+  const text = await readFile(join(ROOT, document), "utf8");
+  blocks.set(document, commandBlocks(document, text));
+}
+
+function isNotRun({ document, first }: CommandBlock): boolean {
+  return BLOCKS_NOT_RUN.some((one) => one.document === document && one.first === first);
+}
+
+/** The blocks of a document that are to be run. */
+function blocksToRun(document: string): CommandBlock[] {
+  return (blocks.get(document) ?? []).filter((block) => !isNotRun(block));
+}
+
+test("every block of commands is run, or stands in not-run.ts", () => {
+  const without = DOCUMENTS.filter((name) => blocksToRun(name).length > 0 && !SCENES[name]);
+  expect(without, "add a scene in worlds.ts, or the blocks to not-run.ts").toEqual([]);
+});
+
+test("what stands in not-run.ts or has a scene stands in a document", () => {
+  const found = [...blocks.values()].flat();
+  for (const { document, first } of BLOCKS_NOT_RUN) {
+    const block = found.find((one) => one.document === document && one.first === first);
+    expect(block, `${document}: ${first}`).toBeDefined();
+  }
+  for (const document of Object.keys(SCENES)) {
+    expect(blocksToRun(document), document).not.toEqual([]);
+  }
+});
+
+/** Documents that show a command which is refused show its error code. */
+const SHOWN_ERROR = /^nixos-pull: [A-Z]+_[A-Z_]+: /;
+
+test.each(Object.keys(SCENES))("%s does what it shows", { timeout: 600_000 }, async (document) => {
+  const scene = await SCENES[document]?.();
+  if (!scene) throw new Error(`no scene for ${document}`);
+  for (const { commands, line } of blocksToRun(document)) {
+    for (const { command, shown } of commands) {
+      await scene.before?.[command]?.();
+      const { exitCode, text } = await scene.world.run(command);
+      const where = `${document}:${String(line)}: ${command}\n${text}`;
+      const isRefused = shown.some((one) => SHOWN_ERROR.test(one));
+      expect(exitCode === 0, `exit code ${String(exitCode)}\n${where}`).toBe(!isRefused);
+      if (shown.length === 0) continue;
+      expect(looseDifference(shown, text), where).toBeNull();
+    }
+  }
+});
