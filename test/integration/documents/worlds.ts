@@ -285,7 +285,8 @@ process.stdout.write(sign(null, require("node:fs").readFileSync(0), key).toStrin
           if (signed === 1) return;
           await flake("2", 2000);
           const drafted = await world.run(
-            "nixos-pull publish --mirror /srv/mirror --store-key builder-1.secret --host web1=.#web1 --unsigned release.json",
+            "nixos-pull publish --mirror /srv/mirror --store-key builder-1.secret --host web1=.#web1 --unsigned release.json " +
+              '--public-key "$(cat alice-1.public)"',
           );
           if (drafted.exitCode !== 0) throw new Error(drafted.text);
         },
