@@ -38,13 +38,14 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { configOption, loadSettings } from "./options/configuration.ts";
+import { configOption } from "./options/configuration.ts";
 import { bytesSchema, countSchema, printJson, timeSchema } from "./display/json.ts";
 import { formatTable, note, printLine } from "./display/output.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
+import { expectFileFor } from "./options/output-file.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
-import { settingsFor, thresholdOption } from "./options/trust.ts";
+import { hostSettings, settingsFor, thresholdOption } from "./options/trust.ts";
 import { duration, repeatable, repeatableChannel } from "./options/values.ts";
 
 const positionSchema = z.strictObject({ epoch: countSchema, sequence: z.int().positive() });
@@ -151,6 +152,8 @@ async function fleet(
   if (options.trustNew && options.memory === undefined) {
     throw new PullError("USAGE", "--trust-new pins keys in a file: expected --memory FILE with it");
   }
+  await expectFileFor("--html", options.html);
+  await expectFileFor("--prometheus", options.prometheus);
   let view: Fleet;
   do {
     view = await readFleet(places, options, signal);
@@ -181,6 +184,12 @@ async function readFleet(
     ...keys.keys(),
     ...Object.keys(memory.hosts),
   ]);
+  if (named.size === 0 && places.some((place) => parseMirrorAddress(place)?.kind === "web")) {
+    note(
+      "nixos-pull: a server has no list of its hosts, so none was asked for; --manifest, --keys or " +
+        "--memory name them",
+    );
+  }
   const transport = new Transport(network);
   const found = [];
   try {
@@ -280,7 +289,7 @@ async function networkFor(places: readonly string[], options: Options): Promise<
   }
   const isOwn = [caFile, certFile, keyFile, userFile, tokenFile].some((it) => it !== undefined);
   const readsConfig = options.manifest.length > 0 && options.publicKey.length === 0;
-  if (!isOwn && (options.config !== undefined || readsConfig)) return loadSettings(options.config);
+  if (!isOwn && (options.config !== undefined || readsConfig)) return hostSettings(options);
   const servers = [...places, ...options.manifest]
     .map(parseMirrorAddress)
     .filter((address) => address?.kind === "web");
@@ -289,7 +298,9 @@ async function networkFor(places: readonly string[], options: Options): Promise<
   if (file !== undefined && origins.size !== 1) {
     throw new PullError(
       "USAGE",
-      `a password or token is for one server, found ${origins.size}: ${[...origins].join(", ")}`,
+      origins.size === 0
+        ? `--${userFile === undefined ? "token" : "user"}-file: expected the address of a server, found none`
+        : `a password or token is for one server, found ${origins.size}: ${[...origins].join(", ")}`,
     );
   }
   const type = userFile === undefined ? "bearer" : "basic";

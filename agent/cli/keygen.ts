@@ -1,4 +1,5 @@
 import { chmod, open, rm } from "node:fs/promises";
+import { dirname } from "node:path";
 import { EXIT, PullError } from "../core/errors.ts";
 import { generateKey } from "../core/formats/signing-key.ts";
 import {
@@ -51,7 +52,12 @@ async function writeNew(path: string, text: string, mode: number): Promise<void>
     }
     await chmod(path, mode);
   } catch (cause) {
-    if ((cause as NodeJS.ErrnoException).code !== "EEXIST") throw cause;
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code === "ENOENT" || code === "ENOTDIR") {
+      const message = `${path}: expected a directory that exists, found no ${dirname(path)}`;
+      throw new PullError("USAGE", message, { cause });
+    }
+    if (code !== "EEXIST") throw cause;
     throw new PullError("USAGE", `${path} exists already and is not overwritten`, { cause });
   }
 }

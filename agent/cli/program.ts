@@ -102,7 +102,24 @@ function usageError({ message }: CommanderError, title: string): PullError {
     .replace(/^error: /, "")
     .replaceAll("\n", " ")
     .replace(/\.$/, "");
-  return withHint(new PullError("USAGE", what), title);
+  return withHint(new PullError("USAGE", valueError(what) ?? what), title);
+}
+
+/** What commander says of a value that an option or argument does not take. */
+const VALUE_ERROR =
+  /^option '(?:-\w, )?(?<name>--[\w-]+)[^']*' argument '(?<found>.*)' is invalid\. (?<why>.+)$/s;
+const ARGUMENT_ERROR =
+  /^command-argument value '(?<found>.*)' is invalid for argument '(?<name>.*)'\. (?<why>.+)$/s;
+
+/** The same in the words of all other messages: the option, what was expected, what was found. */
+function valueError(message: string): string | null {
+  const parts = (VALUE_ERROR.exec(message) ?? ARGUMENT_ERROR.exec(message))?.groups;
+  if (!parts) return null;
+  const { name = "", found = "", why = "" } = parts;
+  const expected = why
+    .replace(/^Allowed choices are (.*), (.*)$/s, "expected $1 or $2")
+    .replace(/^Allowed choices are /, "expected ");
+  return `${name}: ${expected}, found ${JSON.stringify(found)}`;
 }
 
 /** The same of an error that the command itself found. */

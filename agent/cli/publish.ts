@@ -3,7 +3,6 @@ import { Option } from "@commander-js/extra-typings";
 import { EXIT, PullError } from "../core/errors.ts";
 import { ACTIVATION_MODES, specialisationSchema } from "../core/formats/manifest.ts";
 import { COMPRESSIONS } from "../core/formats/narinfo.ts";
-import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { parseHostOption } from "../operator/publish/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
@@ -38,8 +37,9 @@ import {
   signerOption,
   signersOf,
 } from "./options/signers.ts";
-import { natural, positive, repeatable } from "./options/values.ts";
+import { natural, positive, reason, repeatable } from "./options/values.ts";
 import { mirrorDirectory } from "./options/mirror-place.ts";
+import { publicKeysOf } from "./options/public-keys.ts";
 
 function definition() {
   return withRollout(publishing())
@@ -121,7 +121,11 @@ function publishing() {
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
     .option("--refresh", "the current release again, with a new expiry; nothing is built")
-    .option("--new-epoch <reason>", "restart the numbering, after one that was driven too high")
+    .option(
+      "--new-epoch <reason>",
+      "restart the numbering, after one that was driven too high",
+      reason,
+    )
     .option("--epoch <number>", "number of the new epoch instead of the next one", positive);
 }
 
@@ -157,7 +161,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     signers: unsigned === undefined ? signers : [],
     storeKeys,
     publicKeys: [
-      ...options.publicKey.map(parsePublicKey),
+      ...publicKeysOf("--public-key", options.publicKey),
       ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
     ],
     refresh: options.refresh ?? false,
@@ -246,7 +250,7 @@ async function hostReader(
 function parseSpecialisations(options: readonly string[]): Map<string, string> {
   return new Map(
     options.map((text): [string, string] => {
-      const { hostname, value } = parseAssignment(text, "--specialisation");
+      const { hostname, value } = parseAssignment(text, "--specialisation", "NAME");
       const name = specialisationSchema.safeParse(value);
       if (name.success) return [hostname, name.data];
       throw new PullError(
@@ -266,13 +270,13 @@ function levelOf({ compression, level }: Options): number | undefined {
     "USAGE",
     range
       ? `--level: expected ${range.min} to ${range.max} for ${compression}, found ${level}`
-      : "--level: expected a compression that has levels",
+      : "--level: expected --compression zstd or xz with it, found none",
   );
 }
 
 /** `publish --from-draft`: puts a release into force that was signed elsewhere. */
 async function fromDraft(options: Options, draft: string): Promise<number> {
-  const publicKeys = options.publicKey.map(parsePublicKey);
+  const publicKeys = publicKeysOf("--public-key", options.publicKey);
   if (publicKeys.length === 0) {
     throw new PullError("USAGE", "expected the hosts' --public-key: the draft is verified first");
   }

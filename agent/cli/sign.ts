@@ -6,7 +6,6 @@ import {
   positionOf,
   type Manifest,
 } from "../core/formats/manifest.ts";
-import { parsePublicKey } from "../core/formats/signing-key.ts";
 import type { SeenDifference } from "../operator/channel/seen-difference.ts";
 import { signRelease } from "../operator/channel/sign-release.ts";
 import {
@@ -30,6 +29,7 @@ import {
 } from "./options/signers.ts";
 import { thresholdOption } from "./options/trust.ts";
 import { channelName, repeatable } from "./options/values.ts";
+import { publicKeysOf } from "./options/public-keys.ts";
 
 /** What `sign --json` prints. */
 const signSchema = z.strictObject({
@@ -73,7 +73,7 @@ async function sign(
   if (signers.length === 0) throw new PullError("USAGE", "expected --key or --signer");
   const publicKeys = [
     ...signers.map(({ publicKey }) => publicKey),
-    ...options.publicKey.map(parsePublicKey),
+    ...publicKeysOf("--public-key", options.publicKey),
   ];
   const signed = await signRelease(target, options.channel, {
     signers,

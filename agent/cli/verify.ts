@@ -12,7 +12,6 @@ import {
 } from "../core/formats/manifest.ts";
 import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
 import { REPORT_PAYLOAD_TYPE, openReport, reportSchema } from "../core/formats/report.ts";
-import { parsePublicKey } from "../core/formats/signing-key.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
 import { trustPolicyOf } from "../core/settings.ts";
 import { systemClock } from "../effects/host/clock.ts";
@@ -57,6 +56,7 @@ import {
   trustedStoreKeyOption,
 } from "./options/trust.ts";
 import { channelName } from "./options/values.ts";
+import { publicKeysOf } from "./options/public-keys.ts";
 
 /** What it prints of one system of a host. */
 const hostSchema = z.strictObject({
@@ -141,6 +141,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
   const settings = await settingsFor(place.text, options);
   const mirror = mirrorAt(place, settings);
   const directory = directoryOf(place);
+  if (directory !== null) await expectTarget(directory);
   const contents =
     directory === null
       ? EMPTY_STICK_CONTENTS
@@ -268,6 +269,15 @@ function exitOf({ expired, hosts, older }: VerifiedMirror): number {
   return expired ? ERROR_KINDS.MANIFEST_EXPIRED.exit : EXIT.ok;
 }
 
+/** Throws MIRROR_ABSENT if nothing is there: of a mirror's own files, verifying tells more. */
+async function expectTarget(directory: string): Promise<void> {
+  if ((await new RootDirectory(directory).stat("")) !== null) return;
+  throw new PullError(
+    "MIRROR_ABSENT",
+    `${directory}: expected a mirror's directory, or a file with a draft or report, found nothing`,
+  );
+}
+
 async function isFile(path: string): Promise<boolean> {
   return stat(path).then(
     (found) => found.isFile(),
@@ -279,7 +289,7 @@ async function verifyFile(file: string, options: Options): CommandResult {
   const { bytes, payloadType } = await readSignedFile(fileNamed(file));
   if (payloadType === REPORT_PAYLOAD_TYPE) {
     // One key: with several, one host could speak in another's name.
-    const [key, ...others] = options.publicKey.map(parsePublicKey);
+    const [key, ...others] = publicKeysOf("--public-key", options.publicKey);
     if (!key || others.length > 0) {
       throw new PullError(
         "USAGE",

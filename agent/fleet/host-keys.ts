@@ -3,6 +3,7 @@ import { join } from "node:path";
 import { PullError, toPullError } from "../core/errors.ts";
 import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
+import { isNotFound } from "../effects/files/missing-file.ts";
 import { parsePublicKey, type PublicKey } from "../core/formats/signing-key.ts";
 
 const SUFFIX = ".public";
@@ -25,9 +26,12 @@ export async function readHostKeys(
     } catch (thrown) {
       const { code, message } = toPullError(thrown);
       if (code === "KEY_INVALID") throw thrown;
-      throw new PullError("KEY_INVALID", `${path}: expected keys of hosts: ${message}`, {
-        cause: thrown,
-      });
+      const found = isNotFound(thrown) ? "found nothing" : message;
+      throw new PullError(
+        "KEY_INVALID",
+        `--keys: ${path}: expected a file or directory with keys of hosts, ${found}`,
+        { cause: thrown },
+      );
     }
   }
   for (const { where, host, text } of entries) {
@@ -56,6 +60,9 @@ function ownEntry(where: string, text: string): KeyEntry {
 async function entriesOf(path: string): Promise<KeyEntry[]> {
   if ((await stat(path)).isDirectory()) {
     const names = (await readdir(path)).filter((name) => name.endsWith(SUFFIX)).sort();
+    if (names.length === 0) {
+      throw new PullError("KEY_INVALID", `--keys: ${path}: expected HOST.public files, found none`);
+    }
     return Promise.all(
       names.map(async (name) => ({
         where: join(path, name),

@@ -35,7 +35,8 @@ const AT_ONCE = 8;
  * Reads every report of a place. A place is a directory of `HOST.json` files, a directory with
  * such a directory `reports` in it, or an address as in the setting `reports.url`. A web server
  * has no list of its reports, so it is asked for those of `hostnames`. A directory may come from
- * somebody else: no link in it is followed. Throws if the place itself cannot be read.
+ * somebody else: no link in it is followed. Throws USAGE, MIRROR_ABSENT if there is no such
+ * directory, REPORT_INVALID, and the errors of the network.
  */
 export async function readReportSource(
   place: string,
@@ -54,6 +55,13 @@ export async function readReportSource(
 
 async function readDirectory(place: string): Promise<FoundReport[]> {
   const root = new RootDirectory(place);
+  if (!(await isDirectory(root))) {
+    throw new PullError(
+      "MIRROR_ABSENT",
+      `${place}: expected a directory with reports, found none; \`nixos-pull verify FILE\` shows ` +
+        "a single report",
+    );
+  }
   const directory = (await root.stat("reports")) ? "reports" : "";
   return root.within(directory, async (reports) => {
     const hostnames = (await reports.list("")).flatMap(({ name }) => {
@@ -69,6 +77,15 @@ async function readDirectory(place: string): Promise<FoundReport[]> {
     const read = (hostname: string): Promise<FoundReport> => readReportFile(hostname, reports);
     return parallelMap(hostnames.sort(), read, { atOnce: AT_ONCE });
   });
+}
+
+async function isDirectory(root: RootDirectory): Promise<boolean> {
+  try {
+    return (await root.stat("")) !== null;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === "ENOTDIR") return false;
+    throw error;
+  }
 }
 
 async function readReportFile(hostname: string, reports: RootDirectory): Promise<FoundReport> {

@@ -630,7 +630,11 @@ test("a command line that is not understood exits with 2 and says so; help exits
     ["rollback -g first", 2, /expected a positive number/],
     ["keygen", 2, /missing required argument 'name'/],
     ["publish --key k", 2, /required option '-m, --mirror/],
-    ["publish -m m --mode reboot", 2, /Allowed choices are switch, boot, test, dry-activate/],
+    [
+      "publish -m m --mode reboot",
+      2,
+      /--mode: expected switch, boot, test or dry-activate, found "reboot"/,
+    ],
     ["publish -m m --expires soon", 2, /expected a duration/],
     ["verify", 2, /missing required argument 'target'/],
   ];

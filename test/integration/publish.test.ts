@@ -226,7 +226,7 @@ test("equal systems share an archive, unchanged ones keep theirs, --keep-hosts k
   ]);
 
   const written = await operator.publish({ web1: d, db1: b, old: c }, "--mode", "boot", "--json");
-  expect(written.stderr).toContain("no longer names web2; --keep-hosts keeps them");
+  expect(written.stderr).toContain("no longer names web2; --keep-hosts keeps it");
   const two = releaseOf(written);
   expect(two).toMatchObject({
     sequence: 2,
@@ -381,7 +381,7 @@ test("what cannot be published is told, and nothing is", async () => {
     [
       ["-k", `${keyFile}.missing`, ...web1],
       3,
-      /KEY_INVALID: expected a secret key file at .*\.missing/,
+      /KEY_INVALID: .*\.missing: expected a secret key file, found none/,
     ],
     [["-k", SYSTEM_FILE, ...web1], 3, /KEY_INVALID: .*system\.nix: expected a secret key/],
     [

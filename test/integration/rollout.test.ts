@@ -333,7 +333,11 @@ test("what cannot be changed is told, and nothing is", async () => {
     ],
     [["release", "pause", "x", "-m", mirror], 2, /USAGE: expected a --key or --signer/],
     [["release", "pause", "x", "-m", mirror, "-k", stranger.keyFile], 10, /--public-key/],
-    [["release", "pause", "x", ...change, "--channel", "beta"], 10, /beta has no release/],
+    [
+      ["release", "pause", "x", ...change, "--channel", "beta"],
+      10,
+      /expected a release of channel beta in .*, found only /,
+    ],
     [["release", "pause", "", ...change], 4, /MANIFEST_INVALID: rollout\.paused\.reason/],
     [["release", "edit", ...change, "--now", "web9"], 10, /release 1 of stable names no host web9/],
     [["release", "edit", ...change, "--remove", "web9"], 10, /names no host web9/],
@@ -354,7 +358,7 @@ test("what cannot be changed is told, and nothing is", async () => {
     [
       ["release", "promote", "--from", "beta", "--to", "stable", ...change],
       10,
-      /beta has no release/,
+      /expected a release of channel beta in .*, found only /,
     ],
     [
       ["release", "promote", "--from", "stable", "--to", "stable", ...change],

@@ -21,7 +21,12 @@ const WRONG: readonly (readonly [string, readonly string[], RegExp, string])[] =
     /a channel/,
     "nixos-pull sign",
   ],
-  ["no such choice", ["completion", "tcsh"], /bash, zsh, fish/, "nixos-pull completion"],
+  [
+    "no such choice",
+    ["completion", "tcsh"],
+    /shell: expected bash, zsh or fish, found "tcsh"/,
+    "nixos-pull completion",
+  ],
   ["a missing option", ["publish"], /'-m, --mirror <directory>'/, "nixos-pull publish"],
   ["an unknown part", ["release", "nosuch"], /unknown command 'nosuch'/, "nixos-pull release"],
   [

@@ -84,8 +84,11 @@ export function printPublished(
   }
   const times = new Times({ now: systemClock.now(), utc: options.utc });
   show(describePublished(published, { ...beside, times, screen: screenOf(process.stdout) }));
-  for (const { hostname, error } of failed) {
-    note(`nixos-pull: ${hostname} failed: ${error.code}: ${error.message}`);
+  if (failed.length > 0) {
+    // Their errors were told when they failed.
+    const names = failed.map(({ hostname }) => hostname).join(", ");
+    const are = failed.length === 1 ? "is" : "are";
+    note(`nixos-pull: ${counted(failed.length, "host")} failed and ${are} as before: ${names}`);
   }
 }
 

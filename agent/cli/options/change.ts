@@ -1,7 +1,6 @@
 import { Command, Option } from "@commander-js/extra-typings";
 import type * as z from "zod";
 import { PullError } from "../../core/errors.ts";
-import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
 import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
@@ -17,6 +16,7 @@ import {
 } from "./signers.ts";
 import { channelName, duration, durationOrYears, repeatable } from "./values.ts";
 import { mirrorDirectory } from "./mirror-place.ts";
+import { publicKeysOf } from "./public-keys.ts";
 
 /** A `release` command that reads the release in force; `--json` prints what `output` describes. */
 export function releaseCommand(name: string, summary: string, output: z.ZodType) {
@@ -95,7 +95,7 @@ export async function changeOptions(
     channel,
     signers: unsigned === undefined ? signers : [],
     publicKeys: [
-      ...options.publicKey.map(parsePublicKey),
+      ...publicKeysOf("--public-key", options.publicKey),
       ...(unsigned === undefined ? [] : signers.map(({ publicKey }) => publicKey)),
     ],
     draft: unsigned ?? options.draft,

@@ -3,7 +3,7 @@ import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import type { BarrierRequest } from "../../operator/channel/barriers.ts";
 import { wavesOf, type RolloutRequest } from "../../operator/channel/rollout-request.ts";
-import { positive, repeatable } from "./values.ts";
+import { positive, reason, repeatable } from "./values.ts";
 
 /** The command with the options that say when whose turn comes. */
 export function withRollout<Arguments extends unknown[], Options extends OptionValues>(
@@ -17,7 +17,7 @@ export function withRollout<Arguments extends unknown[], Options extends OptionV
     )
     .option("--over <duration>", "all others evenly over this time, after the last wave")
     .option("--not-before <time>", "when the rollout starts (default: at once)")
-    .option("--paused <reason>", "let no host begin before `release resume`")
+    .option("--paused <reason>", "let no host begin before `release resume`", reason)
     .option(
       "--barrier <sequence>",
       "an earlier release that every host must reach first; later releases carry it on",

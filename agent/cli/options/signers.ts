@@ -1,8 +1,8 @@
 import { readFile, realpath, stat } from "node:fs/promises";
 import { resolve } from "node:path";
 import { Option } from "@commander-js/extra-typings";
-import { PullError } from "../../core/errors.ts";
-import { parsePublicKey, parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
+import { PullError, toPullError } from "../../core/errors.ts";
+import { parseSecretKey, type SecretKey } from "../../core/formats/signing-key.ts";
 import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
 import { expectProgram } from "../../effects/process/find-program.ts";
 import {
@@ -12,6 +12,7 @@ import {
   type ReleaseSigner,
 } from "../../operator/channel/release-signer.ts";
 import { note } from "../display/output.ts";
+import { publicKeyOf } from "./public-keys.ts";
 
 /** `--signer`: an external program that signs. */
 export function signerOption() {
@@ -36,8 +37,8 @@ export function memoryOption() {
 
 /**
  * The files that remember what was signed: `--memory`, or `fleet.memory` beside each
- * `fleet.secret`, so that no order of keys and no new key forgets. None, with a warning, if there
- * is neither. A link to a key or memory stands for the file.
+ * `fleet.secret`, so that no order of keys and no new key forgets. None if there is neither. A link
+ * to a key or memory stands for the file.
  */
 export async function memoryPathsOf({
   memory,
@@ -51,12 +52,7 @@ export async function memoryPathsOf({
   const paths = await Promise.all(
     keys.map(async (key) => `${(await realPath(key)).replace(/\.secret$/, "")}.memory`),
   );
-  if (paths.length > 0) return [...new Set(paths)];
-  note(
-    "nixos-pull: nothing remembers what is signed, so that a mirror that was set back is not " +
-      "noticed; give --memory FILE",
-  );
-  return [];
+  return [...new Set(paths)];
 }
 
 /** Options of every command that signs a release. */
@@ -78,19 +74,18 @@ export async function signersOf(
   if (signer !== undefined && signerKey !== undefined) {
     const command = parseSignerCommand(signer);
     await expectProgram(command[0]);
-    signers.push(commandSigner(command, parsePublicKey(signerKey), signal));
+    signers.push(commandSigner(command, publicKeyOf("--signer-key", signerKey), signal));
   }
   return signers;
 }
 
-/** Reads a secret key file; warns if others can read it too. Throws KEY_INVALID. */
+/** Reads a secret key file; warns if others can read it too. Throws KEY_INVALID, PERMISSION_DENIED. */
 export async function readSecretKey(path: string): Promise<SecretKey> {
   let text: string;
   try {
     text = await readFile(path, "utf8");
   } catch (cause) {
-    if (!isNotFound(cause)) throw cause;
-    throw new PullError("KEY_INVALID", `expected a secret key file at ${path}`, { cause });
+    throw unreadableKey(path, toPullError(cause));
   }
   if (((await stat(path)).mode & 0o077) !== 0) {
     note(`nixos-pull: ${path} can be read by others; chmod 600 it`);
@@ -100,4 +95,13 @@ export async function readSecretKey(path: string): Promise<SecretKey> {
   } catch (error) {
     throw new PullError("KEY_INVALID", `${path}: ${(error as Error).message}`, { cause: error });
   }
+}
+
+function unreadableKey(path: string, cause: PullError): PullError {
+  const expected = `${path}: expected a secret key file`;
+  if (cause.code === "PERMISSION_DENIED") {
+    return new PullError(cause.code, `${expected}, and may not read it`, { cause });
+  }
+  const found = isNotFound(cause.cause) ? "found none" : `found none (${cause.message})`;
+  return new PullError("KEY_INVALID", `${expected}, ${found}`, { cause });
 }

@@ -1,9 +1,9 @@
 import { Option } from "@commander-js/extra-typings";
 import { PullError } from "../../core/errors.ts";
-import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { DEFAULT_CONFIG_FILE, parseSettings, type Settings } from "../../core/settings.ts";
 import { loadSettings } from "./configuration.ts";
 import { positive, repeatable } from "./values.ts";
+import { publicKeysOf } from "./public-keys.ts";
 
 /** `--public-key`, of a command that verifies releases. */
 export function trustedKeyOption() {
@@ -36,8 +36,8 @@ export interface TrustOptions {
  */
 export async function settingsFor(url: string, options: TrustOptions): Promise<Settings> {
   if (options.publicKey.length === 0) return hostSettings(options);
-  const publicKeys = options.publicKey.map((text) => parsePublicKey(text).text);
-  const storeKeys = options.storeKey.map((text) => parsePublicKey(text).text);
+  const publicKeys = publicKeysOf("--public-key", options.publicKey).map(({ text }) => text);
+  const storeKeys = publicKeysOf("--store-key", options.storeKey).map(({ text }) => text);
   return parseSettings(
     {
       hostname: "operator",
@@ -49,8 +49,11 @@ export async function settingsFor(url: string, options: TrustOptions): Promise<S
   );
 }
 
-/** The host's own configuration. An operator's machine has none, and is told what it needs. */
-async function hostSettings({ config }: TrustOptions): Promise<Settings> {
+/**
+ * The host's own configuration. An operator's machine has none, and is told what it needs. Throws
+ * CONFIG_NOT_FOUND, CONFIG_INVALID.
+ */
+export async function hostSettings({ config }: Pick<TrustOptions, "config">): Promise<Settings> {
   try {
     return await loadSettings(config);
   } catch (cause) {

@@ -1,6 +1,6 @@
 import { InvalidArgumentError, Option } from "@commander-js/extra-typings";
 import * as z from "zod";
-import { channelSchema } from "../../core/formats/manifest.ts";
+import { channelSchema, reasonSchema } from "../../core/formats/manifest.ts";
 import { parseDuration } from "../../core/text/duration.ts";
 
 /** An option that may be repeated; `absent` says in the help what applies without it. */
@@ -43,6 +43,15 @@ export function positive(value: string): number {
 export function natural(value: string): number {
   if (!/^\d{1,15}$/.test(value)) throw new InvalidArgumentError("expected a number");
   return Number(value);
+}
+
+/** What a reason has to be. */
+export const REASON_RULE = "expected a reason, one line of at most 500 characters";
+
+/** A reason that a release gives to people. Throws InvalidArgumentError. */
+export function reason(value: string): string {
+  if (reasonSchema.safeParse(value).success) return value;
+  throw new InvalidArgumentError(REASON_RULE);
 }
 
 /** A time with its zone, in UTC. */

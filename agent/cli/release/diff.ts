@@ -1,7 +1,6 @@
 import * as z from "zod";
 import { EXIT, PullError } from "../../core/errors.ts";
 import { describePosition, positionOf } from "../../core/formats/manifest.ts";
-import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { compareReleases } from "../../operator/channel/compare-releases.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import { describeDifference, differenceJson, differenceSchema } from "../display/difference.ts";
@@ -10,6 +9,7 @@ import { printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 import { positive } from "../options/values.ts";
 import { mirrorDirectory } from "../options/mirror-place.ts";
+import { publicKeysOf } from "../options/public-keys.ts";
 
 /** What `release diff --json` prints. */
 const diffSchema = z.strictObject({
@@ -43,7 +43,7 @@ async function diff(options: OptionsOf<typeof definition>): CommandResult {
   }
   const compared = await compareReleases({
     ...{ mirror: mirrorDirectory(options.mirror), channel, from, to, draft },
-    publicKeys: options.publicKey.map(parsePublicKey),
+    publicKeys: publicKeysOf("--public-key", options.publicKey),
   });
   const { release, signedBy, difference } = compared;
   if (options.json) {

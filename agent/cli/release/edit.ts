@@ -1,12 +1,16 @@
 import { EXIT, PullError } from "../../core/errors.ts";
-import { ACTIVATION_MODES, type ActivationMode } from "../../core/formats/manifest.ts";
+import {
+  ACTIVATION_MODES,
+  reasonSchema,
+  type ActivationMode,
+} from "../../core/formats/manifest.ts";
 import { editRelease } from "../../operator/channel/change-release.ts";
 import { parseAssignment, parseGroups } from "../../operator/channel/rollout-request.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
 import { printChanged } from "../display/published.ts";
 import { changeCommand, changeOptions, channelOption } from "../options/change.ts";
 import { barrierRequest, rolloutRequest, withRollout } from "../options/rollout.ts";
-import { repeatable } from "../options/values.ts";
+import { REASON_RULE, repeatable } from "../options/values.ts";
 
 function definition() {
   return withRollout(changeCommand("edit", "change the policy of the release, not its systems"))
@@ -35,7 +39,7 @@ async function edit(options: OptionsOf<typeof definition>, signal: AbortSignal):
     ...rollout,
     everyone: options.everyone ?? false,
     now: options.now,
-    hold: assignments(options.hold, "--hold"),
+    hold: reasons(options.hold),
     free: options.free,
     groups: parseGroups(options.group),
     modes: modesOf(options.mode),
@@ -46,19 +50,21 @@ async function edit(options: OptionsOf<typeof definition>, signal: AbortSignal):
   return EXIT.ok;
 }
 
-function assignments(texts: readonly string[], option: string): Map<string, string> {
+function reasons(texts: readonly string[]): Map<string, string> {
   return new Map(
     texts.map((text) => {
-      const { hostname, value } = parseAssignment(text, option);
-      return [hostname, value];
+      const { hostname, value } = parseAssignment(text, "--hold", "REASON");
+      if (reasonSchema.safeParse(value).success) return [hostname, value];
+      throw new PullError("USAGE", `--hold: ${hostname}: ${REASON_RULE}`);
     }),
   );
 }
 
 function modesOf(texts: readonly string[]): Map<string, ActivationMode> {
   return new Map(
-    [...assignments(texts, "--mode")].map(([hostname, text]) => {
-      const mode = ACTIVATION_MODES.find((known) => known === text);
+    texts.map((text): [string, ActivationMode] => {
+      const { hostname, value } = parseAssignment(text, "--mode", "MODE");
+      const mode = ACTIVATION_MODES.find((known) => known === value);
       if (mode) return [hostname, mode];
       throw new PullError(
         "USAGE",

@@ -12,9 +12,9 @@ import {
 } from "../../core/formats/manifest.ts";
 import { sha256Hex } from "../../core/formats/sha256.ts";
 import { turnOf } from "../../core/release/rollout.ts";
-import { parsePublicKey } from "../../core/formats/signing-key.ts";
 import { systemClock } from "../../effects/host/clock.ts";
 import { RootDirectory } from "../../effects/files/root-directory.ts";
+import { expectChannel } from "../../operator/mirror/channels.ts";
 import { manifestFile } from "../../operator/mirror/mirror-reader.ts";
 import { readEnvelopeFile } from "../../operator/channel/sign-release.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
@@ -30,6 +30,7 @@ import { counted } from "../../core/text/quantity.ts";
 import { formatTable, printLine } from "../display/output.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 import { mirrorDirectory } from "../options/mirror-place.ts";
+import { publicKeysOf } from "../options/public-keys.ts";
 
 /** When a host's turn is: at a time, or not until somebody does something. */
 type Turn = { readonly at: string } | { readonly waits: string };
@@ -68,10 +69,11 @@ export const showCommand: CommandMaker = ({ finish }) =>
 /** `nixos-pull release show`: the release in force, and when each host's turn comes. */
 async function show(options: OptionsOf<typeof definition>): CommandResult {
   const root = new RootDirectory(mirrorDirectory(options.mirror));
+  await expectChannel(root, options.channel);
   const file = { root, name: manifestFile(options.channel) };
   const { bytes, envelope, manifest } = await readEnvelopeFile(file);
   const digest = sha256Hex(Buffer.from(envelope.payload, "base64"));
-  const publicKeys = options.publicKey.map(parsePublicKey);
+  const publicKeys = publicKeysOf("--public-key", options.publicKey);
   // Without a key nothing is verified, and the output says so.
   const signedBy =
     publicKeys.length > 0 ? openEnvelope(bytes, { publicKeys, threshold: 1 }).signedBy : null;

@@ -162,7 +162,7 @@ export const epochSchema = z.strictObject({
 const MAX_DELAY_MS = 366 * 86_400_000;
 
 /** A delay within a rollout. */
-const delaySchema = z
+export const delaySchema = z
   .string()
   .regex(/^([0-9]+[smhd])+$/, "expected a duration such as 90s, 15m or 1d12h")
   .refine((text) => (parseDuration(text) ?? Infinity) <= MAX_DELAY_MS, {

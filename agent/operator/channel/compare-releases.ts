@@ -8,6 +8,7 @@ import {
   type Position,
 } from "../../core/formats/manifest.ts";
 import type { PublicKey } from "../../core/formats/signing-key.ts";
+import { expectChannel } from "../mirror/channels.ts";
 import { RootDirectory, fileNamed } from "../../effects/files/root-directory.ts";
 import { DirectoryMirror } from "../../effects/mirror/directory-mirror.ts";
 import {
@@ -49,7 +50,9 @@ export interface ComparedReleases {
  */
 export async function compareReleases(comparison: Comparison): Promise<ComparedReleases> {
   const { mirror, channel, from, to, draft, publicKeys } = comparison;
-  const retained = new RetainedReleases(new RootDirectory(mirror));
+  const root = new RootDirectory(mirror);
+  await expectChannel(root, channel);
+  const retained = new RetainedReleases(root);
   const source = new DirectoryMirror(pathToFileURL(mirror).href, {
     manifestBytes: MAX_MANIFEST_BYTES,
   });

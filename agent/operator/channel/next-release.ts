@@ -1,6 +1,8 @@
 import { isDeepStrictEqual } from "node:util";
 import { PullError } from "../../core/errors.ts";
 import type { Manifest, SignedManifest } from "../../core/formats/manifest.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
+import { expectChannel } from "../mirror/channels.ts";
 import {
   composeManifest,
   nextFrame,
@@ -40,6 +42,7 @@ export async function changeRelease(
   options: ChangeOptions,
   alter: (current: Manifest, context: ChangeContext) => ReleaseContents | Promise<ReleaseContents>,
 ): Promise<PublishedRelease> {
+  await expectChannel(new RootDirectory(options.mirror), options.channel, "PUBLISH_FAILED");
   return withOpenChannel(options, async (open) => {
     const current = await currentRelease(open);
     if (!current) {

@@ -69,6 +69,7 @@ export async function withOpenChannel<T>(
   if (draft !== undefined) await expectRoomForDraft(draft);
   const memory = await SignerMemoryFile.open(options.memory);
   await memory.expectWritable();
+  memory.warnIfNone(onWarning);
   const writer = await MirrorWriter.open(mirror, options.onWarning);
   try {
     const keys = [...signers.map(({ publicKey }) => publicKey), ...publicKeys];

@@ -5,6 +5,8 @@ import {
   type HostEntry,
   type Manifest,
 } from "../../core/formats/manifest.ts";
+import { RootDirectory } from "../../effects/files/root-directory.ts";
+import { expectChannel } from "../mirror/channels.ts";
 import { withBarrier, type BarrierRequest } from "./barriers.ts";
 import { composeManifest, nextFrame } from "./compose-manifest.ts";
 import { currentRelease, reservedPlaces, withOpenChannel } from "./open-channel.ts";
@@ -36,6 +38,7 @@ export async function promoteRelease(
   if (from === options.channel) {
     throw new PullError("USAGE", `expected two channels, found ${from} twice`);
   }
+  await expectChannel(new RootDirectory(options.mirror), from, "PUBLISH_FAILED");
   return withOpenChannel(options, async (open) => {
     const source = (await currentRelease({ ...open, channel: from }))?.manifest;
     const current = await currentRelease(open);

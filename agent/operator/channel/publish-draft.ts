@@ -46,6 +46,7 @@ export async function publishDraft(options: DraftOptions): Promise<PublishedRele
   }
   expectRoomAfter(manifest);
   const memory = await SignerMemoryFile.open(options.memory);
+  memory.warnIfNone(options.onWarning);
   const writer = await MirrorWriter.open(options.mirror, options.onWarning);
   try {
     const draft = { bytes, signed: { manifest, digest, signedBy } };

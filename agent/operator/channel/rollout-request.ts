@@ -1,5 +1,6 @@
 import { PullError } from "../../core/errors.ts";
 import {
+  delaySchema,
   groupSchema,
   hostnameSchema,
   rolloutSchema,
@@ -23,14 +24,16 @@ export interface RolloutRequest {
 /** Reads which hosts a wave has: `web1`, `@canary` or `10%`. Throws USAGE. */
 function parseWho(text: string, option: string): Pick<Wave, "hosts" | "groups" | "share"> {
   const percent = /^(\d{1,3}(?:\.\d{1,6})?)%$/.exec(text)?.[1];
-  if (percent !== undefined) return { share: Number(percent) / 100 };
+  if (percent !== undefined && Number(percent) > 0 && Number(percent) <= 100) {
+    return { share: Number(percent) / 100 };
+  }
   if (text.startsWith("@") && groupSchema.safeParse(text.slice(1)).success) {
     return { groups: [text.slice(1)] };
   }
   if (hostnameSchema.safeParse(text).success) return { hosts: [text] };
   throw new PullError(
     "USAGE",
-    `${option}: expected a hostname, @GROUP or a share such as 10%, found ${JSON.stringify(text)}`,
+    `${option}: expected a hostname, @GROUP or a share up to 100% such as 10%, found ${JSON.stringify(text)}`,
   );
 }
 
@@ -59,8 +62,20 @@ export function parseWaves(text: string): Wave[] {
       );
     }
     const members = who.split("+").map((one) => parseWho(one, "--waves"));
+    for (const delay of [after, ...(over === undefined ? [] : [over])]) {
+      expectDelay(delay, "--waves");
+    }
     return { ...join(members), after, ...(over !== undefined && { over }) };
   });
+}
+
+/** Throws USAGE if a text is no delay of a rollout. */
+function expectDelay(text: string, option: string): void {
+  if (delaySchema.safeParse(text).success) return;
+  throw new PullError(
+    "USAGE",
+    `${option}: expected a duration up to 366d such as 90s, 15m or 1d12h, found ${JSON.stringify(text)}`,
+  );
 }
 
 /**
@@ -84,11 +99,12 @@ export function wavesOf(options: {
     }
     waves.unshift({ ...join(canary.map((who) => parseWho(who, "--canary"))), after: "0s" });
   }
+  if (over !== undefined) expectDelay(over, "--over");
   if (over !== undefined) waves.push({ share: 1, after: waves.at(-1)?.after ?? "0s", over });
   if (waves.length === 0) return undefined;
   const parsed = rolloutSchema.shape.waves.safeParse(waves);
   if (parsed.success) return parsed.data;
-  throw new PullError("USAGE", `waves: ${describeIssues(parsed.error, waves)}`);
+  throw new PullError("USAGE", `--waves: ${describeIssues(parsed.error, waves)}`);
 }
 
 /**
@@ -140,20 +156,24 @@ export function checkWaveHosts(
   throw new PullError("PUBLISH_FAILED", `rollout: the release names no host ${stranger}`);
 }
 
-/** Reads `HOST=REST`. Throws USAGE. */
-export function parseAssignment(text: string, option: string): { hostname: string; value: string } {
+/** Reads `HOST=REST`; messages call the rest `what`. Throws USAGE. */
+export function parseAssignment(
+  text: string,
+  option: string,
+  what: string,
+): { hostname: string; value: string } {
   const equals = text.indexOf("=");
   const hostname = text.slice(0, Math.max(equals, 0));
   const value = text.slice(equals + 1);
   if (hostnameSchema.safeParse(hostname).success && value !== "") return { hostname, value };
-  throw new PullError("USAGE", `${option}: expected HOST=…, found ${JSON.stringify(text)}`);
+  throw new PullError("USAGE", `${option}: expected HOST=${what}, found ${JSON.stringify(text)}`);
 }
 
 /** Reads `HOST=GROUP,GROUP` of several `--group`; gives groups by hostname. Throws USAGE. */
 export function parseGroups(texts: readonly string[]): Map<string, string[]> {
   const found = new Map<string, string[]>();
   for (const text of texts) {
-    const { hostname, value } = parseAssignment(text, "--group");
+    const { hostname, value } = parseAssignment(text, "--group", "GROUP,…");
     const groups = value.split(",");
     const wrong = groups.find((group) => !groupSchema.safeParse(group).success);
     if (wrong !== undefined) {

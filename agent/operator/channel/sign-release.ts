@@ -17,6 +17,7 @@ import { isNotFound } from "../../effects/files/missing-file.ts";
 import { readOpenFile } from "../../effects/files/regular-file.ts";
 import { RootDirectory, fileNamed, type FileBelow } from "../../effects/files/root-directory.ts";
 import { MAX_MANIFEST_BYTES } from "../mirror/retained-releases.ts";
+import { expectChannel } from "../mirror/channels.ts";
 import { manifestFile } from "../mirror/mirror-reader.ts";
 import { MirrorWriter } from "../mirror/mirror-writer.ts";
 import { expectRoomAfter } from "./position.ts";
@@ -83,9 +84,19 @@ export async function readSignedFile({
   try {
     const bounds = { maxBytes: MAX_MANIFEST_BYTES, code: "ENVELOPE_INVALID" } as const;
     const bytes = await readOpenFile(file, { name: path, ...bounds });
-    return { bytes, payloadType: readEnvelopeParts(bytes).payloadType };
+    return { bytes, payloadType: payloadTypeIn(bytes, path) };
   } finally {
     await file.close();
+  }
+}
+
+/** Throws ENVELOPE_INVALID, naming the file. */
+function payloadTypeIn(bytes: Buffer, path: string): string {
+  try {
+    return readEnvelopeParts(bytes).payloadType;
+  } catch (error) {
+    if (!(error instanceof PullError)) throw error;
+    throw new PullError(error.code, `${path}: ${error.message}`, { cause: error });
   }
 }
 
@@ -136,7 +147,10 @@ export async function signRelease(
 ): Promise<SignedRelease> {
   const memory = await SignerMemoryFile.open(options.memory);
   const mirror = new RootDirectory(target);
-  if (!(await mirror.stat(""))) {
+  const isMirror = (await mirror.stat("")) !== null;
+  if (isMirror) await expectChannel(mirror, channel);
+  memory.warnIfNone(options.onWarning);
+  if (!isMirror) {
     return memory.whileLocked(() => signFile(fileNamed(target), { ...options, memory }));
   }
   const writer = await MirrorWriter.open(target, options.onWarning);

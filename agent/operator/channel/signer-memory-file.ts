@@ -79,6 +79,15 @@ export class SignerMemoryFile {
     }
   }
 
+  /** Says so if there are no files. */
+  warnIfNone(onWarning: (message: string) => void): void {
+    if (this.#paths.length > 0) return;
+    onWarning(
+      "nothing remembers what is signed, so that a mirror that was set back is not noticed; give " +
+        "--memory FILE",
+    );
+  }
+
   /** Says so if there are releases, and none of the files that should know them exists. */
   warnIfNew(onWarning: (message: string) => void): void {
     if (this.#paths.length === 0 || this.#texts.size > 0) return;

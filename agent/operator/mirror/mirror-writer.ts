@@ -18,6 +18,16 @@ import {
 } from "./mirror-reader.ts";
 import { REPORTS_DIRECTORY } from "./stick-reports.ts";
 
+/** Makes the mirror's directory. Throws USAGE if something else is there, and the system's errors. */
+async function makeMirror(root: RootDirectory): Promise<void> {
+  await root.makeRoot().catch((cause: unknown) => {
+    const { code } = cause as NodeJS.ErrnoException;
+    if (code !== "EEXIST" && code !== "ENOTDIR") throw cause;
+    const message = `${root.path}: expected a directory for the mirror, found something else`;
+    throw new PullError("USAGE", message, { cause });
+  });
+}
+
 /** What the name of a publish's working directory begins with. */
 const WORK_PREFIX = `${PUBLISHER}/work-`;
 
@@ -68,7 +78,7 @@ export class MirrorWriter extends MirrorReader {
     onWarning: (message: string) => void = () => undefined,
   ): Promise<MirrorWriter> {
     const root = new RootDirectory(directory);
-    await root.makeRoot();
+    await makeMirror(root);
     await root.makeDirectory(PUBLISHER);
     await root.makeDirectory("archives");
     const lock = await takeLock(directory, await root.openLock(LOCK), "exclusive");

@@ -101,7 +101,7 @@ export interface BroughtReports {
 /**
  * Copies reports from a stick's directory to a mirror's. Only a newer report replaces an older one.
  * A report that cannot be read or placed is refused, and the others are copied. Throws UNSAFE_FILE
- * if one of the two directories of reports is something else.
+ * if one of the two directories of reports is something else, MIRROR_ABSENT if there is no source.
  */
 export async function bringReports(
   source: string,
@@ -112,7 +112,14 @@ export async function bringReports(
   const known: string[] = [];
   const refused: { file: string; code: string; message: string }[] = [];
   const into = new RootDirectory(destination);
-  const files = await reportsIn(new RootDirectory(source), REPORTS_DIRECTORY);
+  const from = new RootDirectory(source);
+  if (!(await from.stat(""))) {
+    throw new PullError(
+      "MIRROR_ABSENT",
+      `${source}: expected a directory with reports, found none`,
+    );
+  }
+  const files = await reportsIn(from, REPORTS_DIRECTORY);
   await into.listIfExists(REPORTS_DIRECTORY);
   for (const file of files) {
     try {

@@ -80,7 +80,11 @@ async function readJson(file: string): Promise<HostSpec[]> {
   try {
     json = JSON.parse(text);
   } catch (cause) {
-    throw new PullError("CONFIG_INVALID", `${file}: expected JSON`, { cause });
+    throw new PullError(
+      "CONFIG_INVALID",
+      `--hosts: ${file}: expected JSON, or a Nix file whose name ends in .nix`,
+      { cause },
+    );
   }
   return parseHostsFile(json, file).map((spec) => besideFile(spec, dirname(resolve(file))));
 }

@@ -164,7 +164,7 @@ function warnOfDropped(
   dropped: readonly string[],
 ): void {
   if (dropped.length === 0) return;
-  const message = `release ${sequence} no longer names ${dropped.join(", ")}; --keep-hosts keeps them`;
+  const message = `release ${sequence} no longer names ${dropped.join(", ")}; --keep-hosts keeps ${dropped.length === 1 ? "it" : "them"}`;
   onProgress({ phase: "warning", message });
 }
 

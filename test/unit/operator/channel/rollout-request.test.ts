@@ -62,7 +62,7 @@ describe("the options together", () => {
     [{ canary: ["@"], over: "1d" }, "--canary: expected a hostname"],
     [{ canary: [], waves: "100%=1h", over: "1d" }, "each with a greater share"],
     [{ canary: [], waves: "10%=2h,20%=1h" }, "in the order of `after`"],
-    [{ canary: [], waves: "150%=1h" }, "[0].share"],
+    [{ canary: [], waves: "150%=1h" }, 'found "150%"'],
     [{ canary: [], waves: "10%=tomorrow" }, "such as 90s"],
   ])("%j is refused", (options, words) => {
     const { code, message } = failureOf(() => wavesOf(options));
@@ -121,9 +121,12 @@ test("groups and assignments name a host", () => {
     ["web1", ["a", "b", "c"]],
     ["web2", ["a"]],
   ]);
-  expect(parseAssignment("web1=a=b", "--hold")).toEqual({ hostname: "web1", value: "a=b" });
+  expect(parseAssignment("web1=a=b", "--hold", "REASON")).toEqual({
+    hostname: "web1",
+    value: "a=b",
+  });
   for (const text of ["web1", "web1=", "=a", "a b=c"]) {
-    expect(failureOf(() => parseAssignment(text, "--hold")).code).toBe("USAGE");
+    expect(failureOf(() => parseAssignment(text, "--hold", "REASON")).code).toBe("USAGE");
   }
   expect(failureOf(() => parseGroups(["web1=A"])).message).toContain('found "A"');
 });
