@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { EXIT } from "../core/errors.ts";
 import { systemClock } from "../effects/host/clock.ts";
-import { channelSchema, sha256Schema } from "../core/formats/manifest.ts";
+import { channelSchema, describePosition, sha256Schema } from "../core/formats/manifest.ts";
 import { pruneMirror, type Pruned } from "../operator/mirror/prune-mirror.ts";
 import {
   operatorCommand,
@@ -27,6 +27,16 @@ export const prunedSchema = z.strictObject({
       }),
     )
     .describe("those that are no longer retained"),
+  kept: z
+    .array(
+      z.strictObject({
+        channel: channelSchema,
+        epoch: countSchema,
+        sequence: z.int().positive(),
+        inForce: z.boolean(),
+      }),
+    )
+    .describe("those that are retained, which `release abort --to` and `--barrier` may name"),
   archives: z.array(z.strictObject({ sha256: sha256Schema })),
   bytes: bytesSchema,
   keptArchives: countSchema,
@@ -37,6 +47,7 @@ export function prunedJson({ archives, ...pruned }: Pruned) {
   return {
     ...pruned,
     releases: [...pruned.releases],
+    kept: [...pruned.kept],
     archives: archives.map((sha256) => ({ sha256 })),
   };
 }
@@ -78,14 +89,27 @@ async function prune(mirror: string, options: OptionsOf<typeof definition>): Com
     printJson(pruneSchema, { ...prunedJson(pruned), dryRun });
     return EXIT.ok;
   }
-  const { releases, archives, bytes, keptArchives } = pruned;
+  const { releases, kept, archives, bytes, keptArchives } = pruned;
   printLine(
     `${dryRun ? "Would remove" : "Removed"} ${counted(archives.length, "archive")} of ${formatBytes(bytes)}; ` +
       `${counted(keptArchives, "archive")} ${keptArchives === 1 ? "stays" : "stay"}.`,
   );
   for (const { channel, sequence, draft } of releases) {
-    const what = draft ? "a draft of release" : "release";
-    printLine(`${what} ${sequence} of ${channel} ${dryRun ? "would be" : "is"} no longer retained`);
+    const what = draft ? "A draft of release" : "Release";
+    printLine(`${what} ${sequence} of ${channel} ${dryRun ? "would go" : "is gone"}.`);
+  }
+  for (const channel of new Set(kept.map((one) => one.channel))) {
+    printLine(describeKept(channel, kept));
   }
   return EXIT.ok;
+}
+
+/** `Of stable these releases stay: 9 (in force), 8, 5.` */
+function describeKept(channel: string, kept: Pruned["kept"]): string {
+  const own = kept.filter((one) => one.channel === channel);
+  const names = own.map(
+    (position) => `${describePosition(position)}${position.inForce ? " (in force)" : ""}`,
+  );
+  const stay = own.length === 1 ? "this release stays" : "these releases stay";
+  return `Of ${channel} ${stay}: ${names.join(", ")}.`;
 }

@@ -264,9 +264,11 @@ describe("prune", () => {
     ]);
     const { stdout } = await nixosPull(["prune", operator.mirror, "--keep", "1"]);
     expect(stdout.split("\n").slice(1)).toEqual([
-      "release 2 of stable is no longer retained",
-      "release 1 of stable is no longer retained",
-      "a draft of release 2 of stable is no longer retained",
+      "Release 2 of stable is gone.",
+      "Release 1 of stable is gone.",
+      "A draft of release 2 of stable is gone.",
+      "Of canary this release stays: 1 (in force).",
+      "Of stable this release stays: 3 (in force).",
       "",
     ]);
   });

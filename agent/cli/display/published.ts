@@ -6,14 +6,24 @@ import type { HostDownload } from "../../operator/publish/host-downloads.ts";
 import type { HostFailure } from "../../operator/publish/host-failure.ts";
 import type { PublishedRelease } from "../../operator/channel/published-release.ts";
 import type { SeenDifference } from "../../operator/channel/seen-difference.ts";
-import { describeDifference, differenceJson, differenceSchema } from "./difference.ts";
+import { differenceJson, differenceSchema } from "./difference.ts";
+import { differenceAtAGlance } from "./difference-glance.ts";
 import { describeSystem } from "./finding.ts";
 import { bytesSchema, countSchema, printJson, releaseShape, runSystemSchema } from "./json.ts";
 import { counted, formatBytes } from "../../core/text/quantity.ts";
 import { shortSystemNames } from "../../core/text/system-names.ts";
 import { Times } from "../../core/text/times.ts";
 import { note } from "./output.ts";
-import { screenOf, show, styled, table, type Line, type Screen, type Text } from "./screen.ts";
+import {
+  screenOf,
+  show,
+  showNote,
+  styled,
+  table,
+  type Line,
+  type Screen,
+  type Text,
+} from "./screen.ts";
 
 /** What `publish` and the commands of `release` that change one print for `--json`. */
 export const publishedSchema = z.strictObject({
@@ -154,10 +164,10 @@ function describeDownload(download: HostDownload | undefined): Text {
 }
 
 /** Shows what is about to be signed, unless the result is printed as JSON anyway. */
-export function showDifference({ json }: { readonly json?: true }): (it: SeenDifference) => void {
+export function showDifference({ json, utc }: PublishedOptions): (it: SeenDifference) => void {
   return (difference) => {
     if (json) return;
-    for (const line of describeDifference(difference)) note(line);
+    showNote(differenceAtAGlance(difference, new Times({ now: systemClock.now(), utc })));
   };
 }
 

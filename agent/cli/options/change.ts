@@ -6,6 +6,7 @@ import type { ChangeOptions } from "../../operator/channel/next-release.ts";
 import { note } from "../display/output.ts";
 import { publishedSchema, showDifference } from "../display/published.ts";
 import { jsonOption } from "./json.ts";
+import { utcOption } from "./utc.ts";
 import {
   memoryOption,
   memoryPathsOf,
@@ -24,6 +25,7 @@ export function releaseCommand(name: string, summary: string, output: z.ZodType)
     .description(summary)
     .requiredOption("-m, --mirror <directory>", "the mirror's directory")
     .addOption(repeatable("-p, --public-key <key>", "a key of the current release"))
+    .addOption(utcOption())
     .addOption(jsonOption(output));
 }
 
@@ -77,6 +79,7 @@ export interface ChangeCommandOptions extends SignerOptions {
   readonly draft?: string;
   readonly unsigned?: string;
   readonly memory?: string;
+  readonly utc?: true;
   readonly json?: true;
 }
 

@@ -3,9 +3,12 @@ import { EXIT, PullError } from "../../core/errors.ts";
 import { describePosition, positionOf } from "../../core/formats/manifest.ts";
 import { compareReleases } from "../../operator/channel/compare-releases.ts";
 import type { CommandMaker, CommandResult, OptionsOf } from "../command.ts";
-import { describeDifference, differenceJson, differenceSchema } from "../display/difference.ts";
+import { systemClock } from "../../effects/host/clock.ts";
+import { Times } from "../../core/text/times.ts";
+import { differenceJson, differenceSchema } from "../display/difference.ts";
+import { differenceAtAGlance } from "../display/difference-glance.ts";
 import { printJson, releaseJson, releaseShape } from "../display/json.ts";
-import { printLine } from "../display/output.ts";
+import { show, styled } from "../display/screen.ts";
 import { channelOption, releaseCommand } from "../options/change.ts";
 import { positive } from "../options/values.ts";
 import { mirrorDirectory } from "../options/mirror-place.ts";
@@ -51,11 +54,20 @@ async function diff(options: OptionsOf<typeof definition>): CommandResult {
     printJson(diffSchema, { ...json, signedBy, difference: differenceJson(difference) });
     return EXIT.ok;
   }
-  printLine(
-    `Release ${describePosition(positionOf(release.manifest))} of ${release.manifest.channel}, ` +
-      (signedBy ? `signed by ${signedBy.join(", ")}` : "signatures not verified") +
-      `, digest ${release.digest}`,
-  );
-  for (const line of describeDifference(difference)) printLine(line);
+  const { createdAt, expiresAt } = release.manifest;
+  const times = new Times({ now: systemClock.now(), utc: options.utc });
+  show([
+    [
+      styled(
+        "strong",
+        `Release ${describePosition(positionOf(release.manifest))} of ${release.manifest.channel}`,
+      ),
+      ", ",
+      signedBy ? `signed by ${signedBy.join(", ")}` : styled("waiting", "signatures not verified"),
+      `, made ${times.ago(createdAt)}, good until ${times.clock(expiresAt)}`,
+    ],
+    styled("dim", `digest ${release.digest}`),
+    ...differenceAtAGlance(difference, times),
+  ]);
   return EXIT.ok;
 }

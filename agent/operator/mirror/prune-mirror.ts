@@ -45,6 +45,8 @@ export interface PruneOptions {
 export interface Pruned {
   /** Releases that are no longer retained. */
   readonly releases: readonly Omit<ForgottenRelease, "file">[];
+  /** Releases that stay: by channel the one in force, then older ones, newest first. */
+  readonly kept: readonly KeptRelease[];
   /** Archives that no release needs any more, by sha256. */
   readonly archives: readonly string[];
   readonly bytes: number;
@@ -117,6 +119,14 @@ interface PruningPlan {
   readonly pruned: Pruned;
 }
 
+/** A release that stays. */
+export interface KeptRelease {
+  readonly channel: string;
+  readonly epoch: number;
+  readonly sequence: number;
+  readonly inForce: boolean;
+}
+
 /** Decides what is removed. Changes nothing. */
 async function planPruning(
   mirror: MirrorReader,
@@ -129,10 +139,8 @@ async function planPruning(
   for (const release of inForce.values()) await needs.add(release, "in force");
   const drafts = await pastDrafts(mirror, inForce, needs, clock);
   const supported = await needs.addSupported(clock.now(), onWarning);
-  const forgotten = [
-    ...(await olderReleases(mirror, inForce, needs, { keep, supported })),
-    ...drafts,
-  ];
+  const older = await olderReleases(mirror, inForce, needs, { keep, supported });
+  const forgotten = [...older.forgotten, ...drafts];
   const { unneeded, bytes, keptArchives } = await sortArchives(mirror, needs.archives, onWarning);
   const releases = forgotten.map(({ file: _, ...release }) => release);
   const archives = unneeded.map(({ sha256 }) => sha256).sort();
@@ -140,7 +148,7 @@ async function planPruning(
     forgotten: forgotten.map(({ file }) => file),
     unsupported: await unsupportedFiles(mirror, supported),
     unneeded: unneeded.map(({ file }) => file),
-    pruned: { releases, archives, bytes, keptArchives },
+    pruned: { releases, kept: older.kept, archives, bytes, keptArchives },
   };
 }
 
@@ -182,18 +190,20 @@ async function currentManifests(mirror: MirrorReader): Promise<Map<string, Named
 }
 
 /**
- * The releases beyond the newest `keep` of each channel, those whose systems are also in the one
- * after them, and incomplete ones.
+ * The releases of each channel that stay, and those that do not: beyond the newest `keep`, those
+ * whose systems are also in the one after them, and incomplete ones.
  */
 async function olderReleases(
   mirror: MirrorReader,
   inForce: ReadonlyMap<string, NamedRelease>,
   needs: ArchiveNeeds,
   { keep, supported }: { readonly keep: number; readonly supported: ReadonlySet<string> },
-): Promise<ForgottenRelease[]> {
+): Promise<{ forgotten: ForgottenRelease[]; kept: KeptRelease[] }> {
   const forgotten: ForgottenRelease[] = [];
+  const kept: KeptRelease[] = [];
   for (const channel of new Set([...inForce.keys(), ...(await mirror.retained.channels())])) {
     const current = inForce.get(channel)?.manifest;
+    if (current) kept.push({ channel, ...positionOf(current), inForce: true });
     const older = (await mirror.retained.releases(channel)).filter(
       ({ position }) => !current || comparePositions(position, positionOf(current)) !== 0,
     );
@@ -201,15 +211,19 @@ async function olderReleases(
     let after = current;
     for (const { position, file } of older) {
       const digest = supported.size > 0 ? digestOrNull(await mirror.retained.read(file)) : null;
-      if (digest !== null && supported.has(digest)) continue;
-      const kept = places > 0 ? await needs.addIfOthers(file, after) : null;
-      if (kept) {
+      if (digest !== null && supported.has(digest)) {
+        kept.push({ channel, ...position, inForce: false });
+        continue;
+      }
+      const others = places > 0 ? await needs.addIfOthers(file, after) : null;
+      if (others) {
         places -= 1;
-        after = kept;
+        after = others;
+        kept.push({ channel, ...position, inForce: false });
       } else forgotten.push({ channel, sequence: position.sequence, draft: false, file });
     }
   }
-  return forgotten;
+  return { forgotten, kept };
 }
 
 /** The older releases below `channels` that no release names for agents any more. */
