@@ -1,11 +1,12 @@
 import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
-import { nixText } from "../core/publish/nix-text.ts";
+import { nixText, type Json } from "../core/publish/nix-text.ts";
 import { parseOptionPath } from "../core/publish/option-path.ts";
 import {
   evaluateOption,
   type ConfigurationSource,
+  type OptionAnswers,
   type OptionOnHost,
 } from "../operator/repository/nixos-option.ts";
 import {
@@ -20,20 +21,48 @@ import { jsonOption } from "./options/json.ts";
 
 const DEFAULT_FILE = "nixos.nix";
 
+const hostnameOrNull = hostnameSchema.nullable().describe("null if the file is of one host alone");
+
 /** What `option --json` prints. */
 const optionSchema = z.strictObject({
   path: z.string(),
   hosts: z.array(
-    z.strictObject({
-      hostname: hostnameSchema.nullable().describe("null if the file is of one host alone"),
-      value: z.unknown(),
-      definitions: z.array(z.strictObject({ file: z.string(), value: z.unknown().optional() })),
-      type: z.string().optional(),
-      default: z.unknown().optional(),
-      defaultText: z.string().optional(),
-      description: z.string().optional(),
-      declarations: z.array(z.string()),
-    }),
+    z.union([
+      z.strictObject({
+        hostname: hostnameOrNull,
+        value: z.unknown(),
+        definitions: z
+          .array(
+            z.strictObject({
+              file: z.string(),
+              value: z.unknown().optional(),
+              priority: z
+                .int()
+                .optional()
+                .describe("as in nixpkgs: 50 for mkForce, 1000 for mkDefault"),
+              overridden: z
+                .literal(true)
+                .optional()
+                .describe("a definition with a stronger priority counts instead"),
+            }),
+          )
+          .describe("those that are overridden come last"),
+        type: z.string().optional(),
+        default: z.unknown().optional(),
+        defaultText: z.string().optional(),
+        description: z.string().optional(),
+        declarations: z.array(z.string()),
+        failedParts: z
+          .array(z.strictObject({ path: z.string(), message: z.string() }))
+          .describe("parts of the value that cannot be evaluated, with Nix's own words"),
+      }),
+      z.strictObject({
+        hostname: hostnameOrNull,
+        error: z
+          .strictObject({ code: z.string(), message: z.string() })
+          .describe("why this host has no value to show"),
+      }),
+    ]),
   ),
 });
 
@@ -75,29 +104,107 @@ async function option(
       progress.show(line);
     },
   };
-  const hosts = await evaluateOption({ source, names, hostname: options.host }, context);
+  const answers = await evaluateOption({ source, names, hostname: options.host }, context);
   progress.clear();
+  const errors = [...answers].flatMap(([hostname, answer]) =>
+    answer instanceof PullError ? [{ hostname, error: answer }] : [],
+  );
+  // A host that lacks the option is an answer, if others have it; one that fails is none.
+  const refusal = refusalOf(errors, answers.size);
+  if (refusal && errors.length === answers.size) throw refusal;
   if (options.json) {
-    const shown = Object.entries(hosts).map(([hostname, facts]) => ({
-      hostname: hostname === "" ? null : hostname,
-      ...facts,
-    }));
-    printJson(optionSchema, { path, hosts: shown });
-  } else printOption(path, hosts);
+    printJson(optionSchema, { path, hosts: [...answers].map(hostForJson) });
+    return refusal?.exitCode ?? EXIT.ok;
+  }
+  printAnswers(path, answers);
+  if (refusal) throw refusal;
   return EXIT.ok;
 }
 
-function printOption(path: string, hosts: Readonly<Record<string, OptionOnHost>>): void {
-  for (const [hostname, { value, definitions }] of Object.entries(hosts)) {
-    printLine(`${hostname === "" ? "" : `${hostname}: `}${path} = ${nixText(value)}`);
-    for (const { file, value: defined } of definitions) {
-      printLine(`  ${file}${defined === undefined ? "" : `: ${nixText(defined)}`}`);
+/** What the command fails with: the hosts that fail, or if no host has the option, why. */
+function refusalOf(
+  errors: readonly { readonly hostname: string; readonly error: PullError }[],
+  asked: number,
+): PullError | null {
+  const named = ({ hostname, error }: (typeof errors)[number]): string =>
+    `${hostname === "" ? "" : `${hostname}: `}${error.message}`;
+  const failed = errors.filter(({ error }) => error.code === "BUILD_FAILED");
+  if (failed.length > 0) return new PullError("BUILD_FAILED", failed.map(named).join("\n"));
+  const [first] = errors;
+  if (!first || errors.length < asked) return null;
+  const alike = errors.every(({ error }) => error.message === first.error.message);
+  const messages = alike && asked > 1 ? first.error.message : errors.map(named).join("\n");
+  return new PullError(first.error.code, messages);
+}
+
+function hostForJson([name, answer]: readonly [string, OptionOnHost | PullError]) {
+  const hostname = name === "" ? null : name;
+  if (!(answer instanceof PullError)) return { hostname, ...answer };
+  return { hostname, error: { code: answer.code, message: answer.message } };
+}
+
+function printAnswers(path: string, answers: OptionAnswers): void {
+  let about: OptionOnHost | undefined;
+  for (const [hostname, answer] of answers) {
+    const host = hostname === "" ? "" : `${hostname}: `;
+    if (answer instanceof PullError) {
+      if (answer.code !== "BUILD_FAILED") printLine(`${host}${answer.message}`);
+      continue;
     }
+    about ??= answer;
+    if (path === "assertions") printAssertions(host, answer.value);
+    else printOption(`${host}${path}`, answer);
   }
-  const about = Object.values(hosts)[0];
-  if (!about) return;
-  const { type, defaultText, description, declarations } = about;
-  const standard = defaultText ?? (about.default === undefined ? null : nixText(about.default));
+  if (about) printAbout(about);
+}
+
+function printOption(name: string, { value, definitions, failedParts }: OptionOnHost): void {
+  printLine(`${name} = ${nixText(value)}`);
+  for (const { path, message } of failedParts) printLine(`  «error» of ${path}: ${message}`);
+  for (const { file, value: defined, priority = DEFAULT_PRIORITY, overridden } of definitions) {
+    const by = priorityName(priority);
+    const marks = [by, overridden ? "overridden" : ""].filter((mark) => mark !== "").join(", ");
+    const text = defined === undefined ? "" : `: ${nixText(defined)}`;
+    printLine(`  ${file}${text}${marks === "" ? "" : ` (${marks})`}`);
+  }
+}
+
+const assertionSchema = z.object({ assertion: z.unknown(), message: z.string() });
+
+/** Of the hundreds of assertions that a host has, those that fail are of interest. */
+function printAssertions(host: string, value: Json): void {
+  const all: readonly unknown[] = Array.isArray(value) ? value : [];
+  const failed = all.flatMap((one) => {
+    const parsed = assertionSchema.safeParse(one);
+    return parsed.success && parsed.data.assertion !== true ? [parsed.data.message] : [];
+  });
+  printLine(`${host}assertions: ${all.length - failed.length} hold, ${failed.length} fail`);
+  for (const message of failed) printLine(`  fails: ${message.trim()}`);
+}
+
+const DEFAULT_PRIORITY = 100;
+
+/** What nixpkgs calls a priority; "" for that of a plain definition. */
+function priorityName(priority: number): string {
+  const names: Readonly<Record<number, string>> = {
+    10: "mkVMOverride",
+    50: "mkForce",
+    60: "mkImageMediaOverride",
+    [DEFAULT_PRIORITY]: "",
+    1000: "mkDefault",
+    1500: "mkOptionDefault",
+  };
+  return names[priority] ?? `mkOverride ${priority}`;
+}
+
+function printAbout({
+  type,
+  default: value,
+  defaultText,
+  description,
+  declarations,
+}: OptionOnHost): void {
+  const standard = defaultText ?? (value === undefined ? null : nixText(value));
   if (type !== undefined) printLine(`type: ${type}`);
   if (standard !== null) printLine(`default: ${standard}`);
   if (declarations.length > 0) printLine(`declared in: ${declarations.join(", ")}`);

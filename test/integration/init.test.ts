@@ -2,7 +2,7 @@ import { execFileSync, spawnSync } from "node:child_process";
 import { mkdir, mkdtemp, readFile, readdir, rm, stat, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { beforeAll, describe, expect, test } from "vitest";
-import { nixosPull, testEnvironment, type CommandOutput } from "../support/nixos-pull.ts";
+import { nixosPull, testEnvironment } from "../support/nixos-pull.ts";
 import { nixosPullSources, standInNixpkgs, tarballOf } from "../support/stand-in-nixpkgs.ts";
 import { suiteDirectory } from "../support/suite-directory.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
@@ -221,112 +221,5 @@ describe("the scripts", () => {
     expect(output).toMatch(/web1 +ok/);
     const asked = await nixosPull(["option", "networking.hostName", "--flake", directory]);
     expect(asked).toMatchObject({ exitCode: 0, stdout: expect.stringContaining('= "web1"') });
-  });
-});
-
-describe("nixos-pull option", () => {
-  let directory = "";
-  const ask = (...args: string[]): Promise<CommandOutput> =>
-    nixosPull(["option", "--file", join(directory, "nixos.nix"), ...args]);
-  const PORTS = "networking.firewall.allowedTCPPorts";
-
-  beforeAll(async () => {
-    directory = await startedRepository("--host", "web1", "--host", "db1");
-    await writeFile(
-      join(directory, "hosts/db1.nix"),
-      `{
-        nixpkgs.hostPlatform = "x86_64-linux";
-        networking.firewall.allowedTCPPorts = [ 5432 ];
-        services.sites."example.org".root = "/srv";
-      }`,
-    );
-  });
-
-  test("shows it on every host, with type, default and description", async () => {
-    const { stdout, exitCode } = await ask(PORTS);
-    expect(exitCode).toBe(0);
-    expect(stdout.split("\n")).toEqual(
-      expect.arrayContaining([
-        `db1: ${PORTS} = [ 5432 ]`,
-        `web1: ${PORTS} = [ ]`,
-        "type: list of signed integer",
-        "default: [ ]",
-        "TCP ports that are open.",
-      ]),
-    );
-  });
-
-  test("shows one host, as JSON", async () => {
-    const { stdout } = await ask(PORTS, "--host", "db1", "--json");
-    expect(JSON.parse(stdout)).toEqual({
-      path: PORTS,
-      hosts: [expect.objectContaining({ hostname: "db1", value: [5432] })],
-    });
-  });
-
-  test("looks into the value of an option", async () => {
-    const { stdout } = await ask('services.sites."example.org".root', "--host", "db1");
-    expect(stdout).toContain('= "/srv"');
-  });
-
-  test.each([
-    ["networking.firewall.allowedTcpPort", "perhaps networking.firewall.allowedTCPPorts"],
-    ["netwroking.hostName", "perhaps networking.hostName"],
-    ['services.sites."example.com".root', "example.org"],
-    ["networking.firewall", "is no option but a set of: allowedTCPPorts"],
-    ["nothing.like.it", "there is no option nothing.like.it"],
-  ])("does not know %s", async (path, said) => {
-    const { stderr, exitCode } = await ask(path, "--host", "db1");
-    expect(stderr).toContain("OPTION_UNKNOWN");
-    expect(stderr).toContain(said);
-    expect(exitCode).toBe(2);
-  });
-
-  test("says what has no value", async () => {
-    const { stderr, exitCode } = await ask("networking.domain", "--host", "web1");
-    expect(stderr).toContain("OPTION_UNDEFINED: networking.domain has no value on web1");
-    expect(exitCode).toBe(3);
-  });
-
-  test("says which hosts there are", async () => {
-    const { stderr } = await ask(PORTS, "--host", "web9");
-    expect(stderr).toContain("no host web9; it has db1, web1");
-  });
-
-  test.each(["a..b", "a.", 'a."${throw "x"}"', "a b", "a;b", "$(id)", 'a."b', "", "(import /x)"])(
-    "takes %j for no option",
-    async (path) => {
-      const { stderr, exitCode } = await ask(path);
-      expect(stderr).toContain("USAGE");
-      expect(exitCode).toBe(2);
-    },
-  );
-
-  test("shows where it is defined, as the module system of nixpkgs tells it", async () => {
-    const file = join(await temporaryDirectory(), "nixos.nix");
-    await writeFile(
-      file,
-      `let
-        option = {
-          _type = "option";
-          value = { text = "a\\nb"; list = [ 1 null true 1.5 ]; path = /etc/nix; call = x: x;
-            package = { type = "derivation"; outPath = "/nix/store/x-curl"; }; broken = throw "no"; };
-          isDefined = true;
-          type.description = "something";
-          default = throw "not to be read";
-          defaultText = { _type = "literalExpression"; text = "pkgs.curl"; };
-          description = { _type = "mdDoc"; text = "What it does."; };
-          definitionsWithLocations = [ { file = /srv/a.nix; value = { list = [ 1 ]; }; } ];
-          declarations = [ "/nixpkgs/x.nix" ];
-        };
-      in { options.some.thing = option; config.some.thing = option.value; }`,
-    );
-    const { stdout, stderr } = await nixosPull(["option", "some.thing", "--file", file]);
-    expect(stdout, stderr).toBe(
-      'some.thing = { broken = "«error»"; call = "«function»"; list = [ 1 null true 1.5 ]; ' +
-        'package = "/nix/store/x-curl"; path = "/etc/nix"; text = "a\\nb"; }\n' +
-        "  /srv/a.nix: { list = [ 1 ]; }\n" +
-        "type: something\ndefault: pkgs.curl\ndeclared in: /nixpkgs/x.nix\n\nWhat it does.\n",
-    );
   });
 });

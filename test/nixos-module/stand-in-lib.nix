@@ -4,7 +4,8 @@
 # Kept from the original: options and definitions merge by priority; mkIf, mkMerge and
 # mkOverride are pushed down lazily, so that a condition may read the configuration;
 # undeclared options are refused, or collected where there is a freeform type; types check
-# and merge values.
+# and merge values; options tell value, priority, files, definitions and declarations, and an
+# evaluation its modules and their arguments.
 #
 # Left out: mkBefore and mkAfter, apply, option declarations that merge, disabledModules,
 # `_module.args`, renamed options, and the original's messages. Set NIXOS_PULL_NIXPKGS to a
@@ -133,17 +134,23 @@ let
       top = foldl' (a: { priority, ... }: if priority < a then priority else a) 9999 definitions;
       values = map (d: d.value) (filter (d: d.priority == top) definitions);
       option = concatStringsSep "." path;
+      wrong = filter (d: d.priority == top && !type.check d.value) definitions;
     in
     if values == [ ] then
       throw "The option `${option}' was accessed but has no value defined. Try setting the option."
-    else if !all type.check values then
-      throw "A definition for option `${option}' is not of type `${type.description}'."
+    else if wrong != [ ] then
+      throw "A definition for option `${option}' is not of type `${type.description}'. Definition values:${
+        builtins.concatStringsSep "" (map (d: "\n- In `${d.file or "<unknown-file>"}'") wrong)
+      }"
     else
       type.merge path values;
 
   ## Modules
 
   isOption = value: value._type or "" == "option";
+  # The options that a file declares, which they tell.
+  declaredIn =
+    file: mapAttrs (_: it: if isOption it then it // { declarations = [ file ]; } else declaredIn file it);
   mkOption = attributes: attributes // { _type = "option"; };
   mkEnableOption =
     name:
@@ -173,60 +180,84 @@ let
           declare (path ++ [ name ]) left.${name} right.${name}
       );
 
-  # Values of a tree of options, and the definitions that no option of it takes.
+  # Values of a tree of options, what they tell, and the definitions that no option of it takes.
+  # A definition is `{ file, value }`.
   evaluateTree =
     path: options: definitions:
     let
-      sets = concatMap pushDown definitions;
+      sets = concatMap ({ file, value }: map (value: { inherit file value; }) (pushDown value)) definitions;
+      dischargeIn = { file, value }: map (it: { inherit file; } // it) (discharge value);
       results = mapAttrs (
         name: option:
         let
-          own = map (set: set.${name}) (filter (hasAttr name) sets);
+          own = map (
+            { file, value }:
+            {
+              inherit file;
+              value = value.${name};
+            }
+          ) (filter (set: hasAttr name set.value) sets);
           below = evaluateTree (path ++ [ name ]) option own;
           default = optional (option ? default) {
+            file = head option.declarations;
             priority = 1500;
             value = option.default;
           };
+          found = concatMap dischargeIn own ++ default;
+          first = foldl' (least: { priority, ... }: if priority < least then priority else least) 9999 found;
+          inForce = filter ({ priority, ... }: priority == first) found;
+          value = mergeDefinitions (path ++ [ name ]) option.type found;
         in
         if isOption option then
           {
-            config = mergeDefinitions (path ++ [ name ]) option.type (concatMap discharge own ++ default);
+            config = value;
+            options = option // {
+              inherit value;
+              highestPrio = first;
+              isDefined = found != [ ];
+              definitions = map (it: it.value) inForce;
+              files = map (it: it.file) inForce;
+              definitionsWithLocations = map ({ file, value, ... }: { inherit file value; }) inForce;
+            };
             undeclared = [ ];
           }
         else
           {
-            inherit (below) config;
+            inherit (below) config options;
             undeclared = map (set: { ${name} = set; }) below.undeclared;
           }
       ) options;
     in
     {
       config = mapAttrs (_: result: result.config) results;
+      options = mapAttrs (_: result: result.options) results;
       undeclared =
-        filter (set: attrNames set != [ ]) (map (set: removeAttrs set (attrNames options)) sets)
+        filter (set: attrNames set != [ ]) (map (set: removeAttrs set.value (attrNames options)) sets)
         ++ concatMap (result: result.undeclared) (attrValues results);
     };
 
-  # Modules and what they import, a file at most once.
+  # Modules and what they import, a file at most once; each tells its file.
   load =
     arguments: modules:
     let
       step =
-        seen: module:
+        file: seen: module:
         let
-          key = if isPath module || isString module then toString module else "";
-          content = if isPath module || isString module then import module else module;
+          isFile = isPath module || isString module;
+          key = if isFile then toString module else "";
+          content = if isFile then import module else module;
           body = if isFunction content then content arguments else content;
+          itsFile = toString (body._file or (if isFile then module else file));
         in
-        if (isPath module || isString module) && elem key seen.keys then
+        if isFile && elem key seen.keys then
           seen
         else
-          foldl' step {
+          foldl' (step itsFile) {
             keys = seen.keys ++ optional (key != "") key;
-            bodies = seen.bodies ++ [ body ];
+            bodies = seen.bodies ++ [ (body // { _file = itsFile; }) ];
           } (body.imports or [ ]);
     in
-    (foldl' step {
+    (foldl' (step "<unknown-file>") {
       keys = [ ];
       bodies = [ ];
     } modules).bodies;
@@ -252,10 +283,11 @@ let
           options = declared;
         }
       ) modules;
-      declared = foldl' (declare prefix) { } (map (body: body.options or { }) bodies);
-      definitions = map (
-        body: if body ? options || body ? config then body.config or { } else removeAttrs body syntax
-      ) bodies;
+      declared = foldl' (declare prefix) { } (map (body: declaredIn body._file (body.options or { })) bodies);
+      definitions = map (body: {
+        file = body._file;
+        value = if body ? options || body ? config then body.config or { } else removeAttrs body syntax;
+      }) bodies;
       freeform = concatMap (body: optional (body ? freeformType) body.freeformType) bodies;
       tree = evaluateTree prefix declared definitions;
       config =
@@ -270,7 +302,13 @@ let
     in
     {
       inherit config;
-      options = declared;
+      inherit (tree) options;
+      class = null;
+      _module.args = { };
+      type = {
+        getSubModules = modules;
+        functor.payload = { inherit modules specialArgs; };
+      };
     };
 
   firstPath =
@@ -292,9 +330,13 @@ let
       check,
       merge ? mergeEqual,
       getSubOptions ? _: { },
+      name ? "",
+      nestedTypes ? { },
     }:
     {
       inherit
+        name
+        nestedTypes
         description
         descriptionClass
         check
@@ -382,6 +424,8 @@ let
     nullOr =
       type:
       mkType {
+        name = "nullOr";
+        nestedTypes.elemType = type;
         description = "null or ${
           phrase [
             "noun"
@@ -409,6 +453,8 @@ let
     listOf =
       type:
       mkType {
+        name = "listOf";
+        nestedTypes.elemType = type;
         description = "list of ${
           phrase [
             "noun"
@@ -425,6 +471,8 @@ let
     attrsOf =
       type:
       mkType {
+        name = "attrsOf";
+        nestedTypes.elemType = type;
         description = "attribute set of ${
           phrase [
             "noun"
@@ -449,6 +497,7 @@ let
     submodule =
       module:
       mkType {
+        name = "submodule";
         description =
           if module ? freeformType then
             "open submodule of ${
@@ -483,6 +532,7 @@ let
       evalModules
       filter
       filterAttrs
+      genAttrs
       hasPrefix
       hasSuffix
       isOption

@@ -325,7 +325,8 @@ function indentOf(line: string): number {
 }
 
 function describeNixFailure(result: ProcessResult): string {
-  const described = describeFailure(result);
   const error = errorTextIn(result.stderr);
-  return error === null || described.includes(error) ? described : `${error} (${described})`;
+  // An exit code says nothing that the error does not say; a signal or a time limit does.
+  if (error !== null && result.exitCode !== null) return error;
+  return describeFailure(result);
 }

@@ -1,10 +1,13 @@
+import { availableParallelism, totalmem } from "node:os";
 import { resolve } from "node:path";
 import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
 import { nixName, type Json } from "../../core/publish/nix-text.ts";
 import { suggestNames } from "../../core/publish/option-path.ts";
 import { describeIssues } from "../../core/text/schema-issues.ts";
+import { parallelMap } from "../../effects/process/parallel-map.ts";
 import { EXPERIMENTAL, nix, type BuildContext } from "../publish/nix-builder.ts";
+import { NAMES_EXPRESSION, OPTION_EXPRESSION } from "./option-expression.ts";
 
 /** Where hosts are configured. */
 export type ConfigurationSource =
@@ -14,7 +17,14 @@ export type ConfigurationSource =
   | { readonly kind: "flake"; readonly reference: string };
 
 const json: z.ZodType<Json> = z.json();
-const definitionSchema = z.strictObject({ file: z.string(), value: json.optional() });
+const definitionSchema = z.strictObject({
+  file: z.string(),
+  value: json.optional(),
+  /** As in nixpkgs: 100 if nothing else is said, 50 for mkForce, 1000 for mkDefault. */
+  priority: z.int().optional(),
+  /** Another definition has a stronger priority, so this one does not count. */
+  overridden: z.literal(true).optional(),
+});
 
 /** What an option is on one host. */
 const optionSchema = z.strictObject({
@@ -25,14 +35,24 @@ const optionSchema = z.strictObject({
   /** The text that documents the default, if the default is an expression. */
   defaultText: z.string().optional(),
   description: z.string().optional(),
-  /** Files that give it a value, each with the value. */
+  /** What gives it a value, with the files; those that another one overrides come last. */
   definitions: z.array(definitionSchema),
   declarations: z.array(z.string()),
 });
-export type OptionOnHost = Omit<z.infer<typeof optionSchema>, "kind">;
 
-const answerSchema = z.discriminatedUnion("kind", [
-  optionSchema,
+/** A part of an option's value that fails, by its path. */
+export interface FailedPart {
+  readonly path: string;
+  readonly message: string;
+}
+
+/** An option's value and origin on one host. */
+export interface OptionOnHost extends Omit<z.infer<typeof optionSchema>, "kind"> {
+  /** Parts of the value, there "«error»", with what Nix says of them; the first few. */
+  readonly failedParts: readonly FailedPart[];
+}
+
+const noneSchema = z.discriminatedUnion("kind", [
   /** It exists, but nothing gives it a value. */
   z.strictObject({ kind: z.literal("undefined"), type: z.string().optional() }),
   /** A name in the path does not exist; `names` exist in its place. */
@@ -44,116 +64,10 @@ const answerSchema = z.discriminatedUnion("kind", [
   /** The path leads to options, not to one. */
   z.strictObject({ kind: z.literal("set"), names: z.array(z.string()) }),
 ]);
-const answersSchema = z.union([
-  z.strictObject({ hosts: z.record(z.string(), answerSchema) }),
-  z.strictObject({ missing: z.string(), known: z.array(z.string()) }),
-]);
+type NoOption = z.infer<typeof noneSchema>;
 
-/**
- * Looks an option up in a host's own configuration, the one from which its system is built. Names
- * and paths get there as strings, never as Nix text.
- */
-const EXPRESSION = `
-{ file, flake, hostname, path }:
-let
-  names = builtins.fromJSON path;
-  source = if flake != "" then (builtins.getFlake flake).nixosConfigurations else import (/. + file);
-  root = if builtins.isFunction source then source { } else source;
-  all = if root ? config && root ? options then { "" = root; } else root;
-  chosen =
-    if hostname == "" then all
-    else if builtins.hasAttr hostname all then { \${hostname} = all.\${hostname}; }
-    else null;
-
-  isOption = value: builtins.isAttrs value && value._type or "" == "option";
-  length = builtins.length;
-  at = builtins.elemAt names;
-  textOf = value:
-    if builtins.isString value then value
-    else if builtins.isAttrs value && builtins.isString (value.text or null) then value.text
-    else null;
-  optional = name: value: if value == null then { } else { \${name} = value; };
-  discard = builtins.unsafeDiscardStringContext;
-
-  # As JSON: a derivation becomes its store path, and what JSON cannot say becomes its kind.
-  show = value:
-    let
-      tried = builtins.tryEval value;
-      it = tried.value;
-      type = builtins.typeOf it;
-    in
-    if !tried.success then "«error»"
-    else if type == "lambda" then "«function»"
-    else if type == "path" then toString it
-    else if type == "string" then discard it
-    else if type == "list" then map show it
-    else if type != "set" then it
-    else if it.type or "" == "derivation" then
-      let path = builtins.tryEval it.outPath; in if path.success then discard path.value else "«derivation»"
-    else if it._type or "" == "pkgs" then "«packages»"
-    else if it ? __functor then "«function»"
-    else if it ? __toString then discard (toString it)
-    else builtins.mapAttrs (_: show) (builtins.removeAttrs it [ "_module" ]);
-
-  # Goes on within the value of an option, if its type is a set of something.
-  inside = depth: value:
-    if depth == length names then { found = value; }
-    else if builtins.isAttrs value && builtins.hasAttr (at depth) value then
-      inside (depth + 1) value.\${at depth}
-    else
-      {
-        unknown = {
-          kind = "unknown";
-          inherit depth;
-          names = if builtins.isAttrs value then builtins.attrNames value else [ ];
-        };
-      };
-
-  describe = option: config: depth:
-    let
-      value = if option ? value then option.value else config;
-      defined = (option.isDefined or true) && (builtins.tryEval value).success;
-      reached = inside depth value;
-      whole = depth == length names;
-      # Older versions of nixpkgs know only the files.
-      definitions = map (
-        definition:
-        { file = toString definition.file; }
-        // (if whole && definition ? value then { value = show definition.value; } else { })
-      ) (option.definitionsWithLocations or (map (file: { inherit file; }) (option.files or [ ])));
-      text = textOf (option.defaultText or null);
-    in
-    if !defined then { kind = "undefined"; } // optional "type" (option.type.description or null)
-    else if reached ? unknown then reached.unknown
-    else
-      {
-        kind = "option";
-        value = show reached.found;
-        inherit definitions;
-        declarations = map toString (option.declarations or [ ]);
-      }
-      // (
-        if !whole then { }
-        else
-          optional "type" (option.type.description or null)
-          // optional "description" (textOf (option.description or null))
-          // (
-            if text != null then { defaultText = text; }
-            else if option ? default then { default = show option.default; }
-            else { }
-          )
-      );
-
-  walk = options: config: depth:
-    if isOption options then describe options config depth
-    else if depth == length names then { kind = "set"; names = builtins.attrNames (builtins.removeAttrs options [ "_module" ]); }
-    else if builtins.hasAttr (at depth) options then
-      walk options.\${at depth} config.\${at depth} (depth + 1)
-    else { kind = "unknown"; inherit depth; names = builtins.attrNames options; };
-in
-if chosen == null then { missing = hostname; known = builtins.attrNames all; }
-else { hosts = builtins.mapAttrs (_: host: walk host.options host.config 0) chosen; }
-`;
+const answersSchema = z.record(z.string(), z.union([optionSchema, noneSchema]));
+type Answer = z.infer<typeof answersSchema>[string];
 
 /** An option's value and origin on the hosts asked for, by hostname. */
 export interface OptionQuery {
@@ -163,51 +77,165 @@ export interface OptionQuery {
   readonly hostname?: string | undefined;
 }
 
+/** What each host answers, by hostname: the option, or why there is none. */
+export type OptionAnswers = ReadonlyMap<string, OptionOnHost | PullError>;
+
 /**
- * Evaluates an option; gives its value by hostname. The hostname is "" if the configuration is
- * that of a single host. Throws OPTION_UNKNOWN with names that may be meant, OPTION_UNDEFINED,
- * USAGE, BUILD_FAILED.
+ * Asks the hosts for an option. Every few hosts are evaluated by a process of their own, so that a
+ * fleet does not need the memory of all its hosts at once, and one that fails does not keep the
+ * others from answering. The hostname is "" if the configuration is that of a single host. The
+ * error of a host is OPTION_UNKNOWN with names that may be meant, OPTION_UNDEFINED, or BUILD_FAILED
+ * with what Nix says. Throws USAGE, TOOL_MISSING, INTERRUPTED, and BUILD_FAILED if the hosts' names
+ * cannot be evaluated.
  */
 export async function evaluateOption(
   { source, names, hostname }: OptionQuery,
   context: BuildContext,
-): Promise<Record<string, OptionOnHost>> {
+): Promise<OptionAnswers> {
+  const evaluation = { source, names, context };
+  const known = await evaluate(NAMES_EXPRESSION, z.array(z.string()), evaluation, []);
+  if (hostname !== undefined && !known.includes(hostname)) {
+    throw new PullError(
+      "USAGE",
+      `--host: the configuration has no host ${hostname}; it has ${known.filter(Boolean).join(", ") || "no names of hosts"}`,
+    );
+  }
+  const asked = hostname === undefined ? known : [hostname];
+  const chunks = Array.from({ length: Math.ceil(asked.length / CHUNK) }, (_, at) =>
+    asked.slice(at * CHUNK, (at + 1) * CHUNK),
+  );
+  const atOnce = Math.max(
+    1,
+    Math.min(availableParallelism(), Math.floor(totalmem() / 2 / CHUNK_MEMORY)),
+  );
+  const answers = await parallelMap(chunks, (chunk) => answersOf(chunk, evaluation), { atOnce });
+  return new Map(answers.flat());
+}
+
+/** Hosts that one process evaluates. */
+const CHUNK = 4;
+/** What a process takes with that many hosts, bytes, by measurement with real modules. */
+const CHUNK_MEMORY = 1.5 * 1024 ** 3;
+
+interface Evaluation {
+  readonly source: ConfigurationSource;
+  readonly names: readonly string[];
+  readonly context: BuildContext;
+}
+
+/**
+ * The answers of a chunk. If the chunk fails, each host is evaluated alone, to find which one it is; if
+ * the host fails, once more without the details that its value does not need.
+ */
+async function answersOf(
+  hosts: readonly string[],
+  evaluation: Evaluation,
+): Promise<[string, OptionOnHost | PullError][]> {
+  try {
+    return await finished(await evaluateHosts(hosts, evaluation, "yes"), evaluation);
+  } catch (error) {
+    if (!isOfHost(error)) throw error;
+    if (hosts.length > 1) {
+      const alone: [string, OptionOnHost | PullError][] = [];
+      for (const host of hosts) alone.push(...(await answersOf([host], evaluation)));
+      return alone;
+    }
+  }
+  try {
+    return await finished(await evaluateHosts(hosts, evaluation, ""), evaluation);
+  } catch (error) {
+    if (!isOfHost(error)) throw error;
+    return hosts.map((host) => [host, error]);
+  }
+}
+
+function isOfHost(error: unknown): error is PullError {
+  return error instanceof PullError && error.code === "BUILD_FAILED";
+}
+
+function evaluateHosts(
+  hosts: readonly string[],
+  evaluation: Evaluation,
+  details: "yes" | "",
+): Promise<Record<string, Answer>> {
+  return evaluate(OPTION_EXPRESSION, answersSchema, evaluation, [
+    ...["--argstr", "hosts", JSON.stringify(hosts)],
+    ...["--argstr", "path", JSON.stringify(evaluation.names)],
+    ...["--argstr", "details", details],
+  ]);
+}
+
+/** Makes refusals errors, and asks what the parts of values that fail fail with. */
+async function finished(
+  answers: Record<string, Answer>,
+  evaluation: Evaluation,
+): Promise<[string, OptionOnHost | PullError][]> {
+  const results: [string, OptionOnHost | PullError][] = [];
+  for (const [host, answer] of Object.entries(answers)) {
+    if (answer.kind === "option") {
+      const { kind: _, ...option } = answer;
+      results.push([host, { ...option, failedParts: await failedParts(host, option, evaluation) }]);
+    } else results.push([host, refusalOf(answer, evaluation.names)]);
+  }
+  return results;
+}
+
+/** Of so many parts that fail it is asked why. */
+const MAX_FAILED_PARTS = 3;
+
+async function failedParts(
+  host: string,
+  { value }: { value: Json },
+  evaluation: Evaluation,
+): Promise<FailedPart[]> {
+  const parts: FailedPart[] = [];
+  for (const inner of errorsIn(value).slice(0, MAX_FAILED_PARTS)) {
+    const names = [...evaluation.names, ...inner];
+    try {
+      await evaluateHosts([host], { ...evaluation, names }, "");
+    } catch (error) {
+      if (!isOfHost(error)) throw error;
+      parts.push({ path: pathOf(names), message: error.message });
+    }
+  }
+  return parts;
+}
+
+/** The paths of the parts of a value that failed. */
+function errorsIn(value: Json): string[][] {
+  if (value === "«error»") return [[]];
+  if (typeof value !== "object" || value === null) return [];
+  return Object.entries(value).flatMap(([name, part]) =>
+    errorsIn(part).map((path) => [name, ...path]),
+  );
+}
+
+async function evaluate<T>(
+  expression: string,
+  schema: z.ZodType<T>,
+  { source, context }: Evaluation,
+  args: readonly string[],
+): Promise<T> {
   const strings = {
     file: source.kind === "file" ? resolve(source.file) : "",
     flake: source.kind === "flake" ? flakeReference(source.reference) : "",
-    hostname: hostname ?? "",
-    path: JSON.stringify(names),
   };
   const { stdout } = await nix(
     "nix-instantiate",
     [
       ...EXPERIMENTAL,
-      ...["--eval", "--strict", "--json", "--expr", EXPRESSION],
+      ...["--eval", "--strict", "--json", "--expr", expression],
       ...Object.entries(strings).flatMap(([name, value]) => ["--argstr", name, value]),
+      ...args,
     ],
     context,
   );
-  const parsed = answersSchema.safeParse(parseJson(stdout));
-  if (!parsed.success) {
-    throw new PullError(
-      "BUILD_FAILED",
-      `expected an option from Nix, found something else: ${describeIssues(parsed.error, {})}`,
-    );
-  }
-  const answers = parsed.data;
-  if ("missing" in answers) {
-    throw new PullError(
-      "USAGE",
-      `--host: the configuration has no host ${answers.missing}; it has ${answers.known.join(", ") || "none"}`,
-    );
-  }
-  const results: Record<string, OptionOnHost> = {};
-  for (const [host, answer] of Object.entries(answers.hosts)) {
-    if (answer.kind !== "option") throw refusalOf(answer, names, host);
-    const { kind: _, ...option } = answer;
-    results[host] = option;
-  }
-  return results;
+  const parsed = schema.safeParse(parseJson(stdout));
+  if (parsed.success) return parsed.data;
+  throw new PullError(
+    "BUILD_FAILED",
+    `expected an option from Nix, found something else: ${describeIssues(parsed.error, {})}`,
+  );
 }
 
 /** Makes a directory's path absolute. Other references stay as they are. */
@@ -223,19 +251,21 @@ function parseJson(text: string): unknown {
   }
 }
 
-function refusalOf(
-  answer: Exclude<z.infer<typeof answerSchema>, { kind: "option" }>,
-  names: readonly string[],
-  hostname: string,
-): PullError {
-  const on = hostname === "" ? "" : ` on ${hostname}`;
-  const pathOf = (parts: readonly string[]): string => parts.map(nixName).join(".");
+/** A path of attributes as a person writes it. */
+function pathOf(names: readonly string[]): string {
+  return names.map((name) => (/^\d+$/.test(name) ? name : nixName(name))).join(".");
+}
+
+/** So many names are listed, if none of them is like the one that was asked for. */
+const MAX_LISTED = 12;
+
+function refusalOf(answer: NoOption, names: readonly string[]): PullError {
   const path = pathOf(names);
   switch (answer.kind) {
     case "undefined":
       return new PullError(
         "OPTION_UNDEFINED",
-        `${path} has no value${on}: nothing defines it, and it has no default`,
+        `${path} has no value: nothing defines it, and it has no default`,
       );
     case "set":
       return new PullError(
@@ -247,8 +277,11 @@ function refusalOf(
       const suggested = suggestNames(names[answer.depth] ?? "", answer.names).map((name) =>
         pathOf([...parents, name, ...names.slice(answer.depth + 1)]),
       );
-      const meant = suggested.length > 0 ? `; perhaps ${suggested.join(" or ")}` : "";
-      return new PullError("OPTION_UNKNOWN", `there is no option ${path}${on}${meant}`);
+      const few = answer.names.length > 0 && answer.names.length <= MAX_LISTED;
+      const listed = `; ${pathOf(parents) || "the configuration"} has ${answer.names.map((name) => pathOf([name])).join(", ")}`;
+      const meant =
+        suggested.length > 0 ? `; perhaps ${suggested.join(" or ")}` : few ? listed : "";
+      return new PullError("OPTION_UNKNOWN", `there is no option ${path}${meant}`);
     }
     default:
       return answer satisfies never;
