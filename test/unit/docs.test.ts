@@ -18,6 +18,7 @@ import { parsePublicKey } from "../../agent/core/formats/signing-key.ts";
 import { stateSchema } from "../../agent/core/update/states.ts";
 import { WAIT_REASONS } from "../../agent/core/schedule/waiting.ts";
 import { runProcess } from "../../agent/effects/process/subprocess.ts";
+import { fencedBlocks } from "../support/command-blocks.ts";
 import { testEnvironment } from "../support/nixos-pull.ts";
 import { samplePath, sampleManifest } from "../support/sample-release.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
@@ -192,12 +193,49 @@ test.each(["manifest", "archive-index", "envelope"])(
   },
 );
 
+/** A JSON text in which hashes and signatures that a document cut off are long enough again. */
+function completed(text: string): string {
+  return text
+    .replace(/"([0-9a-f]{16})…"/g, (_, start: string) => `"${start.padEnd(64, "0")}"`)
+    .replace(/"(fleet-1:[A-Za-z0-9+/]+)…"/g, (_, start: string) => `"${start.padEnd(94, "A")}=="`)
+    .replace(/"([A-Za-z0-9+/]+)…"/g, (_, start: string) => `"${start.padEnd(88, "A")}"`);
+}
+
+/** What a configuration has to have. */
+const REQUIRED_SETTINGS = {
+  mirrors: ["https://releases.example.org"],
+  publicKeys: [`fleet-1:${"A".repeat(42)}E=`],
+};
+
 describe("examples are true", () => {
   test("the configurations in configuration.md are accepted", async () => {
     const text = await read("agent/docs/configuration.md");
     const examples = [...text.matchAll(/```json\n([\s\S]*?)```/g)];
     expect(examples.length).toBeGreaterThan(1);
     for (const [, example = ""] of examples) parseSettings(JSON.parse(example), "web1");
+  });
+
+  test("JSON in the documents is JSON, and what has a schema is as its schema says", async () => {
+    const kinds: readonly (readonly [RegExp, z.ZodType])[] = [
+      [/"payloadType"/, envelopeSchema],
+      [/"hosts"[^]*"toplevel"/, manifestSchema],
+      [/"compression"/, archiveIndexSchema],
+      [/"mirrors"|"maintenance"/, settingsSchema],
+    ];
+    const met = new Set<z.ZodType>();
+    for (const document of DOCUMENTS) {
+      for (const { language, line, text } of fencedBlocks(await read(document))) {
+        if (language !== "json") continue;
+        const value = JSON.parse(completed(text)) as object;
+        const schema = kinds.find(([sign]) => sign.test(text))?.[1];
+        if (!schema) continue;
+        met.add(schema);
+        const needed = schema === settingsSchema ? REQUIRED_SETTINGS : {};
+        const found = schema.safeParse({ ...needed, ...value });
+        expect(found.error, `${document}:${String(line)}`).toBeUndefined();
+      }
+    }
+    expect(met.size).toBe(kinds.length);
   });
 
   test("the narinfo in formats.md has the fingerprint and the signature beside it", async () => {

@@ -2,6 +2,7 @@ import { cp, mkdir, readFile, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { onTestFinished } from "vitest";
 import { startNginx } from "../../../scripts/bench/support/nginx.mjs";
+import { EXIT } from "../../../agent/core/errors.ts";
 import { generateKey } from "../../../agent/core/formats/signing-key.ts";
 import { runProcess } from "../../../agent/effects/process/subprocess.ts";
 import { buildSystem, SYSTEM_FILE } from "../../support/closure.ts";
@@ -176,6 +177,8 @@ async function hostWorld(): Promise<{ world: World; host: SandboxHost }> {
 export interface Scene {
   readonly world: World;
   readonly before?: Readonly<Record<string, () => Promise<void>>>;
+  /** Exit codes of commands that say by it what they found. All others end with 0. */
+  readonly exits?: Readonly<Record<string, number>>;
 }
 
 async function getStarted(): Promise<Scene> {
@@ -410,12 +413,20 @@ async function troubleshooting(): Promise<Scene> {
   const { world } = await hostWorld();
   return {
     world,
+    exits: { "nixos-pull doctor": EXIT.host },
     before: {
       "nixos-pull apply": async () => {
         await publish(world, { web1: await buildSystem({ name: "web1", generation: "2" }) });
       },
     },
   };
+}
+
+/** This machine is no NixOS host, and doctor says so. */
+async function doctor(): Promise<Scene> {
+  const { world } = await hostWorld();
+  await world.program("sudo", 'exec "$@"');
+  return { world, exits: { "sudo nixos-pull doctor": EXIT.host } };
 }
 
 async function hostRules(): Promise<Scene> {
@@ -432,6 +443,7 @@ export const SCENES: Readonly<Record<string, () => Promise<Scene>>> = {
   "README.md": operator,
   "agent/docs/air-gap.md": airGap,
   "agent/docs/by-hand.md": byHand,
+  "agent/docs/doctor.md": doctor,
   "agent/docs/errors.md": operator,
   "agent/docs/fleet.md": fleet,
   "agent/docs/get-started.md": getStarted,
