@@ -28,11 +28,41 @@ let
   isSafe =
     address:
     lib.hasPrefix "https:" address
-    || builtins.match "http://(127\\.[0-9.]+|\\[::1]|localhost)([:/].*)?" address != null;
+    || builtins.match "http://(127\\.[0-9.]+|\\[::1]|localhost)([:/].*)?" address != null
+    || isBucket address && isSafeStore address;
+
+  isBucket = lib.hasPrefix "s3:";
+  isSafeStore =
+    address:
+    builtins.match ".*[?&]endpoint=http(:|%3[aA]).*" address == null
+    || builtins.match ".*[?&]endpoint=http://(127\\.[0-9.]+|\\[::1]|localhost)([:&].*)?" address != null;
+  isOfBucket =
+    type:
+    builtins.elem type [
+      "s3"
+      "instance-role"
+    ];
 
   strangers = namesWhere (address: _: !builtins.elem address mirrors);
   inTheClear = namesWhere (address: _: !isSafe address);
-  ambiguous = namesWhere (_: { credential, file, ... }: (credential == null) == (file == null));
+  ambiguous = namesWhere (
+    _:
+    {
+      type,
+      credential,
+      file,
+      ...
+    }:
+    if type == "instance-role" then
+      credential != null || file != null
+    else
+      (credential == null) == (file == null)
+  );
+  misfits = namesWhere (
+    address:
+    { type, profile, ... }:
+    isBucket address != isOfBucket type || profile != null && type != "s3"
+  );
 
   # What a check of each kind must have, and what else it may have.
   keysOf = {
@@ -87,7 +117,16 @@ in
         assertion = ambiguous == [ ];
         message = ''
           ${option "credentials"} for ${shown ambiguous} needs exactly one of `credential` and
-          `file`. Name a credential of `services.nixos-pull.credentialFiles`, or a file.
+          `file`. Name a credential of `services.nixos-pull.credentialFiles`, or a file. The
+          type `instance-role` has neither.
+        '';
+      }
+      {
+        assertion = misfits == [ ];
+        message = ''
+          ${option "credentials"} for ${shown misfits} has a type of another kind of mirror. The
+          types `s3` and `instance-role` are for s3:// mirrors, and these take no other; `profile`
+          is for the type `s3`.
         '';
       }
       {

@@ -48,7 +48,10 @@ let
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
   specialisation = matching "specialisation's name" "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}";
   # An address stands in logs, in status and in the Nix store: a user and a password may not.
-  mirror = matching "https://, http:// or file:/// address without user, query or fragment" "(https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?|file:///[^?#[:space:]]*)";
+  mirror = matching "https://, http:// or file:/// address without user, query or fragment, or s3://BUCKET/PREFIX" (
+    "(https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?|file:///[^?#[:space:]]*"
+    + "|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/[A-Za-z0-9._~/-]*)?([?][^#@[:space:]]*)?)"
+  );
   webAddress = matching "https:// or http:// address without user" "https?://[^/?#@[:space:]]+([/?#][^[:space:]]*)?";
   atLeastTwo = types.addCheck types.int (number: number >= 2) // {
     description = "integer of at least 2";
@@ -153,6 +156,7 @@ let
   inbox = matching "https:// or http:// address without user, query or fragment" "https?://[^/?#@[:space:]]+(/[^?#[:space:]]*)?";
   promFile = matching "absolute path that ends with .prom" "/.+\\.prom";
   loopback = matching "loopback address and port" "(127(\\.(0|[1-9][0-9]{0,2})){3}|\\[::1]|localhost):([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])";
+  profile = matching "profile of a shared credentials file" "[A-Za-z0-9_.:@/-]{1,100}";
   credentialName = matching "name of a systemd credential" "[A-Za-z0-9_.:-]{1,100}";
 in
 {
@@ -289,9 +293,15 @@ in
                     type = types.enum [
                       "basic"
                       "bearer"
+                      "s3"
+                      "instance-role"
                     ];
                     example = "basic";
-                    description = "`basic`: the secret is `USER:PASSWORD`; `bearer`: it is a token.";
+                    description = ''
+                      `basic`: the secret is `USER:PASSWORD`; `bearer`: it is a token. For `s3://`
+                      mirrors: `s3`: it has the keys, in the form of AWS's shared credentials file;
+                      `instance-role`: the machine's metadata service gives them (IMDSv2).
+                    '';
                   };
                   credential = mkOption {
                     type = types.nullOr credentialName;
@@ -304,6 +314,12 @@ in
                     default = null;
                     example = "/run/keys/mirror-password";
                     description = "File that holds the secret, instead of a credential.";
+                  };
+                  profile = mkOption {
+                    type = types.nullOr profile;
+                    default = null;
+                    example = "fleet";
+                    description = "Of `s3`: which profile of the file has the keys; `default` where `null`.";
                   };
                 };
               }

@@ -52,7 +52,11 @@ export const ERROR_KINDS = {
   USAGE: kind(EXIT.usage, "the command line is not understood"),
   CONFIG_NOT_FOUND: kind(EXIT.configuration, "the configuration file does not exist"),
   CONFIG_INVALID: kind(EXIT.configuration, "a setting is missing, unknown or of the wrong form"),
-  CREDENTIAL_UNREADABLE: kind(EXIT.configuration, "a credential or TLS file is not there", true),
+  CREDENTIAL_UNREADABLE: kind(
+    EXIT.configuration,
+    "a credential or TLS file is not there, or has not what it must have",
+    true,
+  ),
   KEY_INVALID: kind(EXIT.configuration, "a key is not in Nix's name:base64 form"),
 
   ENVELOPE_INVALID: kind(EXIT.trust, "the manifest is not a DSSE envelope"),

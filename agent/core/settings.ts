@@ -14,7 +14,7 @@ import {
 } from "./settings/activation.ts";
 import { publicKeySchema } from "./settings/keys.ts";
 import { limitsSchema } from "./settings/limits.ts";
-import { credentialSchema, keepsSecrets, tlsSchema } from "./settings/mirrors.ts";
+import { credentialSchema, fitsMirror, keepsSecrets, tlsSchema } from "./settings/mirrors.ts";
 import { pathsSchema, runtimeDirectoryFor } from "./settings/paths.ts";
 import {
   logSchema,
@@ -74,6 +74,9 @@ export const settingsSchema = z
       .record(mirrorSchema, credentialSchema)
       .refine((credentials) => Object.keys(credentials).every(keepsSecrets), {
         error: "expected https:// mirrors: a secret would go over the network in the clear",
+      })
+      .refine((credentials) => Object.entries(credentials).every((entry) => fitsMirror(...entry)), {
+        error: "expected the types s3 and instance-role for s3:// mirrors, and only for these",
       })
       .default({})
       .describe("How this host identifies itself to a mirror, by the mirror's address."),

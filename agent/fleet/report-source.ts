@@ -49,6 +49,9 @@ export async function readReportSource(
     // The place is not repeated: it may have a password in it.
     throw new PullError("USAGE", `expected a directory with reports, or ${MIRROR_ADDRESS_RULE}`);
   }
+  if (address?.kind === "bucket") {
+    throw new PullError("USAGE", "expected a directory or a web server with reports, not a bucket");
+  }
   if (address?.kind === "web") return readAddress(address.url, hostnames, access, signal);
   return readDirectory((address && directoryOf(address)) ?? place);
 }

@@ -3,6 +3,7 @@ import { machine } from "node:os";
 import { FEATURES } from "../core/formats/compatibility.ts";
 import type { ClosureFetch, FetchProgress, Log, Mirror } from "../core/ports.ts";
 import { PullError } from "../core/errors.ts";
+import { bucketMirrorUrl } from "../core/formats/bucket-address.ts";
 import { MIRROR_ADDRESS_RULE, parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { DEFAULT_CONFIG_FILE, type Settings } from "../core/settings.ts";
 import { childActivator } from "../effects/systemd/activator.ts";
@@ -37,6 +38,7 @@ import { readMachineId, systemHostname } from "../effects/host/machine-identity.
 import { IndexFiles } from "../effects/state/index-cache.ts";
 import { ManifestCacheFile } from "../effects/state/manifest-cache.ts";
 import { DirectoryMirror } from "../effects/mirror/directory-mirror.ts";
+import { BucketSigner } from "../effects/mirror/bucket-signer.ts";
 import { HttpMirror } from "../effects/mirror/http-mirror.ts";
 import { deltaMaker } from "../effects/nix/delta-maker.ts";
 import { applyIndexPatch } from "../effects/nix/index-patch.ts";
@@ -44,6 +46,7 @@ import { stagingIn } from "../effects/nix/staging.ts";
 import { storeRepairOf } from "../effects/nix/store-repair.ts";
 import { nixStoreOf } from "../effects/nix/nix-store.ts";
 import { StateFile } from "../effects/state/state-file.ts";
+import { keySourceOf } from "../effects/mirror/key-source.ts";
 import { Pacer } from "../effects/mirror/transfer-rate.ts";
 import { Transport } from "../effects/mirror/transport.ts";
 import type { AgentTools } from "./agent-tools.ts";
@@ -68,6 +71,11 @@ export function mirrorsOf(
         return new DirectoryMirror(text, limits);
       case "web":
         return new HttpMirror(text, { limits, transport, pacer, credential: credentials[text] });
+      case "bucket": {
+        const signer = new BucketSigner(address.bucket, keySourceOf(credentials[text]));
+        const bucket = { url: bucketMirrorUrl(address.bucket), signer };
+        return new HttpMirror(text, { limits, transport, pacer, bucket });
+      }
       case undefined:
         throw new PullError("CONFIG_INVALID", `mirrors: expected ${MIRROR_ADDRESS_RULE}`);
       default:

@@ -26,6 +26,14 @@ describe.skipIf(noNix)("the module's assertions", () => {
        };`,
     ],
     [
+      "credentials for buckets",
+      `mirrors = [ "s3://fleet/a?region=eu-west-1" "s3://fleet?endpoint=http://127.0.0.1:9000" ];
+       credentials = {
+         "s3://fleet/a?region=eu-west-1" = { type = "s3"; file = "/a"; profile = "fleet"; };
+         "s3://fleet?endpoint=http://127.0.0.1:9000" = { type = "instance-role"; };
+       };`,
+    ],
+    [
       "a complete check of each kind",
       `health.checks = [
          { name = "a"; kind = "command"; command = [ "true" ]; }
@@ -119,6 +127,23 @@ describe.skipIf(noNix)("the module's assertions", () => {
       "a secret that goes over the network in the clear",
       'mirrors = [ "http://m" ]; credentials."http://m" = { type = "basic"; file = "/a"; };',
       /http:\/\/m would go over the network in the clear.*https:\/\//s,
+    ],
+    [
+      "keys for a bucket that go over the network in the clear",
+      `mirrors = [ "s3://fleet?endpoint=http://store" ];
+       credentials."s3://fleet?endpoint=http://store" = { type = "s3"; file = "/a"; };`,
+      /endpoint=http:\/\/store would go over the network in the clear/s,
+    ],
+    [
+      "a password for a bucket",
+      'mirrors = [ "s3://fleet" ]; credentials."s3://fleet" = { type = "basic"; file = "/a"; };',
+      /for s3:\/\/fleet has a type of another kind of mirror/,
+    ],
+    [
+      "a role with a file",
+      `mirrors = [ "s3://fleet" ];
+       credentials."s3://fleet" = { type = "instance-role"; file = "/a"; };`,
+      /for s3:\/\/fleet needs exactly one.*`instance-role` has neither/s,
     ],
     ["a certificate without its key", 'tls.certFile = "/c";', /only together.*other one too/s],
     [

@@ -110,6 +110,9 @@ const NEEDED: Readonly<Record<string, string>> = {
   window: 'reboot = { policy = "window"; window = { cron = "0 3 * * *"; duration = "2h"; }; };',
   basic: credentialOf("basic"),
   bearer: credentialOf("bearer"),
+  s3: 'mirrors = [ "s3://fleet" ]; credentials."s3://fleet" = { type = "s3"; file = "/run/keys/mirror"; };',
+  "instance-role":
+    'mirrors = [ "s3://fleet" ]; credentials."s3://fleet" = { type = "instance-role"; };',
   command: 'health.checks = [ { name = "a"; kind = "command"; command = [ "true" ]; } ];',
   http: 'health.checks = [ { name = "a"; kind = "http"; url = "http://localhost"; } ];',
   tcp: 'health.checks = [ { name = "a"; kind = "tcp"; host = "localhost"; port = 22; } ];',

@@ -301,7 +301,7 @@ test("every decision stands in the list of decisions", async () => {
 test.each(DOCUMENTS)("%s: every code that it names exists", async (document) => {
   const others = new Set(["NO_PROXY", "HTTP_PROXY", "HTTPS_PROXY", "CREDENTIALS_DIRECTORY"]);
   const codes: readonly string[] = [...ERROR_CODES, ...WAIT_REASONS, ...DISTRUST_REASONS];
-  const foreign = /^(NIX|NIXOS|NODE|MAX)_/;
+  const foreign = /^(AWS|NIX|NIXOS|NODE|MAX)_/;
   for (const [, name = ""] of (await read(document)).matchAll(/`([A-Z]+_[A-Z_]+)`/g)) {
     if (others.has(name) || foreign.test(name)) continue;
     expect(codes, document).toContain(name);

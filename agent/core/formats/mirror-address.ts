@@ -1,5 +1,6 @@
 import { fileURLToPath, pathToFileURL } from "node:url";
 import * as z from "zod";
+import { parseBucketAddress, type BucketAddress } from "./bucket-address.ts";
 import { hasUserInfo, parseUrl } from "./web-address.ts";
 
 /** Where a mirror is. `text` is the address as it was written: settings are looked up by it. */
@@ -7,15 +8,22 @@ export type MirrorAddress = { readonly text: string } & (
   | { readonly kind: "web"; readonly url: URL }
   /** Of this machine: a disk, a stick, a network file system. */
   | { readonly kind: "directory"; readonly directory: string }
+  | { readonly kind: "bucket"; readonly bucket: BucketAddress }
 );
 
 /**
  * The mirror's address that `text` is: `https://…`, `http://…` or `file:///…`, without query,
- * fragment, user and password, since addresses are shown and logged. Null if it is none.
+ * fragment, user and password, since addresses are shown and logged; or `s3://…` with the query of
+ * `parseBucketAddress`. Null if it is none.
  */
 export function parseMirrorAddress(text: string): MirrorAddress | null {
   const url = parseUrl(text);
-  if (!url || hasUserInfo(url) || url.search !== "" || url.hash !== "") return null;
+  if (!url || hasUserInfo(url) || url.hash !== "") return null;
+  if (url.protocol === "s3:") {
+    const bucket = parseBucketAddress(url);
+    return bucket && { text, kind: "bucket", bucket };
+  }
+  if (url.search !== "") return null;
   try {
     if (url.protocol === "file:") return { text, kind: "directory", directory: fileURLToPath(url) };
     decodeURIComponent(url.pathname);
@@ -35,6 +43,7 @@ export function directoryOf(address: MirrorAddress): string | null {
     case "directory":
       return address.directory;
     case "web":
+    case "bucket":
       return null;
     default:
       return address satisfies never;
@@ -64,7 +73,8 @@ export function looksLikeAddress(text: string): boolean {
 
 /** What a mirror's address must be, for messages. */
 export const MIRROR_ADDRESS_RULE =
-  "an https://, http:// or file:/// address without query, fragment, user or password";
+  "an https://, http:// or file:/// address without query, fragment, user or password, or " +
+  "s3://BUCKET/PREFIX with at most region, endpoint and pathStyle in its query";
 
 /** A mirror's address in a configuration, as text. */
 export const mirrorSchema = z.string().refine((text) => parseMirrorAddress(text) !== null, {

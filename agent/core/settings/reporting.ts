@@ -23,7 +23,7 @@ export const reportsSchema = z
         "Write a signed report HOSTNAME.json here after every poll. The agent does not make this directory: it may be on a stick.",
       ),
     url: mirrorSchema
-      .refine((text) => !text.startsWith("file:"), { error: "expected https:// or http://" })
+      .refine((text) => /^https?:/.test(text), { error: "expected https:// or http://" })
       .optional()
       .describe("Send the report to HOSTNAME.json below this address, by HTTP PUT."),
   })

@@ -1,3 +1,5 @@
+import { bucketMirrorUrl } from "../../core/formats/bucket-address.ts";
+import { parseMirrorAddress } from "../../core/formats/mirror-address.ts";
 import { access, constants, readFile, stat } from "node:fs/promises";
 import { mountOf, type FileFacts } from "../../core/doctor/file-facts.ts";
 import { PullError } from "../../core/errors.ts";
@@ -6,7 +8,9 @@ import type { Settings } from "../../core/settings.ts";
 import { ifMissing, readIfExists } from "../files/missing-file.ts";
 import { expectPrivate } from "../files/private-directory.ts";
 import { walkTo } from "../mirror/route.ts";
-import { credentialPath, type Transport } from "../mirror/transport.ts";
+import { BucketSigner } from "../mirror/bucket-signer.ts";
+import { keySourceOf } from "../mirror/key-source.ts";
+import { authorizationOf, credentialPath, type Transport } from "../mirror/transport.ts";
 import { childEnvironment } from "../nix/nix-environment.ts";
 import { describeFailure, runProcess } from "../process/subprocess.ts";
 import { unsafeIf } from "../state/state-file.ts";
@@ -30,13 +34,22 @@ export function examinationOf(
   return {
     isRoot: process.geteuid?.() === 0,
     route(address, file, signal) {
+      const stepMs = limits.connectTimeout;
+      const parsed = parseMirrorAddress(address);
+      if (parsed?.kind === "bucket") {
+        const signer = new BucketSigner(parsed.bucket, keySourceOf(credentials[address]));
+        const identify = (url: URL) => signer.sign({ method: "GET", url });
+        const url = new URL(file, bucketMirrorUrl(parsed.bucket));
+        return walkTo(url, { transport, identify, stepMs, signal });
+      }
       const url = new URL(file, address.endsWith("/") ? address : `${address}/`);
       // A server has its credential by its origin: mirrors do, and so does an inbox of reports.
       const credential =
         credentials[address] ??
         Object.entries(credentials).find(([mirror]) => new URL(mirror).origin === url.origin)?.[1];
-      const stepMs = limits.connectTimeout;
-      return walkTo(url, { transport, credential, stepMs, signal });
+      const identify = async (): Promise<Record<string, string>> =>
+        credential ? { authorization: await authorizationOf(credential) } : {};
+      return walkTo(url, { transport, identify, stepMs, signal });
     },
     async tlsFiles() {
       await transport.tlsOptions();

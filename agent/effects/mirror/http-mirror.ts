@@ -10,6 +10,7 @@ import { sanitize } from "../../core/text/sanitize.ts";
 import { readBounded } from "../files/bounded-read.ts";
 import { ownActivity } from "../process/activity.ts";
 import { addressScope, type AddressScope } from "./address-scope.ts";
+import type { BucketSigner } from "./bucket-signer.ts";
 import { Reconnections, isBreak } from "./reconnection.ts";
 import { withRateFloor, type Pacer } from "./transfer-rate.ts";
 import { authorizationOf, isWithin, type Transport } from "./transport.ts";
@@ -53,9 +54,11 @@ export interface HttpMirrorOptions {
   /** Shared by all mirrors, because the limit is the host's. */
   readonly pacer: Pacer;
   readonly credential?: MirrorCredential | undefined;
+  /** A bucket's address by HTTP, and what signs requests to it. */
+  readonly bucket?: { readonly url: URL; readonly signer: BucketSigner };
 }
 
-/** A mirror on any static file server. */
+/** A mirror on any static file server, or in a bucket. */
 export class HttpMirror implements Mirror {
   readonly address: string;
   ranges = true;
@@ -65,7 +68,7 @@ export class HttpMirror implements Mirror {
 
   constructor(address: string, options: HttpMirrorOptions) {
     this.address = address;
-    this.#base = new URL(address.endsWith("/") ? address : `${address}/`);
+    this.#base = options.bucket?.url ?? new URL(address.endsWith("/") ? address : `${address}/`);
     this.#limits = options.limits;
     this.#options = options;
   }
@@ -274,7 +277,8 @@ export class HttpMirror implements Mirror {
         throw new PullError(
           "MIRROR_REDIRECT",
           next === null
-            ? `${url.href}: HTTP ${response.statusCode} without a usable location`
+            ? `${url.href}: HTTP ${response.statusCode} without a usable location` +
+                this.#explanation(response, "")
             : `${first.href}: expected at most ${this.#limits.redirects} redirects`,
         );
       }
@@ -317,12 +321,11 @@ export class HttpMirror implements Mirror {
   ): Promise<Response> {
     // Secrets and the client certificate are for the mirror itself, never for another origin.
     const identified = url.origin === this.#base.origin;
-    const { credential, transport } = this.#options;
-    const secret =
-      identified && credential ? { authorization: await authorizationOf(credential) } : {};
+    const { transport } = this.#options;
     const dispatcher = await transport.dispatcher(
       identified ? { identified } : { identified, scopes },
     );
+    const secret = await this.#identity(url);
     // undici begins to wait anew with each interim answer (1xx), of which there may be no end.
     const { connectTimeout, stallTimeout } = this.#limits;
     const late = new AbortController();
@@ -358,6 +361,14 @@ export class HttpMirror implements Mirror {
     }
   }
 
+  /** What tells the server who asks: nothing for another one than the mirror itself. */
+  async #identity(url: URL): Promise<Record<string, string>> {
+    const { credential, bucket } = this.#options;
+    if (bucket) return bucket.signer.sign({ method: "GET", url });
+    const isOwn = url.origin === this.#base.origin;
+    return isOwn && credential ? { authorization: await authorizationOf(credential) } : {};
+  }
+
   async *#body(
     response: Response,
     url: URL,
@@ -374,15 +385,28 @@ export class HttpMirror implements Mirror {
   }
 
   async #expect(response: Response, statuses: readonly number[], url: URL): Promise<void> {
-    if (statuses.includes(response.statusCode)) return;
-    await drop(response);
-    const missing = response.statusCode === 404 || response.statusCode === 410;
+    const { statusCode } = response;
+    if (statuses.includes(statusCode)) return;
+    const missing = statusCode === 404 || statusCode === 410;
+    let reason = "";
+    if (this.#options.bucket) {
+      reason = this.#explanation(response, await beginningOf(response));
+    } else {
+      await drop(response);
+      if (statusCode === 401 || statusCode === 403)
+        reason = "; are the settings credentials and tls right for this mirror?";
+    }
     throw new PullError(
       missing ? "MIRROR_NOT_FOUND" : "MIRROR_STATUS",
-      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${response.statusCode}` +
-        (response.statusCode === 401 || response.statusCode === 403
-          ? "; are the settings credentials and tls right for this mirror?"
-          : ""),
+      `${url.href}: expected HTTP ${statuses.join(" or ")}, found ${statusCode}${reason}`,
+    );
+  }
+
+  /** What a bucket's error means; "" for other servers. */
+  #explanation(response: Response, body: string): string {
+    const region = header(response, "x-amz-bucket-region");
+    return (
+      this.#options.bucket?.signer.explain({ status: response.statusCode, region, body }) ?? ""
     );
   }
 }
@@ -428,6 +452,24 @@ async function drop(response: Response): Promise<void> {
   response.body.on("error", () => undefined);
   const end = { limit: DROP_BYTES, signal: AbortSignal.timeout(DROP_MS) };
   await response.body.dump(end).catch(() => undefined);
+}
+
+/** The beginning of an error's body, which is read up to a length and for a time, and ended. */
+export async function beginningOf(response: Response): Promise<string> {
+  const late = setTimeout(() => response.body.destroy(), DROP_MS);
+  let text = "";
+  try {
+    for await (const piece of response.body as AsyncIterable<Buffer>) {
+      text += piece.toString("latin1");
+      if (text.length >= DROP_BYTES) break;
+    }
+  } catch {
+    // What came is enough.
+  } finally {
+    clearTimeout(late);
+    response.body.on("error", () => undefined).destroy();
+  }
+  return text;
 }
 
 /** The address of a URL's host as `net` writes it. */

@@ -4,16 +4,16 @@ import { connect as connectTls, type PeerCertificate, type TLSSocket } from "nod
 import { request } from "undici";
 import type { Route, ServerAnswer, ServerCertificate, Step } from "../../core/doctor/route.ts";
 import { PullError } from "../../core/errors.ts";
-import type { MirrorCredential } from "../../core/settings/mirrors.ts";
 import { firstToConnect, type Address } from "./connector.ts";
 import { networkError } from "./http-mirror.ts";
 import { proxyFor } from "./proxy.ts";
-import { authorizationOf, type Transport } from "./transport.ts";
+import type { Transport } from "./transport.ts";
 
 /** How the way to a server is walked. */
 export interface RouteOptions {
   readonly transport: Transport;
-  readonly credential: MirrorCredential | undefined;
+  /** The headers by which the server knows us. Throws CREDENTIAL_UNREADABLE. */
+  readonly identify: (url: URL) => Promise<Record<string, string>>;
   /** Time for each step, milliseconds. */
   readonly stepMs: number;
   readonly signal: AbortSignal;
@@ -118,9 +118,9 @@ function nameIn(names: Partial<PeerCertificate["subject"]> | undefined): string 
 }
 
 async function askStep(url: URL, options: RouteOptions): Promise<Step<ServerAnswer>> {
-  const { transport, credential } = options;
+  const { transport, identify } = options;
   return step(url, options, async (signal) => {
-    const secret = credential ? { authorization: await authorizationOf(credential) } : {};
+    const secret = await identify(url);
     const { statusCode, headers, body } = await request(url, {
       method: "GET",
       headers: { ...secret, "accept-encoding": "identity", "user-agent": "nixos-pull" },

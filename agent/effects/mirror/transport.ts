@@ -220,9 +220,13 @@ async function readAll(files: TlsFiles): Promise<TlsFiles> {
 
 /**
  * The Authorization header of a credential (RFC 7617, RFC 6750). The file is read each time, and
- * the secret is used for nothing else. Throws CREDENTIAL_UNREADABLE.
+ * the secret is used for nothing else. Throws CREDENTIAL_UNREADABLE, and CONFIG_INVALID for one
+ * that is for buckets.
  */
 export async function authorizationOf(credential: MirrorCredential): Promise<string> {
+  if (credential.type !== "basic" && credential.type !== "bearer") {
+    throw new PullError("CONFIG_INVALID", `expected basic or bearer, found ${credential.type}`);
+  }
   const secret = (await readSecret(credentialPath(credential))).trim();
   if (secret === "" || /[^\x20-\x7e]/.test(secret)) {
     throw new PullError(
@@ -242,7 +246,8 @@ export function credentialPath({ file, credential }: MirrorCredential): string {
   return join(process.env["CREDENTIALS_DIRECTORY"] ?? UNIT_CREDENTIALS, credential ?? "");
 }
 
-async function readSecret(path: string): Promise<string> {
+/** The text of a file that holds a secret. Throws CREDENTIAL_UNREADABLE. */
+export async function readSecret(path: string): Promise<string> {
   try {
     return await readFile(path, "utf8");
   } catch (cause) {

@@ -83,7 +83,10 @@ function tryDisks(
 function trySecrets({ settings, examination }: FileTools, trial: Trial): Promise<Results>[] {
   const { credentials, tls } = settings;
   const files = new Set([
-    ...Object.values(credentials).map((it) => examination.credentialFile(it)),
+    ...Object.values(credentials)
+      // Keys of the machine's role lie in no file.
+      .filter(({ type }) => type !== "instance-role")
+      .map((it) => examination.credentialFile(it)),
     ...(tls.keyFile === undefined ? [] : [tls.keyFile]),
   ]);
   const secrets = [...files].map((path) =>

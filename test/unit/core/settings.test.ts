@@ -317,7 +317,7 @@ describe("an address that is no mirror is refused", () => {
     "mirror.example.org",
     "/srv/mirror",
     "ftp://mirror.example.org",
-    "s3://bucket",
+    "s3://bucket?token=x",
     "ssh://host/mirror",
     "https://",
     "https://mirror.example.org/?token=x",
@@ -657,4 +657,41 @@ test("the rest of what is not given", () => {
     limits: { minRate: 1024, rateWindow: 60_000, maxRate: 0 },
   });
   expect(DEFAULT_CONFIG_FILE).toBe("/etc/nixos-pull/config.json");
+});
+
+describe("credentials for buckets", () => {
+  const S3 = "s3://fleet/mirror?region=eu-central-1";
+  const withCredential = (mirror: string, credential: Record<string, unknown>) => ({
+    mirrors: [mirror],
+    credentials: { [mirror]: credential },
+  });
+
+  test.each([
+    [S3, { type: "s3", file: "/keys" }],
+    [S3, { type: "s3", credential: "keys", profile: "fleet" }],
+    [S3, { type: "instance-role" }],
+    ["s3://fleet?endpoint=http://127.0.0.1:9000", { type: "s3", file: "/keys" }],
+  ])("%s takes %o", (mirror, credential) => {
+    const settings = parse(withCredential(mirror, credential));
+    expect(settings.credentials).toEqual({ [mirror]: credential });
+  });
+
+  test.each([
+    [S3, { type: "basic", file: "/keys" }, "s3 and instance-role for s3:// mirrors"],
+    ["https://a", { type: "instance-role" }, "s3 and instance-role for s3:// mirrors"],
+    [S3, { type: "s3" }, "either a file or a credential"],
+    [S3, { type: "instance-role", file: "/keys" }, "neither with the type instance-role"],
+    ["https://a", { type: "bearer", file: "/a", profile: "b" }, "a profile only with the type s3"],
+    [
+      "s3://fleet?endpoint=http://store.example.org",
+      { type: "s3", file: "/keys" },
+      "a secret would go over the network in the clear",
+    ],
+  ])("%s does not take %o", (mirror, credential, message) => {
+    expect(refusal(withCredential(mirror, credential))).toContain(message);
+  });
+
+  test("reports go to no bucket", () => {
+    expect(refusal({ reports: { url: S3 } })).toContain("expected https:// or http://");
+  });
 });

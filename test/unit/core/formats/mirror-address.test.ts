@@ -71,7 +71,8 @@ describe("a mirror's address", () => {
     expect(mirrorSchema.safeParse("/mnt/stick").error?.issues).toMatchObject([
       {
         message:
-          "expected an https://, http:// or file:/// address without query, fragment, user or password",
+          "expected an https://, http:// or file:/// address without query, fragment, user or password, or " +
+          "s3://BUCKET/PREFIX with at most region, endpoint and pathStyle in its query",
       },
     ]);
   });
