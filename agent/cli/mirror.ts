@@ -8,7 +8,7 @@ import { systemDisk } from "../effects/files/disk.ts";
 import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror } from "../operator/mirror/copy-mirror.ts";
-import type { CopiedChannel, CopiedMirror } from "../operator/mirror/copy-options.ts";
+import type { CopiedChannel, CopiedMirror, CopyProgress } from "../operator/mirror/copy-options.ts";
 import { bringReports } from "../operator/mirror/stick-reports.ts";
 import {
   operatorCommand,
@@ -18,7 +18,8 @@ import {
 } from "./command.ts";
 import { bytesSchema, countSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
 import { counted, formatBytes } from "../core/text/quantity.ts";
-import { ProgressLine, formatTable, note, printLine } from "./display/output.ts";
+import { formatTable, note, printLine } from "./display/output.ts";
+import { WorkProgress } from "./display/work-progress.ts";
 import { prunedJson, prunedSchema } from "./prune.ts";
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
@@ -166,7 +167,7 @@ async function copy(
   const settings = await settingsFor(address.text, options);
   const source = mirrorAt(address, settings);
   const dryRun = options.dryRun ?? false;
-  const progress = new ProgressLine();
+  const progress = new WorkProgress();
   let copied: CopiedMirror;
   try {
     copied = await copyMirror({
@@ -181,10 +182,11 @@ async function copy(
       keep: options.keep ?? null,
       clock: systemClock,
       disk: systemDisk,
-      onProgress: (what) => {
-        progress.show(what);
+      onProgress: (event) => {
+        showProgress(event, progress);
       },
       onWarning: (message) => {
+        progress.clear();
         note(`nixos-pull: ${message}`);
       },
     });
@@ -194,6 +196,24 @@ async function copy(
   if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
   else printCopied(copied, destination, dryRun);
   return EXIT.ok;
+}
+
+function showProgress(event: CopyProgress, progress: WorkProgress): void {
+  switch (event.phase) {
+    case "index":
+      progress.step(`reading the index of ${event.hostname}`);
+      break;
+    case "patches":
+      progress.step(`index patches are not copied: ${event.message}`);
+      break;
+    case "copy": {
+      const what = `copying ${counted(event.archives, "archive")}`;
+      progress.hear(event.phase, { what, done: event.bytes, of: event.ofBytes });
+      break;
+    }
+    default:
+      event satisfies never;
+  }
 }
 
 function jsonOf({ channels, strangers, archives, pruned }: CopiedMirror, dryRun: boolean) {

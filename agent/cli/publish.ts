@@ -18,8 +18,9 @@ import {
   type CommandResult,
   type OptionsOf,
 } from "./command.ts";
-import { formatBytes } from "../core/text/quantity.ts";
-import { ProgressLine, note } from "./display/output.ts";
+import { counted } from "../core/text/quantity.ts";
+import { note } from "./display/output.ts";
+import { WorkProgress } from "./display/work-progress.ts";
 import { printPublished, publishedSchema, showDifference } from "./display/published.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import type { Report } from "../core/formats/report.ts";
@@ -146,7 +147,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
   const storeKeys = await Promise.all(
     (options.storeKey.length > 0 ? options.storeKey : options.key).map(readSecretKey),
   );
-  const progress = new ProgressLine();
+  const progress = new WorkProgress();
   const onProgress = (event: PublishProgress): void => {
     showProgress(event, progress);
   };
@@ -306,26 +307,31 @@ function describeBuild({ hostnames, at, of }: PublishProgress & { phase: "build"
   return `${names} (${hostnames.length > 1 ? `${at + 1} to ${last}` : last} of ${of})`;
 }
 
-function showProgress(event: PublishProgress, progress: ProgressLine): void {
+function showProgress(event: PublishProgress, progress: WorkProgress): void {
   switch (event.phase) {
     case "build":
       progress.clear();
       note(`building ${describeBuild(event)}`);
       break;
     case "evaluate":
-      progress.show(`evaluating hosts: ${event.done} of ${event.of}`);
+      progress.step(`evaluating hosts: ${event.done} of ${event.of}`);
       break;
-    case "compress":
-      progress.show(`compressing paths: ${event.done} of ${event.of}`);
+    case "compress": {
+      const { done, of, bytes, ofBytes } = event;
+      const count = `${done} of ${counted(of, "path")}`;
+      progress.hear(event.phase, { what: "compressing", count, done: bytes, of: ofBytes });
       break;
+    }
     case "delta":
-      progress.show(`making deltas: ${event.done} of ${event.of}`);
+      progress.step(`making deltas: ${event.done} of ${event.of}`);
       break;
-    case "pack":
-      progress.show(`packing ${event.hostname}: ${formatBytes(event.bytes)}`);
+    case "pack": {
+      const what = `packing ${event.hostname}`;
+      progress.hear(event.phase, { what, done: event.bytes, of: event.ofBytes });
       break;
+    }
     case "nix":
-      progress.show(event.line);
+      progress.aside(event.line);
       break;
     case "warning":
       progress.clear();

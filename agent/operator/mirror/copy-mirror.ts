@@ -173,8 +173,7 @@ async function copyArchives(
     signal,
     onBytes: (count) => {
       done += count;
-      const percent = total === 0 ? 100 : Math.min(100, Math.floor((100 * done) / total));
-      onProgress(`copying ${wanted.length} archives: ${percent}%`);
+      onProgress({ phase: "copy", archives: wanted.length, bytes: done, ofBytes: total });
     },
   });
   await copy.prepare(wanted);
@@ -221,7 +220,7 @@ async function copyPatches(
     } catch (thrown) {
       const { code, message } = toPullError(thrown);
       if (code === "INTERRUPTED") throw thrown;
-      onProgress(`index patches were not copied: ${message}`);
+      onProgress({ phase: "patches", message });
       continue;
     }
     await writer.placeBytes(bytes, sha256);

@@ -32,10 +32,22 @@ export interface CopyOptions {
   readonly clock: Clock;
   readonly disk: Disk;
   readonly signal?: AbortSignal | undefined;
-  readonly onProgress: (what: string) => void;
+  readonly onProgress: (progress: CopyProgress) => void;
   /** Hears of files in the destination that nobody of us made, and that are left. */
   readonly onWarning: (message: string) => void;
 }
+
+/** What a copy is doing. */
+export type CopyProgress =
+  | { readonly phase: "index"; readonly hostname: string }
+  /** Patches are left out; hosts read whole indexes then. */
+  | { readonly phase: "patches"; readonly message: string }
+  | {
+      readonly phase: "copy";
+      readonly archives: number;
+      readonly bytes: number;
+      readonly ofBytes: number;
+    };
 
 /** What was done about one channel. */
 export interface CopiedChannel {

@@ -34,7 +34,7 @@ export class CopyPlan {
     for (const hostname of hosts ?? Object.keys(signed.manifest.hosts)) {
       const entry = signed.manifest.hosts[hostname];
       if (!entry) continue;
-      onProgress(`reading the index of ${hostname}`);
+      onProgress({ phase: "index", hostname });
       const report = latest(reports, channel, hostname);
       if (report) {
         copied.push({ hostname, ...(await this.#addReported(entry, report)) });

@@ -21,7 +21,8 @@ export interface CompressionChoice {
 /** What a compression tells and asks on the way. */
 export interface CompressionContext {
   readonly signal?: AbortSignal | undefined;
-  readonly onPath: (done: number) => void;
+  /** Hears how many paths are done, and how many bytes their NARs have. */
+  readonly onPath: (done: number, bytes: number) => void;
   /** Decides whether a path with these private keys may go into the cache. */
   readonly permits: (storePath: string, found: readonly FoundSecret[]) => boolean;
 }
@@ -51,17 +52,22 @@ export async function compressPaths(
   const infos: ParsedNarInfo[] = [];
   const missing: StorePathInfo[] = [];
   let done = 0;
+  let bytes = 0;
+  const hear = (info: Pick<StorePathInfo, "narSize"> | null): void => {
+    bytes += info?.narSize ?? 0;
+    context.onPath(++done, bytes);
+  };
   for (const info of paths) {
     const found = await cache.find(info, compression);
     if (!found) missing.push(info);
     else {
       infos.push(found);
-      context.onPath(++done);
+      hear(found);
     }
   }
   const onCompressed = (found: ParsedNarInfo | null): void => {
     if (found) infos.push(found);
-    context.onPath(++done);
+    hear(found);
   };
   await parallelMap(inJobs(missing), async (job) => {
     const [info] = job;

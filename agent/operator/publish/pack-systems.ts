@@ -71,13 +71,13 @@ async function packFresh(
   const { writer, options } = packing;
   const cache = options.cache ?? join(writer.work, "cache");
   const closures = await prepareClosures(packing, fresh, cache);
-  const report = packReporter(options);
   const common = {
     ...{ cache, signer: new PathSigner(options.storeKeys) },
     openArchive: (sha256: string) => writer.openArchive(sha256),
     ageOf: (sha256: string) => packing.library.ageOf(sha256),
   };
   const shared = options.whole ? [] : sharedPaths([...closures.values()]);
+  const report = packReporter(options, bytesToPack([...closures.values()], shared, options));
   const onBytes = report("the paths that hosts share");
   const places = await placeShared(writer, shared, { ...common, onBytes });
   const placeOf = (path: PackablePath): NarPlace | null =>
@@ -104,16 +104,35 @@ function hostOf({ toplevels }: Packing, toplevel: string): string {
   return [...toplevels].find(([, path]) => path === toplevel)?.[0] ?? toplevel;
 }
 
+/** Bytes of the NARs that are written into new archives. */
+function bytesToPack(
+  closures: readonly PackableClosure[],
+  shared: readonly PackablePath[],
+  { whole }: Pick<PublishOptions, "whole">,
+): number {
+  const apart = new Set(shared.map(({ fileSha256 }) => fileSha256));
+  const sizesOf = (paths: readonly PackablePath[]): number =>
+    [...new Map(paths.map((it) => [it.fileSha256, it.fileSize])).values()].reduce(
+      (sum, size) => sum + size,
+      0,
+    );
+  return closures.reduce(
+    (sum, { paths }) =>
+      sum + sizesOf(paths.filter((it) => whole || (!it.place && !apart.has(it.fileSha256)))),
+    sizesOf(shared),
+  );
+}
+
 /** Tells progress in bytes over all archives, and ends packing if a signal came. */
-function packReporter({
-  signal,
-  onProgress,
-}: PublishOptions): (hostname: string) => (count: number) => void {
+function packReporter(
+  { signal, onProgress }: PublishOptions,
+  ofBytes: number,
+): (hostname: string) => (count: number) => void {
   let bytes = 0;
   return (hostname) => (count) => {
     if (signal?.aborted) throw new PullError("INTERRUPTED", "stopped while packing");
     bytes += count;
-    onProgress({ phase: "pack", hostname, bytes });
+    onProgress({ phase: "pack", hostname, bytes, ofBytes });
   };
 }
 
@@ -137,10 +156,11 @@ async function prepareClosures(
   const guard = new SecretGuard(options.allowSecrets, (message) => {
     onProgress({ phase: "warning", message });
   });
-  const onPath = (done: number): void => {
-    onProgress({ phase: "compress", done, of: missing.length });
+  const ofBytes = missing.reduce((sum, { narSize }) => sum + narSize, 0);
+  const onPath = (done: number, bytes: number): void => {
+    onProgress({ phase: "compress", done, of: missing.length, bytes, ofBytes });
   };
-  onPath(0);
+  onPath(0, 0);
   const narCache = await NarCache.open(cache, { kept: options.cache !== undefined });
   const compressed = await compressPaths(missing, narCache, options, {
     ...{ signal, onPath },

@@ -69,7 +69,21 @@ export type PublishProgress =
     }
   | { readonly phase: "evaluate"; readonly done: number; readonly of: number }
   | { readonly phase: "nix"; readonly line: string }
-  | { readonly phase: "compress"; readonly done: number; readonly of: number }
+  | {
+      readonly phase: "compress";
+      /** Paths. */
+      readonly done: number;
+      readonly of: number;
+      /** The same in bytes of NARs. */
+      readonly bytes: number;
+      readonly ofBytes: number;
+    }
   | { readonly phase: "delta"; readonly done: number; readonly of: number }
-  | { readonly phase: "pack"; readonly hostname: string; readonly bytes: number }
+  | {
+      readonly phase: "pack";
+      readonly hostname: string;
+      /** Of all archives together. */
+      readonly bytes: number;
+      readonly ofBytes: number;
+    }
   | { readonly phase: "warning"; readonly message: string };

@@ -37,7 +37,7 @@ export const BLOCKS_NOT_RUN: readonly BlockNotRun[] = [
   },
   {
     document: "agent/docs/publishing.md",
-    first: `jq '.hostname = "web2"' /etc/nixos-pull/config.json > /run/as-web2.json`,
+    first: `nix-instantiate --eval --strict --json -E '(builtins.fromJSON (builtins.readFile /etc/nixos-pull/config.json)) // { hostname = "web2"; }' > /run/as-web2.json`,
     reason: "needs a NixOS host with systemd",
   },
   {
