@@ -5,21 +5,17 @@ import { writeMetricsFile } from "../host/report/metrics.ts";
 import { handReport } from "../host/report/stick-report.ts";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
+import { Times } from "../core/text/times.ts";
 import { recordSchema } from "../core/update/record.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
-import {
-  describeActivation,
-  describeFinding,
-  findingJson,
-  findingShape,
-  releaseName,
-} from "./display/finding.ts";
+import { describeApply } from "./display/apply.ts";
+import { findingJson, findingShape } from "./display/finding.ts";
 import { printJson } from "./display/json.ts";
-import { formatBytes } from "../core/text/quantity.ts";
-import { ProgressLine, printLine } from "./display/output.ts";
+import { DownloadProgress } from "./display/progress.ts";
+import { show } from "./display/screen.ts";
 
 /** What `apply --json` prints. */
 const applySchema = z.strictObject({
@@ -46,17 +42,25 @@ export const applyCommand: CommandMaker = ({ signal, finish }) =>
 /** `nixos-pull apply`: one poll and, if there is something to do, the whole update. */
 async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
-  const progress = new ProgressLine();
-  const log = createLog(settings.log, (text) => {
-    progress.clear();
-    process.stderr.write(text);
+  const progress = new DownloadProgress();
+  const log = createLog(settings.log, {
+    byHand: true,
+    write: (text) => {
+      progress.clear();
+      process.stderr.write(text);
+    },
   });
   const tools = composeTools(settings, log, {
     configFile: options.config,
-    onProgress: ({ received, total }) => {
-      progress.show(`downloading ${formatBytes(received)} of ${formatBytes(total)}`);
+    onProgress: (far) => {
+      progress.hear(far);
     },
   });
+  const before = await tools.state.recall().then(
+    ({ record }) => record,
+    () => null,
+  );
+  const begin = tools.clock.now();
   const outcome = await tick(tools, {
     insistence: options.again ? "again" : "retry",
     acceptStateLoss: options.acceptStateLoss ?? false,
@@ -65,7 +69,7 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
   progress.clear();
   await writeMetricsFile(tools);
   await handReport(tools);
-  const { release, next, updated, error, record } = outcome;
+  const { updated, error, record } = outcome;
   if (options.json) {
     printJson(applySchema, {
       hostname: settings.hostname,
@@ -75,11 +79,10 @@ async function apply(options: OptionsOf<typeof definition>, signal: AbortSignal)
       committed: record.committed,
       pendingReboot: record.pendingReboot,
     });
-  } else if (updated && release) {
-    printLine(`Applied ${releaseName(release)}: ${describeActivation(release)}`);
-    if (next) printLine(`${releaseName(next)} comes next: run \`nixos-pull apply\` again.`);
-  } else if (!error || outcome.decision?.kind !== "update") {
-    printLine(describeFinding(outcome));
+  } else {
+    const times = new Times({ now: tools.clock.now() });
+    const lines = describeApply(outcome, { before, begin, times });
+    if (lines.length > 0) show(lines, { hang: 2 });
   }
   if (error) {
     if (options.json || outcome.decision?.kind !== "update") return error.exitCode;

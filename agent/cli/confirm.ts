@@ -31,7 +31,7 @@ async function confirm(
   options: OptionsOf<typeof definition>,
 ): CommandResult {
   const settings = await loadSettings(options.config);
-  const tools = composeTools(settings, createLog(settings.log));
+  const tools = composeTools(settings, createLog(settings.log, { byHand: true }));
   const confirmed = await confirmRelease(tools, release);
   if (options.json) printJson(confirmSchema, { hostname: settings.hostname, ...confirmed });
   else {

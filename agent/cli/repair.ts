@@ -42,7 +42,7 @@ export const repairCommand: CommandMaker = ({ signal, finish }) =>
 /** `nixos-pull repair`: compares store paths with their hashes, and brings damaged ones back. */
 async function repair(options: OptionsOf<typeof definition>, signal: AbortSignal): CommandResult {
   const settings = await loadSettings(options.config);
-  const tools = composeTools(settings, createLog(settings.log));
+  const tools = composeTools(settings, createLog(settings.log, { byHand: true }));
   const dryRun = options.dryRun ?? false;
   const outcome = await repairStore(tools, { dryRun, signal });
   const { verified, damaged, error } = outcome;

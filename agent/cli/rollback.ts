@@ -34,7 +34,7 @@ export const rollbackCommand: CommandMaker = ({ finish }) =>
 /** `nixos-pull rollback`: back to an earlier generation, by a person's decision. */
 async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
-  const tools = composeTools(settings, createLog(settings.log));
+  const tools = composeTools(settings, createLog(settings.log, { byHand: true }));
   const target = await rollBackByHand(tools, options.generation ?? null);
   if (options.json) printJson(rollbackSchema, { hostname: settings.hostname, ...target });
   else {

@@ -18,7 +18,7 @@ export const unholdCommand: CommandMaker = ({ finish }) =>
 /** `nixos-pull unhold`: ends a hold. */
 async function unhold(options: OptionsOf<typeof definition>): CommandResult {
   const settings = await loadSettings(options.config);
-  const ended = await unholdHost(composeTools(settings, createLog(settings.log)));
+  const ended = await unholdHost(composeTools(settings, createLog(settings.log, { byHand: true })));
   printLine(ended ? "This host is no longer held." : "This host was not held.");
   return EXIT.ok;
 }

@@ -9,6 +9,7 @@ import { currentHold } from "./current-hold.ts";
 import { observe } from "./observe.ts";
 import { findRelease, type FindTools, type Occasion } from "./poll/find-release.ts";
 import type { Finding } from "./poll/finding.ts";
+import { readActivity, type Activity, type ActivityTools } from "./report/activity.ts";
 import { alarmsOf, bootLoaderFacts } from "./report/host-status.ts";
 import { whyNot } from "./update/call-off.ts";
 
@@ -24,10 +25,13 @@ export interface CheckOutcome extends Finding {
   readonly calledOff: string | null;
   /** What a person should look at, as in `status`. */
   readonly alarms: readonly Reason[];
+  /** Which processes of the agent run. */
+  readonly activity: Activity;
 }
 
 /** What a check takes. */
 export type CheckTools = FindTools &
+  ActivityTools &
   Pick<AgentTools, "state" | "closures" | "bootLoader" | "history">;
 
 /** What a tick would do now, without doing or writing anything. Throws the errors of the state file. */
@@ -43,7 +47,8 @@ export async function check(tools: CheckTools, occasion: Occasion): Promise<Chec
   const calledOff = await whyCalledOff(record, finding, tools);
   const hold = await currentHold(tools);
   const alarms = await alarmsOf(recalled, hold, tools);
-  const outcome = { ...finding, record, drift, hold, bootLoader, calledOff, alarms };
+  const activity = await readActivity(record, tools);
+  const outcome = { ...finding, record, drift, hold, bootLoader, calledOff, alarms, activity };
   if (finding.decision?.kind !== "update" || !finding.release) {
     return { ...outcome, preview: null };
   }

@@ -68,7 +68,7 @@ test("check says what would happen now, and why nothing does", async () => {
       exitCode: 0,
       strictly: 20,
       words:
-        /^release 2 of stable would be applied: switch .*\nIt would bring 5 of 5 paths: .* to download, .*\n {2}packages: unknown, since/,
+        /^release 2 of stable would be applied: switch .*\nWould download 5 of 5 paths: .* in the store\.\n {2}packages: unknown, since/,
       json: {
         hostname: "web1",
         decision: "update",
@@ -101,7 +101,9 @@ test("check says what would happen now, and why nothing does", async () => {
         await moveProfile(host, 1);
       },
       exitCode: 0,
-      words: new RegExp(`^Nothing to do: .* changed by hand to ${first}; .*apply --again`),
+      words: new RegExp(
+        `^Nothing to do: .* changed by hand to ${storePathHash(first).slice(0, 7)}-web1-1; .*apply --again`,
+      ),
       json: { decision: "drifted", found: first },
     },
     {
@@ -112,7 +114,7 @@ test("check says what would happen now, and why nothing does", async () => {
       },
       exitCode: 0,
       words:
-        /^Nothing to do: release 5 of stable is denied on this host: ACTIVATION_FAILED: .*apply --again/,
+        /^Nothing to do: release 5 of stable is denied on this host: RELEASE_DENIED: ACTIVATION_FAILED: .*apply --again/,
       json: { decision: "denied", reason: { code: "ACTIVATION_FAILED" }, preview: null },
     },
     {
@@ -124,7 +126,8 @@ test("check says what would happen now, and why nothing does", async () => {
         expect((await host.run("apply")).exitCode).toBe(5);
       },
       exitCode: 0,
-      words: /^Waiting until \d{4}-\S+Z to try release 6 of stable again: MIRROR_NOT_FOUND: /,
+      words:
+        /^Waiting until .*\d\d:\d\d \(in \d+ s\) to try release 6 of stable again: MIRROR_NOT_FOUND: /,
       json: {
         decision: "backoff",
         until: expect.stringMatching(/Z$/),
@@ -272,7 +275,7 @@ test("status and history tell what the host is and what happened; --watch ends o
     ],
   });
   const { stdout: status } = await host.run("status");
-  expect(status).toMatch(/^✗ release 2 failed just now: ACTIVATION_FAILED: /);
+  expect(status).toMatch(/^✗ release 2 failed a moment ago: ACTIVATION_FAILED: /);
   expect(status).toMatch(/^ {2}web1 runs release 1 of stable\.$/m);
   expect(status.split("ACTIVATION_FAILED: ")).toHaveLength(2);
   const short = `${storePathHash(first).slice(0, 7)}-web1-1`;

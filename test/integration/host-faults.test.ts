@@ -404,7 +404,9 @@ describe("two agents on one host", () => {
     expect(await answerOf(host, "apply")).toMatchObject({ error: { code: "AGENT_BUSY" } });
     const { state } = await jsonOf<{ state: { name: string } }>(host, "status");
     expect(state.name).toBe("Activating");
-    expect((await host.run("check")).stderr).toContain("An update is under way, in Activating");
+    expect((await host.run("check")).stderr).toMatch(
+      /^An update is under way, in Activating: activating, since .*\.$/m,
+    );
     await open();
     const updated = await first.ended;
     expect(updated.exitCode, updated.stderr).toBe(0);

@@ -140,7 +140,9 @@ describe("outside of its maintenance windows", () => {
   test("a person's apply does not wait; check tells of the window", async () => {
     const { host } = await servedRelease(series, CLOSED());
     const checked = await host.run("check");
-    expect(checked.stdout).toMatch(/^Nothing to do yet: release 2 .* window opens at \d{4}-/);
+    expect(checked.stdout).toMatch(
+      /^Nothing to do yet: release 2 .* window opens .*\d\d:\d\d \(in /,
+    );
     expect(checked.exitCode).toBe(0);
     expect(await answerOf(host, "apply")).toMatchObject({ exitCode: 0, updated: true });
     expect(await host.profileToplevel()).toBe(series.toplevels[2]);
@@ -167,7 +169,7 @@ describe("a held host", () => {
     const { host, server } = await servedRelease(series);
     const before = await snapshotOf(host);
     const held = await host.run("hold", "--reason", "the fair is open");
-    expect(held.stdout).toMatch(/^This host is held since \d{4}-\S+Z: the fair is open$/m);
+    expect(held.stdout).toMatch(/^This host is held since \d\d:\d\d: the fair is open$/m);
     const applied = await host.run("apply");
     expect(applied.exitCode).toBe(11);
     expect(applied.stdout).toMatch(/held since .*: the fair is open; `nixos-pull unhold` ends/);
@@ -176,7 +178,7 @@ describe("a held host", () => {
     expect(server.requests.filter(({ path }) => path.endsWith(".tar"))).toEqual([]);
     expect(await rootsOf(host)).not.toHaveProperty("pending");
     const checked = await host.run("check");
-    expect(checked.stderr).toContain("This host is held since");
+    expect(checked.stdout).toContain("HELD: this host is held since");
     const status = await statusOf(host);
     expect(status.hold).toMatchObject({ kind: "held", hold: { reason: "the fair is open" } });
     expect(status.lastPoll).toMatchObject({

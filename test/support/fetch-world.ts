@@ -59,6 +59,8 @@ export class FetchWorld {
     ["/state", 1e12],
   ]);
   /** Inodes by file system; without an entry it has no limit. */
+  /** How large file systems are that are not huge. */
+  readonly total = new Map<string, number>();
   readonly inodes = new Map<string, { free: number; total: number }>();
   readonly progress: FetchProgress[] = [];
   readonly served: string[] = [];
@@ -230,7 +232,8 @@ export class FetchWorld {
           for (const [fileSystem, free] of this.free) {
             if (!path.startsWith(fileSystem)) continue;
             const inodes = this.inodes.get(fileSystem);
-            return { free, fileSystem, total: 2e12, ...(inodes && { inodes }) };
+            const total = this.total.get(fileSystem) ?? 2e12;
+            return { free, fileSystem, total, ...(inodes && { inodes }) };
           }
           throw new Error(`${path} is on no disk`);
         },

@@ -5,68 +5,107 @@ import type { Finding } from "../../host/poll/finding.ts";
 import { verdictSchema, type MirrorVerdict } from "../../host/poll/poll.ts";
 import { describePosition, releaseSchema, type Release } from "../../core/formats/manifest.ts";
 import { storePathSchema } from "../../core/formats/store-path.ts";
-import { endOf, waitSchema } from "../../core/schedule/waiting.ts";
+import { endOf, waitSchema, type Wait } from "../../core/schedule/waiting.ts";
+import type { Decision } from "../../core/update/plan.ts";
 import { isTrial, type AgentRecord } from "../../core/update/record.ts";
-import { reasonSchema } from "../../core/update/states.ts";
+import { reasonSchema, type Reason } from "../../core/update/states.ts";
+import type { HostWords } from "./host-words.ts";
+import { styled, type Text } from "./screen.ts";
 
-/** One sentence about what a poll found and what follows from it. */
-export function describeFinding(finding: Finding & { readonly record: AgentRecord }): string {
+/** What was found, and what the record says beside it. */
+type FoundBeside = Finding & { readonly record: AgentRecord };
+
+/** What a poll found and what follows from it, in lines. */
+export function describeFinding(finding: FoundBeside, words: HostWords): Text[] {
   const { next } = finding;
-  const said = [...errorBeside(finding), describeOne(finding)].join("\n");
-  return next ? `${said}\nIt stands before ${releaseName(next)}, which comes next.` : said;
+  return [
+    ...errorBeside(finding, words),
+    describeOne(finding, words),
+    ...(next ? [`It stands before ${releaseName(next)}, which comes next.`] : []),
+  ];
 }
 
 /** What is wrong although a release was found and nothing is to be done: a newer one needs a newer agent. */
-function errorBeside({ release, decision, error }: Finding): string[] {
+function errorBeside({ release, decision, error }: Finding, words: HostWords): Text[] {
   const isBeside = release !== null && decision !== null && decision.kind !== "update";
-  return isBeside && error ? [`${error.code}: ${error.message}`] : [];
+  return isBeside && error ? [styled("bad", words.reason(error))] : [];
 }
 
-function describeOne({
-  release,
-  decision,
-  error,
-  record: { pendingReboot },
-}: Finding & { readonly record: AgentRecord }): string {
-  if (!release || !decision) {
-    if (!error) return "Nothing to do.";
-    if (error.code === "MIRROR_STALE") return `Nothing to do: ${error.code}: ${error.message}`;
-    const what = error.exitCode === EXIT.trust ? "Refused" : "No release could be read";
-    return `${what}: ${error.code}: ${error.message}`;
+function describeOne(finding: FoundBeside, words: HostWords): Text {
+  const { release, decision, error } = finding;
+  if (release && decision) return describeDecision(decision, release, finding.record, words);
+  if (!error) return "Nothing to do.";
+  if (error.code === "MIRROR_STALE") {
+    return [styled("bad", "Nothing to do"), `: ${words.reason(error)}`];
   }
+  const what = error.exitCode === EXIT.trust ? "Refused" : "No release could be read";
+  return [styled("bad", what), `: ${words.reason(error)}`];
+}
+
+function describeDecision(
+  decision: Decision,
+  release: Release,
+  { pendingReboot }: AgentRecord,
+  words: HostWords,
+): Text {
   const name = releaseName(release);
   switch (decision.kind) {
     case "active":
       if (pendingReboot && isTrial(pendingReboot)) {
-        return `Nothing to do now: ${name} waits for its boot.`;
+        return [styled("waiting", "Nothing to do now"), `: ${name} waits for its boot.`];
       }
-      return `Nothing to do: ${name} is active.`;
+      return [styled("good", "Nothing to do"), `: ${name} is active.`];
     case "adopt":
-      return `Nothing to do: this host already is what ${name} asks for.`;
+      return [styled("good", "Nothing to do"), `: this host already is what ${name} asks for.`];
     case "drifted":
-      return (
-        `Nothing to do: ${name} was activated, then this host was changed by hand to ` +
-        `${decision.found ?? "nothing"}; it is left alone. \`nixos-pull apply --again\` brings the release back.`
-      );
+      return [
+        styled("waiting", "Nothing to do"),
+        `: ${name} was activated, then this host was changed by hand to ` +
+          `${words.system(decision.found)}; it is left alone. \`nixos-pull apply --again\` brings the release back.`,
+      ];
     case "denied":
-      return (
-        `Nothing to do: ${name} is denied on this host: ${decision.reason.code}: ` +
-        `${decision.reason.message}. A release with another system, or \`nixos-pull apply --again\`, ends that.`
-      );
+      return [
+        styled("bad", "Nothing to do"),
+        `: ${name} is denied on this host: ${words.reason(denied(decision.reason))}. ` +
+          "A release with another system, or `nixos-pull apply --again`, ends that.",
+      ];
     case "backoff":
-      return (
-        (decision.until === null
-          ? `${name} was tried often enough, and waits for \`nixos-pull apply\` or another release: `
-          : `Waiting until ${decision.until} to try ${name} again: `) +
-        `${decision.reason.code}: ${decision.reason.message}`
-      );
-    case "waiting":
-      return `Nothing to do yet: ${name} waits: ${decision.waits.map(({ reason, message }) => `${reason}: ${message}`).join("; ")}`;
+      return decision.until === null
+        ? [
+            styled("bad", `${name} was tried often enough`),
+            `, and waits for \`nixos-pull apply\` or another release: ${words.reason(decision.reason)}`,
+          ]
+        : [
+            styled("bad", `Waiting until ${words.times.clock(decision.until)}`),
+            `${words.away(decision.until)} to try ${name} again: ${words.reason(decision.reason)}`,
+          ];
+    case "waiting": {
+      const waits = decision.waits.map((it) => describeWait(it, words)).join("; ");
+      return [styled("waiting", "Nothing to do yet"), `: ${name} waits: ${waits}`];
+    }
     case "update":
-      return `${name} would be applied: ${describeActivation(release)}`;
+      return [
+        styled("busy", `${name} would be applied`),
+        `: ${describeActivation(release, words)}`,
+      ];
     default:
       return decision satisfies never;
   }
+}
+
+/** Why a system is denied, with the code that stands for that. */
+function denied({ code, message }: Reason): Reason {
+  if (code === "RELEASE_DENIED") return { code, message };
+  return { code: "RELEASE_DENIED", message: `${code}: ${message}` };
+}
+
+/** What is waited for, and how far away its end is; a hold's message has its end in the middle. */
+export function describeWait(
+  { reason, message, until }: Pick<Wait, "message" | "until"> & { readonly reason: string },
+  words: HostWords,
+): string {
+  const when = until === null || reason === "HELD" ? "" : words.away(until);
+  return `${reason}: ${words.message(message)}${when}`;
 }
 
 /** What one mirror had, or why nothing of it counts. */
@@ -82,12 +121,11 @@ export function releaseName(release: Pick<Release, "channel" | "epoch" | "sequen
 }
 
 /** How a host activates a release, and what: the mode, the system, and its specialisation. */
-export function describeActivation({
-  mode,
-  toplevel,
-  specialisation,
-}: Pick<Release, "mode" | "toplevel" | "specialisation">): string {
-  return `${mode} ${describeSystem({ toplevel, specialisation })}`;
+export function describeActivation(
+  { mode, toplevel, specialisation }: Pick<Release, "mode" | "toplevel" | "specialisation">,
+  words: Pick<HostWords, "system">,
+): string {
+  return `${mode} ${describeSystem({ toplevel: words.system(toplevel), specialisation })}`;
 }
 
 /** A system, and the specialisation of it that is to run, if one is. */

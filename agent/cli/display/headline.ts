@@ -4,13 +4,12 @@ import { counted } from "../../core/text/quantity.ts";
 import { describePosition } from "../../core/formats/manifest.ts";
 import { describeDrift } from "../../core/update/drift.ts";
 import { describeHold } from "../../core/schedule/hold.ts";
-import type { Wait } from "../../core/schedule/waiting.ts";
-import type { AgentRecord, PendingReboot } from "../../core/update/record.ts";
+import { isTrial, type AgentRecord } from "../../core/update/record.ts";
 import { isPastTheLine, type State, type StateOf } from "../../core/update/states.ts";
-import { releaseName } from "./finding.ts";
+import { describeWait, releaseName } from "./finding.ts";
 import type { HostWords } from "./host-words.ts";
 import { describeProgress } from "./progress.ts";
-import { whoReboots } from "./reboot.ts";
+import { namesBoot, whoReboots } from "./reboot.ts";
 import type { Style } from "./screen.ts";
 
 /** What matters most about a host, in words. */
@@ -24,7 +23,7 @@ export interface Headline {
 }
 
 /** The state of an update that is under way: every one but Idle and Failed. */
-type BusyState = Exclude<State, StateOf<"Idle"> | StateOf<"Failed">>;
+export type BusyState = Exclude<State, StateOf<"Idle"> | StateOf<"Failed">>;
 
 /** What matters most, in the order in which a person should know it. */
 export function headlineOf(status: HostStatus, words: HostWords): Headline {
@@ -121,11 +120,10 @@ function failed(state: StateOf<"Failed">, status: HostStatus, words: HostWords):
   const { release, reason, attempts, retryAt, gaveUp = false } = state;
   const tried = attempts > 1 ? ` after ${attempts} attempts` : "";
   const isDue = Date.parse(retryAt) <= words.times.now.getTime();
-  const away = words.times.isExact ? "" : ` (${words.times.ago(retryAt)})`;
   const next = gaveUp
     ? `It was given up${tried}: it waits for \`nixos-pull apply\` or another release.`
     : `${tried === "" ? "It" : `That was attempt ${attempts}. It`} is tried again ` +
-      `${isDue ? "at the next poll" : `${words.message(`at ${retryAt}`)}${away}`}.`;
+      `${isDue ? "at the next poll" : `${words.message(`at ${retryAt}`)}${words.away(retryAt)}`}.`;
   const position = describePosition({ ...release, epoch: release.epoch ?? 0 });
   const text = `release ${position} failed: ${words.reason(reason)}`;
   return { style: "bad", text, more: [runs(status), next] };
@@ -165,14 +163,9 @@ function needingReboot(status: HostStatus, words: HostWords): Headline | null {
     ...(pendingReboot.why === undefined ? [] : [`${capital(words.message(pendingReboot.why))}.`]),
     ...(pendingReboot.wayBack ? [] : [`Policy ${rebootPolicy}: ${whoReboots(rebootPolicy)}.`]),
     ...(blocked ? [words.reason(blocked)] : []),
-    ...nextBoot(pendingReboot, words),
+    ...(isTrial(pendingReboot) ? [namesBoot(pendingReboot, words)] : []),
   ];
   return { style: "waiting", text, more, tells: "reboot" };
-}
-
-/** What the next boot starts. */
-function nextBoot({ trial, wayBack, release }: PendingReboot, words: HostWords): string[] {
-  return trial && !wayBack ? [`The next boot tries ${words.system(release.toplevel)}.`] : [];
 }
 
 function changedByHand(status: HostStatus, words: HostWords): Headline | null {
@@ -205,16 +198,6 @@ function waiting(status: HostStatus, words: HostWords): Headline | null {
   if (hold.kind === "none") return null;
   const text = `${hostname} is ${words.message(describeHold(hold))}`;
   return { style: "waiting", text, more: [runs(status)], tells: "hold" };
-}
-
-/** What is waited for, and how far away its end is; a hold's message has its end in the middle. */
-export function describeWait(
-  { reason, message, until }: Pick<Wait, "message" | "until"> & { readonly reason: string },
-  words: HostWords,
-): string {
-  const isSaid = until === null || reason === "HELD" || words.times.isExact;
-  const when = isSaid ? "" : ` (${words.times.ago(until)})`;
-  return `${reason}: ${words.message(message)}${when}`;
 }
 
 /** A poll that found nothing to follow, and why. */

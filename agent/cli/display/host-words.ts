@@ -1,4 +1,4 @@
-import { shortSystemNames, withShortSystems } from "../../core/text/system-names.ts";
+import { isSystem, shortSystemNames, withShortSystems } from "../../core/text/system-names.ts";
 import type { Times } from "../../core/text/times.ts";
 import type { Reason } from "../../core/update/states.ts";
 
@@ -20,9 +20,15 @@ export class HostWords {
     this.#systems = new Set(systems.flatMap((it) => it ?? []));
   }
 
+  /** How far away a time is, in parentheses after it; nothing if times are exact. */
+  away(at: string): string {
+    return this.times.isExact ? "" : ` (${this.times.ago(at)})`;
+  }
+
   /** A message from elsewhere, with local times and short names of systems. */
   message(text: string): string {
-    const shorten = (path: string): string => (this.#systems.has(path) ? this.system(path) : path);
+    const shorten = (path: string): string =>
+      this.#systems.has(path) || isSystem(path) ? this.system(path) : path;
     return this.times.within(withShortSystems(text, shorten));
   }
 

@@ -1,5 +1,6 @@
 import type { Settings } from "../../core/settings.ts";
 import type { PendingReboot } from "../../core/update/record.ts";
+import type { HostWords } from "./host-words.ts";
 
 /** What a reboot is for, why it is needed, and who makes it by this policy. */
 export function describeReboot(
@@ -9,6 +10,14 @@ export function describeReboot(
   if (wayBack) return `leads back from release ${release.sequence}, and waits for nothing`;
   const because = why === undefined ? "" : `: ${why}`;
   return `release ${release.sequence} waits for it${because}; policy ${policy}: ${whoReboots(policy)}`;
+}
+
+/** What the next boot tries. */
+export function namesBoot(
+  { release }: PendingReboot,
+  { system }: Pick<HostWords, "system">,
+): string {
+  return `The next boot tries release ${release.sequence}: ${system(release.toplevel)}.`;
 }
 
 /** Who makes a reboot by this policy, and when. */

@@ -27,6 +27,12 @@ export class TableLine {
 /** A line for `render`: text that is broken to fit, or a line of a table. */
 export type Line = Text | TableLine;
 
+/** How lines are laid out. */
+export interface Layout {
+  /** How far to the right of its first word a line goes on that is broken; 0 if absent. */
+  readonly hang?: number;
+}
+
 /** What is known of the terminal that shows the text, if one does. */
 export interface Screen {
   /** Where lines are broken; Infinity if they are not, as in a file or a pipe. */
@@ -98,12 +104,12 @@ function isEmpty(text: Text): boolean {
 
 /**
  * Lines as the screen shows them, harmless whatever they came from. A line that is too long is
- * broken between words, and goes on where its first word stands, or `hang` columns to the right of that.
+ * broken between words, and goes on where its first word stands, or as the layout says.
  */
 export function render(
   lines: readonly Line[],
   { columns, colour }: Screen,
-  { hang = 0 }: { readonly hang?: number } = {},
+  { hang = 0 }: Layout = {},
 ): string {
   const shown = lines.flatMap((line) =>
     line instanceof TableLine ? [line.spans] : broken(line, columns, hang),
@@ -143,13 +149,13 @@ export function table(
 }
 
 /** Prints lines on standard output, as it shows them. */
-export function show(lines: readonly Line[]): void {
-  process.stdout.write(`${render(lines, screenOf(process.stdout))}\n`);
+export function show(lines: readonly Line[], layout: Layout = {}): void {
+  process.stdout.write(`${render(lines, screenOf(process.stdout), layout)}\n`);
 }
 
 /** Prints lines on standard error: progress and warnings. */
-export function showNote(lines: readonly Line[]): void {
-  process.stderr.write(`${render(lines, screenOf(process.stderr))}\n`);
+export function showNote(lines: readonly Line[], layout: Layout = {}): void {
+  process.stderr.write(`${render(lines, screenOf(process.stderr), layout)}\n`);
 }
 
 function spansOf(text: Text): readonly Span[] {

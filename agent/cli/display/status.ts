@@ -8,8 +8,8 @@ import { tellingLines } from "../../core/update/switch-output.ts";
 import type { Activity } from "../../host/report/activity.ts";
 import type { HostStatus } from "../../host/report/host-status.ts";
 import { describeEvent } from "./event-words.ts";
-import { describeVerdict } from "./finding.ts";
-import { describeWait, headlineOf, type Headline } from "./headline.ts";
+import { describeVerdict, describeWait } from "./finding.ts";
+import { headlineOf, type Headline } from "./headline.ts";
 import { HostWords } from "./host-words.ts";
 import { styled, table, type Line, type Screen, type Style, type Text } from "./screen.ts";
 
@@ -125,7 +125,8 @@ function systemFacts(status: HostStatus, { tells }: Headline, words: HostWords):
     facts.push(["accepted", `up to ${accepted}`]);
   }
   if (profile === running) {
-    facts.push(["system", `${words.system(running)}${special}${number}`]);
+    const system = running === null ? "none" : words.system(running);
+    facts.push(["system", `${system}${special}${number}`]);
   } else {
     facts.push(["running", running === null ? "unknown" : `${words.system(running)}${special}`]);
     facts.push([

@@ -27,6 +27,11 @@ export function shortSystemNames(
   };
 }
 
+/** Whether a store path is called as NixOS calls systems. */
+export function isSystem(path: string): boolean {
+  return storePathName(path).slice(33).startsWith(NIXOS);
+}
+
 /** Store paths in a message, and nothing below them; a full stop after one ends the sentence. */
 const STORE_PATH =
   /\/nix\/store\/[0-9a-z]{32}-[0-9a-zA-Z+._?=-]{0,210}[0-9a-zA-Z+_=-](?![0-9a-zA-Z+_=/-])/g;

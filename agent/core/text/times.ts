@@ -59,14 +59,14 @@ export class Times {
     return this.isExact ? exact(time) : `${this.#clock(time)}:${this.#parts(time).second}`;
   }
 
-  /** How far away a time is: `just now`, `3 hours ago`, `in 11 min`; the local time if that is long. */
+  /** How far away a time is: `a moment ago`, `3 hours ago`, `in 11 min`; the local time if that is long. */
   ago(at: string): string {
     const time = Date.parse(at);
     if (Number.isNaN(time)) return at;
     if (this.isExact) return exact(time);
     const age = this.now.getTime() - time;
     if (Math.abs(age) > MAX_RELATIVE) return this.#clock(time);
-    if (Math.abs(age) < 5 * SECOND) return age >= 0 ? "just now" : "now";
+    if (Math.abs(age) < 5 * SECOND) return age >= 0 ? "a moment ago" : "now";
     return age > 0 ? `${describeSpan(age)} ago` : `in ${describeSpan(age)}`;
   }
 

@@ -15,24 +15,36 @@ const SHOWN_FIELDS = ["component", "code"];
 
 export type LogStyle = "json" | "terminal" | "journal";
 
-/** The style that fits the destination of standard error. */
-export function logStyle(format: Settings["log"]["format"], isTerminal: boolean): LogStyle {
+/** The style that fits the destination of standard error; a person's command has no JSON by itself. */
+export function logStyle(
+  format: Settings["log"]["format"],
+  isTerminal: boolean,
+  byHand = false,
+): LogStyle {
   if (format === "json") return "json";
   // systemd sets this for units whose output goes to the journal (systemd.exec(5)).
   if (process.env["JOURNAL_STREAM"] !== undefined && !isTerminal) return "journal";
-  if (format === "text" || isTerminal) return "terminal";
+  if (format === "text" || isTerminal || byHand) return "terminal";
   return "json";
 }
 
+/** Whom a log is for. */
+export interface LogOptions {
+  /** Whether a person runs the command, and is shown plain lines wherever they go. */
+  readonly byHand?: boolean;
+  /** Takes each line; standard error if absent. */
+  readonly write?: (text: string) => void;
+}
+
 /**
- * Logs to `write`, standard error by default. JSON lines have their time. Lines for the journal
- * have a priority instead, because the journal records the time itself.
+ * Logs to standard error. JSON lines have their time. Lines for the journal have a priority
+ * instead, because the journal records the time itself.
  */
 export function createLog(
   settings: Settings["log"],
-  write: (text: string) => void = (text) => process.stderr.write(text),
+  { byHand = false, write = (text) => process.stderr.write(text) }: LogOptions = {},
 ): Log {
-  const style = logStyle(settings.format, process.stderr.isTTY);
+  const style = logStyle(settings.format, process.stderr.isTTY, byHand);
   const logger = pino(
     {
       level: settings.level,

@@ -4,6 +4,8 @@ import type { TickOutcome } from "../poll/finding.ts";
 /** Tells the log what ticks came to; that a stick came or went is told once. */
 export class TickLog {
   readonly #absent = new Set<string>();
+  /** The failed attempt whose consequence was told last. */
+  #told: string | null = null;
   readonly #log: Log;
 
   constructor(log: Log) {
@@ -25,6 +27,28 @@ export class TickLog {
       if (!alreadySaid) this.#log.error(error.message, { code: error.code });
     }
     this.#tellDecision(outcome);
+    this.#tellNextTry(outcome);
+  }
+
+  /** Tells once of each failed attempt when the next one comes, or that none does. */
+  #tellNextTry({ record: { state } }: TickOutcome): void {
+    if (state.name !== "Failed") {
+      this.#told = null;
+      return;
+    }
+    const { release, retryAt, attempts, gaveUp = false } = state;
+    const attempt = `${release.digest} ${retryAt} ${gaveUp}`;
+    if (attempt === this.#told) return;
+    this.#told = attempt;
+    const tries = attempts === 1 ? "1 attempt" : `${attempts} attempts`;
+    if (gaveUp) {
+      this.#log.warn(
+        `release ${release.sequence} is given up after ${tries}: it waits for \`nixos-pull apply\` ` +
+          "or another release",
+      );
+    } else {
+      this.#log.info(`release ${release.sequence} is tried again at ${retryAt}, after ${tries}`);
+    }
   }
 
   #tellPresence({ mirror, code, message }: TickOutcome["verdicts"][number]): void {

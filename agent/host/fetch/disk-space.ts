@@ -113,6 +113,8 @@ export interface Shortage {
   readonly onStore: boolean;
   /** Bytes that are missing. If inodes are, nobody knows how many bytes hold as many. */
   readonly bytes: number;
+  /** Whether the file system is too small even if it were empty: no collection helps. */
+  readonly isTooSmall: boolean;
 }
 
 /**
@@ -142,13 +144,16 @@ export async function shortagesOf(
       const message =
         `${describeNeeds(needs.filter((need) => need.bytes > 0))}: expected ${bytes} bytes free ` +
         `and ${reserve} left over, found ${space.free}`;
-      return [{ message, onStore, bytes: bytes + reserve - space.free }];
+      const { total = Infinity } = space;
+      const isTooSmall = bytes + reserve > total;
+      return [{ message, onStore, bytes: bytes + reserve - space.free, isTooSmall }];
     }
     if (space.inodes && space.inodes.free < files) {
       const message =
         `${describeNeeds(needs)}: expected ${files} free inodes, one for each file and directory, ` +
         `found ${space.inodes.free} of ${space.inodes.total}`;
-      return [{ message, onStore, bytes: storeBytes(plan) }];
+      const isTooSmall = files > space.inodes.total;
+      return [{ message, onStore, bytes: storeBytes(plan), isTooSmall }];
     }
     return [];
   });

@@ -19,7 +19,7 @@ export interface RoomContext {
 
 /**
  * Has Nix collect garbage if the store's disk has no room for a plan and the settings allow it: only
- * as much as is missing, and nothing that a root holds. Gives whether it did; the plan has to be made
+ * as much as is missing, nothing that a root holds, and nothing if it cannot help. Gives whether it did; the plan has to be made
  * again then. A collection that fails is only logged: the check for room follows. Throws INTERRUPTED.
  */
 export async function makeRoom(
@@ -31,7 +31,7 @@ export async function makeRoom(
   const missing = await staging.missing(plan.nars.values());
   const budget = stagingBudget(release, settings);
   const shortages = (await shortagesOf(plan, missing, budget, tools)).filter((it) => it.onStore);
-  if (shortages.length === 0) return false;
+  if (shortages.length === 0 || shortages.some(({ isTooSmall }) => isTooSmall)) return false;
   const wanted = Math.max(...shortages.map(({ bytes }) => bytes));
   const place = store.realPath(STORE_DIRECTORY);
   const before = (await disk.freeSpace(place)).free;

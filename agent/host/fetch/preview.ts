@@ -25,7 +25,9 @@ export async function previewFetch(
   const { settings } = tools;
   const shortages = await shortagesOf(plan, missing, stagingBudget(release, settings), tools);
   const mayCollect = settings.generations.collect === "when-needed";
-  const [shortage] = shortages.filter(({ onStore }) => !(onStore && mayCollect));
+  const [shortage] = shortages.filter(
+    ({ onStore, isTooSmall }) => !(onStore && mayCollect) || isTooSmall,
+  );
   if (shortage) throw new PullError("DISK_FULL", shortage.message);
   return {
     paths: contents.narInfos.length,

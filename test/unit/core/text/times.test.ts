@@ -28,7 +28,7 @@ describe("a time in its zone", () => {
     ["2026-12-04T18:00:00Z", "Fri 4 Dec 19:00", "Fri 4 Dec 19:00 (in 3 days)"],
     ["2026-11-01T12:00:00Z", "Sun 1 Nov 13:00", "Sun 1 Nov 13:00"],
     ["2027-01-01T12:00:00Z", "Fri 1 Jan 2027 13:00", "Fri 1 Jan 2027 13:00"],
-    ["2026-12-01T13:05:00Z", "14:05", "14:05 (just now)"],
+    ["2026-12-01T13:05:00Z", "14:05", "14:05 (a moment ago)"],
     ["2026-12-01T13:05:02Z", "14:05", "14:05 (now)"],
     ["no time", "no time", "no time"],
   ])("%s is %j, and in full %j", (at, clock, both) => {

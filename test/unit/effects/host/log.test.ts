@@ -17,7 +17,10 @@ function setJournal(stream: string | undefined): void {
 
 function recorded(settings: Partial<Settings["log"]> = {}): { log: Log; lines: () => string[] } {
   let text = "";
-  const log = createLog({ level: "debug", format: "auto", ...settings }, (part) => (text += part));
+  const log = createLog(
+    { level: "debug", format: "auto", ...settings },
+    { write: (part) => (text += part) },
+  );
   // Every entry ends its own line.
   return { log, lines: () => text.split("\n").slice(0, -1) };
 }

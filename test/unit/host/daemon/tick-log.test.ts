@@ -94,3 +94,32 @@ describe("decisions", () => {
     expect(told(outcomeOf())).toEqual([NOTHING]);
   });
 });
+
+describe("a failed attempt", () => {
+  const failedAt = (retryAt: string, gaveUp = false): TickOutcome => {
+    const reason = { code: "MIRROR_STALLED", message: "slow" } as const;
+    const release = sampleRelease({ sequence: 7 });
+    const state = { name: "Failed", release, attempts: 2, reason, retryAt, gaveUp } as const;
+    return outcomeOf({ record: { ...EMPTY_RECORD, state } });
+  };
+
+  test("is followed by when the next one comes, once", () => {
+    const [first, second] = [
+      failedAt("2026-02-01T00:00:00.000Z"),
+      failedAt("2026-02-01T01:00:00.000Z"),
+    ];
+    expect(told(first, first, second).filter((line) => line !== NOTHING)).toEqual([
+      "info: release 7 is tried again at 2026-02-01T00:00:00.000Z, after 2 attempts",
+      "info: release 7 is tried again at 2026-02-01T01:00:00.000Z, after 2 attempts",
+    ]);
+  });
+
+  test("that is the last one is said to be, and again if it comes to that again", () => {
+    const spent = failedAt("2026-02-01T00:00:00.000Z", true);
+    const line =
+      "warn: release 7 is given up after 2 attempts: it waits for `nixos-pull apply` or another release";
+    expect(told(spent, spent).filter((it) => it !== NOTHING)).toEqual([line]);
+    const others = told(spent, outcomeOf(), spent).filter((it) => it !== NOTHING);
+    expect(others).toEqual([line, line]);
+  });
+});

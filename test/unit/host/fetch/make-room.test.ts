@@ -66,6 +66,18 @@ describe("a store that has no room", () => {
     expect(world.collected).toEqual([{ wanted: 7, freed: 0 }]);
   });
 
+  test("is not collected in if it would be too small without any garbage, and check knows", async () => {
+    const world = short(7);
+    world.total.set("/store", NEEDED - 1);
+    expect((await rejectionOf(previewFetch(CHAIN.release, world.tools()))).code).toBe("DISK_FULL");
+    expect((await rejectionOf(world.fetch())).code).toBe("DISK_FULL");
+    expect(world.only("collect")).toEqual([]);
+    world.total.set("/store", NEEDED);
+    expect(await previewFetch(CHAIN.release, world.tools())).toMatchObject({
+      collectsGarbage: true,
+    });
+  });
+
   test("refuses the update if garbage cannot be collected", async () => {
     const world = short(7);
     world.broken.set("collect", new PullError("TOOL_TIMEOUT", "too slow"));

@@ -37,6 +37,9 @@ describe.each(LOADERS)("a release that waits for its boot, %s,", (_, cannotTry) 
       ...{ state: { name: "Idle" }, denied: [], pendingReboot: null },
       committed: { sequence: 6 },
     });
+    expect(host.history.find(({ event }) => event === "BootCalledOff")).toMatchObject({
+      ...{ sequence: 7, toplevel: TWO, code: "BOOT_CALLED_OFF" },
+    });
     expect(host.logged).toContainEqual(
       expect.stringMatching(
         /^warn: BOOT_CALLED_OFF: the boot for release 7 is called off: release 8/,

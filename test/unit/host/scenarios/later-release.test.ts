@@ -66,6 +66,10 @@ describe("a release of a later version", () => {
     expect(first).toMatchObject({ updated: true, error: null, release: { sequence: 5 } });
     expect(host.running).toBe(system("2"));
     expect(host.record?.trust).toMatchObject([{ sequence: 9 }]);
+    const accepted = host.history.find(({ event }) => event === "ManifestAccepted");
+    // The system is release 5's, and is not named beside release 9.
+    expect(accepted).toMatchObject({ sequence: 9 });
+    expect(accepted).not.toHaveProperty("toplevel");
 
     // The agent that came with it does not know the feature yet.
     const stuck = await tick(host.tools, PATIENT);
