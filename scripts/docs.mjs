@@ -11,6 +11,7 @@ import { dirname, join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import prettier from "prettier";
+import { outputTables } from "./json-outputs.mjs";
 import { manPage } from "./man-page.mjs";
 import { MODULE_OPTIONS, moduleOptions } from "./module-options.mjs";
 
@@ -221,14 +222,24 @@ function outputSchemas({ z, outputSchemaOf, errorDocumentSchema, ...agent }, com
   });
 }
 
-function commandHelp({ outputSchemaOf }, commands) {
+function commandHelp({ z, outputSchemaOf }, commands) {
+  /** Which command first had a table. */
+  const known = new Map();
   return commands
     .map(({ command, title }) => {
       command.configureOutput({ getOutHelpWidth: () => 80, getOutHasColors: () => false });
       const help = `## ${title}\n\n\`\`\`text\n${command.helpInformation().trimEnd()}\n\`\`\``;
-      if (outputSchemaOf(command.options) === null) return help;
+      const schema = outputSchemaOf(command.options);
+      if (schema === null) return help;
       const file = outputFile(title);
-      return `${help}\n\nWhat \`--json\` prints: [${file.replace("schema/", "")}](${file}).`;
+      const link = `[${file.replace("schema/", "")}](${file})`;
+      const keys = outputTables(title, z.toJSONSchema(schema, { io: "output" }), table);
+      const same = known.get(keys);
+      if (same !== undefined) {
+        return `${help}\n\n\`--json\` prints the same keys as \`${same}\`: ${link}.`;
+      }
+      known.set(keys, title);
+      return `${help}\n\nWith \`--json\` it prints (all of it: ${link}):\n\n${keys}`;
     })
     .join("\n\n");
 }
