@@ -71,6 +71,10 @@ async function bootstrap(options: OptionsOf<typeof definition>): CommandResult {
     ...(channel !== undefined && { channel }),
     ...(threshold !== undefined && { threshold }),
   };
+  for (const [key, option] of Object.entries({ mirrors: "--mirror", publicKeys: "--public-key" })) {
+    if (key in settings) continue;
+    throw new PullError("USAGE", `expected ${option}, or ${key} in the file of --settings`);
+  }
   // Refuses what the agent would refuse later, on the host.
   parseSettings(settings, hostname);
   const { config, script, userData } = bootstrapOf(settings);

@@ -10,6 +10,7 @@ import { temporaryDirectory } from "../support/temporary.ts";
 
 const run = promisify(execFile);
 const BUNDLE = new URL("../../dist/nixos-pull.cjs", import.meta.url).pathname;
+const hasShellcheck = spawnSync("shellcheck", ["--version"]).error === undefined;
 const hasYaml = spawnSync("python3", ["-c", "import yaml"]).status === 0;
 
 let toplevel = "";
@@ -58,6 +59,7 @@ describe("the script", () => {
     const file = join(operator.directory, "bootstrap");
     await writeFile(file, script);
     execFileSync("sh", ["-n", file]);
+    if (hasShellcheck) execFileSync("shellcheck", [file]);
     const directory = join(host.root, "bootstrap");
     const start = async () =>
       run("sh", [file, "--here"], {
@@ -91,7 +93,13 @@ describe("the script", () => {
       });
     };
     const waits = join(operator.directory, "waits");
-    await expect(start(`echo "$1" >> '${waits}'`)).rejects.toMatchObject({ code: 5 });
+    await expect(start(`echo "$1" >> '${waits}'`)).rejects.toMatchObject({
+      code: 5,
+      stdout: expect.stringMatching(/exit code 5; the next try is in 30 s, 2 left\n[^]*, 1 left\n/),
+      stderr: expect.stringContaining(
+        `gave up: nixos-pull apply ended with exit code 5; run ${file}`,
+      ),
+    });
     expect(await readFile(waits, "utf8")).toBe("30\n30\n");
 
     // The mirror appears while the script waits.
@@ -123,6 +131,7 @@ describe("the script", () => {
       },
     });
     expect(stdout).toContain("Applied release 2 of stable");
+    expect(stdout).toContain("this host has to wait; the next try is in 300 s\n");
     expect(await readFile(waits, "utf8")).toBe("300\n".repeat(4));
   });
 
@@ -177,6 +186,17 @@ describe("user data", () => {
       publicKeys: [operator.publicKey],
     });
   });
+});
+
+test.each([
+  [["--mirror", "https://x.example.org"], "expected --public-key, or publicKeys in the file"],
+  [
+    ["--public-key", "k:v97JDaQfBAybKb1wBx3rpKQFLOKoYnc+OEyoZ72jkt8="],
+    "expected --mirror, or mirrors",
+  ],
+])("what is missing is named as an option: %j", async (args, said) => {
+  const refused = await nixosPull(["bootstrap", "--hostname", "web1", ...args]);
+  expect(refused).toMatchObject({ exitCode: 2, stdout: "", stderr: expect.stringContaining(said) });
 });
 
 test.each([

@@ -26,8 +26,9 @@ export function bootstrapOf(settings: Readonly<Record<string, unknown>>): Bootst
 }
 
 /**
- * JSON has no line that is END_OF_CONFIG. A switch may stop the unit that started this script,
- * such as cloud-init, so under systemd the script continues in a unit of its own.
+ * JSON has no line that is END_OF_CONFIG. What is wrong with the image or the configuration is said at
+ * once, to who runs the script. A switch may stop the unit that started it, such as cloud-init, so under
+ * systemd the rest runs in a unit of its own.
  */
 const SCRIPT = `#!/bin/sh
 # Made by \`nixos-pull bootstrap\`: updates this host to its first release. May be run again.
@@ -37,13 +38,8 @@ directory=\${NIXOS_PULL_BOOTSTRAP:-${DIRECTORY}}
 PATH=$PATH:/run/current-system/sw/bin:/nix/var/nix/profiles/default/bin
 export PATH
 
-if [ -d /run/systemd/system ] && [ -f "$0" ] && [ "\${1-}" != --here ]; then
-  exec systemd-run --unit=nixos-pull-bootstrap --collect \\
-    --setenv=PATH="$PATH" --setenv=NIXOS_PULL_BOOTSTRAP="$directory" /bin/sh "$(readlink -f "$0")" --here
-fi
-
 if ! command -v nixos-pull >/dev/null; then
-  echo "this image has no nixos-pull; the README of nixos-pull says how to add it" >&2
+  echo "this image has no nixos-pull: add its package to environment.systemPackages of the image" >&2
   exit 1
 fi
 
@@ -54,8 +50,21 @@ END_OF_CONFIG
 mv "$directory/config.json.tmp" "$directory/config.json"
 nixos-pull config --config "$directory/config.json"
 
+if [ -d /run/systemd/system ] && [ -f "$0" ] && [ "\${1-}" != --here ]; then
+  if systemctl is-active --quiet nixos-pull-bootstrap.service; then
+    echo "nixos-pull-bootstrap.service is at work already"
+  else
+    systemd-run --unit=nixos-pull-bootstrap --collect \\
+      --setenv=PATH="$PATH" --setenv=NIXOS_PULL_BOOTSTRAP="$directory" /bin/sh "$(readlink -f "$0")" --here
+  fi
+  echo "\\\`journalctl --follow --unit nixos-pull-bootstrap\\\` shows what it does"
+  exit 0
+fi
+
 # After the first boot, the network and the clock may not be ready yet.
 tries=\${NIXOS_PULL_BOOTSTRAP_TRIES:-60}
+delay=\${NIXOS_PULL_BOOTSTRAP_DELAY:-30}
+wait=\${NIXOS_PULL_BOOTSTRAP_WAIT:-300}
 while :; do
   status=0
   nixos-pull apply --config "$directory/config.json" || status=$?
@@ -63,12 +72,17 @@ while :; do
     ${EXIT.ok} | ${EXIT.usage} | ${EXIT.configuration}) exit "$status" ;;
     ${EXIT.waiting})
       # The host's turn in the rollout comes later: that is no failed try.
-      sleep "\${NIXOS_PULL_BOOTSTRAP_WAIT:-300}"
+      echo "this host has to wait; the next try is in $wait s"
+      sleep "$wait"
       continue
       ;;
   esac
   tries=$((tries - 1))
-  if [ "$tries" -le 0 ]; then exit "$status"; fi
-  sleep "\${NIXOS_PULL_BOOTSTRAP_DELAY:-30}"
+  if [ "$tries" -le 0 ]; then
+    echo "gave up: nixos-pull apply ended with exit code $status; run $0 to try again" >&2
+    exit "$status"
+  fi
+  echo "nixos-pull apply ended with exit code $status; the next try is in $delay s, $tries left"
+  sleep "$delay"
 done
 `;
