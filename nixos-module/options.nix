@@ -46,6 +46,8 @@ let
     );
   channel = matching "channel name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
   hostname = matching "hostname" "[a-zA-Z0-9]([a-zA-Z0-9._-]*[a-zA-Z0-9])?";
+  group = matching "group name of lower-case letters, digits, dots, dashes and underscores" "[a-z0-9][a-z0-9._-]{0,63}";
+  sha256 = matching "sha256 in lower-case hex" "[0-9a-f]{64}";
   specialisation = matching "specialisation's name" "[a-zA-Z0-9_][a-zA-Z0-9_.-]{0,99}";
   # An address stands in logs, in status and in the Nix store: a user and a password may not.
   mirror = matching "https://, http:// or file:/// address without user, query or fragment, or s3://BUCKET/PREFIX" (
@@ -118,6 +120,12 @@ let
       };
     };
   };
+  activationMode = types.enum [
+    "switch"
+    "boot"
+    "test"
+    "dry-activate"
+  ];
   window = types.submodule {
     options = {
       cron = mkOption {
@@ -204,6 +212,65 @@ in
         credentials (LoadCredential=). `settings.credentials` refers to these names. The
         files must not lie in the Nix store, which everyone on the machine can read.
       '';
+    };
+
+    release = {
+      publish = mkOption {
+        type = types.bool;
+        default = config.services.nixos-pull.enable;
+        defaultText = literalExpression "config.services.nixos-pull.enable";
+        example = false;
+        description = ''
+          Whether {command}`nixos-pull publish --flake` publishes this host. It lists the hosts
+          that it leaves out.
+        '';
+      };
+
+      groups = mkOption {
+        type = types.nullOr (types.listOf group);
+        default = null;
+        example = [ "canary" ];
+        description = "Groups by which a rollout may name this host.";
+      };
+
+      machineId = mkOption {
+        type = types.nullOr sha256;
+        default = null;
+        example = "0a4d55a8d778e5022fab701977c5d840bbc486d0bd0f2ad1b2b0c1a1a6d3f2e9";
+        description = ''
+          The one machine that may use this host's entry of a release: the id that
+          {command}`nixos-pull status` shows there. Any machine of this name where `null`.
+        '';
+      };
+
+      activation = {
+        mode = mkOption {
+          type = types.nullOr activationMode;
+          default = null;
+          example = "boot";
+          description = ''
+            How releases say that this host activates them; as the option `--mode` of
+            {command}`nixos-pull publish` says where `null`. Unlike `settings.activation.mode`, it
+            applies to the release that brings it.
+          '';
+        };
+
+        specialisation = mkOption {
+          type = types.nullOr specialisation;
+          default = null;
+          example = "debug";
+          description = ''
+            The specialisation of this system that the host runs; the system itself where `null`.
+          '';
+        };
+
+        checks = mkOption {
+          type = types.nullOr (types.listOf healthCheck);
+          default = null;
+          example = literalExpression ''[ { name = "website"; kind = "http"; url = "http://localhost/"; } ]'';
+          description = "Checks that the new system must pass, beside the host's own.";
+        };
+      };
     };
 
     settings = mkOption {
@@ -509,14 +576,7 @@ in
 
           activation = {
             mode = mkOption {
-              type = types.nullOr (
-                types.enum [
-                  "switch"
-                  "boot"
-                  "test"
-                  "dry-activate"
-                ]
-              );
+              type = types.nullOr activationMode;
               default = null;
               example = "boot";
               description = ''

@@ -6,7 +6,12 @@ import { COMPRESSIONS } from "../core/formats/narinfo.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { parseHostOption } from "../operator/publish/host-spec.ts";
 import { COMPRESSION_LEVELS } from "../operator/publish/nar-compressor.ts";
-import { expectHostsFile, readHostsFile } from "../operator/publish/hosts-file.ts";
+import {
+  expectHostsSources,
+  parseFlakeOption,
+  parseHostsSource,
+  readHosts,
+} from "../operator/publish/read-hosts.ts";
 import { parseAllowedSecret } from "../operator/publish/secret-guard.ts";
 import { publish as publishRelease } from "../operator/publish/publish.ts";
 import type { PublishProgress, PublishRequest } from "../operator/publish/publish-options.ts";
@@ -68,14 +73,25 @@ function publishing() {
         "a host and its system: /nix/store/…, FILE.nix, FILE.nix#ATTRIBUTE or FLAKE#ATTRIBUTE",
       ),
     )
-    .option("--hosts <file>", "hosts from a JSON or Nix file")
+    .addOption(
+      repeatable("--flake <flake>", "all nixosConfigurations of a flake, or the one of FLAKE#NAME"),
+    )
+    .option("--hosts <file>", "hosts from a JSON or Nix file, or from FLAKE#ATTRIBUTE")
+    .addOption(
+      repeatable(
+        "--only <name>",
+        "of --flake and --hosts, only hosts that this pattern fits",
+        "all",
+      ),
+    )
+    .addOption(repeatable("--except <name>", "without the hosts that this pattern fits"))
     .option(
       "--keep-going",
       "publish the others if hosts fail to build, and these as they were (exit code 12)",
     )
     .option(
       "--eval-memory <gibibytes>",
-      "memory for the evaluation of a hosts file (default: half of the machine's)",
+      "memory for the evaluation of hosts (default: half of the machine's)",
       positive,
     )
     .addOption(repeatable("--group <host=groups>", "groups of a host, for the rollout"))
@@ -225,24 +241,36 @@ function refuseContradictions({ epoch, newEpoch, unsigned, draft }: Options): vo
 }
 
 /**
- * Reads the hosts of `--hosts`; undefined without it. Throws CONFIG_NOT_FOUND, CONFIG_INVALID.
+ * Reads the hosts of `--flake` and `--hosts`; undefined without them. Throws CONFIG_NOT_FOUND,
+ * CONFIG_INVALID, USAGE.
  */
 async function hostReader(
-  { hosts: file, evalMemory }: Options,
+  { flake, hosts, only, except, evalMemory }: Options,
   signal: AbortSignal,
   onProgress: (event: PublishProgress) => void,
 ): Promise<PublishRequest["readHosts"]> {
-  if (file === undefined) return undefined;
-  await expectHostsFile(file);
+  const sources = [
+    ...flake.map(parseFlakeOption),
+    ...(hosts === undefined ? [] : [parseHostsSource(hosts)]),
+  ];
+  if (sources.length === 0) {
+    if (only.length === 0 && except.length === 0) return undefined;
+    throw new PullError("USAGE", "expected --flake or --hosts with --only and --except");
+  }
+  await expectHostsSources(sources);
   return (onNames) =>
-    readHostsFile(file, {
-      ...{ signal, onNames },
+    readHosts(sources, {
+      ...{ signal, onNames, filter: { only, except } },
       onLine: (line) => {
         onProgress({ phase: "nix", line });
       },
       memory: evalMemory && evalMemory * 1024 ** 3,
-      onEvaluated: (done, of) => {
-        onProgress({ phase: "evaluate", done, of });
+      onEvaluate: (hostnames, done, of) => {
+        onProgress({ phase: "evaluate", hostnames, done, of });
+      },
+      onLeftOut: (names) => {
+        const message = `not published, since release.publish is false there: ${names.join(", ")}`;
+        onProgress({ phase: "warning", message });
       },
     });
 }
@@ -300,9 +328,21 @@ async function fromDraft(options: Options, draft: string): Promise<number> {
 /** Hosts beyond this number are only counted. */
 const MAX_NAMES = 3;
 
-function describeBuild({ hostnames, at, of }: PublishProgress & { phase: "build" }): string {
+function someOf(hostnames: readonly string[]): string {
   const more = hostnames.length - MAX_NAMES;
-  const names = hostnames.slice(0, MAX_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
+  return hostnames.slice(0, MAX_NAMES).join(", ") + (more > 0 ? ` and ${more} more` : "");
+}
+
+function describeEvaluation({
+  hostnames,
+  done,
+  of,
+}: PublishProgress & { phase: "evaluate" }): string {
+  return `${hostnames.length > 0 ? someOf(hostnames) : "hosts"} (${done} of ${of} done)`;
+}
+
+function describeBuild({ hostnames, at, of }: PublishProgress & { phase: "build" }): string {
+  const names = someOf(hostnames);
   const last = at + hostnames.length;
   return `${names} (${hostnames.length > 1 ? `${at + 1} to ${last}` : last} of ${of})`;
 }
@@ -314,7 +354,7 @@ function showProgress(event: PublishProgress, progress: WorkProgress): void {
       note(`building ${describeBuild(event)}`);
       break;
     case "evaluate":
-      progress.step(`evaluating hosts: ${event.done} of ${event.of}`);
+      progress.step(`evaluating ${describeEvaluation(event)}`);
       break;
     case "compress": {
       const { done, of, bytes, ofBytes } = event;

@@ -102,6 +102,9 @@ in
   systemPackages = map (package: package.name) config.environment.systemPackages;
   services = config.systemd.services;
 
+  # What the host's entry of a release gets.
+  inherit (config.services.nixos-pull) release;
+
   options = builtins.listToAttrs (flatten "" (removeAttrs service [ "settings" ]));
   settingsOptions = builtins.listToAttrs (flatten "" (service.settings.type.getSubOptions [ ]));
 

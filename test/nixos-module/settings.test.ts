@@ -1,6 +1,8 @@
 import { readFile } from "node:fs/promises";
 import { describe, expect, it } from "vitest";
 import * as z from "zod";
+import { ACTIVATION_MODES, activationSchema } from "../../agent/core/formats/manifest.ts";
+import { hostKeys, parseHostsFile } from "../../agent/operator/publish/host-spec.ts";
 import { pollSchema } from "../../agent/core/schedule/poll-schedule.ts";
 import { parseSettings, settingsSchema } from "../../agent/core/settings.ts";
 import { PUBLIC_KEY, configFile, configured, evaluate, noNix } from "./nix.ts";
@@ -105,6 +107,54 @@ function credentialOf(type: string): string {
   return `credentials."https://releases.example.org" = { type = "${type}"; file = "/run/keys/mirror"; };`;
 }
 
+/** What a host's entry of a release gets of its configuration. */
+async function releaseOf(says: string): Promise<unknown> {
+  return evaluate("release", `{ services.nixos-pull.release = { ${says} }; }`);
+}
+
+describe.skipIf(noNix)("services.nixos-pull.release", () => {
+  it("has an option for each key of a hosts file", async () => {
+    const options = [...(await optionsBelow("options")).keys()].flatMap((name) =>
+      name.startsWith("release.") ? [name.slice("release.".length)] : [],
+    );
+    const activation = Object.keys(activationSchema.shape).map((key) => `activation.${key}`);
+    const keys = Object.keys(hostKeys).filter((key) => key !== "activation");
+    const below = options.filter((name) => !name.startsWith("activation.checks."));
+    expect(below.sort()).toEqual([...keys, ...activation].sort());
+  });
+
+  it("publishes a host that has the agent, and says nothing more by itself", async () => {
+    const empty = {
+      ...{ publish: false, groups: null, machineId: null },
+      activation: { mode: null, specialisation: null, checks: null },
+    };
+    expect(await releaseOf("")).toEqual(empty);
+    expect(await evaluate("release", configured())).toEqual({ ...empty, publish: true });
+  });
+
+  it("takes every mode of activation", async () => {
+    for (const mode of ACTIVATION_MODES) {
+      expect(await releaseOf(`activation.mode = "${mode}";`)).toMatchObject({
+        activation: { mode },
+      });
+    }
+  });
+
+  it.each([
+    ["groups", '[ "Canary" ]'],
+    ["machineId", '"0123"'],
+    ["activation.mode", '"kexec"'],
+    ["activation.specialisation", '"a b"'],
+    ["publish", '"yes"'],
+  ])("refuses, as hosts files do, %s = %s", async (name, value) => {
+    await expect(releaseOf(`${name} = ${value};`)).rejects.toThrow(
+      `services.nixos-pull.release.${name}`,
+    );
+    const entry = merged({ system: "x.nix", activation: {} }, name, JSON.parse(value));
+    expect(() => parseHostsFile({ web1: entry }, "hosts.json")).toThrow(/web1/);
+  });
+});
+
 /** Values that are accepted only together with others. */
 const NEEDED: Readonly<Record<string, string>> = {
   window: 'reboot = { policy = "window"; window = { cron = "0 3 * * *"; duration = "2h"; }; };',
@@ -138,6 +188,8 @@ describe.skipIf(noNix)("services.nixos-pull.settings", () => {
   it("gives every option a description, a default and an example", async () => {
     for (const attribute of ["options", "settingsOptions"]) {
       for (const [name, option] of await optionsBelow(attribute)) {
+        // Elements of the same type as `settings.health.checks`.
+        if (name.startsWith("release.activation.checks.")) continue;
         const hasDefault = !(schemaKeys.get(name)?.required ?? false) || isAsked(name);
         expect(option, name).toMatchObject({ hasDefault, hasExample: true });
         expect(option.description, name).toMatch(/^[A-Z`].*[.\n]$/s);

@@ -86,35 +86,41 @@ export function parseHostOption(text: string): HostSpec {
   }
 }
 
+/**
+ * What may be said of a host beside its system: in a hosts file, and as options below
+ * `services.nixos-pull.release` in its configuration.
+ */
+export const hostKeys = {
+  /** `false` leaves the host out. */
+  publish: z.boolean().optional(),
+  activation: hostActivationSchema.optional(),
+  machineId: sha256Schema.optional(),
+  groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
+} as const;
+
 const hostsFileSchema = z.record(
   hostnameSchema,
-  z.union(
-    [
-      z.string(),
-      z.strictObject({
-        system: z.string(),
-        activation: hostActivationSchema.optional(),
-        machineId: sha256Schema.optional(),
-        groups: z.array(groupSchema).max(MAX_GROUPS).optional(),
-      }),
-    ],
-    { error: "expected a source as text, or { system, activation, machineId, groups }" },
-  ),
+  z.union([z.string(), z.strictObject({ system: z.string(), ...hostKeys })], {
+    error: `expected a source as text, or { ${["system", ...Object.keys(hostKeys)].join(", ")} }`,
+  }),
 );
 
 /**
  * Reads a hosts file: `{ "web1": "SOURCE", "web2": { "system": "SOURCE", "activation":
- * { "mode": "boot" } } }`. Throws CONFIG_INVALID or USAGE, naming the file.
+ * { "mode": "boot" } } }`; gives the hosts that are not left out. Throws CONFIG_INVALID or USAGE,
+ * naming the file.
  */
 export function parseHostsFile(json: unknown, file: string): HostSpec[] {
   const parsed = hostsFileSchema.safeParse(json);
   if (!parsed.success) {
     throw new PullError("CONFIG_INVALID", `${file}: ${describeIssues(parsed.error, json)}`);
   }
-  return Object.entries(parsed.data).map(([hostname, entry]) => {
-    const { system, ...rest } = typeof entry === "string" ? { system: entry } : entry;
+  return Object.entries(parsed.data).flatMap(([hostname, entry]) => {
+    const { system, publish, ...rest }: { system: string; publish?: boolean | undefined } =
+      typeof entry === "string" ? { system: entry } : entry;
+    if (publish === false) return [];
     try {
-      return { hostname, source: parseSource(system), ...rest };
+      return [{ hostname, source: parseSource(system), ...rest }];
     } catch (error) {
       if (!(error instanceof PullError)) throw error;
       throw new PullError(error.code, `${file}: ${hostname}: ${error.message}`, { cause: error });

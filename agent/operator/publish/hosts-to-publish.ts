@@ -41,7 +41,7 @@ export async function hostsToPublish(
   return { hosts, failed };
 }
 
-const NO_HOSTS = "expected at least one host: --host NAME=SOURCE or --hosts FILE";
+const NO_HOSTS = "expected at least one host: --flake FLAKE, --host NAME=SOURCE or --hosts FILE";
 
 /** Throws USAGE for hosts where none may be, or if there is none. */
 export function expectSomeHosts({ hosts, readHosts, refresh }: PublishRequest): void {

@@ -17,6 +17,12 @@ import { makeDirectory } from "../../effects/files/make-directory.ts";
 /** Nix's new command line and flakes, whatever the operator's settings are. */
 export const EXPERIMENTAL = ["--extra-experimental-features", "nix-command flakes"];
 
+/**
+ * Uses a flake's lock file and never writes it: what is released can be built again from what is
+ * committed, and every host of it has the same inputs.
+ */
+export const LOCKED = ["--no-update-lock-file"];
+
 /** Longest time for a build. Only a program that hangs takes so long. */
 const BUILD_TIMEOUT_MS = 24 * 3600 * 1000;
 
@@ -222,7 +228,11 @@ async function build(
       break;
     }
     case "flake":
-      await nix("nix", [...EXPERIMENTAL, "build", source.installable, "--out-link", link], context);
+      await nix(
+        "nix",
+        [...EXPERIMENTAL, "build", ...LOCKED, source.installable, "--out-link", link],
+        context,
+      );
       break;
     default:
       source satisfies never;
@@ -246,13 +256,19 @@ export async function nix(
   context: BuildContext,
   code: "BUILD_FAILED" | "PUBLISH_FAILED" = "BUILD_FAILED",
 ): Promise<ProcessResult> {
-  const result = await runNix(command, args, context);
-  if (result.exitCode === 0) return result;
+  const all = await runNix(command, args, context);
+  if (all.exitCode === 0) return all;
+  const result = { ...all, stderr: withoutStatistics(all.stderr) };
   const [first] = buildErrorsIn(result.stderr);
   throw new PullError(
     code,
     first ? await withBuildLog(first.text, first.derivation, context) : describeNixFailure(result),
   );
+}
+
+/** Nix's statistics are JSON. No line break is behind them in Nix 2.8. */
+function withoutStatistics(stderr: string): string {
+  return stderr.replace(/^\{\n(?:\s.*\n)*\}/m, "");
 }
 
 /** So many of a build log's last lines are told, if Nix does not do so itself. */
@@ -327,6 +343,13 @@ function indentOf(line: string): number {
 function describeNixFailure(result: ProcessResult): string {
   const error = errorTextIn(result.stderr);
   // An exit code says nothing that the error does not say; a signal or a time limit does.
-  if (error !== null && result.exitCode !== null) return error;
+  if (error !== null && result.exitCode !== null) return withAdvice(error);
   return describeFailure(result);
+}
+
+/** What Nix says, and what the operator may do about a lock file that lacks an input. */
+function withAdvice(error: string): string {
+  return error.includes("requires lock file changes")
+    ? `${error} | run \`nix flake lock\` there, and commit flake.lock`
+    : error;
 }

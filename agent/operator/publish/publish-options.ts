@@ -67,7 +67,13 @@ export type PublishProgress =
       readonly at: number;
       readonly of: number;
     }
-  | { readonly phase: "evaluate"; readonly done: number; readonly of: number }
+  | {
+      readonly phase: "evaluate";
+      /** Hosts that a process begins to evaluate; none in the end. */
+      readonly hostnames: readonly string[];
+      readonly done: number;
+      readonly of: number;
+    }
   | { readonly phase: "nix"; readonly line: string }
   | {
       readonly phase: "compress";
