@@ -220,6 +220,17 @@ async function publishing(): Promise<Scene> {
   await makeKey(world, "fleet-1");
   await makeKey(world, "keys/fleet-1");
   await publish(world, { web1: await buildSystem({ name: "web1" }) });
+  await writePureSystem(world);
+  await world.write(
+    "flake.nix",
+    `{
+      outputs = { self }: {
+        nixosConfigurations = builtins.mapAttrs (name: _: {
+          config.system.build.toplevel = (import ./system.nix { inherit name; }).system;
+        }) { web1 = { }; db1 = { }; laptop = { }; test-1 = { }; };
+      };
+    }`,
+  );
   await mkdir(world.path("/srv/remote"));
   await mkdir(world.path("/srv/bucket"));
   await cp(world.path("/srv/mirror"), world.path("mirror"), { recursive: true });
@@ -245,18 +256,18 @@ async function publishing(): Promise<Scene> {
   };
 }
 
+/** The tests' system, for flakes: a pure evaluation does not say what machine this is. */
+async function writePureSystem(world: World): Promise<void> {
+  const system = await readFile(SYSTEM_FILE, "utf8");
+  const machine = `"${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux"`;
+  await world.write("system.nix", system.replace("builtins.currentSystem", machine));
+}
+
 /** Two of three people sign; a builder has a key of its own. */
 async function keys(): Promise<Scene> {
   const world = await operatorWorld();
   for (const name of ["builder-1", "alice-1", "bob-1"]) await makeKey(world, name);
-  const system = await readFile(SYSTEM_FILE, "utf8");
-  await world.write(
-    "system.nix",
-    system.replace(
-      "builtins.currentSystem",
-      `"${process.arch === "arm64" ? "aarch64" : "x86_64"}-linux"`,
-    ),
-  );
+  await writePureSystem(world);
   const flake = (generation: string, bytes: number): Promise<void> =>
     world.write(
       "flake.nix",
