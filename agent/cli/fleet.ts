@@ -20,6 +20,7 @@ import { readOfferedChannel } from "../core/release/read-channel.ts";
 import { parseNetworkSettings, trustPolicyOf, type NetworkSettings } from "../core/settings.ts";
 import { parseMirrorAddress } from "../core/formats/mirror-address.ts";
 import { reportSchema } from "../core/formats/report.ts";
+import { Times } from "../core/text/times.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { writeDurably } from "../effects/files/durable-file.ts";
 import { Transport } from "../effects/mirror/transport.ts";
@@ -29,7 +30,6 @@ import { EMPTY_MEMORY, readFleetMemory, writeFleetMemory } from "../fleet/memory
 import { fleetPage } from "../fleet/page/page.ts";
 import { believeReports } from "../fleet/read-fleet.ts";
 import { readReportSource } from "../fleet/report-source.ts";
-import { describeDistrust, fleetTable } from "../fleet/table.ts";
 import { fileNamed } from "../effects/files/root-directory.ts";
 import { readSignedFile } from "../operator/channel/sign-release.ts";
 import {
@@ -40,9 +40,12 @@ import {
 } from "./command.ts";
 import { configOption } from "./options/configuration.ts";
 import { bytesSchema, countSchema, printJson, timeSchema } from "./display/json.ts";
-import { formatTable, note, printLine } from "./display/output.ts";
+import { describeDistrust, fleetLines } from "./display/fleet.ts";
+import { note } from "./display/output.ts";
+import { screenOf, show as showLines } from "./display/screen.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { jsonOption } from "./options/json.ts";
+import { utcOption } from "./options/utc.ts";
 import { expectFileFor } from "./options/output-file.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import { hostSettings, settingsFor, thresholdOption } from "./options/trust.ts";
@@ -125,6 +128,7 @@ function definition() {
         .argParser(duration)
         .default(duration("1d"), "1d"),
     )
+    .addOption(utcOption())
     .addOption(jsonOption(fleetSchema))
     .option("--html <file>", "write a page as well")
     .option("--prometheus <file>", "write metrics as well, for a textfile collector")
@@ -230,7 +234,8 @@ async function show(view: Fleet, options: Options): Promise<void> {
   if (json) printJson(fleetSchema, view);
   else {
     if (watch !== undefined && process.stdout.isTTY) process.stdout.write("\u001b[2J\u001b[H");
-    printLine(fleetTable(view, formatTable));
+    const times = new Times({ now: new Date(view.at), utc: options.utc });
+    showLines(fleetLines(view, times, screenOf(process.stdout)));
   }
 }
 

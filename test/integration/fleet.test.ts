@@ -154,7 +154,8 @@ describe("the fleet", () => {
     expect(shown.exitCode, shown.stderr).toBe(21);
     expect(shown.stderr).toContain("pinned the key of web1: host-web1:");
     const lines = shown.stdout.split("\n");
-    expect(lines[1]).toMatch(/^web2 +- +failing +ACTIVATION_FAILED /);
+    expect(lines[0]).toBe("● 1 of 3 hosts run release 1 of stable.");
+    expect(lines[4]).toMatch(/^web2 +- +failing +ACTIVATION_FAILED /);
     expect(shown.stdout).toMatch(/^ +\| .+/m);
     expect(shown.stdout).toMatch(/^web3 +- +missing/m);
     expect(shown.stdout).toMatch(/^web1 +1 +current/m);
