@@ -19,8 +19,12 @@ import { makeDirectory } from "../../effects/files/make-directory.ts";
 /** Name of the one member of an archive of index patches. */
 const MEMBER = "index-patches";
 
-/** The highest level without `--ultra`: indexes are small. */
-const LEVEL = 19;
+/**
+ * The highest level without `--ultra`, for the index of a server. The time that it takes grows faster
+ * than the index: of one of 5,000 paths it makes 58 kB in 1.9 s, and level 9 makes 64 kB in 0.06 s.
+ */
+const SMALL_INDEX = { maxBytes: 256 * 1024, level: 19 };
+const LEVEL = 9;
 
 const TIMEOUT_MS = 600_000;
 
@@ -152,7 +156,8 @@ class PatchMaker {
     const [oldFile = "", newFile = "", file = ""] = files;
     await writeFile(oldFile, old);
     await writeFile(newFile, json);
-    const args = ["-q", "-q", "-f", `-${LEVEL}`, `--patch-from=${oldFile}`, newFile, "-o", file];
+    const level = json.length <= SMALL_INDEX.maxBytes ? SMALL_INDEX.level : LEVEL;
+    const args = ["-q", "-q", "-f", `-${level}`, `--patch-from=${oldFile}`, newFile, "-o", file];
     const options = {
       env: process.env as Record<string, string>,
       timeoutMs: TIMEOUT_MS,
