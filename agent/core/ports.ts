@@ -374,8 +374,13 @@ export interface StagingArea {
 export interface IndexCache {
   /** The file of an index, decompressed, or null. */
   find(sha256: string): Promise<string | null>;
-  /** Keeps the JSON of an index; an older one gives way. Throws the system's errors. */
-  keep(sha256: string, json: Uint8Array): Promise<void>;
+  /**
+   * Keeps the JSON of an index, and which of its signatures were checked; an older one gives way.
+   * Throws the system's errors.
+   */
+  keep(sha256: string, index: { json: Uint8Array; verified: Uint8Array }): Promise<void>;
+  /** The last `verified` that was kept, which may be damaged, or null. */
+  verified(): Promise<Uint8Array | null>;
 }
 
 /**

@@ -240,7 +240,8 @@ export class FetchWorld {
       },
       indexes: {
         find: async (sha256) => (this.indexes.has(sha256) ? `kept ${sha256}` : null),
-        keep: async (sha256, json) => {
+        verified: async () => null,
+        keep: async (sha256, { json }) => {
           this.#mayFail("keep");
           this.say("keep index");
           this.indexes.set(sha256, json);

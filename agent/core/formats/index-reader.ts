@@ -19,6 +19,7 @@ import { JsonReader } from "./json-reader.ts";
 import { hasTrustedSignature } from "./narinfo.ts";
 import type { PublicKey } from "./signing-key.ts";
 import { STORE_DIRECTORY } from "./store-path.ts";
+import type { VerifiedSignatures } from "./verified-signatures.ts";
 
 /** How an index is read. */
 export interface IndexRules {
@@ -29,6 +30,8 @@ export interface IndexRules {
   readonly unknownKeys?: "ignored" | "refused" | undefined;
   /** `unsigned`: a path with a content address needs no signature. `signed`, if absent. */
   readonly contentAddressed?: "signed" | "unsigned" | undefined;
+  /** Knows signatures that were checked before, and learns of those that are checked now. */
+  readonly verified?: VerifiedSignatures | undefined;
 }
 
 /** An index whose form was checked, path by path. */
@@ -160,7 +163,8 @@ class PathList {
     if (ca !== undefined && this.#rules.contentAddressed === "unsigned") return null;
     const references = entry.references.map((at) => this.paths[at]?.path ?? "").sort();
     const info = { storePath: path, narHash, narSize, references, signatures };
-    if (hasTrustedSignature(info, keys)) return null;
+    const { verified } = this.#rules;
+    if (verified ? verified.check(info, keys) : hasTrustedSignature(info, keys)) return null;
     return new PullError(
       "PATH_SIGNATURE",
       `${STORE_DIRECTORY}/${path}: expected a signature by one of ` +

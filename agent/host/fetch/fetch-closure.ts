@@ -202,10 +202,11 @@ function bytesHeld({ nars }: FetchPlan, missing: ReadonlyMap<string, number>): n
 /** The next release's patch is applied to the index. Without it the next one comes whole. */
 async function keepIndex(
   release: Release,
-  { json }: CheckedIndex,
+  { json, verified }: CheckedIndex,
   { indexes, log }: Pick<FetchTools, "indexes" | "log">,
 ): Promise<void> {
-  await indexes.keep(release.archive.index.sha256, json).catch((error: unknown) => {
+  const kept = { json, verified: verified.encode() };
+  await indexes.keep(release.archive.index.sha256, kept).catch((error: unknown) => {
     log.debug(`the index is not kept: ${toPullError(error).message}`);
   });
 }

@@ -9,6 +9,7 @@ import type { IndexRules } from "../../core/formats/index-reader.ts";
 import type { IndexPatch, Release } from "../../core/formats/manifest.ts";
 import type { Mirror, Staging } from "../../core/ports.ts";
 import { ByteReader } from "../../core/transfer/byte-reader.ts";
+import { VerifiedSignatures } from "../../core/formats/verified-signatures.ts";
 import { readCompressedIndex } from "../../core/transfer/compressed-index.ts";
 import { expectSha256 } from "../../core/formats/sha256.ts";
 import { withFailover } from "../poll/mirror-failover.ts";
@@ -18,6 +19,8 @@ import type { FetchTools } from "./tools.ts";
 export interface CheckedIndex {
   readonly contents: ArchiveContents;
   readonly json: Buffer;
+  /** Which of its signatures were checked, for the next index. */
+  readonly verified: VerifiedSignatures;
 }
 
 /** Where a closure is on the mirrors, and what it must be. */
@@ -40,28 +43,30 @@ export async function readIndex(
   tools: IndexTools,
   signal: AbortSignal | undefined,
 ): Promise<CheckedIndex> {
-  return (
-    (await stagedIndex(release, staging, tools)) ??
-    (await patchedIndex(release, tools, signal)) ??
-    (await wholeIndex(release, staging, tools, signal))
-  );
+  const verified = new VerifiedSignatures(await tools.indexes.verified());
+  const { contentAddressed } = tools.settings;
+  // A host reads what it knows: the release's `requires` names what it must understand.
+  const rules = { contentAddressed, unknownKeys: "ignored", verified } as const;
+  const read =
+    (await stagedIndex(release, staging, tools, rules)) ??
+    (await patchedIndex(release, tools, rules, signal)) ??
+    (await wholeIndex(release, staging, { ...tools, rules }, signal));
+  return { ...read, verified };
 }
 
-/** A host reads what it knows: the release's `requires` names what it must understand. */
-function rulesOf({ contentAddressed }: IndexTools["settings"]): IndexRules {
-  return { contentAddressed, unknownKeys: "ignored" };
-}
+type ReadIndex = Omit<CheckedIndex, "verified">;
 
 async function stagedIndex(
   release: ClosurePlace,
   staging: Staging | null,
   { settings, log }: IndexTools,
-): Promise<CheckedIndex | null> {
+  rules: IndexRules,
+): Promise<ReadIndex | null> {
   const staged = await staging?.readIndex();
   if (!staged) return null;
   try {
     const json = openIndex(staged, release.archive);
-    return { contents: checkIndex(json, release, settings.storeKeys, rulesOf(settings)), json };
+    return { contents: checkIndex(json, release, settings.storeKeys, rules), json };
   } catch (error) {
     log.debug(`the staged index is read again: ${toPullError(error).message}`);
     return null;
@@ -72,8 +77,9 @@ async function stagedIndex(
 async function patchedIndex(
   release: ClosurePlace,
   tools: IndexTools,
+  rules: IndexRules,
   signal: AbortSignal | undefined,
-): Promise<CheckedIndex | null> {
+): Promise<ReadIndex | null> {
   const { settings, mirrors, standings, indexes, applyIndexPatch, log } = tools;
   const { size, patches = [] } = release.archive.index;
   const worthwhile = patches.filter((patch) => patch.size < size);
@@ -90,7 +96,7 @@ async function patchedIndex(
       };
       const bytes = await withFailover(quiet, (mirror) => readPatch(patch, mirror, signal));
       const json = await applyIndexPatch(base, bytes, signal);
-      const contents = readPatchedIndex(json, release, settings.storeKeys, rulesOf(settings));
+      const contents = readPatchedIndex(json, release, settings.storeKeys, rules);
       log.debug(`the index came as a patch of ${patch.size} bytes`);
       return { contents, json };
     } catch (thrown) {
@@ -123,13 +129,13 @@ async function readPatch(
 async function wholeIndex(
   release: ClosurePlace,
   staging: Staging | null,
-  tools: IndexTools,
+  { rules, ...tools }: IndexTools & { rules: IndexRules },
   signal: AbortSignal | undefined,
-): Promise<CheckedIndex> {
+): Promise<ReadIndex> {
   return withFailover(tools, async (mirror) => {
     const compressed = await readCompressedIndex(mirror, release, signal);
     const json = openIndex(compressed, release.archive);
-    const contents = checkIndex(json, release, tools.settings.storeKeys, rulesOf(tools.settings));
+    const contents = checkIndex(json, release, tools.settings.storeKeys, rules);
     await staging?.writeIndex(compressed);
     return { contents, json };
   });

@@ -74,7 +74,8 @@ const WRITES: Record<string, (directory: string) => Promise<unknown>> = {
   },
   "an index": async (directory) => {
     await mkdir(join(directory, "indexes"));
-    await new IndexFiles(directory).keep(sampleDigest("1"), Buffer.from("{}"));
+    const index = { json: Buffer.from("{}"), verified: Buffer.alloc(0) };
+    await new IndexFiles(directory).keep(sampleDigest("1"), index);
   },
   "a root": (directory) => gcRootsIn(directory).hold("next", samplePath("nixos-system-web1-1")),
   "roots of an import": async (directory) => {
