@@ -1,4 +1,4 @@
-import { lstat } from "node:fs/promises";
+import { lstatSync } from "node:fs";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { NarInfo } from "../../core/formats/narinfo.ts";
@@ -6,8 +6,7 @@ import { Sha256 } from "../../core/formats/sha256.ts";
 import { STORE_DIRECTORY, decodeBase32 } from "../../core/formats/store-path.ts";
 import type { StoreRepair } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
-import { ifMissing } from "../files/missing-file.ts";
-import { parallelMap } from "../process/parallel-map.ts";
+import { inTurns } from "../process/turns.ts";
 import { ProcessFailure, streamProcess } from "../process/subprocess.ts";
 import { NIX_OPTIONS, childEnvironment } from "./nix-environment.ts";
 import { NixPrograms } from "./nix-programs.ts";
@@ -37,12 +36,11 @@ export function storeRepairOf(
       return [...new Set(await nix.queryPaths(["--query", "--requisites"], valid))];
     },
     async absent(paths) {
-      const found = await parallelMap(
-        paths,
-        (path) => ifMissing(lstat(realPath(path)), null).catch(() => null),
-        { atOnce: 16 },
-      );
-      return paths.filter((_, at) => found[at] === null);
+      const absent: string[] = [];
+      await inTurns(paths, (path) => {
+        if (!isThere(realPath(path))) absent.push(path);
+      });
+      return absent;
     },
     async damaged(paths, { signal, onVerified }) {
       const damaged: string[] = [];
@@ -132,5 +130,14 @@ async function* atMost(
       throw new PullError("ARCHIVE_CORRUPT", `the NAR of ${path}: expected at most ${limit} bytes`);
     }
     yield piece;
+  }
+}
+
+/** Whether something is there, and can be looked at. */
+function isThere(path: string): boolean {
+  try {
+    return lstatSync(path, { throwIfNoEntry: false }) !== undefined;
+  } catch {
+    return false;
   }
 }
