@@ -69,6 +69,10 @@ describe.each([[[]], [["--flake"]]])("the README that init writes: %j", (args) =
     const last = blocks.findIndex((block) => block.includes("--keep-going"));
     expect(last).toBe(blocks.length - 1);
 
+    const host = join(directory, "hosts/web1.nix");
+    const uncommented = (await readFile(host, "utf8")).replace("# services.", "services.");
+    await writeFile(host, uncommented);
+
     // One shell from the beginning to the end: what a block exports is there in the next ones.
     const output = await paste(machine, directory, blocks.slice(0, last).join("\n"));
     expect(output).toMatch(/networking\.firewall\.allowedTCPPorts = \[ \]/);
@@ -100,7 +104,10 @@ describe.each([[[]], [["--flake"]]])("the README that init writes: %j", (args) =
       ...["release", "show", "--json", "--mirror", join(machine.server, "mirror")],
       ...["--public-key", publicKey],
     ]);
-    expect(JSON.parse(served.stdout)).toMatchObject({ sequence: 2 });
+    expect(JSON.parse(served.stdout)).toMatchObject({
+      sequence: 2,
+      hosts: [{ hostname: "db.example.org" }, { hostname: "web1", groups: ["canary"] }],
+    });
     const git = await paste(
       machine,
       directory,

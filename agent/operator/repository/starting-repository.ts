@@ -35,13 +35,9 @@ export function startingFiles(repository: StartingRepository): StartingFile[] {
   return [
     plain("README.md", "README.md"),
     ...(flake
-      ? [
-          plain("flake.nix", "flake/flake.nix"),
-          { path: "hosts.json", text: hostsJson(hosts), executable: false },
-        ]
+      ? [plain("flake.nix", "flake/flake.nix")]
       : [
           plain("nixos.nix", "pins/nixos.nix"),
-          plain("hosts.nix", "pins/hosts.nix"),
           plain("pins/nixpkgs.json", "pins/unpinned.json"),
           plain("pins/nixos-pull.json", "pins/unpinned.json"),
           script("pin", "pins/pin.sh"),
@@ -96,7 +92,7 @@ function placeholdersOf(repository: StartingRepository): Record<string, string> 
     const configuration = `.#nixosConfigurations.${host}.config`;
     return {
       ...{ ...common, ...sources },
-      ...{ nixFile: "flake.nix", hostsFile: "hosts.json", optionCommand: `${option} --flake .` },
+      ...{ nixFile: "flake.nix", hostsOption: "--flake .", optionCommand: `${option} --flake .` },
       firstStep: fillTemplate("flake/first-step.md", sources).trimEnd(),
       buildCommand: `nix build '${configuration}.system.build.toplevel'`,
       packageCommand: `${build} '${configuration}.services.nixos-pull.package'`,
@@ -109,7 +105,7 @@ function placeholdersOf(repository: StartingRepository): Record<string, string> 
   };
   return {
     ...{ ...common, ...sources },
-    ...{ nixFile: "nixos.nix", hostsFile: "hosts.nix", optionCommand: option },
+    ...{ nixFile: "nixos.nix", hostsOption: "--hosts nixos.nix", optionCommand: option },
     firstStep: fillTemplate("pins/first-step.md", sources).trimEnd(),
     buildCommand: `nix-build nixos.nix -A '${host}.system'`,
     packageCommand: `nix-build nixos.nix -A '${host}.config.services.nixos-pull.package'`,
@@ -120,16 +116,4 @@ function placeholdersOf(repository: StartingRepository): Record<string, string> 
 /** A text as one word of a shell. */
 function shellQuoted(text: string): string {
   return `'${text.replaceAll("'", "'\\''")}'`;
-}
-
-/** Where the system of each host comes from, for `publish --hosts`. */
-function hostsJson(hosts: readonly string[]): string {
-  // With dots it would be taken for a path of attributes.
-  const sources = Object.fromEntries(
-    hosts.map((hostname) => [
-      hostname,
-      `.#nixosConfigurations.${nixName(hostname)}.config.system.build.toplevel`,
-    ]),
-  );
-  return `${JSON.stringify(sources, null, 2)}\n`;
 }

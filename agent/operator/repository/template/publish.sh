@@ -50,7 +50,7 @@ remember() {
 trap remember EXIT
 
 status=0
-nixos-pull publish --mirror "$mirror" --key "$key" --memory memory.json --hosts @hostsFile@ "$@" || status=$?
+nixos-pull publish --mirror "$mirror" --key "$key" --memory memory.json @hostsOption@ "$@" || status=$?
 if [ "$status" -ne 0 ] && [ "$status" -ne 12 ]; then
   exit "$status"
 fi

@@ -32,15 +32,14 @@ describe("the repository that init writes", () => {
         "common.nix": "47ab0f2c93599999",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
-        "hosts.nix": "8c6437949925b170",
-        "hosts/db.example.org.nix": "0b5250d82941e80f",
-        "hosts/web1.nix": "1213d9f9346928e7",
+        "hosts/db.example.org.nix": "26e0dcaab80e936d",
+        "hosts/web1.nix": "71849d45254b209f",
         "keys/.gitignore": "64e5f3a5147233cb",
         "nixos.nix": "2f28cc20d29e407a",
         "pin": "d9b541dced29e823",
         "pins/nixos-pull.json": "9f9a4f1574504ae3",
         "pins/nixpkgs.json": "9f9a4f1574504ae3",
-        "publish": "18e564e3d466e83b",
+        "publish": "4c21918b63afd3e2",
         "upload": "09fbaf628e91b8b4",
       }
     `);
@@ -54,11 +53,10 @@ describe("the repository that init writes", () => {
         "flake.nix": "fee3e6450dc240c4",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
-        "hosts.json": "08818802f6bfed04",
-        "hosts/db.example.org.nix": "0b5250d82941e80f",
-        "hosts/web1.nix": "1213d9f9346928e7",
+        "hosts/db.example.org.nix": "26e0dcaab80e936d",
+        "hosts/web1.nix": "71849d45254b209f",
         "keys/.gitignore": "64e5f3a5147233cb",
-        "publish": "d0898c9f51978046",
+        "publish": "3e4f457b98dd9eb9",
         "upload": "09fbaf628e91b8b4",
       }
     `);
