@@ -120,7 +120,7 @@ stdenvNoCC.mkDerivation {
     for shell in bash zsh fish; do
       node dist/nixos-pull.cjs completion "$shell" >"dist/completion.$shell"
     done
-    install -D -m 644 agent/docs/nixos-pull.1 "$out/share/man/man1/nixos-pull.1"
+    install -D -m 644 -t "$out/share/man/man1" agent/docs/man/*.1
     install -D -m 644 dist/completion.bash "$out/share/bash-completion/completions/nixos-pull"
     install -D -m 644 dist/completion.zsh "$out/share/zsh/site-functions/_nixos-pull"
     install -D -m 644 dist/completion.fish "$out/share/fish/vendor_completions.d/nixos-pull.fish"

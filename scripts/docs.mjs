@@ -12,7 +12,7 @@ import { fileURLToPath } from "node:url";
 import { build } from "esbuild";
 import prettier from "prettier";
 import { outputTables } from "./json-outputs.mjs";
-import { manPage } from "./man-page.mjs";
+import { manPages } from "./man-page.mjs";
 import { MODULE_OPTIONS, moduleOptions } from "./module-options.mjs";
 
 const repository = fileURLToPath(new URL("..", import.meta.url));
@@ -278,9 +278,8 @@ async function generate(directory) {
       Object.entries(agent.CHECKS).map(([id, expected]) => [code(id), expected]),
     ),
   };
-  const files = new Map([
-    ["agent/docs/nixos-pull.1", manPage(program, exitMeanings(agent), FILES)],
-  ]);
+  const pages = manPages(program, exitMeanings(agent), FILES);
+  const files = new Map([...pages].map(([name, text]) => [`agent/docs/man/${name}`, text]));
   const optionsDocument = await moduleOptions();
   if (optionsDocument !== null) files.set(MODULE_OPTIONS, optionsDocument);
   const named = schemas.map(([name, schema]) => [`schema/${name}.schema.json`, schema]);

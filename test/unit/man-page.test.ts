@@ -1,29 +1,46 @@
 import { spawnSync } from "node:child_process";
-import { readFile } from "node:fs/promises";
+import { readFile, readdir } from "node:fs/promises";
+import { join } from "node:path";
 import { fileURLToPath } from "node:url";
-import { expect, test } from "vitest";
+import type { CommandUnknownOpts } from "@commander-js/extra-typings";
+import { describe, expect, test } from "vitest";
 import { createProgram } from "../../agent/cli/program.ts";
 
-const PAGE = fileURLToPath(new URL("../../agent/docs/nixos-pull.1", import.meta.url));
+const DIRECTORY = fileURLToPath(new URL("../../agent/docs/man", import.meta.url));
+const PAGES = (await readdir(DIRECTORY)).sort();
 const noGroff = spawnSync("groff", ["--version"]).error !== undefined;
 
-test("the manual page has every command that a person may use", async () => {
-  const page = await readFile(PAGE, "utf8");
+/** The commands that a person may use, as their pages are called. */
+function pagesOf(command: CommandUnknownOpts, name: string): string[] {
+  const commands = command.createHelp().visibleCommands(command);
+  const below = commands.filter((one) => one.name() !== "help");
+  if (below.length === 0) return [`${name}.1`];
+  return below.flatMap((one) => pagesOf(one, `${name}-${one.name()}`));
+}
+
+test("every command that a person may use has a page, and there are no others", async () => {
   const program = await createProgram({
     signal: new AbortController().signal,
     finish: () => undefined,
   });
-  for (const command of program.createHelp().visibleCommands(program)) {
-    if (command.name() === "help") continue;
-    expect(page).toContain(`.SS nixos\\-pull ${command.name()}`);
+  expect(PAGES).toEqual(["nixos-pull.1", ...pagesOf(program, "nixos-pull")].sort());
+  const overview = await readFile(join(DIRECTORY, "nixos-pull.1"), "utf8");
+  for (const page of PAGES.filter((name) => name !== "nixos-pull.1")) {
+    expect(overview).toContain(`.BR ${page.slice(0, -2).replaceAll("-", "\\-")} (1)\n`);
   }
 });
 
-test.skipIf(noGroff)(
-  `the manual page is read by groff without a word${noGroff ? " (SKIPPED: no groff)" : ""}`,
-  () => {
-    const read = spawnSync("groff", ["-man", "-Tutf8", "-ww", PAGE], { encoding: "utf8" });
+test("a page has the options of its command, and an example", async () => {
+  const page = await readFile(join(DIRECTORY, "nixos-pull-publish.1"), "utf8");
+  expect(page).toContain(".B \\-\\-keep\\-hosts\n");
+  expect(page).toContain(".EX\nnixos\\-pull publish \\-\\-mirror /srv/mirror");
+});
+
+describe.skipIf(noGroff)(`groff reads${noGroff ? " (SKIPPED: no groff)" : ""}`, () => {
+  test.each(PAGES)("%s without a warning", (page) => {
+    const args = ["-man", "-Tutf8", "-P-cbou", "-ww", join(DIRECTORY, page)];
+    const read = spawnSync("groff", args, { encoding: "utf8" });
     expect(read).toMatchObject({ status: 0, stderr: "" });
-    expect(read.stdout).toContain("go back to the previous generation");
-  },
-);
+    expect(read.stdout).toContain("SYNOPSIS");
+  });
+});

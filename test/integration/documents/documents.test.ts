@@ -1,6 +1,7 @@
 import { readFile, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { expect, test } from "vitest";
+import { EXAMPLES } from "../../../scripts/man-examples.mjs";
 import { commandBlocks, type CommandBlock } from "../../support/command-blocks.ts";
 import { looseDifference } from "../../support/loose-output.ts";
 import { BLOCKS_NOT_RUN } from "./not-run.ts";
@@ -22,6 +23,16 @@ for (const document of DOCUMENTS) {
   blocks.set(document, commandBlocks(document, text));
 }
 
+/** The examples of the manual pages are one story. */
+const MANUAL_PAGES = "manual pages";
+blocks.set(
+  MANUAL_PAGES,
+  EXAMPLES.map(({ command }, index) => {
+    const first = command.split("\n")[0] ?? "";
+    return { document: MANUAL_PAGES, line: index + 1, first, commands: [{ command, shown: [] }] };
+  }),
+);
+
 function isNotRun({ document, first }: CommandBlock): boolean {
   return BLOCKS_NOT_RUN.some((one) => one.document === document && one.first === first);
 }
@@ -32,7 +43,9 @@ function blocksToRun(document: string): CommandBlock[] {
 }
 
 test("every block of commands is run, or stands in not-run.ts", () => {
-  const without = DOCUMENTS.filter((name) => blocksToRun(name).length > 0 && !SCENES[name]);
+  const without = [...blocks.keys()].filter(
+    (name) => blocksToRun(name).length > 0 && !SCENES[name],
+  );
   expect(without, "add a scene in worlds.ts, or the blocks to not-run.ts").toEqual([]);
 });
 

@@ -21,6 +21,11 @@ export const BLOCKS_NOT_RUN: readonly BlockNotRun[] = [
     reason: "it runs this very test",
   },
   {
+    document: "manual pages",
+    first: "nixos-pull run",
+    reason: "it runs until it is stopped",
+  },
+  {
     document: "nixos-module/README.md",
     first: "nix-build -E '(import <nixpkgs> { }).callPackage ./nixos-module/package.nix { }'",
     reason: "needs nixpkgs; test/nixos-module/package.test.ts builds the package with a stand-in",

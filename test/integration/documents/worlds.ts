@@ -64,7 +64,8 @@ export class World {
 
   /** `nixos-pull` as on a host whose configuration is `host`'s. */
   async isHost(host: SandboxHost): Promise<void> {
-    const commands = "apply|check|confirm|doctor|history|hold|repair|report|rollback|status|unhold";
+    const commands =
+      "apply|check|config|confirm|doctor|history|hold|repair|report|rollback|status|unhold";
     await this.program(
       "nixos-pull",
       `case "$1" in ${commands}) set -- "$@" --config '${host.configFile}' ;; esac\n` +
@@ -447,6 +448,66 @@ async function hostRules(): Promise<Scene> {
   return { world: (await hostWorld()).world };
 }
 
+/** What the examples of the manual pages do, one after the other. */
+async function manualPages(): Promise<Scene> {
+  const world = await operatorWorld();
+  const stands = await temporaryDirectory();
+  const [nixpkgs, sources] = [await standInNixpkgs(stands), await nixosPullSources(stands)];
+  await world.write("db1.nix", `import ./system.nix { name = "db1"; }`);
+  const mustRun = async (command: string): Promise<void> => {
+    const { exitCode, text } = await world.run(command);
+    if (exitCode !== 0) throw new Error(`${command}\n${text}`);
+  };
+  const publishWeb1 = (generation: string): Promise<void> => {
+    const system = `(import ./system.nix { name = "web1"; generation = "${generation}"; })`;
+    return world
+      .write("next.nix", system)
+      .then(() =>
+        mustRun(
+          "nixos-pull publish --mirror /srv/mirror --key fleet-1.secret --host web1=./next.nix#system",
+        ),
+      );
+  };
+  let host: SandboxHost | undefined;
+  return {
+    world,
+    exits: { "nixos-pull doctor": NO_NIXOS_HOST },
+    before: {
+      "nixos-pull option networking.firewall.allowedTCPPorts --file fleet/nixos.nix": async () => {
+        await mustRun(`cd fleet && ./pin nixpkgs ${tarballOf(nixpkgs)}; cd ..`);
+        await mustRun(`cd fleet && ./pin nixos-pull ${tarballOf(sources)}; cd ..`);
+      },
+      "nixos-pull release abort --mirror /srv/mirror --key fleet-1.secret": () => publishWeb1("9"),
+      "nixos-pull sign release.json --key fleet-1.secret --against /srv/mirror": () =>
+        mustRun(
+          "nixos-pull publish --mirror /srv/mirror --store-key fleet-1.secret " +
+            '--host web1=./nixos.nix#system --unsigned release.json --public-key "$(cat fleet-1.public)"',
+        ),
+      "nixos-pull check": async () => {
+        await publishWeb1("2");
+        const publicKeys = [await world.read("fleet-1.public")];
+        const mirrors = [`file://${world.path("/srv/mirror")}`];
+        const activation = { confirm: "required" };
+        host = await createHost({ mirrors, publicKeys, activation });
+        await world.isHost(host);
+      },
+      "nixos-pull confirm": async () => {
+        const agent = host?.start("run");
+        await agent?.sees("nixos-pull confirm");
+        agent?.child.kill("SIGTERM");
+        await agent?.ended;
+      },
+      "nixos-pull report --out /srv/reports/web1.json": async () => {
+        await mkdir(world.path("/srv/reports"));
+      },
+      "nixos-pull rollback": async () => {
+        await publishWeb1("3");
+        await mustRun("nixos-pull apply");
+      },
+    },
+  };
+}
+
 /** An operator's machine, with nothing but what the document makes. */
 async function operator(): Promise<Scene> {
   return { world: await operatorWorld() };
@@ -465,4 +526,5 @@ export const SCENES: Readonly<Record<string, () => Promise<Scene>>> = {
   "agent/docs/keys.md": keys,
   "agent/docs/publishing.md": publishing,
   "agent/docs/troubleshooting.md": troubleshooting,
+  "manual pages": manualPages,
 };
