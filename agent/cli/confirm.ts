@@ -4,12 +4,13 @@ import { confirmRelease } from "../host/operator-commands.ts";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { confirmationSchema } from "../core/schedule/confirmation.ts";
+import { shortSystemNames } from "../core/text/system-names.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { printJson } from "./display/json.ts";
-import { printLine } from "./display/output.ts";
+import { show, styled } from "./display/screen.ts";
 
 /** What `confirm --json` prints: which release is confirmed, and since when. */
 const confirmSchema = z.strictObject({ hostname: hostnameSchema, ...confirmationSchema.shape });
@@ -35,10 +36,14 @@ async function confirm(
   const confirmed = await confirmRelease(tools, release);
   if (options.json) printJson(confirmSchema, { hostname: settings.hostname, ...confirmed });
   else {
-    printLine(
-      `Confirmed release ${confirmed.sequence}: ${confirmed.mode} ${confirmed.toplevel}\n` +
-        "The service activates it now, if it runs.",
-    );
+    const { sequence, mode, toplevel } = confirmed;
+    show([
+      [
+        styled("good", `Confirmed release ${sequence}`),
+        `: ${mode} ${shortSystemNames()(toplevel)}`,
+      ],
+      "The service activates it now, if it runs.",
+    ]);
   }
   return EXIT.ok;
 }

@@ -4,13 +4,14 @@ import { rollBackByHand } from "../host/roll-back.ts";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
+import { shortSystemNames } from "../core/text/system-names.ts";
 import { createLog } from "../effects/host/log.ts";
 import { hostCommand, type CommandMaker, type CommandResult, type OptionsOf } from "./command.ts";
 import { loadSettings } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
 import { positive } from "./options/values.ts";
 import { printJson } from "./display/json.ts";
-import { printLine } from "./display/output.ts";
+import { show, styled } from "./display/screen.ts";
 
 /** What `rollback --json` prints: what the host went back to. */
 const rollbackSchema = z.strictObject({
@@ -19,6 +20,8 @@ const rollbackSchema = z.strictObject({
   toplevel: storePathSchema,
   needsReboot: z.boolean().describe("whether it takes full effect only with a reboot"),
 });
+
+const REBOOT = "It takes full effect with a reboot, which is yours to decide: systemctl reboot";
 
 function definition() {
   return hostCommand("rollback", "go back to the previous generation, and stay there")
@@ -38,10 +41,12 @@ async function rollback(options: OptionsOf<typeof definition>): CommandResult {
   const target = await rollBackByHand(tools, options.generation ?? null);
   if (options.json) printJson(rollbackSchema, { hostname: settings.hostname, ...target });
   else {
-    printLine(`Back at generation ${target.generation}: ${target.toplevel}`);
-    if (target.needsReboot) {
-      printLine("It takes full effect with a reboot, which is yours to decide: systemctl reboot");
-    }
+    const name = shortSystemNames()(target.toplevel);
+    show([
+      [styled("good", "Back"), ` at generation ${target.generation}: ${name}`],
+      ...(target.needsReboot ? [styled("waiting", REBOOT)] : []),
+      "It stays there until a release with another system comes, or `nixos-pull apply --again`.",
+    ]);
   }
   return EXIT.ok;
 }

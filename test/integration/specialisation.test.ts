@@ -15,10 +15,9 @@ test("a specialisation is published, activated, shown, and activated again after
   expect(missing.exitCode).toBe(8);
   expect(missing.stderr).toMatch(/SPECIALISATION_MISSING: web1: .*loud.*, found debug/);
   const published = await operator.publish({ web1: first }, "--specialisation", "web1=debug");
-  const shown = `${first}, specialisation debug`;
   expect(published.stdout).toMatch(/^web1 +\w{7}-web1-\S+, specialisation debug /m);
   const show = ["release", "show", "-m", operator.mirror];
-  expect((await nixosPull(show)).stdout).toMatch(new RegExp(`^web1 .* ${shown}$`, "m"));
+  expect((await nixosPull(show)).stdout).toMatch(/^web1 +\w{7}-web1-\S+, specialisation debug /m);
   const json = JSON.parse((await nixosPull([...show, "--json"])).stdout);
   expect(json).toMatchObject({ hosts: [{ toplevel: first, specialisation: "debug" }] });
   const mirrors = [`file://${operator.mirror}`];

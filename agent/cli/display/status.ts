@@ -190,7 +190,8 @@ function pastFacts(status: HostStatus, { tells }: Headline, words: HostWords): F
     const failed = event.endsWith("Failed") ? "FAILED: " : "";
     facts.push(["way back", `${words.times.ago(at)}${from}: ${failed}${words.once(message)}`]);
   }
-  const isAhead = lastImport !== null && (lastPoll?.waits.length ?? 0) > 0;
+  const isWaiting = (lastPoll?.waits.length ?? 0) > 0;
+  const isAhead = isWaiting && lastImport?.sequence === lastPoll?.release?.sequence;
   if (lastImport && (lastImport.deltas || isAhead)) {
     const { at, sequence, deltas } = lastImport;
     const by = deltas ? `, ${deltas.used} paths by deltas, ${deltas.failed} deltas of no use` : "";

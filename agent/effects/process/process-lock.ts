@@ -1,4 +1,4 @@
-import { readdir, readFile, readlink, realpath, type FileHandle } from "node:fs/promises";
+import { readdir, readFile, stat, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { LockName, Locks } from "../../core/ports.ts";
@@ -74,11 +74,12 @@ async function holderOf(path: string): Promise<number | null> {
   try {
     const pid = Number((await readFile(path, "utf8")).trim());
     if (!Number.isSafeInteger(pid) || pid <= 0) return null;
-    const [file, descriptors] = await Promise.all([realpath(path), readdir(`/proc/${pid}/fd`)]);
+    // By device and inode: a service may see the same file at another path, in its own mounts.
+    const [file, descriptors] = await Promise.all([stat(path), readdir(`/proc/${pid}/fd`)]);
     const open = await Promise.all(
-      descriptors.map((it) => readlink(`/proc/${pid}/fd/${it}`).catch(() => null)),
+      descriptors.map((it) => stat(`/proc/${pid}/fd/${it}`).catch(() => null)),
     );
-    return open.includes(file) ? pid : null;
+    return open.some((it) => it?.ino === file.ino && it.dev === file.dev) ? pid : null;
   } catch {
     return null;
   }
