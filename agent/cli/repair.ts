@@ -1,6 +1,6 @@
 import * as z from "zod";
 import { composeTools } from "../host/compose.ts";
-import { repairStore, type DamagedPath, type RepairOutcome } from "../host/repair.ts";
+import { NEEDS, repairStore, type DamagedPath, type RepairOutcome } from "../host/repair.ts";
 import { EXIT } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
@@ -22,7 +22,11 @@ const repairSchema = z.strictObject({
       path: storePathSchema,
       kind: z.enum(["damaged", "missing"]).describe("missing: Nix does not know it any more"),
       inUse: z.boolean().describe("whether it belongs to the running or the booted system"),
+      neededBy: z.array(z.enum(NEEDS)).describe("which systems of this host have it"),
       repaired: z.boolean(),
+      files: z
+        .array(z.string())
+        .describe("what was not as it must be, below the path, as far as the repair saw it"),
     }),
   ),
   error: errorSchema.nullable().describe("null if nothing is damaged any more"),
@@ -49,7 +53,7 @@ async function repair(options: OptionsOf<typeof definition>, signal: AbortSignal
   if (options.json) {
     const { hostname } = settings;
     const failure = error && errorJson(error);
-    printJson(repairSchema, { hostname, dryRun, verified, damaged: [...damaged], error: failure });
+    printJson(repairSchema, { hostname, dryRun, verified, damaged, error: failure });
   } else {
     describe(outcome);
   }
@@ -74,6 +78,13 @@ function describe({ verified, damaged, error }: RepairOutcome): void {
   if (error) note(`${error.code}: ${error.message}`);
 }
 
-function describePath({ path, kind, inUse, repaired }: DamagedPath): string {
-  return `${path}: ${kind}${inUse ? ", in use" : ""}${repaired ? ", repaired" : ""}`;
+/** So many names of files are shown. */
+const SHOWN_FILES = 5;
+
+function describePath({ path, kind, neededBy, repaired, files }: DamagedPath): string {
+  const needs = neededBy.length === 0 ? "" : `, needed by: ${neededBy.join(", ")}`;
+  const shown = files.slice(0, SHOWN_FILES).map((file) => (file === "" ? "the path itself" : file));
+  const more = files.length > SHOWN_FILES ? ", …" : "";
+  const what = shown.length === 0 ? "" : ` (${shown.join(", ")}${more})`;
+  return `${path}: ${kind}${needs}${repaired ? `; repaired${what}` : ""}`;
 }

@@ -169,6 +169,15 @@ export type CollectionListener = (collection: {
   readonly freed: number;
 }) => Promise<void>;
 
+/** Hears which files of a damaged path were not as they must be, by their names below it. */
+export type MendListener = (path: string, files: readonly string[]) => void;
+
+/** A store path that a release has and that could not be brought back from it. */
+export interface FailedRepair {
+  readonly path: string;
+  readonly error: PullError;
+}
+
 /** Brings closures from the mirrors into the store. */
 export interface ClosureFetch {
   /**
@@ -188,13 +197,18 @@ export interface ClosureFetch {
   ): Promise<FetchSummary>;
   /**
    * Brings those of these paths that a release has back into the store; `damaged` are the valid
-   * ones among them. Gives which these were. Throws as `fetch`.
+   * ones among them. A path that the release has and that cannot be brought back does not keep the
+   * others from it: gives why, for each. Throws as `fetch` what concerns all of them.
    */
   repair(
     release: Pick<Release, "toplevel" | "closureSize" | "archive">,
     lost: { paths: readonly string[]; damaged: readonly string[] },
-    options: { signal?: AbortSignal | undefined; onArchiveRead?: ArchiveListener | undefined },
-  ): Promise<string[]>;
+    options: {
+      signal?: AbortSignal | undefined;
+      onArchiveRead?: ArchiveListener | undefined;
+      onMended?: MendListener | undefined;
+    },
+  ): Promise<readonly FailedRepair[]>;
   /** Says what `fetch` would move, and refuses as it would; writes nothing. */
   preview(release: Release, signal?: AbortSignal): Promise<FetchPreview>;
   /** Removes what attempts left that nothing will go on with. Throws the system's errors. */
@@ -313,10 +327,18 @@ export interface StoreRepair {
 
   /**
    * Gives valid paths their contents back from the binary cache in `directory`, file by file, each
-   * by a rename, so that nothing that runs is taken away. Throws ARCHIVE_CORRUPT, IMPORT_FAILED,
-   * IO_FAILED, DISK_FULL, TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
+   * by a rename, so that nothing that runs is taken away. No garbage is collected meanwhile. `onMended`
+   * hears of each path that is whole again. Throws ARCHIVE_CORRUPT, IMPORT_FAILED, IO_FAILED,
+   * DISK_FULL, TOOL_MISSING, TOOL_TIMEOUT, INTERRUPTED.
    */
-  mend(directory: string, narInfos: readonly NarInfo[], signal?: AbortSignal): Promise<void>;
+  mend(
+    directory: string,
+    narInfos: readonly NarInfo[],
+    options: {
+      readonly signal?: AbortSignal | undefined;
+      readonly onMended?: MendListener | undefined;
+    },
+  ): Promise<void>;
 }
 
 /**

@@ -12,10 +12,13 @@ import {
   symlink,
   writeFile,
 } from "node:fs/promises";
+import { execFileSync } from "node:child_process";
 import { join } from "node:path";
 import { pathToFileURL } from "node:url";
-import { beforeAll, describe, expect, test } from "vitest";
+import { gunzipSync } from "node:zlib";
+import { beforeAll, describe, expect, test, vi } from "vitest";
 import { buildSystem } from "../support/closure.ts";
+import { nixosPull } from "../support/nixos-pull.ts";
 import { runNix } from "../support/real-nix.ts";
 import { createHost, createOperator, type Operator, type SandboxHost } from "../support/sandbox.ts";
 import { mountReadOnly, unmount, whyNoMounts } from "../support/scratch-mount.ts";
@@ -30,7 +33,14 @@ interface Repaired {
   readonly exitCode: number | null;
   readonly value: {
     readonly verified: number;
-    readonly damaged: { path: string; kind: string; inUse: boolean; repaired: boolean }[];
+    readonly damaged: {
+      path: string;
+      kind: string;
+      inUse: boolean;
+      repaired: boolean;
+      neededBy: string[];
+      files: string[];
+    }[];
     readonly error: { code: string; message: string } | null;
   };
 }
@@ -91,7 +101,7 @@ async function flipByte(path: string): Promise<void> {
   await chmod(path, 0o444);
 }
 
-const LIBRARY = "library-1.0";
+const LIBRARY = "-library-1.0";
 
 test("a host whose store is whole has nothing to repair", async () => {
   const { host } = await installed();
@@ -142,7 +152,7 @@ test("a byte of the running system is repaired from a stick by one rename", asyn
   expect(await reader.readFile("utf8")).toBe("mibrary\n");
   await reader.close();
   const { stdout } = await host.run("history");
-  expect(stdout).toContain("brought back 1 of 1 damaged store paths");
+  expect(stdout).toContain("brought back 1 of 1 damaged store path");
 });
 
 test("whatever is wrong in a tree is put right: files, links, kinds, rights, what is too much or gone", async () => {
@@ -229,6 +239,94 @@ test("the host's own release is repaired from, although the mirror has a newer o
   expectWhole(host);
 });
 
+test("a garbage collection in the middle of a repair waits for it", async () => {
+  const { host } = await installed();
+  const library = find(host, LIBRARY);
+  await flipByte(join(host.root, library, "lib/liblibrary.so.1"));
+  const directory = await temporaryDirectory();
+  const log = join(directory, "collection.log");
+  // Before the damaged path is unpacked, somebody collects garbage: it waits, or it is over.
+  const real = execFileSync("sh", ["-c", "command -v nix"], { encoding: "utf8" }).trim();
+  await writeFile(
+    join(directory, "nix"),
+    `#!/bin/sh
+case "$*" in *dump-path*)
+  NIX_REMOTE="local?root=${host.root}" nix-collect-garbage > ${log} 2>&1 &
+  while kill -0 $! 2>/dev/null && ! grep -q "waiting for the big garbage collector lock" ${log}; do
+    sleep 0.02
+  done;;
+esac
+exec ${real} "$@"
+`,
+    { mode: 0o755 },
+  );
+  const { exitCode, stdout, stderr } = await nixosPull(
+    ["repair", "--config", host.configFile, "--json"],
+    { PATH: `${directory}:${process.env["PATH"] ?? ""}` },
+  );
+  expect(exitCode, stderr).toBe(0);
+  expect(JSON.parse(stdout)).toMatchObject({ damaged: [{ path: library, repaired: true }] });
+  expect(await readFile(log, "utf8")).toContain("waiting for the big garbage collector lock");
+  await vi.waitFor(async () => {
+    expect(await readFile(log, "utf8")).toMatch(/store paths? deleted/);
+  }, 60_000);
+  expectWhole(host);
+  await expectClean(host);
+});
+
+test("one NAR that the mirror has altered does not keep the other paths from being repaired", async () => {
+  const { operator, host } = await installed();
+  const [library, odd] = [find(host, LIBRARY), find(host, "odd-names")];
+  await flipByte(join(host.root, library, "lib/liblibrary.so.1"));
+  await rename(join(host.root, odd), join(host.root, "away"));
+  await alterNar(operator, odd);
+  const { exitCode, value } = await repair(host);
+  expect(exitCode).toBe(7);
+  const rows = value.damaged.map(({ path, repaired, neededBy, files }) => ({
+    ...{ path, repaired, neededBy, files },
+  }));
+  const needs = ["running", "boot default", "release"];
+  expect(rows.sort((a, b) => Number(b.repaired) - Number(a.repaired))).toEqual([
+    { path: library, repaired: true, neededBy: needs, files: ["lib/liblibrary.so.1"] },
+    { path: odd, repaired: false, neededBy: needs, files: [] },
+  ]);
+  expect(value.error?.message).toContain(
+    `1 store path is still damaged or missing: ${odd}: ARCHIVE_`,
+  );
+  expect(value.error?.message).not.toContain(library);
+  nixStore(host, "--verify-path", library);
+  await expectClean(host);
+
+  // It is not forgotten, and people read which file was bad.
+  const status = await host.json("status");
+  expect(status.value.alarms).toMatchObject([{ code: "STORE_DAMAGED" }]);
+  const checked = await host.json("check");
+  expect(checked.value.alarms).toMatchObject([{ code: "STORE_DAMAGED" }]);
+  await flipByte(join(host.root, library, "lib/liblibrary.so.1"));
+  await rename(join(host.root, "away"), join(host.root, odd));
+  expect((await host.run("repair")).stdout).toContain(
+    `${library}: damaged, needed by: running, boot default, release; repaired (lib/liblibrary.so.1)`,
+  );
+  expect((await host.json("status")).value.alarms).toEqual([]);
+});
+
+/** Changes a byte of one path's NAR in the operator's mirror, and nothing else. */
+async function alterNar({ mirror }: Operator, path: string): Promise<void> {
+  for (const name of await readdir(join(mirror, "archives"))) {
+    const file = join(mirror, "archives", name);
+    const bytes = await readFile(file);
+    const size = Number.parseInt(bytes.toString("latin1", 124, 135), 8);
+    const index = JSON.parse(gunzipSync(bytes.subarray(512, 512 + size)).toString()) as {
+      paths: { path: string; nar: { offset: number } }[];
+    };
+    const entry = index.paths.find((it) => `/nix/store/${it.path}` === path);
+    if (!entry) continue;
+    const at = 512 + Math.ceil(size / 512) * 512 + entry.nar.offset + 4;
+    bytes[at] = (bytes[at] ?? 0) ^ 1;
+    await writeFile(file, bytes);
+  }
+}
+
 describe("if the mirror", () => {
   async function unrepaired(
     host: SandboxHost,
@@ -253,7 +351,10 @@ describe("if the mirror", () => {
   test("is not there, nothing is changed, and the next try repairs", async () => {
     const { operator, host } = await installed();
     await rename(operator.mirror, `${operator.mirror}.away`);
-    await unrepaired(host, /MIRROR_ABSENT/);
+    await unrepaired(
+      host,
+      /MIRROR_ABSENT: .*; run `nixos-pull repair` again once the mirror or the stick is there$/,
+    );
     await rename(`${operator.mirror}.away`, operator.mirror);
     expect(await repair(host)).toMatchObject({ exitCode: 0 });
     expectWhole(host);

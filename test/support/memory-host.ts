@@ -117,6 +117,8 @@ export class MemoryHost {
   };
   /** What fetches tell of garbage that they had collected. */
   collects: { wanted: number; freed: number } | null = null;
+  /** Systems that mirrors do not have as they must be, with what a repair says of them. */
+  readonly badNars = new Map<string, PullError>();
   /** Valid systems that are damaged. */
   readonly damaged = new Set<string>();
   /** The specialisations of systems: their toplevels by name. */
@@ -579,16 +581,17 @@ function closuresOf(host: MemoryHost): ClosureFetch {
         packages: null,
       };
     },
-    async repair({ toplevel }, { paths }) {
+    async repair({ toplevel }, { paths }, { onMended }) {
       host.call(`repair from ${toplevel}`);
       const error = host.fetchErrors.shift() ?? null;
       if (error) throw error;
-      const here = paths.filter((path) => path === toplevel);
-      for (const path of here) {
-        host.damaged.delete(path);
+      for (const path of paths.filter((it) => it === toplevel)) {
+        const bad = host.badNars.get(path);
+        if (bad) return [{ path, error: bad }];
+        if (host.damaged.delete(path)) onMended?.(path, ["etc/file"]);
         host.valid.add(path);
       }
-      return here;
+      return [];
     },
     async abandon() {
       host.call("abandon fetch");
@@ -602,7 +605,7 @@ function repairOf(host: MemoryHost): AgentTools["repair"] {
     closures: async (paths) => paths.filter((path) => host.valid.has(path)),
     absent: async () => [],
     async damaged(paths, { onVerified }) {
-      host.call(`verify ${paths.join(" ")}`);
+      host.call(`verify ${paths.join(" ")}${host.locked.has("update") ? ", locked" : ""}`);
       onVerified?.(paths.length);
       return paths.filter((path) => host.damaged.has(path));
     },

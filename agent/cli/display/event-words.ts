@@ -13,6 +13,7 @@ type OtherEvent =
   | "HookFailed"
   | "GarbageCollected"
   | "StoreRepaired"
+  | "StoreDamaged"
   | "StateMended"
   | "HistoryRotated"
   | "AgentHung";
@@ -69,6 +70,7 @@ const WORDS: Readonly<Record<EventType | OtherEvent, EventWords>> = {
   HoldEnded: { text: "a person ended the hold" },
   HookFailed: { text: "a hook failed", style: "bad" },
   GarbageCollected: { text: "garbage was collected", isWhole: true },
+  StoreDamaged: { text: "a repair left damaged store paths", style: "bad" },
   StoreRepaired: { text: "the store was repaired", isWhole: true },
   StateMended: { text: "the state was mended", style: "waiting" },
   HistoryRotated: { text: "the history goes on in a new file" },

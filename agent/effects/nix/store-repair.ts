@@ -8,6 +8,7 @@ import type { StoreRepair } from "../../core/ports.ts";
 import type { Settings } from "../../core/settings.ts";
 import { inTurns } from "../process/turns.ts";
 import { ProcessFailure, streamProcess } from "../process/subprocess.ts";
+import { keepCollectionsAway } from "./collection-lock.ts";
 import { NIX_OPTIONS, childEnvironment } from "./nix-environment.ts";
 import { NixPrograms } from "./nix-programs.ts";
 import { StoreWriter } from "./store-writer.ts";
@@ -18,7 +19,8 @@ const PATHS_PER_VERIFICATION = 64;
 
 /**
  * Where fresh trees lie: in the store, so that they can be renamed from there. Nix's garbage
- * collector removes what a killed agent left, and so does the next repair.
+ * collector removes whatever has no store path's name, so that a repair keeps it away; what a killed
+ * agent left goes with the next collection or repair.
  */
 const WORK = ".nixos-pull-repair";
 
@@ -58,23 +60,31 @@ export function storeRepairOf(
       const hashes = await nix.queryPaths(["--query", "--hash"], paths);
       return new Map(paths.map((path, at) => [path, hashes[at] ?? ""]));
     },
-    async mend(directory, narInfos, signal) {
+    async mend(directory, narInfos, { signal, onMended }) {
       const timeoutMs = settings.limits.importTimeout;
       const store = realPath(STORE_DIRECTORY);
       const work = join(store, WORK);
       const options = { env: childEnvironment(), timeoutMs, signal };
       for (const info of narInfos) {
-        const writer = await StoreWriter.open(store, work, options);
+        // Taken for one path at a time: a collection that waits gets its turn in between.
+        const collections = await keepCollectionsAway(nix.root, options);
         try {
-          const fresh = join(work, "fresh");
-          await unpack(directory, info, { writer, fresh, options });
-          await canonise(fresh, writer);
-          // Whole on the disk before any of it is where programs look for it.
-          await nix.flush();
-          const path = realPath(`${STORE_DIRECTORY}/${info.storePath}`);
-          await mendTree(fresh, path, { writer, store, aside: work, options });
+          const writer = await StoreWriter.open(store, work, options);
+          try {
+            const fresh = join(work, "fresh");
+            await unpack(directory, info, { writer, fresh, options });
+            await canonise(fresh, writer);
+            // Whole on the disk before any of it is where programs look for it.
+            await nix.flush();
+            const path = `${STORE_DIRECTORY}/${info.storePath}`;
+            const mending = { writer, store, aside: work, options };
+            const files = await mendTree(fresh, realPath(path), mending);
+            onMended?.(path, files);
+          } finally {
+            await writer.remove(work);
+          }
         } finally {
-          await writer.remove(work);
+          await collections.release();
         }
       }
       await nix.flush();

@@ -1,7 +1,7 @@
 import { isUtf8 } from "node:buffer";
 import type { Stats } from "node:fs";
 import { lstat, open, readdir, readlink } from "node:fs/promises";
-import { join } from "node:path";
+import { join, relative } from "node:path";
 import { encodeBase32 } from "../../core/formats/store-path.ts";
 import { Sha256 } from "../../core/formats/sha256.ts";
 import { ifMissing } from "../files/missing-file.ts";
@@ -26,10 +26,17 @@ export interface TreeMending {
  * Makes the tree at a store path like a fresh one beside it. Only what differs is replaced, each
  * file by one rename: programs that run, and files that are open, keep what they had, and at no
  * moment a file is missing that was there and belongs there. Whatever is taken over leaves `fresh`.
- * Throws the system's errors, and what `StoreWriter.run` throws.
+ * Gives the names of what was not as it must be, below the path; empty for the path itself. Throws the
+ * system's errors, and what `StoreWriter.run` throws.
  */
-export async function mendTree(fresh: string, path: string, mending: TreeMending): Promise<void> {
-  await new TreeMender(mending).mend(fresh, path);
+export async function mendTree(
+  fresh: string,
+  path: string,
+  mending: TreeMending,
+): Promise<string[]> {
+  const mender = new TreeMender(mending, path);
+  await mender.mend(fresh, path);
+  return mender.mended;
 }
 
 /**
@@ -54,10 +61,13 @@ export async function canonise(tree: string, writer: StoreWriter): Promise<void>
 
 class TreeMender {
   readonly #mending: TreeMending;
+  readonly #root: string;
+  readonly mended: string[] = [];
   #takenOut = 0;
 
-  constructor(mending: TreeMending) {
+  constructor(mending: TreeMending, root: string) {
     this.#mending = mending;
+    this.#root = root;
   }
 
   async mend(fresh: string, path: string): Promise<void> {
@@ -69,6 +79,7 @@ class TreeMender {
       if (names) return this.#mendDirectory(fresh, path, names, found);
     }
     if (found && (await isAlike({ path: fresh, stats: wanted }, { path, stats: found }))) return;
+    this.mended.push(relative(this.#root, path));
     // A directory cannot be renamed over something else, nor the other way round.
     if (found && (wanted.isDirectory() || found.isDirectory())) await this.#takeOut(path);
     else if (found) await this.#forgetLink(fresh, found);
@@ -82,7 +93,9 @@ class TreeMender {
     stats: Stats,
   ): Promise<void> {
     for (const name of found) {
-      if (!wanted.includes(name)) await this.#takeOut(join(path, name));
+      if (wanted.includes(name)) continue;
+      this.mended.push(relative(this.#root, join(path, name)));
+      await this.#takeOut(join(path, name));
     }
     for (const name of wanted) await this.mend(join(fresh, name), join(path, name));
     const now = await lstat(path);

@@ -1,7 +1,7 @@
 import { toPullError, type ErrorCode, type PullError } from "../../core/errors.ts";
 import type { ArchiveContents } from "../../core/formats/archive-index.ts";
 import type { Release } from "../../core/formats/manifest.ts";
-import type { FetchSummary, Staging } from "../../core/ports.ts";
+import type { FailedRepair, FetchSummary, Staging } from "../../core/ports.ts";
 import { requireSpace, stagingBudget } from "./disk-space.ts";
 import { mendImported, releaseImported } from "./imported-paths.ts";
 import { importStreamOf } from "./imports.ts";
@@ -50,27 +50,69 @@ export async function fetchClosure(
 }
 
 /**
- * Brings those of these paths that a release has back into the store, damaged ones too; gives which
- * these were. `damaged` are the valid ones. Throws as `fetchClosure`.
+ * Brings those of these paths that a release has back into the store, damaged ones too; `damaged` are
+ * the valid ones. If one of them cannot be had as it must be, each is tried by itself, so that it does
+ * not keep the others away; gives why, for those that were not brought back. Throws as `fetchClosure`
+ * what concerns all of them.
  */
 export async function repairPaths(
   release: ClosurePlace,
   { paths, damaged }: { paths: readonly string[]; damaged: readonly string[] },
   tools: FetchTools,
   signal?: AbortSignal,
-): Promise<string[]> {
+): Promise<readonly FailedRepair[]> {
   return withStaging(release, tools, async (staging) => {
     const { contents } = await readIndex(release, staging, tools, signal);
     const known = await knownDamage(contents, damaged, tools);
     const missing = paths.filter((path) => !damaged.includes(path));
-    const only = new Set([...neededBy(missing, contents), ...known]);
-    const plan = await planFetch(contents, tools, { damaged: known, only });
-    if (plan.paths.length > 0) await bringIn(plan, { release, staging, tools, signal });
+    const bring = async (lost: { missing: readonly string[]; known: readonly string[] }) => {
+      const only = new Set([...neededBy(lost.missing, contents), ...lost.known]);
+      const plan = await planFetch(contents, tools, { damaged: lost.known, only });
+      if (plan.paths.length > 0) await bringIn(plan, { release, staging, tools, signal });
+    };
+    const failed: FailedRepair[] = [];
+    const all = [
+      ...missing.map((path) => ({ path, missing: [path], known: [] })),
+      ...known.map((path) => ({ path, missing: [], known: [path] })),
+    ];
+    const tryEach = async (): Promise<void> => {
+      for (const { path, ...lost } of all) {
+        try {
+          await bring(lost);
+        } catch (thrown) {
+          const error = toPullError(thrown);
+          if (!isOnePaths(error)) throw error;
+          failed.push({ path, error });
+        }
+      }
+    };
+    try {
+      await bring({ missing, known });
+    } catch (thrown) {
+      const error = toPullError(thrown);
+      if (!isOnePaths(error)) throw error;
+      tools.log.warn(`each path is repaired by itself, since one failed: ${error.message}`);
+      await tryEach();
+    }
     await releaseImported(tools);
     await tools.staging.remove();
-    return plan.paths.map(({ path }) => path);
+    return failed;
   });
 }
+
+/** Whether an error may be about one path alone: its bytes, or what Nix says about them. */
+function isOnePaths({ code }: PullError): boolean {
+  return ONE_PATHS.has(code);
+}
+
+const ONE_PATHS: ReadonlySet<ErrorCode> = new Set([
+  "ARCHIVE_TRUNCATED",
+  "ARCHIVE_PARTIAL",
+  "ARCHIVE_CORRUPT",
+  "ARCHIVE_MEMBER",
+  "NARINFO_MISMATCH",
+  "IMPORT_FAILED",
+]);
 
 /** These paths, and all that they refer to: Nix takes no path whose references are not valid. */
 function neededBy(paths: readonly string[], { narInfos }: ArchiveContents): Set<string> {

@@ -49,7 +49,9 @@ export function importStreamOf(plan: FetchPlan, context: ImportContext): ImportS
       const damaged = infosOf(paths.filter(isDamaged));
       await whileSpaceLasts(tools, signal, async (until) => {
         if (names.length > 0) await tools.store.importPaths(staging.directory, names, until);
-        if (damaged.length > 0) await tools.repair.mend(staging.directory, damaged, until);
+        if (damaged.length === 0) return;
+        const { onMended } = tools;
+        await tools.repair.mend(staging.directory, damaged, { signal: until, onMended });
       });
     },
     discard: (paths, files) =>

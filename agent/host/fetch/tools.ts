@@ -8,6 +8,7 @@ import type {
   GcRoots,
   IndexCache,
   Log,
+  MendListener,
   NixStore,
   StagingArea,
   StoreRepair,
@@ -33,6 +34,7 @@ export interface FetchTools extends FailoverTools {
    * mirror sends, is refused and comes again is no progress.
    */
   readonly furthest: Map<string, number>;
+  readonly onMended?: MendListener | undefined;
   /** Hears of garbage that was collected to make room. */
   readonly onCollected?: CollectionListener | undefined;
   readonly onProgress?: ((progress: FetchProgress) => void) | undefined;

@@ -11,6 +11,7 @@ import type { HistoryEntry } from "../../core/update/history-entry.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { currentHold } from "../current-hold.ts";
 import { observe } from "../observe.ts";
+import { damageAlarms } from "../repair.ts";
 import { HUNG, hangAlarms } from "../daemon/hang.ts";
 import { readActivity, type Activity, type ActivityTools } from "./activity.ts";
 import { lastSwitches, type LastSwitches } from "./last-switch.ts";
@@ -95,7 +96,10 @@ export async function readStatus(tools: StatusTools): Promise<HostStatus> {
   };
 }
 
-/** What a person should look at: a service that hung, what is wrong with the state, a damaged hold. */
+/**
+ * What a person should look at: a service that hung, what is wrong with the state, what a repair left
+ * damaged, a damaged hold.
+ */
 export async function alarmsOf(
   recalled: readonly Reason[],
   hold: HoldRead,
@@ -104,6 +108,7 @@ export async function alarmsOf(
   return [
     ...hangAlarms(await history.findLast(HUNG), clock.now()),
     ...recalled.map(({ code, message }) => ({ code, message })),
+    ...(await damageAlarms({ history })),
     ...holdAlarms(hold),
   ];
 }
