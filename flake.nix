@@ -1,10 +1,12 @@
 {
   description = "Pull-based release agent for NixOS hosts that nobody can SSH into";
 
-  # No inputs, so nothing to lock and nothing to fetch: the module and the package use the
-  # nixpkgs of whoever imports them.
+  # Only packages and apps use it. The module and the overlay have the nixpkgs of whoever imports
+  # them; let this input follow that, and nothing more is locked or fetched.
+  inputs.nixpkgs.url = "github:NixOS/nixpkgs/nixos-26.05";
+
   outputs =
-    { self, ... }:
+    { self, nixpkgs }:
     let
       package =
         pkgs:
@@ -14,6 +16,21 @@
       module = {
         imports = [ ./nixos-module ];
       };
+
+      # Those for which nixos-module/node-modules-hashes.json has a hash.
+      forEachSystem =
+        function:
+        builtins.listToAttrs (
+          map
+            (system: {
+              name = system;
+              value = function system;
+            })
+            [
+              "x86_64-linux"
+              "aarch64-linux"
+            ]
+        );
     in
     {
       nixosModules = {
@@ -25,21 +42,31 @@
       overlays.default = final: prev: { nixos-pull = package final; };
       lib = { inherit package; };
 
-      # For `nix build --impure` alone, with the nixpkgs of NIX_PATH: a pure evaluation
-      # knows neither a nixpkgs nor the system, and sees no packages.
-      packages =
+      # For the operator's machine: `nix run`, `nix profile install`.
+      packages = forEachSystem (
+        system:
         let
-          nixpkgs = builtins.tryEval <nixpkgs>;
-          nixos-pull = package (import nixpkgs.value { });
+          nixos-pull = package nixpkgs.legacyPackages.${system};
         in
-        if builtins ? currentSystem && nixpkgs.success then
-          {
-            ${builtins.currentSystem} = {
-              inherit nixos-pull;
-              default = nixos-pull;
-            };
-          }
-        else
-          { };
+        {
+          inherit nixos-pull;
+          default = nixos-pull;
+        }
+      );
+
+      apps = forEachSystem (
+        system:
+        let
+          nixos-pull = {
+            type = "app";
+            program = "${self.packages.${system}.nixos-pull}/bin/nixos-pull";
+            meta.description = "Publish releases for NixOS hosts, and look after them";
+          };
+        in
+        {
+          inherit nixos-pull;
+          default = nixos-pull;
+        }
+      );
     };
 }

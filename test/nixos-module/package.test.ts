@@ -1,5 +1,5 @@
 import { spawnSync } from "node:child_process";
-import { cp, mkdtemp, readFile, rm } from "node:fs/promises";
+import { cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -92,9 +92,29 @@ describe.skipIf(noNix)("package.nix", () => {
   });
 });
 
+/** A package set from which the package becomes a derivation, as far as that has a path. */
+const PACKAGES_FLAKE = `{
+  outputs = { self }: let
+    lib = import ./lib.nix;
+    packagesFor = system: let
+      pkgs = import ./pkgs.nix { inherit lib system; };
+      stdenvNoCC = pkgs.stdenvNoCC // {
+        mkDerivation = { pname, version, ... }:
+          derivation { inherit system; name = "\${pname}-\${version}"; builder = "/bin/sh"; };
+      };
+    in pkgs // {
+      callPackage = file: arguments: pkgs.callPackage file ({ inherit stdenvNoCC; } // arguments);
+    };
+  in {
+    legacyPackages = lib.genAttrs [ "x86_64-linux" "aarch64-linux" ] packagesFor;
+  };
+}`;
+
 describe.skipIf(noNix)("flake.nix", () => {
   let directory: string;
   let flake: string;
+  /** What stands for the input, since nixpkgs cannot be fetched here. */
+  let override: string[];
 
   beforeAll(async () => {
     directory = await mkdtemp(join(tmpdir(), "nixos-pull-"));
@@ -103,25 +123,45 @@ describe.skipIf(noNix)("flake.nix", () => {
       await cp(join(ROOT, file), join(copy, file), { recursive: true });
     }
     flake = `path:${copy}`;
+    const packages = join(directory, "packages");
+    const here = join(ROOT, "test/nixos-module");
+    await cp(join(here, "stand-in-lib.nix"), join(packages, "lib.nix"));
+    await cp(join(here, "stand-in-pkgs.nix"), join(packages, "pkgs.nix"));
+    await writeFile(join(packages, "flake.nix"), PACKAGES_FLAKE);
+    override = ["--override-input", "nixpkgs", `path:${packages}`, "--no-write-lock-file"];
   });
 
   afterAll(async () => {
     await rm(directory, { recursive: true, force: true });
   });
 
-  it("passes nix flake check, pure and impure", async () => {
-    await nix(directory, "flake", "check", flake);
-    await nix(directory, "flake", "check", "--impure", flake);
+  it("passes nix flake check", async () => {
+    await nix(directory, "flake", "check", flake, ...override);
   });
 
-  it("has the module, the overlay and the package's function, and no pure packages", async () => {
-    const shown = JSON.parse(await nix(directory, "flake", "show", "--json", flake)) as object;
+  it("has the module, the overlay, the package's function, packages and apps", async () => {
+    const args = ["flake", "show", "--json", flake, ...override];
+    const shown = JSON.parse(await nix(directory, ...args)) as object;
+    const both = { default: {}, "nixos-pull": {} };
     expect(shown).toMatchObject({
       nixosModules: { default: { type: "nixos-module" }, "nixos-pull": { type: "nixos-module" } },
       overlays: { default: { type: "nixpkgs-overlay" } },
       lib: {},
-      packages: {},
+      packages: { "x86_64-linux": both, "aarch64-linux": both },
+      apps: {
+        "x86_64-linux": { default: { type: "app" }, "nixos-pull": { type: "app" } },
+        "aarch64-linux": both,
+      },
     });
+  });
+
+  it("runs the program of the package by nix run, in a pure evaluation", async () => {
+    const evaluated = async (output: string): Promise<string> =>
+      nix(directory, "eval", "--raw", `${flake}#${output}`, ...override);
+    const system = SYSTEM ?? "x86_64-linux";
+    const path = await evaluated(`packages.${system}.default.outPath`);
+    expect(path).toMatch(/-nixos-pull-\d[\d.]*$/);
+    expect(await evaluated(`apps.${system}.default.program`)).toBe(`${path}/bin/nixos-pull`);
   });
 
   it.each([
@@ -137,6 +177,7 @@ describe.skipIf(noNix)("flake.nix", () => {
       "--impure",
       "--raw",
       `${flake}#${output}`,
+      ...override,
       "--apply",
       apply,
     );

@@ -26,6 +26,16 @@ export const BLOCKS_NOT_RUN: readonly BlockNotRun[] = [
     reason: "it runs until it is stopped",
   },
   {
+    document: "agent/docs/get-started.md",
+    first: "nix run path:. -- publish --help",
+    reason: "needs nixpkgs; test/nixos-module/package.test.ts evaluates it with a stand-in",
+  },
+  {
+    document: "agent/docs/get-started.md",
+    first: "npm ci",
+    reason: "needs npm's registry, and would replace the packages of this checkout",
+  },
+  {
     document: "nixos-module/README.md",
     first: "nix-build -E '(import <nixpkgs> { }).callPackage ./nixos-module/package.nix { }'",
     reason: "needs nixpkgs; test/nixos-module/package.test.ts builds the package with a stand-in",

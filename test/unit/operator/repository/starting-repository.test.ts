@@ -50,7 +50,7 @@ describe("the repository that init writes", () => {
         ".gitlab-ci.yml": "0efea792954cb70b",
         "README.md": "eab8afad55479399",
         "common.nix": "47ab0f2c93599999",
-        "flake.nix": "fee3e6450dc240c4",
+        "flake.nix": "9c4b5479bec3a872",
         "hardware/db.example.org.nix": "71cbfb46908e620d",
         "hardware/web1.nix": "71cbfb46908e620d",
         "hosts/db.example.org.nix": "26e0dcaab80e936d",

@@ -6,6 +6,7 @@
     nixpkgs.url = "@nixpkgs@";
     # The repository from which you take nixos-pull.
     nixos-pull.url = "@nixosPull@";
+    nixos-pull.inputs.nixpkgs.follows = "nixpkgs";
   };
 
   outputs =
