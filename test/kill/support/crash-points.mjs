@@ -67,8 +67,8 @@ function nameOf(path) {
     .replace(/(^|\/)[0-9a-f]{64}(?=[/.]|$)/g, "$1ARCHIVE")
     .replace(/nar\/[0-9a-z]+(?=\.nar)/, "nar/NAR")
     .replace(/[0-9a-z]{32}\.narinfo/, "NARINFO");
-  // Who holds it has it; what is written into it is for people.
-  return name === "update.lock" ? null : name;
+  // Who holds it has it; what is written into it is for people. How far a fetch is is for people too.
+  return name === "update.lock" || /(^|\/)fetch\.json(\.next)?$/.test(name) ? null : name;
 }
 
 /** `state.json` says little; which state it holds says all. */
