@@ -1,7 +1,7 @@
 import * as z from "zod";
 import { EXIT, PullError } from "../core/errors.ts";
 import { hostnameSchema } from "../core/formats/manifest.ts";
-import { nixText, type Json } from "../core/publish/nix-text.ts";
+import { nixLines, nixText, type Json } from "../core/publish/nix-text.ts";
 import { parseOptionPath } from "../core/publish/option-path.ts";
 import {
   evaluateOption,
@@ -17,6 +17,7 @@ import {
 } from "./command.ts";
 import { printJson } from "./display/json.ts";
 import { ProgressLine, printLine } from "./display/output.ts";
+import { screenOf, show, styled, type Style } from "./display/screen.ts";
 import { jsonOption } from "./options/json.ts";
 
 const DEFAULT_FILE = "nixos.nix";
@@ -159,13 +160,19 @@ function printAnswers(path: string, answers: OptionAnswers): void {
 }
 
 function printOption(name: string, { value, definitions, failedParts }: OptionOnHost): void {
-  printLine(`${name} = ${nixText(value)}`);
-  for (const { path, message } of failedParts) printLine(`  «error» of ${path}: ${message}`);
+  const { columns } = screenOf(process.stdout);
+  const shown = (lines: readonly string[], style?: Style): void => {
+    show(lines.map((text) => ({ text, style })));
+  };
+  shown(nixLines(value, { columns, before: `${name} = ` }));
+  for (const { path, message } of failedParts) shown([`  «error» of ${path}: ${message}`], "bad");
   for (const { file, value: defined, priority = DEFAULT_PRIORITY, overridden } of definitions) {
     const by = priorityName(priority);
     const marks = [by, overridden ? "overridden" : ""].filter((mark) => mark !== "").join(", ");
-    const text = defined === undefined ? "" : `: ${nixText(defined)}`;
-    printLine(`  ${file}${text}${marks === "" ? "" : ` (${marks})`}`);
+    const after = marks === "" ? "" : ` (${marks})`;
+    const style = overridden ? "dim" : undefined;
+    if (defined === undefined) shown([`  ${file}${after}`], style);
+    else shown(nixLines(defined, { columns, before: `  ${file}: `, after }), style);
   }
 }
 
@@ -178,8 +185,14 @@ function printAssertions(host: string, value: Json): void {
     const parsed = assertionSchema.safeParse(one);
     return parsed.success && parsed.data.assertion !== true ? [parsed.data.message] : [];
   });
-  printLine(`${host}assertions: ${all.length - failed.length} hold, ${failed.length} fail`);
-  for (const message of failed) printLine(`  fails: ${message.trim()}`);
+  const summary =
+    failed.length === 0
+      ? `all ${all.length} hold`
+      : `${failed.length} of ${all.length} ${failed.length === 1 ? "fails" : "fail"}`;
+  show([
+    `${host}assertions: ${summary}`,
+    ...failed.map((message) => styled("bad", `  fails: ${message.trim()}`)),
+  ]);
 }
 
 const DEFAULT_PRIORITY = 100;

@@ -199,10 +199,10 @@ describe("nixos-pull option shows", () => {
     const output = await ask("assertions");
     expect(output.exitCode, output.stderr).toBe(0);
     expect(linesOf(output).slice(0, 4)).toEqual([
-      "bad1: assertions: 2 hold, 0 fail",
-      "db1: assertions: 1 hold, 1 fail",
+      "bad1: assertions: all 2 hold",
+      "db1: assertions: 1 of 2 fails",
       "  fails: db1 is no good name",
-      "web1: assertions: 2 hold, 0 fail",
+      "web1: assertions: all 2 hold",
     ]);
   });
 

@@ -32,6 +32,33 @@ export function nixText(value: Json): string {
   return ["{", ...entries, "}"].join(" ");
 }
 
+/** Where a value stands in a text that is at most so many columns wide. */
+export interface NixLayout {
+  readonly columns: number;
+  /** What stands before the value on its first line. */
+  readonly before?: string;
+  /** What stands behind the value on its last line. */
+  readonly after?: string;
+}
+
+/**
+ * A value on one line if it fits; otherwise each of its parts on lines of their own, further right.
+ * A text that does not fit stays on one line.
+ */
+export function nixLines(value: Json, { columns, before = "", after = "" }: NixLayout): string[] {
+  const line = `${before}${nixText(value)}${after}`;
+  if (line.length <= columns || typeof value !== "object" || value === null) return [line];
+  const list = isList(value);
+  const margin = " ".repeat(before.length - before.trimStart().length + 2);
+  const parts = list
+    ? value.map((part) => nixLines(part, { columns, before: margin }))
+    : Object.entries(value).map(([name, part]) =>
+        nixLines(part, { columns, before: `${margin}${nixName(name)} = `, after: ";" }),
+      );
+  const [open, close] = list ? ["[", "]"] : ["{", "}"];
+  return [`${before}${open}`, ...parts.flat(), `${margin.slice(2)}${close}${after}`];
+}
+
 /** Array.isArray does not narrow a readonly array. */
 function isList(value: readonly Json[] | Readonly<Record<string, Json>>): value is readonly Json[] {
   return Array.isArray(value);

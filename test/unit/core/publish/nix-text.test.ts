@@ -1,6 +1,12 @@
 import fc from "fast-check";
 import { describe, expect, test } from "vitest";
-import { nixName, nixString, nixText, type Json } from "../../../../agent/core/publish/nix-text.ts";
+import {
+  nixLines,
+  nixName,
+  nixString,
+  nixText,
+  type Json,
+} from "../../../../agent/core/publish/nix-text.ts";
 
 describe("Nix text", () => {
   test.each<[Json, string]>([
@@ -13,6 +19,25 @@ describe("Nix text", () => {
     ["", '""'],
   ])("of %j", (value, text) => {
     expect(nixText(value)).toBe(text);
+  });
+
+  test("is broken into parts if it does not fit", () => {
+    const value = { short: [1, 2], long: { text: "x".repeat(20), none: null }, "a.b": [["y"], {}] };
+    const before = "  it: ";
+    expect(nixLines(value, { columns: Infinity, before, after: ";" })).toEqual([
+      `${before}${nixText(value)};`,
+    ]);
+    expect(nixLines(value, { columns: 30, before, after: " (mkForce)" })).toEqual([
+      "  it: {",
+      "    short = [ 1 2 ];",
+      "    long = {",
+      `      text = "${"x".repeat(20)}";`,
+      "      none = null;",
+      "    };",
+      '    "a.b" = [ [ "y" ] { } ];',
+      "  } (mkForce)",
+    ]);
+    expect(nixLines([1, 2], { columns: 5 })).toEqual(["[", "  1", "  2", "]"]);
   });
 
   test("has no quote and no interpolation that ends a string early", () => {
