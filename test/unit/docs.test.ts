@@ -282,6 +282,18 @@ test("every reason to wait has a row in host-rules.md or rollout.md", async () =
   for (const reason of WAIT_REASONS) expect(text).toContain(`| \`${reason}\` `);
 });
 
+test("troubleshooting.md quotes words that the program prints", async () => {
+  const text = await read("agent/docs/troubleshooting.md");
+  const seen = [...text.matchAll(/^\| (.*?) +\|/gm)].map(([, cell = ""]) => cell);
+  const quoted = seen.flatMap((cell) => [...cell.matchAll(/"([^"]+)"/g)].map(([, it = ""]) => it));
+  expect(quoted.length).toBeGreaterThan(3);
+  const files = await readdir(join(ROOT, "agent"), { recursive: true });
+  const sources = files.filter((name) => name.endsWith(".ts")).map((name) => read(`agent/${name}`));
+  const COMMENT = /\/\*[\s\S]*?\*\/|\/\/.*$/gm;
+  const program = (await Promise.all(sources)).join("\n").replace(COMMENT, "");
+  for (const words of quoted) expect(program, "in no message").toContain(words);
+});
+
 test("every document stands in the index", async () => {
   const index = await read("agent/docs/README.md");
   const documents = await readdir(join(ROOT, "agent/docs"));
