@@ -895,8 +895,8 @@ in
             default = null;
             example = 10;
             description = ''
-              Generations of the system profile that are kept when a release is committed; all
-              where `null`.
+              Generations of the system profile that are kept when a release is committed, at least
+              2; all if `null`.
             '';
           };
 

@@ -237,6 +237,12 @@ async function publishing(): Promise<Scene> {
   await cp(world.path("/srv/mirror"), world.path("mirror"), { recursive: true });
   world.means("web@releases.example.org:/srv/mirror/", `${world.path("/srv/remote")}/`);
   world.means("mirror:bucket/", `${world.path("/srv/bucket")}/`);
+  return { world };
+}
+
+async function secrets(): Promise<Scene> {
+  const world = await operatorWorld();
+  await makeKey(world, "fleet-1");
   world.means(
     "publish …",
     `publish --mirror ${world.path("/srv/mirror")} --key fleet-1.secret --host web1=./nixos.nix#system`,
@@ -525,6 +531,7 @@ export const SCENES: Readonly<Record<string, () => Promise<Scene>>> = {
   "agent/docs/host-rules.md": hostRules,
   "agent/docs/keys.md": keys,
   "agent/docs/publishing.md": publishing,
+  "agent/docs/secrets.md": secrets,
   "agent/docs/troubleshooting.md": troubleshooting,
   "manual pages": manualPages,
 };
