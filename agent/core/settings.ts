@@ -113,7 +113,9 @@ export const settingsSchema = z
           .int()
           .min(2)
           .optional()
-          .describe("How many generations of the system profile are kept, at least 2; all if absent."),
+          .describe(
+            "How many generations of the system profile are kept, at least 2; all if absent.",
+          ),
         collect: z
           .enum(["never", "when-needed"])
           .default("never")
