@@ -34,11 +34,25 @@ function point(what, when, beforeEnd) {
   times.set(plain, time);
   index++;
   const name = time === 1 ? plain : `${plain} #${time}`;
-  if (recordFile !== undefined) fs.appendFileSync(recordFile, `${name}\n`);
+  if (recordFile !== undefined) ours(() => fs.appendFileSync(recordFile, `${name}\n`));
   if (name !== wantedName && index !== wantedIndex) return;
-  beforeEnd?.();
-  fs.writeFileSync(join(root, "crashed-at"), name);
+  ours(() => {
+    beforeEnd?.();
+    fs.writeFileSync(join(root, "crashed-at"), name);
+  });
   end();
+}
+
+/** Whether this file works on the disk itself: Node's functions call each other. */
+let isOurs = false;
+
+function ours(work) {
+  isOurs = true;
+  try {
+    work();
+  } finally {
+    isOurs = false;
+  }
 }
 
 function end() {
@@ -162,6 +176,49 @@ promises.writeFile = async (path, ...rest) => {
   const name = typeof path === "object" ? null : nameOf(path);
   if (name !== null) point(`write ${name}`, "before");
   return real.writeFile(path, ...rest);
+};
+
+/** Small files are written, linked and removed by these. */
+const realSync = { ...fs };
+/** Files that were opened by `openSync`, by descriptor. */
+const opened = new Map();
+
+fs.symlinkSync = (target, path, ...type) => {
+  const name = isOurs ? null : nameOf(path);
+  if (name !== null) point(`link ${name}`, "before");
+  return realSync.symlinkSync(target, path, ...type);
+};
+
+fs.unlinkSync = (path) => {
+  const name = isOurs ? null : nameOf(path);
+  if (name !== null && exists(path)) point(`remove ${name}`, "before");
+  return realSync.unlinkSync(path);
+};
+
+fs.openSync = (path, flags, ...mode) => {
+  const name = isOurs || !isForWriting(flags) ? null : nameOf(path);
+  if (name !== null && !exists(path)) point(`create ${name}`, "before");
+  const file = realSync.openSync(path, flags, ...mode);
+  if (name !== null) opened.set(file, { name, path });
+  return file;
+};
+
+fs.closeSync = (file) => {
+  opened.delete(file);
+  return realSync.closeSync(file);
+};
+
+fs.writeFileSync = (file, contents, ...options) => {
+  const { name, path } = opened.get(file) ?? {};
+  if (name !== undefined && !isOurs) {
+    order.wrote(path);
+    point(`write ${name}`, "before");
+    point(`write ${name}`, "torn", () => {
+      const bytes = Buffer.from(contents);
+      realSync.writeSync(file, bytes.subarray(0, bytes.length / 2));
+    });
+  }
+  return realSync.writeFileSync(file, contents, ...options);
 };
 
 function isForWriting(flags = "r") {
