@@ -1,7 +1,6 @@
 import type { ArchiveContents } from "../../core/formats/archive-index.ts";
 import { entryOf, type Manifest, type ReleasedSystem } from "../../core/formats/manifest.ts";
 import { downloadAfter } from "../../core/transfer/closure-plan.ts";
-import { readContents, type ArchiveSource } from "../mirror/read-contents.ts";
 
 /** What one host downloads for a release: of archives, without the manifest and the index. */
 export interface HostDownload {
@@ -9,6 +8,9 @@ export interface HostDownload {
   readonly paths: number;
   readonly bytes: number;
 }
+
+/** What the index of a system's archive says, or null if it is not at hand. */
+export type ContentsOf = (system: ReleasedSystem) => Promise<ArchiveContents | null>;
 
 /**
  * What each host would download that has its system of the release before, and nothing else, by
@@ -18,7 +20,7 @@ export interface HostDownload {
 export async function hostDownloads(
   hosts: Readonly<Record<string, ReleasedSystem>>,
   before: Manifest | null,
-  source: ArchiveSource,
+  contentsOf: ContentsOf,
 ): Promise<Map<string, HostDownload>> {
   const downloads = new Map<string, HostDownload>();
   // Many hosts may have one system, so that each pair is read once.
@@ -28,7 +30,7 @@ export async function hostDownloads(
     if (!old) continue;
     const pair = `${old.archive.sha256} ${system.archive.sha256}`;
     const read = known.get(pair);
-    const found = read === undefined ? await downloadBetween(source, old, system) : read;
+    const found = read === undefined ? await downloadBetween(contentsOf, old, system) : read;
     known.set(pair, found);
     if (found) downloads.set(hostname, found);
   }
@@ -36,13 +38,11 @@ export async function hostDownloads(
 }
 
 async function downloadBetween(
-  source: ArchiveSource,
+  contentsOf: ContentsOf,
   before: ReleasedSystem,
   after: ReleasedSystem,
 ): Promise<HostDownload | null> {
   if (before.toplevel === after.toplevel) return { paths: 0, bytes: 0 };
-  const contentsOf = (system: ReleasedSystem): Promise<ArchiveContents | null> =>
-    readContents(source, system);
   const [old, next] = [await contentsOf(before), await contentsOf(after)];
   return old && next ? downloadAfter(next, old) : null;
 }

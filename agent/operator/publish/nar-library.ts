@@ -3,7 +3,7 @@ import {
   type ArchiveContents,
   type OtherArchive,
 } from "../../core/formats/archive-index.ts";
-import { positionOf, type Manifest } from "../../core/formats/manifest.ts";
+import { positionOf, type Manifest, type ReleasedSystem } from "../../core/formats/manifest.ts";
 import type { Compression, StorePathInfo } from "../../core/formats/narinfo.ts";
 import { TAR_BLOCK } from "../../core/formats/tar-layout.ts";
 import type { OpenChannel } from "../channel/open-channel.ts";
@@ -26,6 +26,8 @@ interface KnownNar extends NarPlace {
 export class NarLibrary {
   readonly #writer: MirrorWriter;
   readonly #byNarHash = new Map<string, KnownNar[]>();
+  /** By the sha256 of the archive that has the index. */
+  readonly #contents = new Map<string, ArchiveContents>();
   /** Archives, oldest first. */
   readonly #archives: string[] = [];
   readonly #intact = new Map<string, Promise<boolean>>();
@@ -72,6 +74,7 @@ export class NarLibrary {
 
   #add(contents: ArchiveContents): void {
     const { sha256, size, index } = contents;
+    this.#contents.set(sha256, contents);
     for (const older of [...contents.elsewhere.map(({ archive }) => archive.sha256), sha256]) {
       if (!this.#archives.includes(older)) this.#archives.push(older);
     }
@@ -91,6 +94,11 @@ export class NarLibrary {
       const facts = { fileSha256: nar.sha256, fileSize: nar.size, compression: index.compression };
       this.#byNarHash.set(narHash, [...known, { ...place, ...facts }]);
     }
+  }
+
+  /** What a retained release's index says of a system's archive, if it could be read. */
+  contentsOf({ archive }: Pick<ReleasedSystem, "archive">): ArchiveContents | null {
+    return this.#contents.get(archive.sha256) ?? null;
   }
 
   /** A number that is smaller for older archives. An unknown archive is the newest. */

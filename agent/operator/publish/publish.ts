@@ -82,7 +82,11 @@ export async function publish(request: PublishRequest): Promise<PublishResult> {
     };
     const composed = composeManifest(frame, contents, options);
     const manifest = await withRequirements(open, composed, inForce, options);
-    const downloads = await hostDownloads(entries, current, writer.asMirror());
+    const downloads = await hostDownloads(
+      entries,
+      current,
+      async (system) => library.contentsOf(system) ?? writer.readContents(system),
+    );
     const release = await signAndPlace(open, { manifest, current: inForce, packed }, options);
     return { release, failed: options.failed, newBytes: writer.placedBytes, downloads };
   });
