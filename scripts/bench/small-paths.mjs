@@ -164,9 +164,9 @@ function printResults(results) {
     `${paths} small paths, of which an update changes ${changed}, on tmpfs; medians of ${rounds} rounds`,
     ["", "by hand", "nixos-pull", "ratio", "by hand, CPU", "nixos-pull, CPU", "ratio", "peak RSS"],
     [
-      row("publish, first; by hand: nix copy --to file://…?compression=zstd, tar", "first"),
+      row("publish, first", "first"),
       row("publish, next", "next"),
-      row("apply, first; by hand: nix copy --from file://", "install"),
+      row("apply, first", "install"),
       row("apply, next", "update"),
     ],
   );
