@@ -3,6 +3,7 @@ import { ERROR_KINDS, EXIT, PullError } from "../core/errors.ts";
 import { describePosition, hostnameSchema, positionOf } from "../core/formats/manifest.ts";
 import { directoryOf, type MirrorAddress } from "../core/formats/mirror-address.ts";
 import { trustPolicyOf } from "../core/settings.ts";
+import { Times } from "../core/text/times.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { systemDisk } from "../effects/files/disk.ts";
 import type { HostKeys } from "../core/fleet/report-trust.ts";
@@ -18,13 +19,15 @@ import {
 } from "./command.ts";
 import { bytesSchema, countSchema, printJson, releaseJson, releaseShape } from "./display/json.ts";
 import { counted, formatBytes } from "../core/text/quantity.ts";
-import { formatTable, note, printLine } from "./display/output.ts";
+import { note, printLine } from "./display/output.ts";
+import { screenOf, show, styled, table, type Text } from "./display/screen.ts";
 import { WorkProgress } from "./display/work-progress.ts";
 import { prunedJson, prunedSchema } from "./prune.ts";
 import { configOption } from "./options/configuration.ts";
 import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { reportsFrom } from "./options/reports.ts";
 import { jsonOption } from "./options/json.ts";
+import { utcOption } from "./options/utc.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
   settingsFor,
@@ -100,6 +103,7 @@ function definition() {
     .addOption(thresholdOption())
     .addOption(configOption("keys, credentials and limits from here"))
     .option("--dry-run", "only say what would be copied")
+    .addOption(utcOption())
     .addOption(jsonOption(z.union([copiedSchema, broughtSchema])));
 }
 
@@ -194,7 +198,7 @@ async function copy(
     progress.clear();
   }
   if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
-  else printCopied(copied, destination, dryRun);
+  else printCopied(copied, destination, { dryRun, utc: options.utc });
   return EXIT.ok;
 }
 
@@ -230,44 +234,53 @@ function jsonOf({ channels, strangers, archives, pruned }: CopiedMirror, dryRun:
   };
 }
 
-function printCopied(copied: CopiedMirror, destination: string, dryRun: boolean): void {
+function printCopied(
+  copied: CopiedMirror,
+  destination: string,
+  { dryRun, utc }: { readonly dryRun: boolean; readonly utc: true | undefined },
+): void {
   const { channels, strangers, archives, pruned } = copied;
-  for (const one of channels) printLine(describeChannel(one));
+  const times = new Times({ now: systemClock.now(), utc });
   const rows = channels.flatMap(({ hosts }) =>
     hosts
       .filter(({ members, note: why }) => members !== null || why !== undefined)
       .map(({ hostname, members, note: why }) => [
-        hostname,
+        styled("strong", hostname),
         members === null ? "everything" : describeMembers(members),
         why ?? "",
       ]),
   );
-  if (rows.length > 0) printLine(formatTable(rows));
-  printLine(
+  show([
+    ...channels.map((one) => describeChannel(one, times)),
+    ...table(rows, screenOf(process.stdout)),
     `${dryRun ? "Would copy" : "Copied"} ${counted(archives.copied, "archive")}, ${formatBytes(archives.bytes)}, ` +
       `to ${destination}; already there: ${archives.present}.`,
-  );
-  if (pruned) {
-    printLine(
-      `Removed ${counted(pruned.archives.length, "archive")} of ${formatBytes(pruned.bytes)}.`,
-    );
-  }
+    ...(pruned
+      ? [`Removed ${counted(pruned.archives.length, "archive")} of ${formatBytes(pruned.bytes)}.`]
+      : []),
+  ]);
   for (const hostname of strangers)
     note(`nixos-pull: no release names ${hostname}, which reported`);
-  for (const { channel, expired, signed } of channels) {
-    if (expired) note(`nixos-pull: ${channel} EXPIRED ${signed.manifest.expiresAt}`);
-  }
 }
 
 function describeMembers(count: number): string {
   return count === 1 ? "1 NAR or delta" : `${count} NARs and deltas`;
 }
 
-function describeChannel({ channel, signed, isNews, hosts }: CopiedChannel): string {
+function describeChannel(
+  { channel, signed, expired, isNews, hosts }: CopiedChannel,
+  times: Times,
+): Text {
+  const { expiresAt, hosts: all } = signed.manifest;
   const position = describePosition(positionOf(signed.manifest));
-  return (
-    `Release ${position} of ${channel}, signed by ${signed.signedBy.join(", ")}, ` +
-    `${isNews ? "" : "there already, "}for ${hosts.length} of ` +
-    counted(Object.keys(signed.manifest.hosts).length, "host")
-  );
+  return [
+    styled(expired ? "bad" : isNews ? "good" : "dim", "●"),
+    " ",
+    styled("strong", `Release ${position} of ${channel}`),
+    `, signed by ${signed.signedBy.join(", ")}, ${isNews ? "" : "there already, "}for ` +
+      `${hosts.length} of ${counted(Object.keys(all).length, "host")}, `,
+    expired
+      ? styled("bad", `EXPIRED ${times.both(expiresAt)}`)
+      : `good until ${times.clock(expiresAt)}`,
+  ];
 }

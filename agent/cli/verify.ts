@@ -14,6 +14,7 @@ import { EMPTY_STICK_CONTENTS } from "../core/formats/stick-contents.ts";
 import { REPORT_PAYLOAD_TYPE, openReport, reportSchema } from "../core/formats/report.ts";
 import { storePathSchema } from "../core/formats/store-path.ts";
 import { trustPolicyOf } from "../core/settings.ts";
+import { Times } from "../core/text/times.ts";
 import { systemClock } from "../effects/host/clock.ts";
 import { RootDirectory, fileNamed } from "../effects/files/root-directory.ts";
 import { readStickContents } from "../effects/report/stick-contents-file.ts";
@@ -42,12 +43,15 @@ import {
 } from "./display/json.ts";
 import { describeReport } from "./display/report.ts";
 import { describeDifference, differenceJson, differenceSchema } from "./display/difference.ts";
-import { counted } from "../core/text/quantity.ts";
-import { ProgressLine, formatTable, note, printLine } from "./display/output.ts";
+import { note, printLine } from "./display/output.ts";
+import { screenOf, show, styled, type Line } from "./display/screen.ts";
+import { verifiedLines } from "./display/verified.ts";
+import { WorkProgress } from "./display/work-progress.ts";
 import { describeUnknownBefore, isSigned } from "../operator/channel/release-before.ts";
 import { againstAt, againstOption } from "./options/against.ts";
 import { configOption } from "./options/configuration.ts";
 import { jsonOption } from "./options/json.ts";
+import { utcOption } from "./options/utc.ts";
 import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
   settingsFor,
@@ -121,6 +125,7 @@ function definition() {
     .option("--host <name>", "verify this host's archive only")
     .addOption(againstOption())
     .addOption(configOption("keys from here"))
+    .addOption(utcOption())
     .addOption(jsonOption(z.union([verifiedSchema, draftSchema, reportSchema])));
 }
 
@@ -147,7 +152,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
       ? EMPTY_STICK_CONTENTS
       : await readStickContents(new RootDirectory(directory));
   const channels = await channelsOf(directory, options.channel, settings.channel);
-  const progress = new ProgressLine();
+  const progress = new WorkProgress();
   const found: Proof[] = [];
   for (const channel of channels) {
     try {
@@ -160,7 +165,7 @@ async function verify(address: string, options: Options, signal: AbortSignal): C
         now: systemClock.now(),
         signal,
         onHost: (hostname) => {
-          progress.show(`verifying the archive of ${hostname}`);
+          progress.step(`verifying the archive of ${hostname}`);
         },
       });
       found.push({ channel, verified });
@@ -194,7 +199,7 @@ interface Proof {
   readonly error?: PullError;
 }
 
-function printProofs(proofs: readonly Proof[], { json }: Pick<Options, "json">): void {
+function printProofs(proofs: readonly Proof[], { json, utc }: Pick<Options, "json" | "utc">): void {
   if (json) {
     printJson(verifiedSchema, {
       channels: proofs.flatMap<z.infer<typeof verifiedSchema>["channels"][number]>(
@@ -206,10 +211,14 @@ function printProofs(proofs: readonly Proof[], { json }: Pick<Options, "json">):
     });
     return;
   }
-  for (const { channel, verified, error } of proofs) {
-    if (verified) printChannel(verified);
-    else printLine(`${channel}: ${error?.code}: ${error?.message}`);
-  }
+  const times = new Times({ now: systemClock.now(), utc });
+  show(
+    proofs.flatMap(({ channel, verified, error }): Line[] =>
+      verified
+        ? verifiedLines(verified, times, screenOf(process.stdout))
+        : [[styled("bad", "●"), ` ${channel}: ${error?.code}: ${error?.message}`]],
+    ),
+  );
 }
 
 /** The named channel; else every channel of a directory, or the one that is configured. */
@@ -234,32 +243,6 @@ function channelJson({ signed, expired, hosts, older }: VerifiedMirror) {
 
 function hostJson({ archive, ...host }: VerifiedHost): z.infer<typeof hostSchema> {
   return { ...host, archive: { sha256: archive } };
-}
-
-function printChannel({ signed, expired, hosts, older }: VerifiedMirror): void {
-  const { channel, createdAt, expiresAt } = signed.manifest;
-  printLine(
-    `Release ${describePosition(positionOf(signed.manifest))} of ${channel}, signed by ${signed.signedBy.join(", ")}, created ${createdAt}, ` +
-      (expired ? `EXPIRED ${expiresAt}` : `good until ${expiresAt}`),
-  );
-  printLine(formatTable(hosts.map(describeHost)));
-  for (const { epoch, sequence, until, code, message, ...one } of older) {
-    const name = `Release ${describePosition({ epoch, sequence })}, for older agents until ${until}`;
-    printLine(code === undefined ? `${name}:` : `${name}: ${code}: ${message ?? ""}`);
-    if (one.hosts.length > 0) printLine(formatTable(one.hosts.map(describeHost)));
-  }
-}
-
-function describeHost(host: VerifiedHost): string[] {
-  const { hostname, toplevel, paths, code, message, leftOut, missing } = host;
-  if (code !== undefined) return [hostname, code, message ?? ""];
-  if (leftOut) return [hostname, "left out", toplevel];
-  if (missing === undefined) return [hostname, "ok", `${counted(paths ?? 0, "path")}  ${toplevel}`];
-  return [
-    hostname,
-    "ok",
-    `${counted(paths ?? 0, "path")}, of which it must have ${counted(missing, "NAR")}  ${toplevel}`,
-  ];
 }
 
 function exitOf({ expired, hosts, older }: VerifiedMirror): number {
