@@ -189,6 +189,107 @@ describe("publish --flake", () => {
   });
 });
 
+/**
+ * nix-eval-jobs as far as its manual says what it does: one line of JSON for each attribute that is a
+ * derivation or fails, and none for others. It leaves its arguments behind in a file, and a group in
+ * each host, which tells whether its answer was taken.
+ */
+const EVAL_JOBS = `#!/usr/bin/env node
+import { spawnSync } from "node:child_process";
+import { appendFileSync } from "node:fs";
+const args = process.argv.slice(2);
+if (args.includes("--help")) {
+  console.log("  --apply  Apply provided Nix function to each derivation.");
+  process.exit();
+}
+appendFileSync(process.env.EVAL_JOBS_LOG, args.join(" ") + "\\n");
+if (process.env.EVAL_JOBS_FAIL) process.exit(1);
+const valueOf = (flag) => args[args.indexOf(flag) + 1];
+const options = args.flatMap((arg, at) => (arg === "--option" ? args.slice(at, at + 3) : []));
+const nix = (text) =>
+  spawnSync("nix-instantiate", [...options, "--eval", "--strict", "--json", "--read-write-mode", "-E", text], { encoding: "utf8" });
+const jobs = valueOf("--expr");
+for (const name of JSON.parse(nix(\`builtins.attrNames (\${jobs})\`).stdout)) {
+  const attribute = { attr: name, attrPath: [name] };
+  const job = \`(\${jobs}).\${name}\`;
+  const { status, stdout, stderr } = nix(
+    \`if \${job} == null then null else { inherit (\${job}) drvPath; extraValue = (\${valueOf("--apply")}) \${job}; }\`,
+  );
+  if (status !== 0) {
+    console.log(JSON.stringify({ ...attribute, error: stderr }));
+  } else if (stdout.trim() !== "null") {
+    const { drvPath, extraValue } = JSON.parse(stdout);
+    extraValue.says.groups = [...extraValue.says.groups ?? [], "of-program"];
+    console.log(JSON.stringify({ ...attribute, drvPath, extraValue }));
+  }
+}
+`;
+
+describe("publish with nix-eval-jobs on PATH", () => {
+  async function withProgram(fleet: Fleet, variables: Record<string, string> = {}) {
+    const programs = join(fleet.operator.directory, "programs");
+    await mkdir(programs);
+    // A program without an extension is no module, unless it says so.
+    await writeFile(join(programs, "jobs.mjs"), EVAL_JOBS);
+    const script = `#!/bin/sh\nexec ${process.execPath} ${programs}/jobs.mjs "$@"\n`;
+    await writeFile(join(programs, "nix-eval-jobs"), script, { mode: 0o755 });
+    const log = join(programs, "log");
+    const path = `${programs}:${process.env["PATH"] ?? ""}`;
+    const { mirror, keyFile } = fleet.operator;
+    return {
+      publish: (...args: string[]) =>
+        nixosPull(
+          ["publish", "--mirror", mirror, "--key", keyFile, "--eval-memory", "2", ...args],
+          { ...variables, PATH: path, EVAL_JOBS_LOG: log },
+        ),
+      calls: async () => (await readFile(log, "utf8")).split("--workers").length - 1,
+      arguments: () => readFile(log, "utf8"),
+    };
+  }
+
+  const FOUR = `nixosConfigurations = {
+    web1 = host "web1" { groups = [ "canary" ]; };
+    web2 = host "web2" { };
+    web3 = host "web3" { publish = false; };
+    db1 = host "db1" (throw "oops");
+  };`;
+
+  test.each([
+    [{}, ["canary", "of-program"]],
+    [{ EVAL_JOBS_FAIL: "1" }, ["canary"]],
+  ])(
+    "takes its systems, and leaves the rest to Nix: %j",
+    async (variables: Record<string, string>, groups) => {
+      const fleet = await createFleet();
+      await fleet.write(FOUR);
+      const program = await withProgram(fleet, variables);
+      const output = await program.publish("--flake", fleet.directory, "--keep-going", "--json");
+      expect(output.exitCode, output.stderr).toBe(12);
+      const { hosts, failed } = JSON.parse(output.stdout) as Published;
+      expect(hosts.map(({ hostname }) => hostname)).toEqual(["web1", "web2"]);
+      expect(failed).toMatchObject([{ hostname: "db1", message: "error: oops" }]);
+      expect((await entriesOf(fleet))["web1"]).toMatchObject({ groups });
+      expect(output.stderr).toContain("release.publish is false there: web3");
+      expect(await program.calls()).toBe(1);
+      expect(await program.arguments()).toMatch(
+        /--option pure-eval true --workers [12] --max-memory-size (768|1536) /,
+      );
+    },
+  );
+
+  test("evaluates Nix files by it too", async () => {
+    const fleet = await createFleet();
+    await fleet.write(FOUR);
+    const file = join(fleet.operator.directory, "hosts.nix");
+    await writeFile(file, `{ }: { web1 = (import ./fleet/system.nix { name = "web1"; }).system; }`);
+    const program = await withProgram(fleet);
+    const output = await program.publish("--hosts", file);
+    expect(output.exitCode, output.stderr).toBe(0);
+    expect(await program.calls()).toBe(1);
+    expect((await entriesOf(fleet))["web1"]).toMatchObject({ groups: ["of-program"] });
+  });
+});
+
 describe("publish --hosts", () => {
   test("takes an attribute of a flake, with configurations, systems and what hosts files say", async () => {
     const fleet = await createFleet();

@@ -23,9 +23,10 @@ const FRESH = ["--option", "eval-cache", "false"];
 export function flakeHosts(reference: string, attribute: string): HostSet {
   const label = `${reference}#${attribute}`;
   let locked: Promise<string> | undefined;
+  const urlOf = (context: BuildContext): Promise<string> =>
+    (locked ??= lockedUrl(reference, context));
   const apply = async (function_: string, context: BuildContext) => {
-    locked ??= lockedUrl(reference, context);
-    const installable = `${await locked}#${attribute}`;
+    const installable = `${await urlOf(context)}#${attribute}`;
     const args = ["eval", "--json", ...LOCKED, ...FRESH, installable, "--apply", function_];
     return nix("nix", [...EXPERIMENTAL, ...args], context);
   };
@@ -43,6 +44,13 @@ export function flakeHosts(reference: string, attribute: string): HostSet {
       const function_ = `hosts: (${TO_SPECS}) hosts ${nixText(names)}`;
       const { stdout, stderr } = await apply(function_, withStatistics(context));
       return { hosts: hostsSchema.parse(JSON.parse(stdout)), heap: heapIn(stderr) };
+    },
+    async expression(context) {
+      const url = await urlOf(context);
+      // A pure evaluation takes no flake that may change, such as a directory with changes.
+      if (!/[?&](rev|narHash)=|^\w+:[^?]*\/[0-9a-f]{40}(\?|$)/.test(url)) return null;
+      const text = `(builtins.getFlake ${nixText(url)}).${attribute}`;
+      return { text, pure: true };
     },
   };
 }

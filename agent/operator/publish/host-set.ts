@@ -11,6 +11,15 @@ export interface HostSet {
    * is for the caller to find.
    */
   readonly evaluate: (names: readonly string[], context: BuildContext) => Promise<EvaluatedHosts>;
+  /** The hosts as Nix text; null if a program beside Nix's own must not evaluate them. */
+  readonly expression: (context: BuildContext) => Promise<HostsExpression | null>;
+}
+
+/** Hosts as Nix text. */
+export interface HostsExpression {
+  readonly text: string;
+  /** Whether it is evaluated as flakes are. */
+  readonly pure: boolean;
 }
 
 /** What a process of Nix evaluated. */
@@ -40,11 +49,12 @@ export function withStatistics(context: BuildContext): BuildContext {
 }
 
 /**
- * A function in Nix, from a set of hosts to what hosts files say of them. A host is a system (a
- * derivation), a NixOS configuration, or a set with either as `system` and further keys. A
- * configuration says them below `services.nixos-pull.release`; a hosts file has the last word.
+ * What both functions below begin with: `toHost`, which gives what hosts files say of a host and its
+ * system, or null if it is left out. A host is a system (a derivation), a NixOS configuration, or a
+ * set with either as `system` and further keys. A configuration says them below
+ * `services.nixos-pull.release`; a hosts file has the last word.
  */
-export const TO_SPECS = `
+const TO_HOST = `
 hosts: names:
 let
   isSystem = it: it.type or null == "derivation";
@@ -62,7 +72,7 @@ let
   saysOf =
     it: if isConfiguration it then withoutNull (it.config.services.nixos-pull.release or { }) else { };
   systemOf = it: if isConfiguration it then it.config.system.build.toplevel else it;
-  toSpec =
+  toHost =
     host:
     let
       isWhole = isSystem host || isConfiguration host;
@@ -71,12 +81,28 @@ let
       says = saysOf it // (if isWhole then { } else host);
       isLeftOut = (!isWhole && !(host.publish or true)) || !(says.publish or true);
     in
-    if isLeftOut then null else says // { system = (systemOf it).drvPath; };
+    if isLeftOut then null else { inherit says; system = systemOf it; };
+  each =
+    function:
+    builtins.listToAttrs (
+      map (name: {
+        inherit name;
+        value =
+          let
+            host = toHost (builtins.getAttr name hosts);
+          in
+          if host == null then null else function host;
+      }) names
+    );
 in
-builtins.listToAttrs (
-  map (name: {
-    inherit name;
-    value = toSpec (builtins.getAttr name hosts);
-  }) names
-)
+`;
+
+/** A function in Nix, from a set of hosts and names to what hosts files say of these. */
+export const TO_SPECS = `${TO_HOST}
+each (host: host.says // { system = host.system.drvPath; })
+`;
+
+/** The same for nix-eval-jobs: to the hosts' systems, each with what is said of it as `says`. */
+export const TO_JOBS = `${TO_HOST}
+each (host: host.system // { inherit (host) says; })
 `;

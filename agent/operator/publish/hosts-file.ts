@@ -2,6 +2,7 @@ import { readFile, stat } from "node:fs/promises";
 import { dirname, resolve } from "node:path";
 import * as z from "zod";
 import { PullError } from "../../core/errors.ts";
+import { nixText } from "../../core/publish/nix-text.ts";
 import { ifMissing, isNotFound } from "../../effects/files/missing-file.ts";
 import { parseHostsFile, type HostSpec } from "./host-spec.ts";
 import { heapIn, TO_SPECS, withStatistics, type HostSet } from "./host-set.ts";
@@ -96,5 +97,10 @@ export function fileHosts(file: string): HostSet {
       const { stdout, stderr } = await evaluate(body, names, withStatistics(context));
       return { hosts: hostsSchema.parse(JSON.parse(stdout)), heap: heapIn(stderr) };
     },
+    expression: () =>
+      Promise.resolve({
+        text: `(${HOSTS_OF_FILE} hosts) { file = ${nixText(resolve(file))}; }`,
+        pure: false,
+      }),
   };
 }

@@ -1,6 +1,7 @@
 import { availableParallelism, totalmem } from "node:os";
 import { PullError, toPullError } from "../../core/errors.ts";
 import { parallelMap } from "../../effects/process/parallel-map.ts";
+import { evaluateByJobs } from "./eval-jobs.ts";
 import { flakeHosts } from "./flake-hosts.ts";
 import type { HostFailure, HostsInFile } from "./host-failure.ts";
 import { filterHosts, type HostFilter } from "./host-filter.ts";
@@ -88,7 +89,7 @@ export async function readHosts(
   for (const { set, names, read } of selected) {
     hosts.push(...read);
     if (!set) continue;
-    const results = await evaluateInChunks(set, names, context);
+    const results = await evaluate(set, names, context);
     const found: Record<string, unknown> = {};
     for (const name of names) {
       const result = results.get(name);
@@ -137,6 +138,21 @@ function labelOf(source: HostsSource): string {
   return source.kind === "file" ? source.file : `${source.reference}#${source.attribute}`;
 }
 
+/** Evaluates hosts by nix-eval-jobs, if it is there, and in chunks what that leaves. */
+async function evaluate(
+  set: HostSet,
+  names: readonly string[],
+  context: EvaluationContext,
+): Promise<Map<string, unknown>> {
+  const memory = context.memory ?? totalmem() / 2;
+  context.onEvaluate(names, 0, names.length);
+  const found = await evaluateByJobs(set, names, { ...context, memory });
+  const others = names.filter((name) => !found.has(name));
+  if (others.length === 0) return found;
+  const more = await evaluateInChunks(set, others, { ...context, memory });
+  return new Map([...found, ...more]);
+}
+
 /** Hosts of the second chunk at most. A NixOS host takes a quarter of a gigabyte beside what all share. */
 const FIRST_CHUNK = 4;
 
@@ -149,9 +165,9 @@ const FIRST_CHUNK = 4;
 async function evaluateInChunks(
   set: HostSet,
   names: readonly string[],
-  context: EvaluationContext,
+  context: EvaluationContext & { readonly memory: number },
 ): Promise<Map<string, unknown>> {
-  const memory = context.memory ?? totalmem() / 2;
+  const { memory } = context;
   const results = new Map<string, unknown>();
   let size = 1;
   let next = 0;
