@@ -13,7 +13,7 @@ const WILDCARDS: readonly (readonly [RegExp, string])[] = [
   [/\d+(\.\d+)?/g, "#"],
   [/# (KiB|MiB|GiB|TiB|kB|MB|GB|B|bytes?)(?![\w/])/g, "SIZE"],
   [new RegExp(`#( )?(${UNITS})\\b( #( )?(${UNITS})\\b)*`, "g"), "SPAN"],
-  [/\b(in )?SPAN( ago)?\b|\b(just )?now\b/g, "SPAN"],
+  [/\b(in )?SPAN( ago)?\b|\ba moment ago\b|\b(just )?now\b/g, "SPAN"],
   [/\s+/g, " "],
 ];
 

@@ -10,6 +10,7 @@ describe("what a document shows and what a command printed", () => {
     ],
     ["created 2026-11-24T07:36:54.108Z", "created 2026-12-01T03:43:56Z"],
     ["up to date since 3 hours ago", "up to date since 12 s ago"],
+    ["last poll a moment ago", "last poll 12 s ago"],
     ["web1  jjpa5a3-web1-1  7.0 KiB in 5 paths", "web1 kvwwih7-web1-1 812 B in 6 paths"],
     [
       "/nix/store/jjpa5a3k03ny2zqrirhzq8wcf9br7m0b-etc",
