@@ -264,6 +264,7 @@ describe("hosts that have no value", () => {
   test.each([
     ["networking.firewall.allowedTcpPort", "perhaps networking.firewall.allowedTCPPorts"],
     ["netwroking.hostName", "perhaps networking.hostName"],
+    ["netwroking.firewal.allowedTcpPort", `perhaps ${PORTS}`],
     ['services.sites."example.com".root', "example.org"],
     ["services.sites.other.prot", "perhaps services.sites.other.port"],
     ["services.listeners.first", "services.listeners has 0, 1"],

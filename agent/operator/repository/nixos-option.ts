@@ -175,9 +175,45 @@ async function finished(
     if (answer.kind === "option") {
       const { kind: _, ...option } = answer;
       results.push([host, { ...option, failedParts: await failedParts(host, option, evaluation) }]);
-    } else results.push([host, refusalOf(answer, evaluation.names)]);
+    } else {
+      const near = answer.kind === "unknown" ? await nearPath(host, answer, evaluation) : null;
+      results.push([host, refusalOf(answer, evaluation.names, near)]);
+    }
   }
   return results;
+}
+
+/** So many names of a path are corrected. */
+const MAX_CORRECTED = 4;
+
+/**
+ * The path that may be meant, whose names are corrected one after the other, or null. Whether it exists is
+ * known once it was asked for.
+ */
+async function nearPath(
+  host: string,
+  answer: Extract<NoOption, { kind: "unknown" }>,
+  evaluation: Evaluation,
+): Promise<string[] | null> {
+  let names = [...evaluation.names];
+  let unknown = answer;
+  for (let corrected = 0; corrected < MAX_CORRECTED; corrected++) {
+    const [best] = suggestNames(names[unknown.depth] ?? "", unknown.names);
+    if (best === undefined) return null;
+    names = names.with(unknown.depth, best);
+    // Nothing is behind the last name.
+    if (unknown.depth === names.length - 1) return names;
+    const next = await evaluateHosts([host], { ...evaluation, names }, "").catch(
+      (error: unknown): Record<string, Answer> => {
+        if (!isOfHost(error)) throw error;
+        return {};
+      },
+    );
+    const found = next[host];
+    if (found?.kind !== "unknown") return names;
+    unknown = found;
+  }
+  return null;
 }
 
 /** Of so many parts that fail it is asked why. */
@@ -259,7 +295,12 @@ function pathOf(names: readonly string[]): string {
 /** So many names are listed, if none of them is like the one that was asked for. */
 const MAX_LISTED = 12;
 
-function refusalOf(answer: NoOption, names: readonly string[]): PullError {
+/** Why a host has no such option; `near` is the path that is likeliest meant. */
+function refusalOf(
+  answer: NoOption,
+  names: readonly string[],
+  near: readonly string[] | null,
+): PullError {
   const path = pathOf(names);
   switch (answer.kind) {
     case "undefined":
@@ -274,8 +315,9 @@ function refusalOf(answer: NoOption, names: readonly string[]): PullError {
       );
     case "unknown": {
       const parents = names.slice(0, answer.depth);
-      const suggested = suggestNames(names[answer.depth] ?? "", answer.names).map((name) =>
-        pathOf([...parents, name, ...names.slice(answer.depth + 1)]),
+      const rest = names.slice(answer.depth + 1);
+      const suggested = suggestNames(names[answer.depth] ?? "", answer.names).map((name, at) =>
+        pathOf(at === 0 && near ? near : [...parents, name, ...rest]),
       );
       const few = answer.names.length > 0 && answer.names.length <= MAX_LISTED;
       const listed = `; ${pathOf(parents) || "the configuration"} has ${answer.names.map((name) => pathOf([name])).join(", ")}`;
