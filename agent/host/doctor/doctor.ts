@@ -36,13 +36,14 @@ export async function examineHost(
 /** The record, each mirror by itself, and then what they have for this host. */
 async function tryMirrors(tools: DoctorTools, trial: Trial): Promise<readonly CheckResult[]> {
   const recalled = await trial.value(() => tools.state.recall());
-  const record = ("value" in recalled ? recalled.value.record : null) ?? EMPTY_RECORD;
+  const record = "value" in recalled ? (recalled.value.record ?? EMPTY_RECORD) : null;
+  const memories = record?.trust ?? [];
   const judged =
     "value" in recalled
       ? judgeRecord(recalled.value)
       : [trial.failure("files.record", recalled.error)];
   const tried = await Promise.all(
-    tools.mirrors.map((mirror) => tryMirror(mirror, record.trust, tools, trial)),
+    tools.mirrors.map((mirror) => tryMirror(mirror, memories, tools, trial)),
   );
   const release = await tryRelease(tried, record, tools, trial);
   return [...judged, ...tried.flatMap(({ results }) => results), ...release];

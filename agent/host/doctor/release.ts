@@ -15,7 +15,7 @@ import { comparePositions } from "../../core/formats/manifest.ts";
 import { rememberedPosition } from "../../core/release/acceptance.ts";
 import type { FetchPreview } from "../../core/ports.ts";
 import { counted, formatBytes } from "../../core/text/quantity.ts";
-import type { AgentRecord } from "../../core/update/record.ts";
+import { EMPTY_RECORD, type AgentRecord } from "../../core/update/record.ts";
 import type { Decision } from "../../core/update/plan.ts";
 import type { AgentTools } from "../agent-tools.ts";
 import { findRelease, type FindTools } from "../poll/find-release.ts";
@@ -26,10 +26,13 @@ import type { Trial, TryTools } from "./trying.ts";
 /** What trying a release takes. */
 export type ReleaseTools = FindTools & TryTools & Pick<AgentTools, "closures">;
 
-/** Judges what all mirrors together have for this host. Throws INTERRUPTED. */
+/**
+ * Judges what all mirrors together have for this host. `record` is null if it cannot be read: then
+ * nobody can tell what this host does about the release. Throws INTERRUPTED.
+ */
 export async function tryRelease(
   tried: readonly TriedMirror[],
-  record: AgentRecord,
+  record: AgentRecord | null,
   tools: ReleaseTools,
   trial: Trial,
 ): Promise<readonly CheckResult[]> {
@@ -98,12 +101,12 @@ async function namedSystems({ store, systems }: ReleaseTools): Promise<NamedSyst
 
 /** What the release has for this host, and whether it can be brought in. */
 async function tryEntry(
-  record: AgentRecord,
+  record: AgentRecord | null,
   tools: ReleaseTools,
   trial: Trial,
 ): Promise<readonly CheckResult[]> {
   const found = await trial.value((signal) =>
-    findRelease(record, { insistence: "patient", signal }, tools),
+    findRelease(record ?? EMPTY_RECORD, { insistence: "patient", signal }, tools),
   );
   if ("error" in found) return [trial.failure("release.decision", found.error)];
   const { release, decision, error } = found.value;
@@ -122,7 +125,14 @@ async function tryEntry(
     ];
   }
   const closure = await trial.value((signal) => tools.closures.preview(release, signal));
-  return [...entry, judgeDecision(decision, release.sequence), ...judgeClosure(closure, trial)];
+  const judged =
+    record === null
+      ? about("release.decision").untried(
+          "the record of this host cannot be read",
+          "run it as root",
+        )
+      : judgeDecision(decision, release.sequence);
+  return [...entry, judged, ...judgeClosure(closure, trial)];
 }
 
 /** What this host does about its release. */
@@ -168,6 +178,14 @@ function judgeClosure(
     return [about("release.closure").passed(found), about("keys.store").passed("all of them")];
   }
   const { error } = closure;
+  if (!trial.isRoot && error.code === "IMPORT_FAILED") {
+    // Nix was asked whether it would take paths from this user, and the agent is root.
+    const why = "only root can tell whether Nix would take the paths";
+    return [
+      about("release.closure").untried(why, "run it as root"),
+      about("keys.store").passed("all of them"),
+    ];
+  }
   const signatures = trial.failure("keys.store", error);
   return error.code === "PATH_SIGNATURE"
     ? [signatures, about("release.closure").untried("the check of storeKeys failed")]

@@ -1,5 +1,5 @@
 import { judgeBoot } from "../../core/doctor/boot.ts";
-import type { CheckId, CheckResult } from "../../core/doctor/result.ts";
+import { about, type CheckId, type CheckResult } from "../../core/doctor/result.ts";
 import {
   judgeNixVersion,
   judgeStoreTrust,
@@ -27,12 +27,19 @@ export function trySystem(tools: SystemTools, trial: Trial): Promise<Results>[] 
     ),
     trial.of("units.agent", async () => judgeUnits(await examination.units(AGENT_UNITS))),
     trial.of("store.nix", async () => judgeNixVersion(await examination.nixVersion())),
-    trial.of("store.trust", async () => judgeStoreTrust(await store.access(), settings.storeKeys)),
+    trial.of("store.trust", () => tryTrust(tools, trial)),
     tryKnown("store.profile", () => store.profileToplevel(), tools, trial),
     tryKnown("store.running", () => store.runningToplevel(), tools, trial),
     trial.of("store.way-back", () => tryWayBack(tools)),
     trial.of("boot.loader", () => tryBoot(tools)),
   ];
+}
+
+/** Whether Nix takes what our keys signed, from the user as whom the agent runs. */
+async function tryTrust({ settings, store }: SystemTools, { isRoot }: Trial): Promise<CheckResult> {
+  if (isRoot) return judgeStoreTrust(await store.access(), settings.storeKeys);
+  const why = "the agent asks as root, and Nix tells each user only whether it trusts that one";
+  return about("store.trust").untried(why, "run it as root");
 }
 
 function tryKnown(

@@ -391,8 +391,13 @@ test("what only root may see was not tried by others", async () => {
     ...{ kind: "file", mode: 0o600, uid: 0, size: 20, readable: false },
   });
   const state = { ...host.tools.state, recall: () => Promise.reject(denied) };
+  // What a daemon makes of this user says nothing about the agent's.
+  host.fetchErrors.push(new PullError("IMPORT_FAILED", "the Nix daemon does not trust user me"));
   const results = await examineHost({ ...host.tools, state });
   expect(troubles(results)).toEqual([
+    "untried release.decision",
+    "untried release.closure",
+    "untried store.trust",
     "untried files.state",
     "untried files.runtime",
     "untried files.record",
