@@ -9,7 +9,13 @@ import { systemDisk } from "../effects/files/disk.ts";
 import type { HostKeys } from "../core/fleet/report-trust.ts";
 import { readHostKeys } from "../fleet/host-keys.ts";
 import { copyMirror } from "../operator/mirror/copy-mirror.ts";
-import type { CopiedChannel, CopiedMirror, CopyProgress } from "../operator/mirror/copy-options.ts";
+import type {
+  CopiedChannel,
+  CopiedMirror,
+  CopyOptions,
+  CopyProgress,
+} from "../operator/mirror/copy-options.ts";
+import { uploadMirror } from "../operator/mirror/upload-mirror.ts";
 import { bringReports } from "../operator/mirror/stick-reports.ts";
 import {
   operatorCommand,
@@ -28,7 +34,7 @@ import { hostKeysOption, reportKeyOption } from "./options/host-keys.ts";
 import { reportsFrom } from "./options/reports.ts";
 import { jsonOption } from "./options/json.ts";
 import { utcOption } from "./options/utc.ts";
-import { mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
+import { bucketAt, mirrorAt, mirrorPlace } from "./options/mirror-place.ts";
 import {
   settingsFor,
   thresholdOption,
@@ -76,10 +82,10 @@ const broughtSchema = z.strictObject({
 function definition() {
   return operatorCommand(
     "mirror",
-    "copy releases to a directory or stick, or bring reports home from one",
+    "copy releases to a directory, stick or bucket, or bring reports home from a directory",
   )
     .argument("<from>", "a mirror's directory or address")
-    .argument("<to>", "a directory; made if it is not there")
+    .argument("<to>", "a directory, made if it is not there, or s3://BUCKET/PREFIX")
     .addOption(repeatableChannel("copy this channel", "all, or stable of a server"))
     .addOption(repeatable("--host <name>", "copy the archives of this host only", "all"))
     .addOption(
@@ -95,6 +101,10 @@ function definition() {
       "--keep <count>",
       "releases of each channel to retain there; archives that none of them needs are removed (default: all)",
       positive,
+    )
+    .option(
+      "--prune",
+      "of a bucket: remove archives that no release there needs and that the directory does not have",
     )
     .option("--allow-older", "put an older release in the place of a newer one")
     .option("--reports", "bring reports from there, and no releases")
@@ -114,7 +124,10 @@ export const mirrorCommand: CommandMaker = ({ signal, finish }) =>
     finish(mirror(from, to, options, signal));
   });
 
-/** `nixos-pull mirror SRC DST`: copies releases to a directory, or brings reports home from one. */
+/**
+ * `nixos-pull mirror SRC DST`: copies releases to a directory or a bucket, or brings reports home
+ * from a directory.
+ */
 async function mirror(
   from: string,
   to: string,
@@ -123,8 +136,18 @@ async function mirror(
 ): CommandResult {
   const source = mirrorPlace(from);
   const target = mirrorPlace(to);
+  if (target.kind === "bucket") return upload(source, target, options, signal);
   if (target.kind !== "directory") {
-    throw new PullError("USAGE", `expected a directory to copy to, found ${JSON.stringify(to)}`);
+    throw new PullError(
+      "USAGE",
+      `expected a directory or s3://BUCKET/PREFIX to copy to, found ${JSON.stringify(to)}`,
+    );
+  }
+  if (options.prune) {
+    throw new PullError(
+      "USAGE",
+      "--prune: expected a bucket; of a directory, --keep removes archives",
+    );
   }
   const isGiven = options.keys.length > 0 || options.reportKey.length > 0;
   const keys = isGiven ? await readHostKeys(options.keys, options.reportKey) : null;
@@ -162,30 +185,50 @@ async function bringHome({ source, destination, keys }: Journey, options: Option
   return refused.length > 0 ? ERROR_KINDS.REPORT_INVALID.exit : EXIT.ok;
 }
 
-async function copy(
-  { source: address, destination, keys }: Journey,
+/** Copies into a bucket, for all hosts: sticks alone have less than everything. */
+async function upload(
+  from: MirrorAddress,
+  to: MirrorAddress & { readonly kind: "bucket" },
   options: Options,
   signal: AbortSignal,
 ): CommandResult {
-  const reports = await reportsFrom(options.forReport, keys, "--for-report");
-  const settings = await settingsFor(address.text, options);
-  const source = mirrorAt(address, settings);
+  const { host, forReport, deltas, keep, reports } = options;
+  const isPart = host.length > 0 || forReport.length > 0 || deltas === true || reports === true;
+  if (isPart || keep !== undefined) {
+    throw new PullError(
+      "USAGE",
+      "expected a directory to copy to with --host, --for-report, --deltas, --keep and --reports; a " +
+        "bucket gets everything, and --prune removes archives from it",
+    );
+  }
+  const settings = await settingsFor(from.text, options);
   const dryRun = options.dryRun ?? false;
-  const progress = new WorkProgress();
-  let copied: CopiedMirror;
-  try {
-    copied = await copyMirror({
-      ...{ source, destination, reports, dryRun, signal },
-      sourceDirectory: directoryOf(address),
+  const copied = await withProgress((shown) =>
+    uploadMirror({
+      ...{ source: mirrorAt(from, settings), dryRun, signal, ...shown },
+      bucket: bucketAt(to, settings, signal),
+      asMirror: mirrorAt(to, settings),
+      sourceDirectory: directoryOf(from),
       channels: options.channel.length > 0 ? [...new Set(options.channel)] : null,
-      hosts: options.host.length > 0 ? [...new Set(options.host)] : null,
-      deltas: options.deltas ?? false,
       trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
       storeKeys: settings.storeKeys,
       allowOlder: options.allowOlder ?? false,
-      keep: options.keep ?? null,
+      prune: options.prune ?? false,
       clock: systemClock,
-      disk: systemDisk,
+    }),
+  );
+  if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
+  else printCopied(copied, to.text, { dryRun, utc: options.utc });
+  return EXIT.ok;
+}
+
+/** How far a copy is, and what it warns of, on standard error. */
+type Shown = Pick<CopyOptions, "onProgress" | "onWarning">;
+
+async function withProgress<T>(work: (shown: Shown) => Promise<T>): Promise<T> {
+  const progress = new WorkProgress();
+  try {
+    return await work({
       onProgress: (event) => {
         showProgress(event, progress);
       },
@@ -197,6 +240,32 @@ async function copy(
   } finally {
     progress.clear();
   }
+}
+
+async function copy(
+  { source: address, destination, keys }: Journey,
+  options: Options,
+  signal: AbortSignal,
+): CommandResult {
+  const reports = await reportsFrom(options.forReport, keys, "--for-report");
+  const settings = await settingsFor(address.text, options);
+  const source = mirrorAt(address, settings);
+  const dryRun = options.dryRun ?? false;
+  const copied = await withProgress((shown) =>
+    copyMirror({
+      ...{ source, destination, reports, dryRun, signal, ...shown },
+      sourceDirectory: directoryOf(address),
+      channels: options.channel.length > 0 ? [...new Set(options.channel)] : null,
+      hosts: options.host.length > 0 ? [...new Set(options.host)] : null,
+      deltas: options.deltas ?? false,
+      trust: { ...trustPolicyOf(settings), threshold: options.threshold ?? settings.threshold },
+      storeKeys: settings.storeKeys,
+      allowOlder: options.allowOlder ?? false,
+      keep: options.keep ?? null,
+      clock: systemClock,
+      disk: systemDisk,
+    }),
+  );
   if (options.json) printJson(copiedSchema, jsonOf(copied, dryRun));
   else printCopied(copied, destination, { dryRun, utc: options.utc });
   return EXIT.ok;

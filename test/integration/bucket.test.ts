@@ -1,9 +1,16 @@
 import { readFile, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, test } from "vitest";
+import { bucketAt } from "../../agent/cli/options/mirror-place.ts";
+import { parseMirrorAddress } from "../../agent/core/formats/mirror-address.ts";
+import { parseSettings, trustPolicyOf } from "../../agent/core/settings.ts";
+import { systemClock } from "../../agent/effects/host/clock.ts";
+import { DirectoryMirror } from "../../agent/effects/mirror/directory-mirror.ts";
+import { uploadMirror } from "../../agent/operator/mirror/upload-mirror.ts";
 import { breakingLink } from "../support/breaking-link.ts";
 import { hasBucketServer, startBucketServer, type BucketServer } from "../support/bucket-server.ts";
 import { buildSystem } from "../support/closure.ts";
+import { rejectionOf } from "../support/failure.ts";
 import { nixosPull } from "../support/nixos-pull.ts";
 import { createHost, createOperator, type Operator } from "../support/sandbox.ts";
 import { temporaryDirectory } from "../support/temporary.ts";
@@ -98,4 +105,182 @@ describe.skipIf(!hasBucketServer)("a mirror in a private bucket", () => {
     expect(half.exitCode).toBe(3);
     expect(half.stderr).toContain("CREDENTIAL_UNREADABLE: AWS_ACCESS_KEY_ID, AWS_SECRET");
   });
+});
+
+/** `nixos-pull mirror` with the server's keys in the environment. */
+function mirrorTo(server: BucketServer, args: readonly string[]) {
+  return nixosPull(["mirror", ...args], {
+    AWS_ACCESS_KEY_ID: server.accessKeyId,
+    AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+  });
+}
+
+/** Names below the prefix `fleet` with their sizes, by the server's own list. */
+async function namesIn(server: BucketServer): Promise<string[]> {
+  const { text } = await server.ask("GET", "/mirror/?list-type=2&prefix=fleet%2F");
+  return [...text.matchAll(/<Key>fleet\/([^<]*)</g)].map(([, name = ""]) => name).sort();
+}
+
+describe.skipIf(!hasBucketServer)("a mirror that is copied into a bucket", () => {
+  test("has what hosts need, with what caches must know; a second copy brings only the news", async () => {
+    const server = await startBucketServer();
+    const operator = await createOperator();
+    const [first, second] = [
+      await buildSystem({ ...ROW, generation: "1" }),
+      await buildSystem({ ...ROW, generation: "2" }),
+    ];
+    const address = server.address("fleet");
+    const copy = async (from: string, ...more: string[]): Promise<any> => {
+      const key = ["--public-key", operator.publicKey, "--json"];
+      const output = await mirrorTo(server, [from, address, ...key, ...more]);
+      expect(output.exitCode, output.stderr).toBe(0);
+      return JSON.parse(output.stdout);
+    };
+    await operator.publish({ web1: first });
+    expect(await copy(operator.mirror, "--dry-run")).toMatchObject({ copied: { archives: 1 } });
+    expect(await namesIn(server)).toEqual([]);
+    expect(await copy(operator.mirror)).toMatchObject({
+      channels: [{ isNews: true }],
+      copied: { archives: 1, present: 0 },
+    });
+    const [archive = "", ...others] = await namesIn(server);
+    expect(archive).toMatch(/^archives\/[0-9a-f]{64}\.tar$/);
+    expect(others).toEqual(["channels/stable/manifest.json"]);
+    const headersOf = async (name: string) =>
+      (await server.ask("HEAD", `/mirror/fleet/${name}`)).headers;
+    expect(await headersOf(archive)).toMatchObject({
+      "content-type": "application/x-tar",
+      "cache-control": "public, max-age=31536000, immutable",
+    });
+    expect(await headersOf("channels/stable/manifest.json")).toMatchObject({
+      "content-type": "application/json",
+      "cache-control": "no-cache",
+    });
+    const host = await hostOf(operator, server);
+    expect((await host.run("apply")).exitCode).toBe(0);
+
+    await operator.publish({ web1: second });
+    expect(await copy(operator.mirror)).toMatchObject({
+      channels: [{ isNews: true }],
+      copied: { archives: 1, present: 1, patches: 1 },
+    });
+    expect(await copy(operator.mirror)).toMatchObject({
+      channels: [{ isNews: false }],
+      copied: { archives: 0, present: 2, patches: 0 },
+    });
+    expect((await host.run("apply")).exitCode).toBe(0);
+    expect(await host.profileToplevel()).toBe(second);
+
+    // What the operator's own prune removes goes from the bucket too, and nothing that is needed.
+    const whole = await namesIn(server);
+    const third = await buildSystem({ parts: 1, partBytes: 1000, generation: "3" });
+    await operator.publish({ web1: third }, "--whole");
+    await nixosPull(["prune", operator.mirror, "--keep", "1"]);
+    const pruned = await copy(operator.mirror, "--prune");
+    expect(pruned).toMatchObject({ copied: { archives: 1 } });
+    expect(pruned.pruned.archives.length).toBeGreaterThanOrEqual(2);
+    const left = await namesIn(server);
+    expect(left.length).toBeLessThan(whole.length);
+    const verified = await nixosPull(["verify", address, "--public-key", operator.publicKey], {
+      AWS_ACCESS_KEY_ID: server.accessKeyId,
+      AWS_SECRET_ACCESS_KEY: server.secretAccessKey,
+    });
+    expect(verified.exitCode, verified.stderr).toBe(0);
+
+    // And back out of the bucket.
+    const back = await temporaryDirectory();
+    const home = await mirrorTo(server, [address, back, "--public-key", operator.publicKey]);
+    expect(home.exitCode, home.stderr).toBe(0);
+    const proof = await nixosPull(["verify", back, "--public-key", operator.publicKey]);
+    expect(proof.exitCode, proof.stdout).toBe(0);
+  });
+
+  test("keeps a newer release, and is never half changed by what cannot be uploaded", async () => {
+    const server = await startBucketServer();
+    const operator = await createOperator();
+    const address = server.address("fleet");
+    await operator.publish({ web1: await buildSystem({ ...ROW, generation: "1" }) });
+    const stale = await temporaryDirectory();
+    const key = ["--public-key", operator.publicKey];
+    await nixosPull(["mirror", operator.mirror, stale, ...key]);
+    await operator.publish({ web1: await buildSystem({ ...ROW, generation: "2" }) });
+    expect((await mirrorTo(server, [operator.mirror, address, ...key])).exitCode).toBe(0);
+    const before = await namesIn(server);
+    const older = await mirrorTo(server, [stale, address, ...key]);
+    expect(older.exitCode).toBe(4);
+    expect(older.stderr).toContain("SEQUENCE_REPLAYED");
+
+    // An archive that was damaged on the operator's disk does not get into the bucket.
+    await operator.publish({ web1: await buildSystem({ ...ROW, generation: "3" }) });
+    const archives = await readdir(join(operator.mirror, "archives"));
+    for (const name of archives.filter((it) => !before.includes(`archives/${it}`))) {
+      const file = join(operator.mirror, "archives", name);
+      const bytes = await readFile(file);
+      bytes[bytes.length - 2000] = (bytes[bytes.length - 2000] ?? 0) ^ 1;
+      await writeFile(file, bytes);
+    }
+    const damaged = await mirrorTo(server, [operator.mirror, address, ...key]);
+    expect(damaged.exitCode).toBe(6);
+    expect(damaged.stderr).toContain("ARCHIVE_CORRUPT: archives/");
+    expect(await namesIn(server)).toEqual(before);
+  });
+
+  test("tells who comes second that another release was put into force meanwhile", async () => {
+    const server = await startBucketServer();
+    const operator = await createOperator();
+    await operator.publish({ web1: await buildSystem({ ...ROW, generation: "1" }) });
+    const address = server.address("fleet");
+    const { publicKey } = operator;
+    const settings = parseSettings({ mirrors: [address], publicKeys: [publicKey] }, "operator");
+    const source = new DirectoryMirror(`file://${operator.mirror}`, settings.limits);
+    const file = await keyFile(server.profile);
+    const place = parseMirrorAddress(address);
+    if (place?.kind !== "bucket") throw new Error("no bucket");
+    const theirs = Buffer.from('{"of":"somebody else"}');
+    const manifest = "/mirror/fleet/channels/stable/manifest.json";
+    const upload = (during: () => Promise<unknown>) =>
+      uploadMirror({
+        source: {
+          ...{ address: source.address, ranges: true },
+          readManifest: (channel) => source.readManifest(channel),
+          readRelease: (channel, digest) => source.readRelease(channel, digest),
+          async *readArchive(...args) {
+            await during();
+            yield* source.readArchive(...args);
+          },
+        },
+        sourceDirectory: operator.mirror,
+        bucket: bucketAt(
+          place,
+          { ...settings, credentials: { [address]: { type: "s3", file } } },
+          new AbortController().signal,
+        ),
+        asMirror: source,
+        channels: null,
+        trust: trustPolicyOf(settings),
+        storeKeys: settings.storeKeys,
+        ...{ allowOlder: false, dryRun: false, prune: false, clock: systemClock },
+        onProgress: () => undefined,
+        onWarning: () => undefined,
+      });
+    const error = await rejectionOf(upload(() => server.ask("PUT", manifest, theirs)));
+    expect(error.code).toBe("PUBLISH_LOCKED");
+    expect(error.message).toContain("put a release of stable into force during this upload");
+    expect((await server.ask("GET", manifest)).text).toBe(theirs.toString());
+    // Hosts cannot read that one, so this one may follow.
+    expect((await upload(() => Promise.resolve())).channels).toMatchObject([{ isNews: true }]);
+    const now = (await server.ask("GET", manifest)).text;
+    expect(now).toBe(
+      await readFile(join(operator.mirror, "channels/stable/manifest.json"), "utf8"),
+    );
+  });
+
+  test.each([["--host", "web1"], ["--keep", "2"], ["--reports"]])(
+    "takes no %s: a bucket has everything",
+    async (...option) => {
+      const output = await nixosPull(["mirror", "/srv/mirror", "s3://fleet", ...option]);
+      expect(output.exitCode).toBe(2);
+      expect(output.stderr).toContain("expected a directory to copy to with --host");
+    },
+  );
 });

@@ -1,6 +1,11 @@
 import { resolve } from "node:path";
 import { PullError } from "../../core/errors.ts";
 import type { Mirror } from "../../core/ports.ts";
+import type { Settings } from "../../core/settings.ts";
+import { Bucket } from "../../effects/mirror/bucket.ts";
+import { BucketSigner } from "../../effects/mirror/bucket-signer.ts";
+import { keySourceOf } from "../../effects/mirror/key-source.ts";
+import { Transport } from "../../effects/mirror/transport.ts";
 import { mirrorsOf } from "../../host/compose.ts";
 import {
   MIRROR_ADDRESS_RULE,
@@ -30,6 +35,20 @@ export function mirrorAt(
   return mirror;
 }
 
+/**
+ * A bucket to write to, with the keys of its credential in the settings, or those that this process
+ * was given; at last those of the machine's role, since nobody may write without.
+ */
+export function bucketAt(
+  { text, bucket: address }: MirrorAddress & { readonly kind: "bucket" },
+  settings: Pick<Settings, "limits" | "tls" | "credentials">,
+  signal: AbortSignal,
+): Bucket {
+  const keys = keySourceOf(settings.credentials[text], { instance: true });
+  const signer = new BucketSigner(address, keys);
+  return new Bucket({ text, address, signer, transport: new Transport(settings), signal });
+}
+
 /** `HOST:/PATH` and `USER@HOST:PATH`, as ssh, scp and rsync take them. */
 const REMOTE_PLACE = /^(?:[^/:@]+@[^/:]+:|[^/:]+:\/)/;
 
@@ -55,8 +74,8 @@ export function mirrorDirectory(text: string): string {
 }
 
 const UPLOAD_ADVICE =
-  "write to a directory, then upload that: `archives` first, `channels` last (nixos-pull's " +
-  "publishing.md shows it for web servers and buckets)";
+  "write to a directory, then upload that: with `nixos-pull mirror DIRECTORY s3://BUCKET/PREFIX`, or " +
+  "by other programs `archives` first, `channels` last (nixos-pull's publishing.md shows both)";
 
 function localDirectory(text: string): string | null {
   const address = parseMirrorAddress(text);

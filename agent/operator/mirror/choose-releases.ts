@@ -25,6 +25,13 @@ export interface ChosenRelease {
   readonly older: readonly Omit<ChosenRelease, "older">[];
 }
 
+/** What settles which releases are copied, and for which hosts. */
+export type ChoiceOptions = Pick<
+  CopyOptions,
+  "source" | "sourceDirectory" | "channels" | "hosts" | "reports" | "trust" | "clock"
+> &
+  Pick<CopyOptions, "signal" | "onWarning">;
+
 /** What is copied, and the hosts that asked for something and get nothing. */
 export interface ChosenReleases {
   readonly releases: readonly ChosenRelease[];
@@ -37,7 +44,7 @@ export interface ChosenReleases {
  * copied. Throws the MIRROR_ errors, the trust errors, and HOST_NOT_IN_RELEASE if an operator
  * named a host that no release names.
  */
-export async function chooseReleases(options: CopyOptions): Promise<ChosenReleases> {
+export async function chooseReleases(options: ChoiceOptions): Promise<ChosenReleases> {
   const { source, sourceDirectory, reports, trust, signal } = options;
   const channels = await channelsToCopy(options);
   // Reading a channel tells why there is none.
@@ -72,7 +79,7 @@ export async function chooseReleases(options: CopyOptions): Promise<ChosenReleas
 async function olderReleases(
   { manifest, signedBy }: SignedManifest,
   contents: StickContents,
-  options: CopyOptions,
+  options: ChoiceOptions,
 ): Promise<ChosenRelease["older"]> {
   const { source, reports, clock, signal, onWarning } = options;
   const { channel, requires, supported = [] } = manifest;
@@ -107,7 +114,7 @@ async function channelsToCopy({
   hosts,
   reports,
   sourceDirectory,
-}: CopyOptions): Promise<readonly string[]> {
+}: ChoiceOptions): Promise<readonly string[]> {
   if (channels !== null) return channels;
   if (reports.length > 0 && hosts === null) {
     return [...new Set(reports.map(({ channel }) => channel))].sort();
@@ -123,7 +130,7 @@ function hasHost({ manifest }: SignedManifest, hostname: string): boolean {
 function chooseHosts(
   signed: SignedManifest,
   contents: StickContents,
-  { hosts, reports }: CopyOptions,
+  { hosts, reports }: ChoiceOptions,
 ): string[] | null {
   const packed = packedHosts(contents, signed.digest);
   if (hosts === null && reports.length === 0) {

@@ -1,22 +1,13 @@
 import { bytesInRanges } from "../../core/formats/byte-ranges.ts";
 import { PullError, toPullError } from "../../core/errors.ts";
-import {
-  comparePositions,
-  describePosition,
-  entryOf,
-  positionOf,
-  systemsOf,
-} from "../../core/formats/manifest.ts";
-import { unverifiedPayload } from "../../core/formats/envelope.ts";
-import { placeUnverified } from "../../core/formats/manifest-reader.ts";
-import { sha256Hex } from "../../core/formats/sha256.ts";
-import { ancestryOf, describeKnown } from "../../core/release/release-history.ts";
+import { entryOf, systemsOf } from "../../core/formats/manifest.ts";
 import { packedAlso, packedOnly, type PackedHost } from "../../core/formats/stick-contents.ts";
 import { ArchiveCopy, type WantedArchive } from "./archive-copy.ts";
 import { channelsIn } from "./channels.ts";
 import { chooseReleases, type ChosenRelease } from "./choose-releases.ts";
 import type { CopiedChannel, CopiedHost, CopiedMirror, CopyOptions } from "./copy-options.ts";
 import { CopyPlan } from "./copy-plan.ts";
+import { expectNoNewer } from "./expect-no-newer.ts";
 import { KnownSystems } from "./known-systems.ts";
 import { MirrorReader } from "./mirror-reader.ts";
 import { MirrorWriter } from "./mirror-writer.ts";
@@ -42,7 +33,11 @@ export async function copyMirror(options: CopyOptions): Promise<CopiedMirror> {
   try {
     const there = new Map<string, string | null>();
     for (const release of releases) {
-      there.set(release.channel, await expectNoNewer(mirror, release, options));
+      const found = {
+        place: mirror.directory,
+        envelope: await mirror.readEnvelope(release.channel),
+      };
+      there.set(release.channel, expectNoNewer(found, release, options));
     }
     const plan = new CopyPlan(options, await knownSystems(releases, options));
     const channels: CopiedChannel[] = [];
@@ -85,60 +80,6 @@ function describeCopied(
     expired: Date.parse(signed.manifest.expiresAt) <= clock.now().getTime(),
     isNews: there !== signed.digest,
   };
-}
-
-/**
- * Gives the digest of the release that the destination has, null if there is none that can be
- * told. Throws SEQUENCE_REPLAYED, SEQUENCE_CONFLICT or SEQUENCE_FORKED if hosts of the destination
- * would refuse the new one.
- */
-async function expectNoNewer(
-  destination: MirrorReader,
-  { channel, signed }: ChosenRelease,
-  { source, allowOlder }: CopyOptions,
-): Promise<string | null> {
-  const envelope = await destination.readEnvelope(channel);
-  if (!envelope) return null;
-  // Decoded once: it may be as long as a manifest can be.
-  let digest: string | null = null;
-  let current;
-  try {
-    // Whoever signed it: a manifest that may be newer is not replaced.
-    const { payload } = unverifiedPayload(envelope);
-    digest = sha256Hex(payload);
-    current = { position: positionOf(placeUnverified(payload)), digest };
-  } catch {
-    return digest; // Hosts cannot read it either.
-  }
-  const position = positionOf(signed.manifest);
-  const order = comparePositions(position, current.position);
-  if (order < 0 && !allowOlder) {
-    throw new PullError(
-      "SEQUENCE_REPLAYED",
-      `${destination.directory} has release ${describePosition(current.position)} of ${channel}, newer than ` +
-        `release ${describePosition(position)} of ${source.address}; nothing was copied ` +
-        "(--allow-older replaces it by the older one)",
-    );
-  }
-  if (order === 0 && signed.digest !== current.digest && !allowOlder) {
-    throw new PullError(
-      "SEQUENCE_CONFLICT",
-      `${destination.directory} has another release ${describePosition(position)} of ${channel} than ` +
-        `${source.address}: digest ${current.digest}, not ${signed.digest}; nothing was copied`,
-    );
-  }
-  const known = { ...current.position, digest: current.digest };
-  const isForked =
-    position.epoch === known.epoch && ancestryOf(signed.manifest, known).kind === "other";
-  if (isForked && !allowOlder) {
-    throw new PullError(
-      "SEQUENCE_FORKED",
-      `${destination.directory} has ${describeKnown(known)} of ${channel}; release ` +
-        `${describePosition(position)} of ${source.address} does not come after it, and hosts ` +
-        "that have the former refuse the latter; nothing was copied",
-    );
-  }
-  return current.digest;
 }
 
 /** The systems of the chosen releases and of those that the source retains. */

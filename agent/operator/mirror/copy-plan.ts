@@ -11,16 +11,22 @@ import type { CopiedHost, CopyOptions } from "./copy-options.ts";
 import type { KnownSystems } from "./known-systems.ts";
 import type { MirrorReader } from "./mirror-reader.ts";
 
+/** What settles which bytes a copy takes. */
+export type PlanOptions = Pick<
+  CopyOptions,
+  "source" | "reports" | "storeKeys" | "deltas" | "signal" | "onProgress"
+>;
+
 /** Gathers what all hosts need, archive by archive. */
 export class CopyPlan {
-  readonly #options: CopyOptions;
+  readonly #options: PlanOptions;
   readonly #known: KnownSystems;
   readonly #wanted = new Map<string, WantedArchive>();
   /** Which bytes of an archive the source has; null for all. Each archive is asked for once. */
   readonly #parts = new Map<string, readonly ByteRange[] | null>();
 
   /** `known` tells what reporting hosts have. */
-  constructor(options: CopyOptions, known: KnownSystems) {
+  constructor(options: PlanOptions, known: KnownSystems) {
     this.#options = options;
     this.#known = known;
   }
@@ -52,7 +58,9 @@ export class CopyPlan {
   }
 
   /** What the destination lacks, with what it has of it, and how many archives it has already. */
-  async missing(destination: MirrorReader): Promise<{ wanted: WantedArchive[]; present: number }> {
+  async missing(
+    destination: Pick<MirrorReader, "heldParts">,
+  ): Promise<{ wanted: WantedArchive[]; present: number }> {
     const wanted: WantedArchive[] = [];
     let present = 0;
     for (const archive of this.#wanted.values()) {
