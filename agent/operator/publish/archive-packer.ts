@@ -1,6 +1,7 @@
 import { readFileSync } from "node:fs";
 import { open, type FileHandle } from "node:fs/promises";
 import { join } from "node:path";
+import { pack, type Pack } from "tar-stream";
 import {
   INDEX_MEMBER,
   encodeIndex,
@@ -13,7 +14,6 @@ import {
 import { PullError } from "../../core/errors.ts";
 import { Sha256, sha256Hex } from "../../core/formats/sha256.ts";
 import type { ArchiveReference } from "../../core/formats/manifest.ts";
-import { TAR_BLOCK, TAR_TRAILER, paddedSize, tarHeader } from "../../core/formats/tar-layout.ts";
 import { indexOf, narOffsets, type IndexOptions } from "./closure-index.ts";
 import type { PackableClosure, PackablePath } from "./packable-closure.ts";
 
@@ -79,72 +79,86 @@ async function writeTar(
   paths: readonly PackablePath[],
   sources: TarSources,
 ): Promise<OtherArchive> {
-  const infos = new Map(paths.map((info) => [info.fileSha256, info]));
+  const tar = pack({ highWaterMark: READ_SIZE });
+  // `fillTar` rejects with the error too. Without a listener the event would end the process.
+  tar.on("error", () => undefined);
   const file = await open(path, "wx", 0o644);
   try {
-    const tar = new TarFile(file, sources.onBytes);
-    for (const { name, body } of members) {
-      if (body.kind === "bytes") {
-        await tar.add(tarHeader(name, body.bytes.length));
-        await tar.add(body.bytes);
-      } else {
-        const info = infos.get(body.sha256);
-        if (!info) throw new Error(`no source for ${name}`);
-        await tar.add(tarHeader(name, info.fileSize));
-        await addNar(tar, info, sources);
-      }
-      await tar.add(PADDING.subarray(0, paddedSize(tar.size) - tar.size));
-    }
-    await tar.add(Buffer.alloc(TAR_TRAILER));
-    await tar.flush();
+    const written = writePieces(tar, file, sources.onBytes);
+    const filled = fillTar(tar, members, paths, sources);
+    const [filling, writing] = await Promise.allSettled([filled, written]);
+    if (filling.status === "rejected") throw filling.reason;
+    if (writing.status === "rejected") throw writing.reason;
     await file.sync();
-    return { sha256: tar.sha256(), size: tar.size };
+    return writing.value;
   } finally {
     await file.close();
   }
 }
 
-const PADDING = Buffer.alloc(TAR_BLOCK);
-
-/** A tar that is being written. Small pieces are gathered: each write of its own would cost more. */
-class TarFile {
-  readonly #file: FileHandle;
-  readonly #onBytes: (count: number) => void;
-  readonly #hash = new Sha256();
-  readonly #gathered = Buffer.allocUnsafe(READ_SIZE);
-  #length = 0;
-
-  constructor(file: FileHandle, onBytes: (count: number) => void) {
-    this.#file = file;
-    this.#onBytes = onBytes;
+/** Writes the pieces of a tar as they come, small ones together; gives what they were. */
+async function writePieces(
+  tar: Pack,
+  file: FileHandle,
+  onBytes: (count: number) => void,
+): Promise<OtherArchive> {
+  const hash = new Sha256();
+  let gathered: Buffer[] = [];
+  let length = 0;
+  const flush = async (): Promise<void> => {
+    const bytes = gathered.length === 1 && gathered[0] ? gathered[0] : Buffer.concat(gathered);
+    gathered = [];
+    length = 0;
+    hash.add(bytes);
+    await file.appendFile(bytes);
+    onBytes(bytes.length);
+  };
+  for await (const piece of tar as AsyncIterable<Buffer>) {
+    gathered.push(piece);
+    length += piece.length;
+    if (length >= READ_SIZE) await flush();
   }
+  await flush();
+  return { sha256: hash.hex(), size: hash.size };
+}
 
-  /** Bytes that were added so far. */
-  get size(): number {
-    return this.#hash.size + this.#length;
+/** Puts the members into the tar, and ends it. Destroys it if a member cannot be had. */
+async function fillTar(
+  tar: Pack,
+  members: readonly Pick<Member, "name" | "body">[],
+  paths: readonly PackablePath[],
+  sources: TarSources,
+): Promise<void> {
+  const infos = new Map(paths.map((info) => [info.fileSha256, info]));
+  try {
+    for (const { name, body } of members) {
+      if (body.kind === "bytes") {
+        await addBytes(tar, name, body.bytes);
+        continue;
+      }
+      const info = infos.get(body.sha256);
+      if (!info) throw new Error(`no source for ${name}`);
+      await addNar(tar, name, info, sources);
+    }
+    tar.finalize();
+  } catch (error) {
+    tar.destroy(error as Error);
+    throw error;
   }
+}
 
-  async add(bytes: Buffer): Promise<void> {
-    if (this.#length + bytes.length > READ_SIZE) await this.flush();
-    if (bytes.length > READ_SIZE) await this.#write(bytes);
-    else this.#length += bytes.copy(this.#gathered, this.#length);
-  }
+/** Everything that could differ between two runs is fixed: mode, owner, time. */
+function headerOf(name: string, size: number) {
+  return { name, size, mode: 0o644, uid: 0, gid: 0, mtime: new Date(0), type: "file" } as const;
+}
 
-  async flush(): Promise<void> {
-    await this.#write(this.#gathered.subarray(0, this.#length));
-    this.#length = 0;
-  }
-
-  /** Of everything that was flushed, hex. Nothing can be added after it. */
-  sha256(): string {
-    return this.#hash.hex();
-  }
-
-  async #write(bytes: Buffer): Promise<void> {
-    this.#hash.add(bytes);
-    await this.#file.appendFile(bytes);
-    this.#onBytes(bytes.length);
-  }
+function addBytes(tar: Pack, name: string, bytes: Buffer): Promise<void> {
+  return new Promise((resolve, reject) => {
+    tar.entry(headerOf(name, bytes.length), bytes, (error) => {
+      if (error) reject(error);
+      else resolve();
+    });
+  });
 }
 
 /** NARs up to this size are read synchronously: each asynchronous call takes as long as reading one. */
@@ -152,7 +166,8 @@ const SMALL_BYTES = 64 * 1024;
 
 /** Adds a NAR with its hash, or throws PUBLISH_FAILED. */
 async function addNar(
-  tar: TarFile,
+  tar: Pack,
+  name: string,
   { place, url, fileSize: size, fileSha256: expected }: PackablePath,
   { cache, openArchive }: TarSources,
 ): Promise<void> {
@@ -162,14 +177,14 @@ async function addNar(
   if (elsewhere) {
     const { archive, offset } = elsewhere.place;
     const file = await elsewhere.openArchive(archive.sha256);
-    found = await addRange(tar, { file, where, start: offset, size });
+    found = await addRange(tar, name, { file, where, start: offset, size });
   } else if (size <= SMALL_BYTES) {
     const bytes = readFileSync(where);
     if (bytes.length !== size) throw endsEarly(where, size, bytes.length);
-    await tar.add(bytes);
+    await addBytes(tar, name, bytes);
     found = sha256Hex(bytes);
   } else {
-    found = await addRange(tar, { file: await open(where), where, start: 0, size });
+    found = await addRange(tar, name, { file: await open(where), where, start: 0, size });
   }
   if (found === expected) return;
   throw new PullError(
@@ -189,21 +204,38 @@ interface NarSource {
 }
 
 /** Adds a part of a file; gives its sha256, hex. */
-async function addRange(tar: TarFile, { file, where, start, size }: NarSource): Promise<string> {
+async function addRange(
+  tar: Pack,
+  name: string,
+  { file, where, start, size }: NarSource,
+): Promise<string> {
   const hash = new Sha256();
-  try {
-    const buffer = Buffer.allocUnsafe(Math.min(READ_SIZE, size));
-    while (hash.size < size) {
-      const length = Math.min(buffer.length, size - hash.size);
-      const { bytesRead } = await file.read(buffer, 0, length, start + hash.size);
-      if (bytesRead === 0) throw endsEarly(where, size, hash.size);
-      const bytes = buffer.subarray(0, bytesRead);
-      hash.add(bytes);
-      await tar.add(bytes);
-    }
-  } finally {
-    await file.close();
-  }
+  await new Promise<void>((resolve, reject) => {
+    const refuse = (): void => {
+      reject(endsEarly(where, size, hash.size));
+    };
+    const entry = tar.entry(headerOf(name, size), (error) => {
+      if (error) refuse();
+      else resolve();
+    });
+    // A file of the cache is read to its end, so that one that grew is noticed.
+    const reading = file.createReadStream({
+      ...{ highWaterMark: READ_SIZE, start },
+      ...(start > 0 && { end: start + size - 1 }),
+    });
+    reading.on("data", (chunk) => {
+      hash.add(chunk as Buffer);
+    });
+    reading.once("error", (error) => {
+      reject(error);
+      entry.destroy(error);
+    });
+    entry.on("error", () => {
+      reading.destroy();
+      refuse();
+    });
+    reading.pipe(entry);
+  });
   return hash.hex();
 }
 
