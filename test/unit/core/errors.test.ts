@@ -62,7 +62,7 @@ describe("an agent that fails", () => {
     expect(found.toSorted()).toEqual(TRANSIENT.toSorted());
   });
 
-  test("ends with the exit codes that the README names", () => {
+  test("ends with the exit codes that the documents name", () => {
     expect(EXIT).toEqual({
       ...{ ok: 0, internal: 1, usage: 2, configuration: 3, trust: 4, mirror: 5, archive: 6 },
       ...{
@@ -74,7 +74,7 @@ describe("an agent that fails", () => {
         keptGoing: 12,
         updateAvailable: 20,
       },
-      ...{ fleetTroubled: 21, interrupted: 130 },
+      ...{ fleetTroubled: 21, unwell: 22, untried: 23, interrupted: 130 },
     });
   });
 });
