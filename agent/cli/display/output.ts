@@ -9,8 +9,9 @@ export function printLine(line: string): void {
   process.stdout.write(`${sanitizeLines(line)}\n`);
 }
 
-/** A line on standard error, for a person: progress and warnings. */
+/** A line on standard error, for a person: progress, warnings and errors. It never shares a line with progress. */
 export function note(line: string): void {
+  ProgressLine.endOpen();
   process.stderr.write(`${sanitizeLines(line)}\n`);
 }
 
@@ -40,6 +41,16 @@ export class ProgressLine {
   readonly #shown = process.stderr.isTTY;
   #next = 0;
   #dirty = false;
+  /** The line that the cursor stands in, if its owner has not cleared it. */
+  static #open: ProgressLine | null = null;
+
+  /** Goes to a new line if progress is still shown: an error may come before anybody clears it. */
+  static endOpen(): void {
+    if (!ProgressLine.#open) return;
+    process.stderr.write("\n");
+    ProgressLine.#open.#dirty = false;
+    ProgressLine.#open = null;
+  }
 
   /** Shows `text`, at most ten times a second. */
   show(text: string): void {
@@ -49,12 +60,14 @@ export class ProgressLine {
       `\r\u001b[K${sanitizeLines(text).slice(0, (process.stderr.columns || 80) - 1)}`,
     );
     this.#dirty = true;
+    ProgressLine.#open = this;
   }
 
   /** Ends the line before something else is printed. */
   clear(): void {
     if (this.#dirty) process.stderr.write("\r\u001b[K");
     this.#dirty = false;
+    if (ProgressLine.#open === this) ProgressLine.#open = null;
     this.#next = 0;
   }
 }
