@@ -134,6 +134,12 @@ function publishing() {
     .addOption(
       repeatable("--allow-without-agent <host>", "a host whose system may have no nixos-pull"),
     )
+    .addOption(
+      repeatable(
+        "--allow-platform <host>",
+        "a host whose system may be for another platform than the current release has for it",
+      ),
+    )
     .option("--cache <directory>", "keep the compressed NARs here for the next publish")
     .option("--sequence <number>", "sequence number instead of the next one", positive)
     .option("--keep-hosts", "keep hosts of the current release that are not named")
@@ -202,6 +208,7 @@ async function publish(options: Options, signal: AbortSignal): CommandResult {
     barrier: barrierRequest(options),
     allowSecrets: options.allowSecrets.map(parseAllowedSecret),
     allowWithoutAgent: options.allowWithoutAgent,
+    allowPlatform: options.allowPlatform,
     clock: systemClock,
     memory: await memoryPathsOf({
       memory: options.memory,

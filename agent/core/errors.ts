@@ -74,7 +74,7 @@ export const ERROR_KINDS = {
   CLOCK_BEHIND: kind(EXIT.trust, "this host's clock is behind what it has already seen", true),
   CLOCK_IMPLAUSIBLE: kind(EXIT.trust, "the manifest was created in this host's future", true),
   AGENT_TOO_OLD: kind(EXIT.trust, "the release requires a feature that this agent lacks"),
-  PLATFORM_MISMATCH: kind(EXIT.trust, "the release's system is for another kind of machine"),
+  PLATFORM_MISMATCH: kind(EXIT.trust, "the system is for another kind of machine"),
   HOST_NOT_IN_RELEASE: kind(EXIT.trust, "the release names no system for this hostname"),
   REPORT_INVALID: kind(EXIT.trust, "a signed report does not follow the format"),
   HOSTNAME_MISMATCH: kind(EXIT.trust, "the system calls itself by another host's name"),

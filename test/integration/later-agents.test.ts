@@ -196,7 +196,7 @@ test("a system for another kind of machine is named, shown, and refused before i
   await host.run("apply");
   const strange = process.arch === "arm64" ? "x86_64-linux" : "aarch64-linux";
   const other = await buildSystem({ generation: "4", platform: strange });
-  const { stdout, stderr } = await operator.publish({ web1: other });
+  const { stdout, stderr } = await operator.publish({ web1: other }, "--allow-platform", "web1");
   expect(stdout + stderr).toContain(`platform: ${strange}`);
   expect(parseManifest(Buffer.from(JSON.stringify(await inForce()))).hosts["web1"]).toMatchObject({
     platform: strange,

@@ -280,6 +280,28 @@ test("a system that would lose its host is refused, and nothing is packed", asyn
   expect(await attempt(operator, "--host", `web1=${nameless}`)).toMatchObject({ exitCode: 0 });
 });
 
+test("a system for another platform than before is refused unless that is allowed", async () => {
+  const operator = await createOperator();
+  const [arm, intel] = await Promise.all([
+    buildSystem({ platform: "aarch64-linux" }),
+    buildSystem({ platform: "x86_64-linux" }),
+  ]);
+  // The first release of a host has nothing to compare with.
+  expect(await attempt(operator, "--host", `web1=${intel}`)).toMatchObject({ exitCode: 0 });
+  const archives = await readdir(join(operator.mirror, "archives"));
+  const refused = await attempt(operator, "--host", `web1=${arm}`);
+  expect(refused).toMatchObject({ exitCode: 4, stdout: "" });
+  expect(refused.stderr).toMatch(
+    /PLATFORM_MISMATCH: web1: its new system is for aarch64-linux, but its system of release 1 is for x86_64-linux\. .*--allow-platform HOST/,
+  );
+  expect(await readdir(join(operator.mirror, "archives"))).toEqual(archives);
+  const allowed = await attempt(operator, "--host", `web1=${arm}`, "--allow-platform", "web1");
+  expect(allowed.exitCode).toBe(0);
+  expect(allowed.stderr).toContain("x86_64-linux machines refuse it");
+  const unknown = await attempt(operator, "--host", `web1=${arm}`, "--allow-platform", "db1");
+  expect(unknown.stderr).toMatch(/USAGE: --allow-platform: .*found db1/);
+});
+
 test("sequences only rise, and a release signed by another key is not overwritten unasked", async () => {
   const operator = await createOperator();
   const stranger = join(operator.directory, "stranger.secret");

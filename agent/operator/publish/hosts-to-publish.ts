@@ -64,6 +64,7 @@ function expectNames(
     ["--group", request.groups.keys()],
     ["--specialisation", request.specialisations.keys()],
     ["--allow-without-agent", request.allowWithoutAgent],
+    ["--allow-platform", request.allowPlatform],
   ] as const;
   for (const [option, hostnames] of options) {
     for (const hostname of hostnames) {

@@ -53,6 +53,8 @@ export interface PublishOptions extends NextReleaseOptions, PositionRequest {
   readonly allowSecrets: readonly AllowedSecret[];
   /** Hosts whose systems may have no agent. */
   readonly allowWithoutAgent: readonly string[];
+  /** Hosts whose systems may be for another platform than before. */
+  readonly allowPlatform: readonly string[];
   /** Binary cache that is kept between publishes; a temporary one if absent. */
   readonly cache?: string | undefined;
   readonly onProgress: (progress: PublishProgress) => void;

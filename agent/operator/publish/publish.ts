@@ -27,7 +27,7 @@ import { buildContext, buildSystems } from "./nix-builder.ts";
 import { packSystems } from "./pack-systems.ts";
 import type { PublishOptions, PublishRequest } from "./publish-options.ts";
 import { countSignedPaths } from "./reusable-archive.ts";
-import { checkSystems } from "./system-checks.ts";
+import { checkPlatforms, checkSystems } from "./system-checks.ts";
 
 /** A release that was published, and the hosts that it could not bring anything new. */
 export interface PublishResult {
@@ -43,7 +43,7 @@ export interface PublishResult {
  * Builds, packs, signs and places a release. Hosts see the release before until the manifest is
  * renamed into place, at the very end. What can be known without an evaluation or a build is
  * checked before. Throws USAGE, BUILD_FAILED, NOT_A_SYSTEM,
- * HOSTNAME_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
+ * HOSTNAME_MISMATCH, PLATFORM_MISMATCH, AGENT_MISSING, SPECIALISATION_MISSING, SECRET_IN_CLOSURE, PUBLISH_FAILED, PUBLISH_LOCKED, SIGNER_FAILED, TOOL_MISSING, INTERRUPTED.
  */
 export async function publish(request: PublishRequest): Promise<PublishResult> {
   await checkRequest(request);
@@ -64,6 +64,7 @@ export async function publish(request: PublishRequest): Promise<PublishResult> {
     );
     warnOfFailures(options, current);
     await checkSystems(toplevels, options);
+    await checkPlatforms(toplevels, current, options);
     const library = await NarLibrary.open(open, current);
     const systems = await packSystems({ writer, options, library, toplevels });
     const packed = await withIndexPatches(writer, options, systems, library);
@@ -211,7 +212,7 @@ async function warnOfKeptArchives(
   }
 }
 
-/** Warns of hosts whose systems are for another kind of machine than before. */
+/** Warns of hosts whose systems are for another platform than before, as `--allow-platform` allows. */
 function warnOfPlatforms(
   { onProgress }: PublishOptions,
   current: Manifest | null,
@@ -221,8 +222,8 @@ function warnOfPlatforms(
     const before = current ? entryOf(current, hostname)?.platform : undefined;
     if (before === undefined || platform === undefined || before === platform) continue;
     const message =
-      `the system of ${hostname} is for ${platform}, and was for ${before}: a machine of that kind ` +
-      "refuses it";
+      `${hostname}: its system is now for ${platform}; before, it was for ${before}. ` +
+      `${before} machines refuse it`;
     onProgress({ phase: "warning", message });
   }
 }

@@ -1,13 +1,18 @@
 import { PullError } from "../../core/errors.ts";
+import { entryOf, type Manifest } from "../../core/formats/manifest.ts";
 import {
   hasAgentIn,
+  platformIn,
   specialisationsIn,
   systemNameIn,
 } from "../../effects/systemd/system-contents.ts";
 import type { PublishOptions } from "./publish-options.ts";
 
 /** What the checks of built systems need to know. */
-type CheckOptions = Pick<PublishOptions, "hosts" | "allowWithoutAgent" | "onProgress">;
+type CheckOptions = Pick<
+  PublishOptions,
+  "hosts" | "allowWithoutAgent" | "allowPlatform" | "onProgress"
+>;
 
 /**
  * Refuses systems after which their hosts would follow no later release: those that call
@@ -59,6 +64,36 @@ export async function checkSystems(
     const message = `${few(agentless, ", ")}: without nixos-pull after this release`;
     onProgress({ phase: "warning", message });
   }
+}
+
+/**
+ * Refuses systems for another platform than the release in force has for their hosts, unless that
+ * is allowed for the host: a machine refuses a system that its kernel cannot run. A host that is
+ * new, or whose platform is unknown, has nothing to compare with. Throws PLATFORM_MISMATCH.
+ */
+export async function checkPlatforms(
+  toplevels: ReadonlyMap<string, string>,
+  current: Manifest | null,
+  { allowPlatform }: Pick<CheckOptions, "allowPlatform">,
+): Promise<void> {
+  if (!current) return;
+  const refused: string[] = [];
+  for (const [hostname, toplevel] of toplevels) {
+    const before = entryOf(current, hostname)?.platform;
+    if (before === undefined || allowPlatform.includes(hostname)) continue;
+    const platform = await platformIn(toplevel);
+    if (platform === null || platform === before) continue;
+    refused.push(
+      `${hostname}: its new system is for ${platform}, but its system of release ` +
+        `${current.sequence} is for ${before}`,
+    );
+  }
+  if (refused.length === 0) return;
+  throw new PullError(
+    "PLATFORM_MISMATCH",
+    `${few(refused, "; ")}. A machine cannot run a system for another platform: set ` +
+      "nixpkgs.hostPlatform to the machine's, or give --allow-platform HOST if the machine was replaced",
+  );
 }
 
 /** Hosts beyond this number are only counted. */
