@@ -223,4 +223,10 @@ export const STANDINGS: Readonly<Record<string, () => Promise<MemoryHost>>> = {
     await rollBackByHand(host.tools, null);
     return polled(host);
   },
+  "went back by hand, before the next poll": async () => {
+    const host = await settledHost();
+    host.locked.delete("agent");
+    await rollBackByHand(host.tools, null);
+    return host;
+  },
 };

@@ -132,9 +132,12 @@ function failed(state: StateOf<"Failed">, status: HostStatus, words: HostWords):
 /** A release that failed here and is not tried again. */
 function undone(status: HostStatus, words: HostWords): Headline | null {
   const { lastPoll, record } = status;
-  if (!lastPoll?.release || !["denied", "update"].includes(lastPoll.decision ?? "")) return null;
+  if (!lastPoll?.release) return null;
   const { sequence, toplevel } = lastPoll.release;
   const denial = record.denied.findLast((it) => it.toplevel === toplevel);
+  // A person may have left it since the last poll, which found it right.
+  const isSince = denial !== undefined && Date.parse(denial.at) > Date.parse(lastPoll.at);
+  if (!isSince && !["denied", "update"].includes(lastPoll.decision ?? "")) return null;
   const reason = denial?.reason ?? lastPoll.error;
   if (reason === null) return null;
   const again = denial

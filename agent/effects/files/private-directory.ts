@@ -6,8 +6,8 @@ import { PullError, type ErrorCode } from "../../core/errors.ts";
 export interface PrivateDirectory {
   /** Code of the error that is thrown if others could change what is in it. */
   readonly code: ErrorCode;
-  /** What a person has to do then; the end of the message. */
-  readonly advice?: string;
+  /** What a person has to do then, by the user ID that it belongs to; the end of the message. */
+  readonly advice?: (owner: number) => string;
   /** It may be a link to a directory. Refused if absent. */
   readonly followLink?: boolean;
   /**
@@ -34,7 +34,7 @@ export async function expectPrivate(
     code,
     `${directory}: expected a directory of user ${user} that no others write to, found ` +
       describe(found) +
-      (advice === undefined ? "" : `; ${advice}`),
+      (advice === undefined ? "" : `; ${advice(found.uid)}`),
   );
 }
 

@@ -301,9 +301,11 @@ export function unsafeIf(directory: string): PrivateDirectory {
   return {
     code: "STATE_UNSAFE",
     followLink: true,
-    advice:
-      "others could have changed what this host remembers: look at what lies there, then run " +
-      `\`chown ${user} ${directory} && chmod go-w ${directory}\``,
+    advice: (owner) =>
+      owner === 0 && user !== 0
+        ? "it is of root's agent: run this as root"
+        : "others could have changed what this host remembers: look at what lies there, then run " +
+          `\`chown ${user} ${directory} && chmod go-w ${directory}\``,
   };
 }
 

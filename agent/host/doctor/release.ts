@@ -79,6 +79,9 @@ function judgeAny(tried: readonly TriedMirror[]): CheckResult {
   if (good > 0) return it.passed(`${good} of ${tried.length}`);
   const codes = [...new Set(tried.flatMap(({ error }) => error?.code ?? []))];
   const [first] = codes;
+  if (first === "PERMISSION_DENIED" && codes.length === 1) {
+    return it.untried("the agent's files are root's: run it as root");
+  }
   return it.failed(
     `none of ${tried.length}: ${codes.join(", ")}`,
     "mend one of the mirrors: without one this host gets no update",

@@ -13,12 +13,12 @@ import {
   writeFile,
 } from "node:fs/promises";
 import { join } from "node:path";
-import { describe, expect, test } from "vitest";
+import { describe, expect, onTestFinished, test, vi } from "vitest";
 import type { TrustMemories, TrustMemory } from "../../../../agent/core/release/acceptance.ts";
 import { EMPTY_RECORD, type AgentRecord } from "../../../../agent/core/update/record.ts";
 import { writeChecked } from "../../../../agent/effects/files/checked-file.ts";
 import { History } from "../../../../agent/effects/state/history.ts";
-import { StateFile } from "../../../../agent/effects/state/state-file.ts";
+import { StateFile, unsafeIf } from "../../../../agent/effects/state/state-file.ts";
 import { recordDiskOperations } from "../../../support/disk-operations.ts";
 import { rejectionOf } from "../../../support/failure.ts";
 import { LATER_KEY, ofLaterVersion } from "../../../support/other-version.ts";
@@ -553,4 +553,15 @@ describe("a record of another version", () => {
     const rotated = await history.findLast("HistoryRotated");
     expect(rotated?.trust).toEqual(ofLaterVersion(TRUST[0]));
   });
+});
+
+test("an ordinary user is told to ask as root, never to take the directory over", async () => {
+  vi.spyOn(process, "geteuid").mockReturnValue(1000);
+  onTestFinished(() => {
+    vi.restoreAllMocks();
+  });
+  const { advice } = unsafeIf("/var/lib/nixos-pull");
+  expect(advice?.(0)).toContain("run this as root");
+  expect(advice?.(0)).not.toContain("chown");
+  expect(advice?.(1000)).toContain("chown 1000 /var/lib/nixos-pull");
 });

@@ -86,6 +86,14 @@ test("each mirror is tried by itself, and one that fails keeps no other from bei
   expect(results.find(({ id }) => id === "mirror.any")?.found).toBe("1 of 2");
 });
 
+test("a mirror that only root's agent may read is no mirror to mend", async () => {
+  const host = healthyHost();
+  for (const mirror of host.mirrors) mirror.down = "PERMISSION_DENIED";
+  const found = (await examine(host)).find(({ id }) => id === "mirror.any");
+  expect(found).toMatchObject({ outcome: "untried" });
+  expect(found?.found).toContain("as root");
+});
+
 /** A way on which one step is other than it must be. */
 function routeWith(change: Partial<Route>): (host: MemoryHost) => void {
   return (host) => {
