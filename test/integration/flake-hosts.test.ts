@@ -99,7 +99,7 @@ describe("publish --flake", () => {
   });
 
   test.each([
-    [["--only", "wbe*"], /--only: expected a host of .*, found "wbe\*", which fits none of db1, /],
+    [["--only", "wbe*"], /expected a host of .*, found "wbe\*", which fits none of db1, /],
     [["--except", "db2"], /--except: expected a host of .*, found "db2", which fits none of db1, /],
     [["--except", "*"], /expected at least one host of .*, found none that is left/],
     [["--group", "web9=canary"], /--group: expected a host that is published, found web9/],
@@ -123,6 +123,12 @@ describe("publish --flake", () => {
     expect(output.exitCode, output.stderr).toBe(0);
     expect((JSON.parse(output.stdout) as Published).hosts).toHaveLength(1);
     expect(output.stderr).toContain("not published, since release.publish is false there: laptop");
+    const none = await fleet.publish("--flake", fleet.directory, "--only", "laptop");
+    expect(none.exitCode).toBe(2);
+    expect(none.stderr).toContain("leave themselves out");
+    const typo = await fleet.publish("--flake", `${fleet.directory}#web9`);
+    expect(typo.exitCode).toBe(2);
+    expect(typo.stderr).toMatch(/USAGE: expected a host of .*found "web9"/);
   });
 
   test("names a host that fails with Nix's own text; --keep-going publishes the others", async () => {

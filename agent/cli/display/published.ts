@@ -36,7 +36,9 @@ export const publishedSchema = z.strictObject({
   newBytes: bytesSchema.nullable().describe("what the mirror has to store beside what it had"),
   failed: z
     .array(z.strictObject({ hostname: hostnameSchema, code: z.string(), message: z.string() }))
-    .describe("hosts that were not built and are as they were (`--keep-going`)"),
+    .describe(
+      "hosts that were not built: those that the release before has stay as they were (`--keep-going`)",
+    ),
   hosts: z
     .array(
       z.strictObject({
@@ -97,8 +99,7 @@ export function printPublished(
   if (failed.length > 0) {
     // Their errors were told when they failed.
     const names = failed.map(({ hostname }) => hostname).join(", ");
-    const are = failed.length === 1 ? "is" : "are";
-    note(`nixos-pull: ${counted(failed.length, "host")} failed and ${are} as before: ${names}`);
+    note(`nixos-pull: ${counted(failed.length, "host")} failed, as told above: ${names}`);
   }
 }
 
@@ -124,7 +125,9 @@ export function describePublished(
         `good until ${times.clock(expiresAt)}.`,
     ],
     ...hostLines(published, downloads, screen),
-    ...(newBytes === null ? [] : [`The mirror has ${formatBytes(newBytes)} more to store.`]),
+    ...(newBytes === null
+      ? []
+      : [`The mirror has ${newBytes === 0 ? "nothing" : formatBytes(newBytes)} more to store.`]),
     styled("dim", published.manifest),
   ];
 }

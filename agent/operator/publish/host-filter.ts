@@ -16,9 +16,11 @@ export function filterHosts(names: readonly string[], filter: HostFilter, label:
   for (const option of ["only", "except"] as const) {
     for (const pattern of filter[option]) {
       if (names.some((name) => fits(name, pattern))) continue;
+      // A name that is wanted may come from `--flake FLAKE#NAME` as well.
+      const place = option === "except" ? "--except: " : "";
       throw new PullError(
         "USAGE",
-        `--${option}: expected a host of ${label}, found ${JSON.stringify(pattern)}, which fits none of ${describeNames(names)}`,
+        `${place}expected a host of ${label}, found ${JSON.stringify(pattern)}, which fits none of ${describeNames(names)}`,
       );
     }
   }

@@ -28,7 +28,9 @@ export async function hostsToPublish(
   const { failed } = found;
   const hosts = withPolicies([...found.hosts, ...named], request);
   const all = [...failed, ...hosts].map(({ hostname }) => hostname);
-  if (!refresh && all.length === 0) throw new PullError("USAGE", NO_HOSTS);
+  if (!refresh && all.length === 0) {
+    throw new PullError("USAGE", request.readHosts ? NONE_PUBLISHED : NO_HOSTS);
+  }
   expectNames(all, request, current);
   if (failed.length > 0 && (!keepGoing || hosts.length === 0)) {
     throw buildFailed(failed, all.length);
@@ -42,6 +44,10 @@ export async function hostsToPublish(
 }
 
 const NO_HOSTS = "expected at least one host: --flake FLAKE, --host NAME=SOURCE or --hosts FILE";
+
+const NONE_PUBLISHED =
+  "expected at least one host to publish, found none: those that were chosen leave themselves out " +
+  "(`publish = false`, or `services.nixos-pull.release.publish = false`)";
 
 /** Throws USAGE for hosts where none may be, or if there is none. */
 export function expectSomeHosts({ hosts, readHosts, refresh }: PublishRequest): void {
