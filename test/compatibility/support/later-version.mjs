@@ -62,7 +62,7 @@ const OVERLAY = {
   "agent/host/update/run.ts": [
     ['    case "Verifying":\n', '    case "Soaking":\n    case "Verifying":\n'],
   ],
-  "agent/cli/status.ts": [
+  "agent/cli/display/headline.ts": [
     ['    case "Verifying":\n', '    case "Soaking":\n    case "Verifying":\n'],
   ],
   "agent/host/pass-deadline.ts": [
