@@ -264,7 +264,7 @@ describe("hostile HTTP", () => {
     });
     const text = await world.host(["status"]);
     expect(text.stdout).toMatch(
-      new RegExp(`mirror +${slow.url}: release 1; its archives, .*: MIRROR_SLOW`),
+      new RegExp(`mirror +${slow.url}: release 2; its archives, .*: MIRROR_SLOW`),
     );
   });
 
