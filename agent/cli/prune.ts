@@ -110,6 +110,8 @@ function describeKept(channel: string, kept: Pruned["kept"]): string {
   const names = own.map(
     (position) => `${describePosition(position)}${position.inForce ? " (in force)" : ""}`,
   );
-  const stay = own.length === 1 ? "this release stays" : "these releases stay";
-  return `Of ${channel} ${stay}: ${names.join(", ")}.`;
+  const isAlone = own.length === 1;
+  const stay = isAlone ? "this release stays" : "these releases stay";
+  const warning = isAlone ? "; `release abort` has nothing to go back to" : "";
+  return `Of ${channel} ${stay}: ${names.join(", ")}${warning}.`;
 }

@@ -267,8 +267,8 @@ describe("prune", () => {
       "Release 2 of stable is gone.",
       "Release 1 of stable is gone.",
       "A draft of release 2 of stable is gone.",
-      "Of canary this release stays: 1 (in force).",
-      "Of stable this release stays: 3 (in force).",
+      "Of canary this release stays: 1 (in force); `release abort` has nothing to go back to.",
+      "Of stable this release stays: 3 (in force); `release abort` has nothing to go back to.",
       "",
     ]);
   });
