@@ -41,7 +41,7 @@ export async function tryRelease(
   const refusals = tried.flatMap(({ error }) => error ?? []);
   const manifest = newest?.offered.signed.manifest ?? null;
   const all = [
-    judgeAny(tried),
+    judgeAny(tried, trial),
     judgeReleaseTimes(manifest, refusals, clock.now()),
     judgeTrustedKeys(settings),
     judgeSignatures(newest?.offered.signed.signedBy ?? null, refusals),
@@ -73,14 +73,14 @@ function newestOf(tried: readonly TriedMirror[]): AcceptedManifest | null {
   return newest;
 }
 
-function judgeAny(tried: readonly TriedMirror[]): CheckResult {
+function judgeAny(tried: readonly TriedMirror[], { isRoot }: Trial): CheckResult {
   const it = about("mirror.any");
   const good = tried.filter(({ accepted }) => accepted !== null).length;
   if (good > 0) return it.passed(`${good} of ${tried.length}`);
   const codes = [...new Set(tried.flatMap(({ error }) => error?.code ?? []))];
   const [first] = codes;
-  if (first === "PERMISSION_DENIED" && codes.length === 1) {
-    return it.untried("the agent's files are root's: run it as root");
+  if (!isRoot && first === "PERMISSION_DENIED" && codes.length === 1) {
+    return it.untried("the agent's files are root's", "run it as root");
   }
   return it.failed(
     `none of ${tried.length}: ${codes.join(", ")}`,
