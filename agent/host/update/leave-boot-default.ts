@@ -4,7 +4,7 @@ import type { StateOf } from "../../core/update/states.ts";
 import { handMade, leftToHand, type HandMadeTools } from "./hand-made.ts";
 import type { Happening } from "./happening.ts";
 import type { StepContext } from "./step.ts";
-import { runSwitch, type SwitchTools } from "./switch-run.ts";
+import { runSwitch, type SwitchOrder, type SwitchTools } from "./switch-run.ts";
 
 /** Whether somebody pointed the profile at another system while a release is committed. */
 export async function isProfileMade(
@@ -13,6 +13,23 @@ export async function isProfileMade(
   tools: HandMadeTools,
 ): Promise<boolean> {
   return (await handMade(state, record, tools)).profile !== null;
+}
+
+/**
+ * The order that makes the proven system the boot default by its own program, without the checks
+ * of a switch. It is moot once somebody chose another system.
+ */
+export function provenBoot(
+  proven: string,
+  state: StateOf<"Committing">,
+  record: AgentRecord,
+  tools: HandMadeTools,
+): SwitchOrder {
+  return {
+    ...({ toplevel: proven, action: "boot", unchecked: true } as const),
+    ...{ ranBefore: null, knownSnippets: [] },
+    isMoot: () => isProfileMade(state, record, tools),
+  };
 }
 
 /**

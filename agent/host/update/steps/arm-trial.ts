@@ -7,7 +7,7 @@ import { wasCutOff } from "../cut-off.ts";
 import type { HandMadeTools } from "../hand-made.ts";
 import { interrupted } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
-import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
+import { leaveBootDefault, provenBoot } from "../leave-boot-default.ts";
 import { removeLeftovers, type LeftoverTools } from "../leftovers.ts";
 import { retryAt, type RetryTools } from "../retry.ts";
 import { ROOT } from "../roots.ts";
@@ -52,11 +52,7 @@ export async function armTrial(
   const { keep } = settings.generations;
   if (keep !== undefined) await store.pruneGenerations(keep, generation);
   await armBootDeadline(release, tools);
-  const order = {
-    ...({ toplevel: proven, action: "boot", unchecked: true } as const),
-    ...{ ranBefore: null, knownSnippets: [] },
-    isMoot: () => isProfileMade(state, context.record, tools),
-  };
+  const order = provenBoot(proven, state, context.record, tools);
   const { verdict, details } = await runSwitch(order, context.signal, tools);
   const left = await leaveBootDefault(state, verdict, context, tools);
   if (left !== null) return { event: left, details };

@@ -10,7 +10,7 @@ import { describeHandMade, handMade, type HandMadeTools } from "../hand-made.ts"
 import { halfDone, interrupted, rejected, type Happening } from "../happening.ts";
 import { runLateHook, type LateHookTools } from "../hooks.ts";
 import { forgetUnproven, removeLeftovers, type LeftoverTools } from "../leftovers.ts";
-import { isProfileMade, leaveBootDefault } from "../leave-boot-default.ts";
+import { isProfileMade, leaveBootDefault, provenBoot } from "../leave-boot-default.ts";
 import { NOT_BEGUN_CODES } from "../not-begun.ts";
 import { restoreProfile } from "../restore-profile.ts";
 import { attemptFailed, retryAt, type RetryTools } from "../retry.ts";
@@ -110,11 +110,7 @@ async function failedCommit(
   await restoreProfile(state.baseline, tools.store);
   // The installer copies the kernels of all generations; there may be no room for this one's.
   await forgetUnproven(state, tools);
-  const order = {
-    ...({ toplevel: proven, action: "boot", unchecked: true } as const),
-    ...{ ranBefore: null, knownSnippets: [] },
-    isMoot: () => isProfileMade(state, record, tools),
-  };
+  const order = provenBoot(proven, state, record, tools);
   const alike = failureOf((await runSwitch(order, signal, tools)).verdict);
   if (alike === null) return halfDone(why, message);
   return interrupted("BOOT_LOADER_FAILED", `${message}; so did ${proven} boot: ${alike}`);
