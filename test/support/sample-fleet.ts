@@ -1,4 +1,5 @@
 import { createHash } from "node:crypto";
+import { fleetView, type Fleet } from "../../agent/core/fleet/fleet.ts";
 import type { Manifest } from "../../agent/core/formats/manifest.ts";
 import { sealReport, type Report } from "../../agent/core/formats/report.ts";
 import { testKey } from "./test-key.ts";
@@ -193,4 +194,34 @@ export function sampleManifest(hostnames: readonly string[]): Manifest {
     defaults: { activation: { mode: "switch" } },
     hosts: Object.fromEntries(hostnames.map((name) => [name, entry(name)])),
   };
+}
+
+/** How the sample fleets are looked at. */
+export const FLEET_OPTIONS = { now: FLEET_NOW, silentAfter: 86_400_000 };
+
+/** The sample fleet of so many hosts, as it is shown. */
+export function sampleView(count: number): Fleet {
+  const names = sampleHostnames(count);
+  const reports = names.flatMap((name, at) => variedReport(name, at, count) ?? []);
+  return fleetView(
+    { reports, manifests: [{ manifest: sampleManifest(names), digest: "" }], distrusted: [] },
+    FLEET_OPTIONS,
+  );
+}
+
+/** A host that writes `text` wherever its report has room for text. */
+export function hostileView(text: string): Fleet {
+  const report = sampleReport("web1", {
+    state: text.slice(0, 50),
+    code: "DISK_FULL",
+    message: text,
+    agentVersion: text.slice(0, 50),
+    waits: [{ reason: "HELD", message: text, until: null }],
+    failure: {
+      ...{ at: FLEET_NOW.toISOString(), sequence: 12, toplevel: null, code: "ACTIVATION_FAILED" },
+      ...{ message: `${text}!`, lastLines: [text] },
+    },
+  });
+  const distrusted = [{ hostname: "web2", reason: "REPORT_INVALID" as const, message: text }];
+  return fleetView({ reports: [report], manifests: [], distrusted }, FLEET_OPTIONS);
 }

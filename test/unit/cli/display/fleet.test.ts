@@ -6,40 +6,14 @@ import { fleetView, type Fleet } from "../../../../agent/core/fleet/fleet.ts";
 import { Times } from "../../../../agent/core/text/times.ts";
 import {
   FLEET_NOW,
-  sampleHostnames,
+  FLEET_OPTIONS,
+  hostileView,
   sampleManifest,
   sampleReport,
-  variedReport,
+  sampleView,
 } from "../../../support/sample-fleet.ts";
 
-const options = { now: FLEET_NOW, silentAfter: 86_400_000 };
 const PIPE = { columns: Infinity, colour: false };
-
-function sampleView(count: number): Fleet {
-  const names = sampleHostnames(count);
-  const reports = names.flatMap((name, at) => variedReport(name, at, count) ?? []);
-  return fleetView(
-    { reports, manifests: [{ manifest: sampleManifest(names), digest: "" }], distrusted: [] },
-    options,
-  );
-}
-
-/** A host that writes `text` wherever its report has room for text. */
-function hostileView(text: string): Fleet {
-  const report = sampleReport("web1", {
-    state: text.slice(0, 50),
-    code: "DISK_FULL",
-    message: text,
-    agentVersion: text.slice(0, 50),
-    waits: [{ reason: "HELD", message: text, until: null }],
-    failure: {
-      ...{ at: FLEET_NOW.toISOString(), sequence: 12, toplevel: null, code: "ACTIVATION_FAILED" },
-      ...{ message: `${text}!`, lastLines: [text] },
-    },
-  });
-  const distrusted = [{ hostname: "web2", reason: "REPORT_INVALID" as const, message: text }];
-  return fleetView({ reports: [report], manifests: [], distrusted }, options);
-}
 
 function shown(view: Fleet, screen = PIPE): string {
   return render(fleetLines(view, new Times({ now: FLEET_NOW, zone: "UTC" }), screen), screen);
@@ -62,7 +36,7 @@ describe("fleet on a terminal", () => {
     const hosts = ["web1", "web2"];
     const reports = hosts.map((name) => sampleReport(name));
     const manifests = [{ manifest: sampleManifest(hosts), digest: "" }];
-    const text = shown(fleetView({ reports, manifests, distrusted: [] }, options));
+    const text = shown(fleetView({ reports, manifests, distrusted: [] }, FLEET_OPTIONS));
     expect(text).toMatch(/^● 2 of 2 hosts run release 12 of stable\.\n2 hosts: 2 current\.\n\n/);
     expect(text).toMatch(/^HOST +RELEASE +STANDING +SEEN +FREE$/m);
   });
@@ -76,7 +50,7 @@ describe("fleet on a terminal", () => {
   });
 
   it("says of a fleet of which nothing is known that there are no hosts", () => {
-    expect(shown(fleetView({ reports: [], manifests: [], distrusted: [] }, options))).toBe(
+    expect(shown(fleetView({ reports: [], manifests: [], distrusted: [] }, FLEET_OPTIONS))).toBe(
       "No hosts.",
     );
   });

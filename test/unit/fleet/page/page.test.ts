@@ -1,43 +1,9 @@
 import { createHash } from "node:crypto";
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
-import { fleetView, type Fleet } from "../../../../agent/core/fleet/fleet.ts";
+import { fleetView } from "../../../../agent/core/fleet/fleet.ts";
 import { fleetPage } from "../../../../agent/fleet/page/page.ts";
-import {
-  FLEET_NOW,
-  sampleHostnames,
-  sampleManifest,
-  sampleReport,
-  variedReport,
-} from "../../../support/sample-fleet.ts";
-
-const options = { now: FLEET_NOW, silentAfter: 86_400_000 };
-
-function sampleView(count: number): Fleet {
-  const names = sampleHostnames(count);
-  const reports = names.flatMap((name, at) => variedReport(name, at, count) ?? []);
-  return fleetView(
-    { reports, manifests: [{ manifest: sampleManifest(names), digest: "" }], distrusted: [] },
-    options,
-  );
-}
-
-/** A host that writes `text` wherever its report has room for text. */
-function hostileView(text: string): Fleet {
-  const report = sampleReport("web1", {
-    state: text.slice(0, 50),
-    code: "DISK_FULL",
-    message: text,
-    agentVersion: text.slice(0, 50),
-    waits: [{ reason: "HELD", message: text, until: null }],
-    failure: {
-      ...{ at: FLEET_NOW.toISOString(), sequence: 12, toplevel: null, code: "ACTIVATION_FAILED" },
-      ...{ message: `${text}!`, lastLines: [text] },
-    },
-  });
-  const distrusted = [{ hostname: "web2", reason: "REPORT_INVALID" as const, message: text }];
-  return fleetView({ reports: [report], manifests: [], distrusted }, options);
-}
+import { FLEET_OPTIONS, hostileView, sampleView } from "../../../support/sample-fleet.ts";
 
 /** Element names in the order of their tags. */
 const tagsOf = (html: string): string => (html.match(/<[^>]*?(?=[\s>])/g) ?? []).join("");
@@ -88,7 +54,7 @@ describe("fleetPage", () => {
   });
 
   it("shows a fleet of which nothing is known", () => {
-    const nothing = fleetView({ reports: [], manifests: [], distrusted: [] }, options);
+    const nothing = fleetView({ reports: [], manifests: [], distrusted: [] }, FLEET_OPTIONS);
     expect(fleetPage(nothing)).toContain("0 hosts");
   });
 });
